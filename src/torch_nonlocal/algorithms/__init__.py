@@ -1,0 +1,1 @@
+"""Ways to compute one form of the non-local operation. All are exact; `dense` is the definition."""

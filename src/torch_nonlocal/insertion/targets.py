@@ -1,0 +1,112 @@
+"""From what the user names (a name, a glob, a module, a list of them) to the modules a block can follow."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+from torch_nonlocal.layers import NonLocal
+
+Places = str | nn.Module | Iterable[str | nn.Module]
+
+
+def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
+    """The places that `at` means, by full name, in the network's own order.
+
+    `*` stands for any part of one name segment, `**` for any number of segments, `?` and `[...]` as in a shell.
+    A Sequential stands for its last module, since a child added to the Sequential itself would run as one more layer.
+
+    Raises:
+        ValueError: a name or glob that matches nothing (with the nearest names), a module that is not in the model,
+            a container that would run the block as one of its own children.
+    """
+    if not isinstance(at, str | nn.Module | Iterable):
+        raise TypeError(f"at: expected a name, a glob, a module or a list of these, got {type(at).__name__}")
+    named = {name: module for name, module in model.named_modules() if not _inside_block(model, name)}
+    chosen: dict[str, nn.Module] = {}
+    for one in [at] if isinstance(at, str | nn.Module) else at:
+        for name in _matches(named, one):
+            place = _last_of_sequential(name, named)
+            chosen[place] = named[place]
+    if not chosen:
+        raise ValueError("at names no place: give at least one name, glob or module")
+    return {name: chosen[name] for name in named if name in chosen}
+
+
+def _matches(named: dict[str, nn.Module], one: str | nn.Module) -> list[str]:
+    if isinstance(one, nn.Module):
+        names = [name for name, module in named.items() if module is one]
+        if not names:
+            raise ValueError(f"the given {type(one).__name__} is not a module of this model")
+        return names
+    if not isinstance(one, str):
+        raise TypeError(f"at: expected names, globs or modules, got {type(one).__name__}")
+    if one in named and one:
+        return [one]
+    pattern = _glob(one)
+    names = [name for name in named if name and pattern.fullmatch(name)]
+    if not names:
+        raise ValueError(_no_match(one, named))
+    return names
+
+
+def _no_match(given: str, named: dict[str, nn.Module]) -> str:
+    """An error text with the nearest right thing: whole names, or their last segments ("layr3" in a detector)."""
+    stem = given.split("*")[0].rstrip(".")
+    depth = stem.count(".") + 1
+    by_tail = {".".join(name.split(".")[-depth:]): name for name in reversed(named)}
+    near = difflib.get_close_matches(stem, by_tail, n=1, cutoff=0.6)
+    hint = ""
+    if near:
+        suggestion = by_tail[near[0]] + given[len(stem) :]
+        if not any(_glob(suggestion).fullmatch(name) for name in named):
+            suggestion = by_tail[near[0]]
+        hint = f"; did you mean {suggestion!r}?"
+    shown = [name for name in named if name and name.count(".") <= 1]
+    listing = ", ".join(shown[:40]) + (", ..." if len(shown) > 40 else "")
+    return f"no module matches {given!r}{hint} modules: {listing}"
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    parts: list[str] = []
+    for token in re.findall(r"\*\*|\*|\?|\[[^\]]*\]|[^*?\[]+|\[", pattern):
+        if token == "**":
+            parts.append(".*")
+        elif token == "*":
+            parts.append("[^.]*")
+        elif token == "?":
+            parts.append("[^.]")
+        elif token.startswith("[") and token.endswith("]") and len(token) > 2:
+            parts.append("[" + token[1:-1].replace("!", "^", 1) + "]" if token[1] == "!" else token)
+        else:
+            parts.append(re.escape(token))
+    return re.compile("".join(parts))
+
+
+def _last_of_sequential(name: str, named: dict[str, nn.Module]) -> str:
+    module = named[name]
+    while isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        runs_in_order = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+        children = list(module.named_children())
+        if not runs_in_order or not children:
+            raise ValueError(
+                f"{name!r} is a {type(module).__name__}, a container that decides itself how its children run: "
+                f"a block added there could run as one of them. Choose a module inside it"
+                + (f", such as {_join(name, children[-1][0])!r}" if children else "")
+                + ", or the module after it"
+            )
+        name, module = _join(name, children[-1][0]), children[-1][1]
+    return name
+
+
+def _join(parent: str, child: str) -> str:
+    return f"{parent}.{child}" if parent else child
+
+
+def _inside_block(model: nn.Module, name: str) -> bool:
+    parts = name.split(".")
+    if "non_local" not in parts:
+        return False
+    owner = model.get_submodule(".".join(parts[: parts.index("non_local") + 1]))
+    return isinstance(owner, NonLocal)

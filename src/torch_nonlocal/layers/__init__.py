@@ -1,0 +1,5 @@
+"""Modules: the non-local block for 1D, 2D and 3D maps."""
+
+from torch_nonlocal.layers.non_local import NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
+
+__all__ = ["NonLocal", "NonLocal1d", "NonLocal2d", "NonLocal3d"]

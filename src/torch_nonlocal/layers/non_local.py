@@ -1,0 +1,251 @@
+"""The non-local block, z = W_z y + x, for 1D, 2D and 3D maps (Wang et al., CVPR 2018, eq. 6)."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from torch_nonlocal import functional
+from torch_nonlocal._tracing import is_recorded
+from torch_nonlocal.layers.norm import zero_norm
+from torch_nonlocal.layers.positions import ATTEND, to_map, to_positions
+
+PAIRWISE = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+_SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
+_log = logging.getLogger("torch_nonlocal")
+
+
+class NonLocal(nn.Module):
+    """A non-local block; use `NonLocal1d`, `NonLocal2d` or `NonLocal3d`.
+
+    Every position's response is a weighted sum of the features g at all positions, added to the input:
+    (B, C, *size) -> (B, C, *size). The block is the identity until it is trained: the last norm (or, without one, W_z)
+    starts at zero.
+
+    Parameters: `theta`, `phi`, `g` (1x1 convolutions C -> D), `out` (W_z, 1x1 convolution D -> C), `norm`;
+    "concatenation" adds `score` (w_f, 2D -> 1). "gaussian" has neither theta nor phi: it compares x itself.
+
+    Args:
+        channels: C, of the map.
+        inner_channels: D, default C / 2.
+        pairwise: "embedded_gaussian", "gaussian", "dot_product" or "concatenation".
+        attend: "spacetime": all positions of all frames; for 3D maps also "space" (its own frame) and "time" (the same
+            pixel of every frame).
+        subsample: max-pool the keys: a factor for the axes H and W (L of a sequence, T with attend="time"), or a tuple
+            with one factor an axis. None: every position is a key.
+        pool_first: pool x before phi and g (as common code does) instead of phi(x) and g(x) (the paper). The two are
+            different functions of the same weights.
+        scale: multiplies theta_i . phi_j before the softmax: None for 1 (the paper), "sqrt" for the inner width to the
+            power -1/2, or a number. Softmax forms only.
+        norm: "batch", "group", "layer" or None, after W_z.
+        normalize: "keys": each query's weights sum to one (the paper); "queries": each key's weights sum to one.
+            Softmax forms only.
+        algorithm: how the sums are computed; never changes the result. See `torch_nonlocal.functional`.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: an option out of range; the message names it and what was expected.
+    """
+
+    dims: ClassVar[int]
+    _conv: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
+    _pool: ClassVar[type[nn.MaxPool1d] | type[nn.MaxPool2d] | type[nn.MaxPool3d]]
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        inner_channels: int | None = None,
+        pairwise: str = "embedded_gaussian",
+        attend: str = "spacetime",
+        subsample: int | Sequence[int] | None = None,
+        pool_first: bool = False,
+        scale: float | str | None = None,
+        norm: str | None = "batch",
+        normalize: str = "keys",
+        algorithm: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if type(self) is NonLocal:
+            raise TypeError("NonLocal is the common base; use NonLocal1d, NonLocal2d or NonLocal3d")
+        _check_options(self.dims, channels, inner_channels, pairwise, attend, normalize, algorithm)
+        inner = max(channels // 2, 1) if inner_channels is None else inner_channels
+        width = channels if pairwise == "gaussian" else inner
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+
+        self.channels, self.inner_channels = channels, inner
+        self.pairwise, self.attend, self.normalize = pairwise, attend, normalize
+        self.subsample = _pool_factors(subsample, self.dims, attend)
+        self.pool_first, self.norm_kind, self.algorithm = pool_first, norm, algorithm
+        self.scale = _softmax_scale(scale, width, pairwise)
+
+        conv = self._conv
+        embeds = pairwise != "gaussian"
+        self.theta = conv(channels, inner, 1, **factory) if embeds else nn.Identity()
+        self.phi = conv(channels, inner, 1, **factory) if embeds else nn.Identity()
+        self.g = conv(channels, inner, 1, **factory)
+        self.score = nn.Linear(2 * inner, 1, bias=False, **factory) if pairwise == "concatenation" else None
+        self.pool = self._pool(self.subsample, self.subsample) if self.subsample else nn.Identity()
+        self.out = conv(inner, channels, 1, **factory)
+        self.norm = zero_norm(norm, channels, self.dims, **factory)
+        if norm is None:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What builds this block again: `type(block)(**block.config)`; plain JSON values."""
+        return {
+            "channels": self.channels,
+            "inner_channels": self.inner_channels,
+            "pairwise": self.pairwise,
+            "attend": self.attend,
+            "subsample": list(self.subsample) if self.subsample else None,
+            "pool_first": self.pool_first,
+            "scale": self.scale if self.pairwise in _SOFTMAX_FORMS else None,
+            "norm": self.norm_kind,
+            "normalize": self.normalize,
+            "algorithm": self.algorithm,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *size) -> (B, C, *size).
+
+        Raises:
+            ValueError: another number of axes or channels, or a map smaller than the pooling of its keys.
+        """
+        self._check_input(x)
+        theta_BND, phi_BMD, g_BMV = self.embed(x)
+        y_BNV = self.respond(theta_BND, phi_BMD, g_BMV)
+        return x + self.norm(self.out(to_map(y_BNV, x.shape[2:], self.attend)))
+
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The queries theta (B', N, D), keys phi (B', M, D) and values g (B', M, V) of a map (B, C, *size)."""
+        if self.pool_first:
+            key = self.pool(x)
+            phi, g = self.phi(key), self.g(key)
+        else:
+            phi, g = self.pool(self.phi(x)), self.pool(self.g(x))
+        theta = self.theta(x)
+        return to_positions(theta, self.attend), to_positions(phi, self.attend), to_positions(g, self.attend)
+
+    def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
+        """The weighted sums y (B', N, V), eq. 1."""
+        if self.pairwise == "dot_product":
+            return functional.dot_product(theta_BND, phi_BMD, g_BMV, algorithm=self.algorithm)
+        if self.pairwise == "concatenation":
+            a_BN, b_BM = self.scores(theta_BND, phi_BMD)
+            return functional.concatenation(a_BN, b_BM, g_BMV, algorithm=self.algorithm)
+        return functional.embedded_gaussian(
+            theta_BND, phi_BMD, g_BMV, scale=self.scale, normalize=self.normalize, algorithm=self.algorithm
+        )
+
+    def scores(self, theta_BND: Tensor, phi_BMD: Tensor) -> tuple[Tensor, Tensor]:
+        """Concatenation's a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M); w_f = [w_theta, w_phi]."""
+        if self.score is None:
+            raise ValueError(f"pairwise={self.pairwise!r} has no score; only 'concatenation' has")
+        w_theta, w_phi = self.score.weight[0].split(self.inner_channels)
+        return theta_BND @ w_theta, phi_BMD @ w_phi
+
+    def extra_repr(self) -> str:
+        """The options that are not seen in the child modules."""
+        shown = {"pairwise": self.pairwise, "attend": self.attend, "scale": self.scale, "normalize": self.normalize}
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+
+    def _check_input(self, x: Tensor) -> None:
+        if is_recorded(x):
+            return
+        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
+            axes = ("L",), ("H", "W"), ("T", "H", "W")
+            expected = ", ".join(("B", str(self.channels), *axes[self.dims - 1]))
+            raise ValueError(f"{type(self).__name__}: expected ({expected}), got {tuple(x.shape)}")
+        if self.subsample and any(size < factor for size, factor in zip(x.shape[2:], self.subsample, strict=True)):
+            raise ValueError(
+                f"{type(self).__name__}: a map of {tuple(x.shape[2:])} is smaller than its pooling {self.subsample}, "
+                "no key would be left"
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        # The network's original checkpoint knows nothing of the block: strict loading then keeps the block as it is.
+        if prefix and not any(key.startswith(prefix) for key in state_dict):
+            state_dict.update(self.state_dict(prefix=prefix))
+            _log.warning("%s: not in this checkpoint, the block keeps its own weights", prefix.rstrip("."))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class NonLocal1d(NonLocal):
+    """Non-local block for sequences (B, C, L). Options as `NonLocal`."""
+
+    dims = 1
+    _conv, _pool = nn.Conv1d, nn.MaxPool1d
+
+
+class NonLocal2d(NonLocal):
+    """Non-local block for images (B, C, H, W): any pixel to any pixel. Options as `NonLocal`."""
+
+    dims = 2
+    _conv, _pool = nn.Conv2d, nn.MaxPool2d
+
+
+class NonLocal3d(NonLocal):
+    """Non-local block for clips (B, C, T, H, W): any pixel to any pixel of all frames. Options as `NonLocal`."""
+
+    dims = 3
+    _conv, _pool = nn.Conv3d, nn.MaxPool3d
+
+
+def _check_options(
+    dims: int, channels: int, inner: int | None, pairwise: str, attend: str, normalize: str, algorithm: str
+) -> None:
+    if channels < 1:
+        raise ValueError(f"channels={channels}: expected at least 1")
+    if inner is not None and inner < 1:
+        raise ValueError(f"inner_channels={inner}: expected at least 1")
+    choices = (
+        ("pairwise", pairwise, PAIRWISE),
+        ("attend", attend, ATTEND),
+        ("normalize", normalize, functional.NORMALIZE),
+        ("algorithm", algorithm, functional.ALGORITHMS),
+    )
+    for name, given, allowed in choices:
+        if given not in allowed:
+            raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
+    if dims < 3 and attend != "spacetime":
+        raise ValueError(f"attend={attend!r} needs a clip (NonLocal3d); {dims}D maps have 'spacetime', all positions")
+    if normalize == "queries" and pairwise not in _SOFTMAX_FORMS:
+        raise ValueError(f"normalize='queries' applies to the softmax forms, not to pairwise={pairwise!r}")
+
+
+def _pool_factors(subsample: int | Sequence[int] | None, dims: int, attend: str) -> tuple[int, ...] | None:
+    if subsample is None:
+        return None
+    if isinstance(subsample, int):
+        factors = (subsample,) * dims
+        if dims == 3:
+            factors = (subsample, 1, 1) if attend == "time" else (1, subsample, subsample)
+    else:
+        factors = tuple(subsample)
+    if len(factors) != dims or any(factor < 1 for factor in factors):
+        raise ValueError(f"subsample={subsample!r}: expected a positive factor, or {dims} of them, one an axis")
+    pools_batch = (attend == "space" and factors[0] > 1) or (attend == "time" and max(factors[1:]) > 1)
+    if pools_batch:
+        raise ValueError(f"subsample={factors}: attend={attend!r} does not sum over a pooled axis")
+    return factors if max(factors) > 1 else None
+
+
+def _softmax_scale(scale: float | str | None, width: int, pairwise: str) -> float:
+    if scale is None:
+        return 1.0
+    if pairwise not in _SOFTMAX_FORMS:
+        raise ValueError(f"scale={scale!r} applies to the softmax forms, not to pairwise={pairwise!r}")
+    if scale == "sqrt":
+        return width**-0.5
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(f"scale={scale!r}: expected None, 'sqrt' or a number")
+    return float(scale)
