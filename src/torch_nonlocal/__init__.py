@@ -1,9 +1,16 @@
 """Non-local self-attention for vision networks in PyTorch."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from torch_nonlocal import functional
 from torch_nonlocal._version import __version__
+from torch_nonlocal.attention import watch
 from torch_nonlocal.insertion import blocks, insert, load_blocks, remove, save_blocks
 from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d
+
+if TYPE_CHECKING:
+    from torch_nonlocal import view
 
 __all__ = [
     "NonLocal1d",
@@ -16,4 +23,12 @@ __all__ = [
     "load_blocks",
     "remove",
     "save_blocks",
+    "view",
+    "watch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "view":  # drawing is an extra: imported when it is used
+        return import_module("torch_nonlocal.view")
+    raise AttributeError(f"module 'torch_nonlocal' has no attribute {name!r}")

@@ -7,4 +7,4 @@ import torch
 
 def is_recorded(x: Any) -> bool:
     """True under fx symbolic tracing and torch.jit.trace: Python checks of shapes would fail or be frozen."""
-    return isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing()
+    return isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]

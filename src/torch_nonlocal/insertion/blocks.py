@@ -69,11 +69,8 @@ def attach(module: nn.Module, block: NonLocal) -> None:
 
 def blocks(model: nn.Module) -> dict[str, NonLocal]:
     """The inserted blocks by the name of the module they follow, in the network's order."""
-    return {
-        name: module.non_local
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, CHILD, None), NonLocal)
-    }
+    children = {name: getattr(module, CHILD, None) for name, module in model.named_modules()}
+    return {name: child for name, child in children.items() if isinstance(child, NonLocal)}
 
 
 def remove(model: Model, at: Places | None = None) -> Model:

@@ -1,0 +1,80 @@
+"""From a block's grid to the input's pixels and back, one affine rule an axis: pixel = offset + stride * index."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where grid positions lie in the input.
+
+    Args:
+        grid: sizes of the block's map: (T', H', W'), (H', W') or (L',).
+        key_grid: sizes of the keys' map, smaller where keys are pooled.
+        pool: pooling factor an axis, 1 where there is none.
+        input_size: sizes of the network's input on the same axes.
+        offset: pixel index of the centre of grid index 0, an axis; may be fractional or negative.
+        stride: pixels from one grid index to the next, an axis.
+    """
+
+    grid: tuple[int, ...]
+    key_grid: tuple[int, ...]
+    pool: tuple[int, ...]
+    input_size: tuple[int, ...]
+    offset: tuple[float, ...]
+    stride: tuple[float, ...]
+
+    @staticmethod
+    def evenly(
+        grid: Sequence[int], key_grid: Sequence[int], pool: Sequence[int], input_size: Sequence[int]
+    ) -> "Geometry":
+        """The grid's cells divide the input evenly: what is assumed where the true centres cannot be found."""
+        stride = tuple(pixels / cells for pixels, cells in zip(input_size, grid, strict=True))
+        offset = tuple((step - 1) / 2 for step in stride)
+        return Geometry(tuple(grid), tuple(key_grid), tuple(pool), tuple(input_size), offset, stride)
+
+    def query_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
+        """Pixel coordinates (frame, y, x) of a grid position's centre."""
+        return tuple(o + s * i for o, s, i in zip(self.offset, self.stride, point, strict=True))
+
+    def key_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
+        """Pixel coordinates of the centre of a key: of the area that was pooled into it."""
+        centres = [pool * i + (pool - 1) / 2 for pool, i in zip(self.pool, point, strict=True)]
+        return tuple(o + s * c for o, s, c in zip(self.offset, self.stride, centres, strict=True))
+
+    def key_area(self, point: Sequence[int]) -> tuple[tuple[float, float], ...]:
+        """First and last pixel edge of a key's area, an axis: the cells pooled into it, each one stride wide."""
+        centre = self.key_pixel(point)
+        half = [pool * step / 2 for pool, step in zip(self.pool, self.stride, strict=True)]
+        return tuple((c - h, c + h) for c, h in zip(centre, half, strict=True))
+
+    def nearest_query(self, pixel: Sequence[float]) -> tuple[int, ...]:
+        """The grid position whose centre is nearest to an input pixel.
+
+        Raises:
+            ValueError: a pixel outside the input; the message gives the valid range.
+        """
+        self._check("pixel", pixel, self.input_size)
+        inside = zip(pixel, self.offset, self.stride, self.grid, strict=True)
+        return tuple(min(max(math.floor((p - o) / s + 0.5), 0), cells - 1) for p, o, s, cells in inside)
+
+    def covering_key(self, point: Sequence[int]) -> tuple[int, ...]:
+        """The key whose area holds a grid position."""
+        return tuple(min(i // pool, n - 1) for i, pool, n in zip(point, self.pool, self.key_grid, strict=True))
+
+    def check_point(self, point: Sequence[int]) -> None:
+        """Refuse a point that is not on the grid.
+
+        Raises:
+            ValueError: the message gives the valid range.
+        """
+        self._check("point", point, self.grid)
+
+    def _check(self, what: str, given: Sequence[float], size: tuple[int, ...]) -> None:
+        names = ("t", "y", "x")[-len(size) :] if len(size) > 1 else ("i",)
+        if len(given) != len(size) or any(
+            not 0 <= value <= limit - 1 for value, limit in zip(given, size, strict=True)
+        ):
+            valid = ", ".join(f"0 <= {name} <= {limit - 1}" for name, limit in zip(names, size, strict=True))
+            raise ValueError(f"{what} {tuple(given)} is outside: expected ({', '.join(names)}) with {valid}")

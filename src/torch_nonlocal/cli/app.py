@@ -1,0 +1,22 @@
+"""Sub-commands, help and errors of `nonlocal`."""
+
+import sys
+
+import tyro
+from rich.console import Console
+
+from torch_nonlocal.cli.demo import demo
+
+app = tyro.extras.SubcommandApp()
+app.command(demo)
+
+
+def run() -> None:
+    """Parse the command line and run the sub-command."""
+    try:
+        app.cli(prog="nonlocal", description="Non-local self-attention for vision networks.", use_underscores=False)
+    except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
+        Console(stderr=True).print(f"nonlocal: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

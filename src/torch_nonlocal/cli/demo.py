@@ -1,0 +1,156 @@
+"""`nonlocal demo`: a block learns what the network alone cannot, and shows where it looks."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from torch_nonlocal import insert, view
+from torch_nonlocal.benchmark.block import PAPER_SIZES, forward_backward
+from torch_nonlocal.benchmark.meter import measure
+from torch_nonlocal.data.moving_digits import MovingDigits
+from torch_nonlocal.tasks.digits import STEPS, RelationNet, accuracy, train
+from torch_nonlocal.tasks.digits_attention import digit_focus, example
+from torch_nonlocal.tasks.related import BIKES_POINTS, bikes, related
+
+PLACE = "conv3"  # the block sits before the head's 1x1x1 convolution, on a 4 x 8 x 8 grid
+PLACE_OF_BLOCK = "conv3.1"  # conv3 is a Sequential: its last module carries the block
+
+
+def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = STEPS, clips: int = 2000) -> None:
+    """Train with and without a block, look at real video, and weigh one block.
+
+    Everything is built in or installed with the package: handwritten digits, a real clip, ImageNet weights. Takes a few
+    minutes on two cores. Pictures and results.json go to the output folder.
+
+    Example: nonlocal demo --out demo-out --seed 0
+
+    Args:
+        out: folder for the pictures and results.json; made if missing.
+        seed: of networks, blocks and clips; the same seed gives the same accuracies on the same machine.
+        steps: training steps of 32 clips, for each of the two networks.
+        clips: test clips, of digits never seen in training.
+    """
+    if steps < 1 or clips < 1:
+        raise ValueError(f"--steps {steps} --clips {clips}: expected at least 1 each")
+    started = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    results: dict[str, Any] = {"seed": seed, "steps": steps}
+    for title, part in (
+        ("Moving digits: do two digits move the same way, opposite or perpendicular?", _digits),
+        ("Real video: what is most related to a chosen pixel?", _real_video),
+        ("One block at the paper's sizes, forward + backward", _cost),
+    ):
+        console.rule(title, align="left")
+        results |= part(console, out, seed, steps, clips)
+    results["seconds"] = round(time.perf_counter() - started, 1)
+    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    console.rule(align="left")
+    console.print(_summary(results))
+    console.print(f"{results['seconds']:.0f} s in all; pictures and results.json are in {out}/", highlight=False)
+
+
+def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> dict[str, Any]:
+    data, unseen = MovingDigits("train"), MovingDigits("test")
+    nets, scores = {}, {}
+    for name in ("without", "with"):
+        torch.manual_seed(seed)
+        net = RelationNet()
+        if name == "with":
+            insert(net, at=PLACE, example_input=unseen.batch(1, torch.Generator()).clips)
+        with _bar(console, f"train {name} a block", steps) as advance:
+            train(net, data, steps=steps, seed=seed, on_step=advance)
+        nets[name], scores[name] = net, accuracy(net, unseen, clips=clips)
+        console.print(f"accuracy {name} a block, on unseen digits: [bold]{scores[name]:.3f}[/bold] (chance 0.333)")
+    focus = digit_focus(nets["with"], PLACE_OF_BLOCK, unseen)
+    console.print(
+        f"from a query on a digit, {focus.links_on_digits:.0%} of the 20 strongest links and {focus.weight_on_digits:.0%} "
+        f"of the weight land on the two digits, which cover {focus.digits_cover:.0%} of the grid",
+        highlight=False,
+    )
+    shown = example(nets["with"], PLACE_OF_BLOCK, unseen)
+    view.arrows(shown.clip, shown.links).save(out / "digits-arrows.png")
+    return {
+        "accuracy_without_block": scores["without"],
+        "accuracy_with_block": scores["with"],
+        "attention": {key: round(value, 4) for key, value in focus._asdict().items()},
+    }
+
+
+def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
+    seen = related(bikes())
+    for name, point in BIKES_POINTS.items():
+        file = out / f"bikes-{name.replace(' ', '-').replace(chr(39), '')}.png"
+        row = seen.record.rows([point], pixels=True)[0]
+        brightest = float(row[1:].max()) / 2  # of the other frames: the query's weight on itself would outshine them
+        view.heatmap(seen.clip, row, query=point, vmax=brightest).save(file)
+        console.print(f"{name}: {file}", highlight=False)
+    point = BIKES_POINTS["helmet"]
+    view.arrows(seen.clip, seen.record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")
+    return {"bikes": {"grid": list(seen.record.geometry.grid), "points": {k: list(v) for k, v in BIKES_POINTS.items()}}}
+
+
+def _cost(console: Console, _out: Path, *_: int) -> dict[str, Any]:
+    rows = []
+    for stage, channels, size in PAPER_SIZES:
+        positions = size[0] * size[1] * size[2]
+        cost = measure(forward_backward, channels, size, {"algorithm": "dense"}, repeats=1)
+        rows.append(
+            {"stage": stage, "N": positions, "channels": channels, "map_bytes": 4 * positions**2, **asdict(cost)}
+        )
+    table = Table("stage", "positions N", "channels", "one N x N map", "seconds", "peak extra memory")
+    for row in rows:
+        table.add_row(
+            row["stage"],
+            f"{row['N']:,}",
+            str(row["channels"]),
+            _megabytes(row["map_bytes"]),
+            f"{row['seconds']:.2f}",
+            _megabytes(row["extra_bytes"]),
+        )
+    console.print(table)
+    return {"cost_dense": rows}
+
+
+def _summary(results: dict[str, Any]) -> Table:
+    table = Table("moving digits, unseen handwriting", "accuracy", title="Result", title_justify="left")
+    table.add_row("chance", "0.333")
+    table.add_row("network that sees 9 pixels", f"{results['accuracy_without_block']:.3f}")
+    table.add_row("the same with one non-local block", f"{results['accuracy_with_block']:.3f}")
+    return table
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MB"
+
+
+class _bar:  # noqa: N801 (a context manager, used as a function)
+    """A progress bar with the loss and the time to go; gives the callback that moves it."""
+
+    def __init__(self, console: Console, title: str, steps: int) -> None:
+        self._progress = Progress(
+            TextColumn(f"{title:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._steps = steps
+
+    def __enter__(self) -> Callable[[int, float], None]:
+        self._progress.start()
+        task = self._progress.add_task("", total=self._steps, loss=float("nan"))
+        return lambda step, loss: self._progress.update(task, completed=step, loss=loss)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,1 @@
+"""Tasks: data, network, training and measure brought together."""

@@ -1,0 +1,144 @@
+"""A whole clip under its weights, as MP4 or GIF.
+
+Drawn with Pillow, frame by frame while the file is written: matplotlib would take longer than the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
+
+from torch_nonlocal.video import write_gif, write_mp4
+from torch_nonlocal.view.clips import as_clip, as_query, as_row
+from torch_nonlocal.view.colours import Scale, scale_of
+from torch_nonlocal.view.overlays import ALPHA, CMAP, paint
+
+_SMALLEST, _WIDEST, _HIGHEST = 256, 1280, 720  # pixels: width of a panel, of all panels, height of a panel
+_GAP = 8
+_PAPER, _INK = (255, 255, 255), (26, 26, 26)
+
+
+def video(
+    path: str | os.PathLike[str],
+    clip: Any,
+    rows: Any,
+    *,
+    query: Sequence[float] | None = None,
+    fps: float = 10,
+    alpha: float = ALPHA,
+    cmap: str = CMAP,
+    vmax: float | None = None,
+    interpolation: str = "bilinear",
+) -> Path:
+    """Writes the clip with the weights of one query over every frame, with frame numbers and the scale.
+
+    Args:
+        path: ends in .mp4 or .gif.
+        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`. Small frames are enlarged, big ones reduced.
+        rows: (T', H', W') weights, or {name of the block: weights} for several side by side.
+        query: (frame, y, x) in pixels of the clip, or (y, x) of an image: a white ring in its own frame, a grey one
+            in the others.
+        fps: frames per second.
+        alpha: how much of the frame the strongest weight covers, 0 to 1.
+        cmap: a matplotlib colour map; weights with a sign are drawn in a diverging one instead.
+        vmax: the weight that gets the last colour; None: the largest of each row.
+        interpolation: "bilinear", or "nearest" to see the grid's cells.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if the path ends otherwise, or the clip, a row, the query or an option is none of these.
+        ImportError: if PyAV, which writes .mp4, is not installed.
+    """
+    write = {".mp4": write_mp4, ".gif": write_gif}.get(Path(path).suffix.lower())
+    if write is None:
+        raise ValueError(f"{os.fspath(path)!r} does not say what to write: name a file ending in .mp4 or .gif")
+    clip_THWC = as_clip(clip)
+    named = rows if isinstance(rows, Mapping) else {"": rows}
+    if not named:
+        raise ValueError("there are no rows to lay over the clip")
+    grids = {name: as_row(row, clip_THWC) for name, row in named.items()}
+    scales = {name: scale_of(row_THW, cmap=cmap, vmax=vmax) for name, row_THW in grids.items()}
+    point = as_query(query, clip_THWC)
+    size = _panel_size(clip_THWC.shape[1], clip_THWC.shape[2], len(grids))
+
+    def draw() -> Iterator[np.ndarray]:
+        for frame in range(len(clip_THWC)):
+            panels = []
+            for name, row_THW in grids.items():
+                painted = paint(clip_THWC, row_THW, frame, scales[name], alpha, interpolation)
+                panels.append(_panel(painted, size, name, frame, scales[name], point))
+            yield np.concatenate(panels, axis=1)
+
+    return write(path, draw(), fps)
+
+
+def _panel_size(height: int, width: int, panels: int) -> tuple[int, int]:
+    """Width and height of a frame as written: whole multiples for small frames, so that pixels stay square."""
+    room = (_WIDEST - (panels - 1) * _GAP) / panels
+    shrink = min(room / width, _HIGHEST / height, 1.0)
+    factor = max(min(_SMALLEST // width, _HIGHEST // height), 1) if shrink == 1.0 else shrink
+    return max(round(width * factor), 1), max(round(height * factor), 1)
+
+
+def _panel(
+    frame_HWC: np.ndarray,
+    size: tuple[int, int],
+    name: str,
+    frame: int,
+    scale: Scale,
+    point: tuple[int, float, float] | None,
+) -> np.ndarray:
+    """One frame with the block's name above, its number and the colour scale below."""
+    enlarged = size[0] >= frame_HWC.shape[1]
+    picture = Image.fromarray(frame_HWC).resize(
+        size, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+    )
+    if point:
+        across, down = (point[2] + 0.5) / frame_HWC.shape[1] * size[0], (point[1] + 0.5) / frame_HWC.shape[0] * size[1]
+        _ring(picture, across, down, (255, 255, 255) if frame == point[0] else (150, 150, 150))
+
+    width = max(size[0], _SMALLEST)
+    text = max(12, min(width // 45, 20))
+    font = ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), text)
+    above, below = (2 * text if name else _GAP), 2 * text
+    panel = Image.new("RGB", (width + _GAP, above + size[1] + below), _PAPER)
+    panel.paste(picture, ((width + _GAP - size[0]) // 2, above))
+    draw = ImageDraw.Draw(panel)
+    left, right, middle = _GAP // 2, width + _GAP // 2, above + size[1] + below // 2
+    if name:
+        draw.text((left, above // 2), _fitted(name, font, width), fill=_INK, font=font, anchor="lm")
+    draw.text((left, middle), f"frame {frame}", fill=_INK, font=font, anchor="lm")
+    least, most = (f"{-scale.high:.2g}" if scale.signed else "0"), f"{scale.high:.2g}"
+    draw.text((right, middle), most, fill=_INK, font=font, anchor="rm")
+    bar_right = right - round(font.getlength(most)) - text // 2
+    bar = scale.colours(np.linspace(-scale.high if scale.signed else 0, scale.high, 5 * text))
+    colours = np.tile(np.rint(bar).astype(np.uint8), (text * 3 // 4, 1, 1))
+    panel.paste(Image.fromarray(colours), (bar_right - colours.shape[1], middle - colours.shape[0] // 2))
+    draw.text((bar_right - colours.shape[1] - text // 2, middle), least, fill=_INK, font=font, anchor="rm")
+    return np.asarray(panel)
+
+
+def _ring(picture: Image.Image, across: float, down: float, colour: tuple[int, int, int]) -> None:
+    radius = max(min(picture.size) / 40, 6)
+    draw = ImageDraw.Draw(picture)
+    for extra, fill, line in ((1.5, (0, 0, 0), 5), (0.0, colour, 2)):
+        reach = radius + extra
+        draw.ellipse((across - reach, down - reach, across + reach, down + reach), outline=fill, width=line)
+
+
+def _fitted(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The name, cut in its middle if it is longer than the panel is wide."""
+    kept = len(name)
+    shown = name
+    while font.getlength(shown) > width and kept > 2:
+        kept -= 1
+        shown = f"{name[: (kept + 1) // 2]}\u2026{name[len(name) - kept // 2 :]}"
+    return shown

@@ -1,0 +1,79 @@
+"""A finished drawing: shown in a notebook, saved as pixels or as vectors."""
+
+from __future__ import annotations
+
+import io
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from PIL import Image
+
+from torch_nonlocal.video._files import replacing
+
+_DOTS_PER_INCH = 200
+_VECTOR_DOTS_PER_INCH = 300  # of the frames inside a PDF or SVG
+_PIXELS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_VECTORS: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # same input, same file
+
+
+class Picture:
+    """A drawing, made with matplotlib.
+
+    Attributes:
+        figure: the matplotlib figure, to add to or to restyle before the picture is first looked at or saved.
+        frames: the indices of the clip's frames shown, in order.
+    """
+
+    def __init__(self, figure: Figure, frames: list[int]) -> None:
+        """Takes a finished figure."""
+        self.figure = figure
+        self.frames = frames
+
+    @cached_property
+    def image(self) -> Image.Image:
+        """The drawing as an RGB PIL image, 200 pixels per inch."""
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+        with Image.open(file) as image:
+            return image.convert("RGB")
+
+    @property
+    def array(self) -> np.ndarray:
+        """The drawing as (H, W, 3) RGB, uint8 in [0, 255]."""
+        return np.asarray(self.image)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Saves as the suffix says: .png and .jpg pixels, .svg and .pdf vector arrows and real text.
+
+        Returns:
+            The path written.
+
+        Raises:
+            ValueError: if the suffix is another or the folder does not exist; nothing is written then.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix in _PIXELS:
+            with replacing(path) as temporary:
+                self.image.save(temporary, format=_PIXELS[suffix], dpi=(_DOTS_PER_INCH,) * 2, quality=92)
+        elif suffix in _VECTORS:
+            text_stays_text: dict[Any, Any] = {
+                "svg.fonttype": "none",
+                "pdf.fonttype": 42,
+                "svg.hashsalt": "torch-nonlocal",
+            }
+            with replacing(path) as temporary, rc_context(text_stays_text):
+                self.figure.savefig(temporary, format=suffix[1:], dpi=_VECTOR_DOTS_PER_INCH, metadata=_VECTORS[suffix])
+        else:
+            known = ", ".join([*_PIXELS, *_VECTORS])
+            raise ValueError(f"{os.fspath(path)!r} does not say what to write: name a file ending in {known}")
+        return Path(path)
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.image.save(file, format="PNG")
+        return file.getvalue()

@@ -1,0 +1,106 @@
+"""Every layout that is promised is taken, every other is an error that helps."""
+
+import pytest
+import torch
+
+np = pytest.importorskip("numpy", reason="drawing needs it: pip install 'torch-nonlocal[view]'")
+
+from torch_nonlocal.view.clips import (  # noqa: E402 (after the skip)
+    as_clip,
+    as_query,
+    as_row,
+    choose_frames,
+    nearest_frame,
+    temporal_cell,
+)
+
+COLOUR = torch.randint(0, 256, (5, 7, 9, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+GREY = COLOUR[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (COLOUR, COLOUR),
+        (COLOUR.numpy(), COLOUR),
+        (COLOUR.float() / 255, COLOUR),
+        ((COLOUR.double() / 255).numpy(), COLOUR),
+        (COLOUR[2], COLOUR[2:3]),
+        (GREY, GREY[..., None].expand(-1, -1, -1, 3)),
+        (GREY[..., None], GREY[..., None].expand(-1, -1, -1, 3)),
+        (GREY[0], GREY[:1, ..., None].expand(-1, -1, -1, 3)),
+        (torch.ones(4, 6, dtype=torch.bfloat16), torch.full((1, 4, 6, 3), 255)),
+        (torch.ones(2, 4, 6, 3, requires_grad=True), torch.full((2, 4, 6, 3), 255)),
+    ],
+    ids=["THWC", "numpy", "float", "double", "HWC", "THW", "THW1", "HW", "bfloat16", "grad"],
+)
+def test_every_layout_becomes_thwc_uint8(given, expected):
+    clip = as_clip(given)
+    assert clip.dtype == np.uint8
+    np.testing.assert_array_equal(clip, expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (torch.zeros(3, 32, 40), r"channels first: image\.permute\(1, 2, 0\)"),
+        (torch.zeros(8, 3, 32, 40), r"\(T, C, H, W\): clip\.permute\(0, 2, 3, 1\)"),
+        (torch.zeros(3, 8, 32, 40), r"\(C, T, H, W\): clip\.permute\(1, 2, 3, 0\)"),
+        (torch.zeros(2, 3, 8, 32, 40), r"a batch: draw one clip of it, such as clips\[0\]"),
+        (torch.zeros(8, 32, 40, 4), r"\(8, 32, 40, 4\) is no clip"),
+        (torch.zeros(8), r"\(8,\) is no clip"),
+        (torch.zeros(0, 8, 8, 3), "empty"),
+        (torch.full((4, 4, 3), 200.0), r"looks like \[0, 255\]; divide by 255"),
+        (torch.randn(4, 4, 3) * 2 - 1, "looks normalised"),
+        (torch.full((4, 4, 3), float("nan")), "not finite"),
+        (torch.zeros(4, 4, 3, dtype=torch.int64), "int64"),
+    ],
+)
+def test_other_layouts_are_errors_that_say_what_to_do(given, message):
+    with pytest.raises(ValueError, match=message):
+        as_clip(given)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (torch.zeros(2, 4, 4, 4), r"draw rows\[0\]"),
+        (torch.zeros(4, 4), r"\(T', H', W'\)"),
+        (torch.zeros(6, 4, 4), "6 frames, the clip 5"),
+        (torch.full((5, 4, 4), float("inf")), "not finite"),
+    ],
+)
+def test_rows_of_another_shape_are_errors(row, message):
+    with pytest.raises(ValueError, match=message):
+        as_row(row, as_clip(COLOUR))
+
+
+@pytest.mark.parametrize("query", [(5, 0, 0), (0, 7, 0), (0, 0, -1), (0, 0)])
+def test_a_query_outside_the_clip_is_an_error(query):
+    with pytest.raises(ValueError, match=r"valid are 0 to|\(frame, y, x\)"):
+        as_query(query, as_clip(COLOUR))
+
+
+def test_frames_share_the_temporal_cells_evenly():
+    assert [temporal_cell(t, 8, 4) for t in range(8)] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [temporal_cell(t, 5, 5) for t in range(5)] == [0, 1, 2, 3, 4]
+    assert [temporal_cell(t, 9, 3) for t in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert [nearest_frame(frame, 8) for frame in (-0.4, 0.5, 2.6, 7.9)] == [0, 0, 3, 7]
+
+
+def test_long_clips_show_eight_frames_with_the_query_among_them():
+    assert choose_frames(None, 8) == list(range(8))
+    chosen = choose_frames(None, 250, keep=101)
+    assert len(chosen) == 8
+    assert 101 in chosen
+    assert (chosen[0], chosen[-1]) == (0, 249)
+    assert chosen == sorted(chosen)
+    assert choose_frames([6, 2], 8) == [6, 2]
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"), [([8], r"8 frames \(0 to 7\)"), ([], "shows nothing"), ([2, 2], "twice")]
+)
+def test_wrong_frames_are_errors(frames, message):
+    with pytest.raises(ValueError, match=message):
+        choose_frames(frames, 8)

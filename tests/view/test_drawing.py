@@ -1,0 +1,322 @@
+"""Pictures show what they are given: hot cells look hot, arrows end where they point, files hold vectors."""
+
+import io
+import subprocess
+import sys
+
+import pytest
+import torch
+
+np = pytest.importorskip("numpy", reason="drawing needs it: pip install 'torch-nonlocal[view]'")
+Image = pytest.importorskip("PIL.Image", reason="drawing needs Pillow: pip install 'torch-nonlocal[view]'")
+patches = pytest.importorskip("matplotlib.patches", reason="drawing needs it: pip install 'torch-nonlocal[view]'")
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402 (after the skips)
+
+from torch_nonlocal import view  # noqa: E402 (after the skips)
+
+
+def hot_row(frames: int = 4, size: int = 8) -> torch.Tensor:
+    """Weights that sum to one, most of it in cell (2, 1, 6)."""
+    row = torch.full((frames, size, size), 0.2 / (frames * size * size - 1))
+    row[2, 1, 6] = 0.8
+    return row
+
+
+def warmth(frame) -> np.ndarray:
+    """How far red is above blue: inferno's hot end is yellow, its cold end black."""
+    return frame[..., 0].astype(int) - frame[..., 2].astype(int)
+
+
+def frame_extents(picture) -> list:
+    """(left, right, bottom, top) of every frame on the sheet, in inches, y downwards."""
+    return [image.get_extent() for image in picture.figure.axes[0].images]
+
+
+def drawn_arrows(picture) -> list:
+    return [patch for patch in picture.figure.axes[0].patches if isinstance(patch, patches.FancyArrowPatch)]
+
+
+def on_the_sheet(picture, pixel, size) -> np.ndarray:
+    left, right, bottom, top = frame_extents(picture)[picture.frames.index(int(pixel[0]))]
+    across = left + (pixel[2] + 0.5) / size[1] * (right - left)
+    return np.array([across, top + (pixel[1] + 0.5) / size[0] * (bottom - top)])
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_the_hottest_cell_is_hottest_in_its_frames_and_nowhere_else(digits, interpolation):
+    frames = view.overlay(digits, hot_row(), interpolation=interpolation)
+    assert frames.shape == (8, 32, 32, 3)
+    assert frames.dtype == np.uint8
+    hot = np.zeros((8, 32, 32), dtype=bool)
+    hot[4:6, 4:8, 24:28] = True  # the cell's share: frames 4 and 5, rows 4 to 7, columns 24 to 27
+    centre = hot.copy()
+    centre[:, [4, 7]] = centre[:, :, [24, 27]] = False
+    around = np.zeros_like(hot)
+    around[4:6, :12, 20:32] = True  # where bilinear weights fade out
+    heat = warmth(frames)
+    assert heat[centre].min() > heat[~around].max() + 60
+    if interpolation == "nearest":
+        assert heat[hot].min() > heat[~hot].max() + 60
+        assert len(np.unique(frames[4, 4:8, 24:28].reshape(-1, 3), axis=0)) == 1
+
+
+def test_nearest_cells_cover_their_area_where_sizes_do_not_divide():
+    row = torch.arange(6.0).reshape(1, 2, 3)
+    frame = view.overlay(torch.zeros(5, 10, 3), row, interpolation="nearest")[0].sum(-1)
+    assert (np.diff(frame.astype(int), axis=1) >= 0).all()
+    assert len(np.unique(frame)) == 6
+    assert [len(np.unique(line)) for line in frame] == [3] * 5
+
+
+def test_alpha_nothing_shows_the_frame_in_grey(digits):
+    frames = view.overlay(digits, hot_row(), alpha=0)
+    np.testing.assert_array_equal(frames[..., 0], np.rint(digits.numpy() * 255))
+
+
+def test_signed_weights_get_two_colours(digits):
+    row = torch.zeros(8, 4, 4)
+    row[0, 0, 0], row[0, 3, 3] = 2.0, -2.0
+    frame = view.overlay(digits, row, interpolation="nearest")[0]
+    assert warmth(frame)[3, 3] > 60
+    assert warmth(frame)[28, 28] < -60
+
+
+def test_vmax_sets_the_scale_for_several_rows(digits):
+    faint = hot_row() / 10
+    own, common = view.overlay(digits, faint), view.overlay(digits, faint, vmax=0.8)
+    np.testing.assert_array_equal(own, view.overlay(digits, hot_row()))
+    assert warmth(common).max() < warmth(own).max()
+
+
+def test_a_heatmap_shows_frames_their_numbers_the_scale_and_the_query(digits):
+    picture = view.heatmap(digits, hot_row(), query=(3, 13, 18))
+    assert picture.frames == list(range(8))
+    words = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert words[:8] == [f"frame {t}" for t in range(8)]
+    assert "frame 3, y 13, x 18" in words[-1]
+    (ring,) = [line for line in picture.figure.axes[0].lines if line.get_gid() == "query"]
+    np.testing.assert_allclose(np.ravel(ring.get_data()), on_the_sheet(picture, (3, 13, 18), (32, 32)))
+    assert len(picture.figure.axes) == 2
+    assert len(view.heatmap(digits, hot_row(), scale_bar=False).figure.axes) == 1
+    assert picture.array.shape == (picture.image.height, picture.image.width, 3)
+    assert len(np.unique(picture.array.reshape(-1, 3), axis=0)) > 100
+
+
+def test_compare_draws_a_strip_for_every_block(digits):
+    picture = view.compare(digits, {"layer2": hot_row(), "layer3": hot_row(4, 4 * 2)[:, ::2, ::2]}, frames=[0, 4])
+    assert len(frame_extents(picture)) == 4
+    words = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert {"layer2", "layer3", "frame 0", "frame 4"} <= set(words)
+    assert len(picture.figure.axes) == 3  # the sheet and a scale for each
+
+
+def test_arrows_start_at_the_source_and_end_at_the_target(digits, link):
+    links = [link((3, 13, 18), (t, 30 - 4.0 * t, 4.0 * t), 0.01 * (t + 1)) for t in range(8)]
+    picture = view.arrows(digits, links)
+    drawn = {arrow.get_gid(): arrow for arrow in drawn_arrows(picture)}
+    assert sorted(drawn) == [f"link-{rank}" for rank in range(8)]
+    for rank, expected in enumerate(sorted(links, key=lambda one: -one.weight)):
+        points = drawn[f"link-{rank}"].get_path().vertices
+        begin, end = (
+            on_the_sheet(picture, pixel, (32, 32)) for pixel in (expected.source_pixel, expected.target_pixel)
+        )
+        np.testing.assert_allclose(points[0], begin, atol=0.01)  # inches; a pixel here is 0.05
+        assert np.linalg.norm(points - end, axis=1).min() < 0.03
+
+
+def test_arrows_are_the_strongest_wider_and_on_top_by_weight(digits, link):
+    links = [link((0, 2, 2), (1 + n % 7, n % 32, 31 - n % 32), 0.001 * (n + 1)) for n in range(50)]
+    picture = view.arrows(digits, links, k=12)
+    drawn = drawn_arrows(picture)
+    assert len(drawn) == 12
+    assert [arrow.get_gid() for arrow in drawn] == [f"link-{rank}" for rank in reversed(range(12))]  # strongest last
+    widths = [arrow.get_linewidth() for arrow in drawn]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+    colours = [arrow.get_edgecolor() for arrow in drawn]
+    assert len(set(colours)) == 12
+
+
+def test_negative_links_count_by_size_and_look_different(digits, link):
+    links = [link((0, 2, 2), (2, 20, 20), -3.0), link((0, 2, 2), (3, 20, 20), 2.9), link((0, 2, 2), (5, 9, 9), 0.1)]
+    picture = view.arrows(digits, links, k=2)
+    negative, positive = (arrow.get_edgecolor() for arrow in sorted(drawn_arrows(picture), key=lambda a: a.get_gid()))
+    assert picture.frames == [0, 2, 3]
+    assert negative[2] > negative[0]
+    assert positive[0] > positive[2]
+
+
+def test_only_frames_that_take_part_are_shown_and_at_most_eight(link):
+    clip = torch.zeros(64, 24, 40, 3)
+    few = [link((10, 5, 5), (t, 9, 9), 0.1) for t in (3, 50, 10)]
+    assert view.arrows(clip, few).frames == [3, 10, 50]
+    many = [link((11, 5, 5), (t + 0.5, 9, 9), 0.1 + t / 1000) for t in range(0, 64, 2)]
+    picture = view.arrows(clip, many)
+    assert len(picture.frames) == 8
+    assert 11 in picture.frames
+    assert "within the frames shown" in picture.figure.axes[0].texts[-1].get_text()
+    assert view.arrows(clip, many, frames=[11, 13]).frames == [11, 13]  # 12.5 lies as near to 13 as to 12
+
+
+def test_a_link_to_itself_is_a_dot(digits, link):
+    picture = view.arrows(digits, [link((3, 13, 18), (3, 13, 18), 0.5), link((3, 13, 18), (4, 0, 0), 0.1)])
+    assert [arrow.get_gid() for arrow in drawn_arrows(picture)] == ["link-1"]
+    assert "link-0" in [line.get_gid() for line in picture.figure.axes[0].lines]
+
+
+def test_the_ring_marks_the_end_that_all_links_share(digits, link):
+    picture = view.arrows(digits, [link((t, 4, 4), (5, 13, 18), 0.1) for t in range(4)])
+    (ring,) = [line for line in picture.figure.axes[0].lines if line.get_gid() == "query"]
+    np.testing.assert_allclose(np.ravel(ring.get_data()), on_the_sheet(picture, (5, 13, 18), (32, 32)))
+
+
+def test_positions_in_an_image_are_y_and_x(link):
+    image = torch.zeros(40, 60, 3)
+    picture = view.arrows(image, [link((5.0, 7.0), (30.0, 50.0), 0.2)])
+    (arrow,) = drawn_arrows(picture)
+    end = on_the_sheet(picture, (0, 30, 50), (40, 60))
+    assert np.linalg.norm(arrow.get_path().vertices - end, axis=1).min() < 0.03
+    assert view.heatmap(image, torch.rand(4, 6), query=(5, 7)).frames == [0]
+    with pytest.raises(ValueError, match=r"\(5\.0, 7\.0\) for 4 frame"):
+        view.arrows(torch.zeros(4, 40, 60, 3), [link((5.0, 7.0), (30.0, 50.0), 0.2)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames"), [((8, 32, 32), 8), ((8, 136, 320, 3), 8), ((200, 2000, 3), 1), ((6, 300, 40, 3), 6)]
+)
+def test_frames_keep_their_aspect_ratio_and_never_overlap(shape, frames):
+    clip = torch.zeros(shape)
+    height, width = shape[-3:-1] if shape[-1] == 3 else shape[-2:]
+    picture = view.heatmap(clip, torch.ones(frames, 4, 4))
+    extents = frame_extents(picture)
+    assert len(extents) == frames
+    for left, right, bottom, top in extents:
+        assert (right - left) / (bottom - top) == pytest.approx(width / height)
+        assert right - left > 0.4
+    boxes = [(left, top, right, bottom) for left, right, bottom, top in extents]
+    for n, one in enumerate(boxes):
+        for two in boxes[n + 1 :]:
+            assert one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
+
+
+def test_no_two_labels_overlap(digits):
+    picture = view.compare(digits[:, :, :20], {"layer2": hot_row() / 1e4, "layer3": hot_row()}, query=(3, 13, 18))
+    renderer = FigureCanvasAgg(picture.figure).get_renderer()
+    texts = [*picture.figure.axes[0].texts, *picture.figure.texts]
+    texts += [tick for axes in picture.figure.axes[1:] for tick in axes.get_yticklabels()]
+    boxes = [text.get_window_extent(renderer) for text in texts if text.get_text()]
+    for n, one in enumerate(boxes):
+        assert one.x0 >= 0
+        assert one.x1 <= picture.figure.bbox.x1
+        for two in boxes[n + 1 :]:
+            assert not one.overlaps(two)
+
+
+def test_saving_writes_pixels_or_vectors_by_the_suffix(digits, link, tmp_path):
+    picture = view.arrows(digits, [link((3, 13, 18), (4, 1, 1), 0.5)])
+    for name in ("a.png", "a.jpg"):
+        with Image.open(picture.save(tmp_path / name)) as image:
+            assert image.size == picture.image.size
+    svg = picture.save(tmp_path / "a.svg").read_text()
+    assert "frame 3</text>" in svg
+    assert 'id="link-0"' in svg
+    again = view.arrows(digits, [link((3, 13, 18), (4, 1, 1), 0.5)]).save(tmp_path / "b.svg").read_text()
+    assert svg == again
+    assert picture.save(tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    assert Image.open(io.BytesIO(picture._repr_png_())).size == picture.image.size
+    with pytest.raises(ValueError, match=r"name a file ending in \.png"):
+        picture.save(tmp_path / "a.bmp")
+    with pytest.raises(ValueError, match="no folder"):
+        picture.save(tmp_path / "nowhere" / "a.png")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.jpg", "a.pdf", "a.png", "a.svg", "b.svg"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alpha": 1.5}, "alpha must be 0 to 1"),
+        ({"cmap": "infrno"}, "no colour map 'infrno'"),
+        ({"vmax": 0}, "vmax must be more than 0"),
+        ({"interpolation": "cubic"}, "'nearest' or 'bilinear'"),
+    ],
+)
+def test_wrong_options_are_errors(digits, options, message):
+    with pytest.raises(ValueError, match=message):
+        view.heatmap(digits, hot_row(), **options)
+
+
+def test_links_that_cannot_be_drawn_are_errors(digits, link):
+    with pytest.raises(ValueError, match="no links to draw"):
+        view.arrows(digits, [])
+    with pytest.raises(ValueError, match="k is the number of arrows"):
+        view.arrows(digits, [link((0, 0, 0), (1, 1, 1), 0.1)], k=0)
+    with pytest.raises(ValueError, match=r"frame is 12, outside the clip \(0 to 7\)"):
+        view.arrows(digits, [link((0, 0, 0), (12, 1, 1), 0.1)])
+    with pytest.raises(ValueError, match="weight nan"):
+        view.arrows(digits, [link((0, 0, 0), (1, 1, 1), float("nan"))])
+    with pytest.raises(ValueError, match=r"no link lies within frames \[5\]"):
+        view.arrows(digits, [link((0, 0, 0), (1, 1, 1), 0.1)], frames=[5])
+    with pytest.raises(ValueError, match="name: row"):
+        view.compare(digits, {})
+
+
+@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
+def test_a_film_has_every_frame_under_its_weights(digits, tmp_path, name):
+    if name.endswith("mp4"):
+        pytest.importorskip("av", reason="PyAV writes MP4: pip install 'torch-nonlocal[video]'")
+    rows = {"layer2": hot_row(), "layer3": hot_row().flip(0)}
+    written = view.video(tmp_path / name, digits, rows, query=(3, 13, 18), fps=8)
+    if name.endswith("mp4"):
+        from torch_nonlocal.video import probe, read_clip
+
+        assert (probe(written).frames, probe(written).fps) == (8, 8)
+        frames = read_clip(written).numpy()
+    else:
+        with Image.open(written) as gif:
+            assert gif.n_frames == 8
+            frames = []
+            for index in range(8):
+                gif.seek(index)
+                frames.append(np.asarray(gif.convert("RGB")))
+    half = frames[0].shape[1] // 2
+    middle = slice(30, -30)  # without the numbers and the scale below
+    left = [warmth(frame[middle, :half]).max() for frame in frames]
+    right = [warmth(frame[middle, half:]).max() for frame in frames]
+    assert min(left[4:6]) > max(left[:4] + left[6:]) + 60  # the hot cell's frames
+    assert min(right[2:4]) > max(right[:2] + right[4:]) + 60
+
+
+def test_a_film_of_another_kind_is_an_error(digits, tmp_path):
+    with pytest.raises(ValueError, match=r"ending in \.mp4 or \.gif"):
+        view.video(tmp_path / "film.avi", digits, hot_row())
+    with pytest.raises(ValueError, match="no rows"):
+        view.video(tmp_path / "film.gif", digits, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_importing_view_imports_nothing_heavy_and_its_names_are_functions():
+    code = (
+        "import sys, torch_nonlocal.view as view\n"
+        "heavy = {'numpy', 'PIL', 'matplotlib', 'av'} & set(sys.modules) - before\n"
+        "assert not heavy, heavy\n"
+        "import torch_nonlocal.view.link_arrows, torch_nonlocal.view.overlays, torch_nonlocal.view.movie\n"
+        "assert all(callable(getattr(view, name)) for name in view.__all__)\n"
+        "assert set(view.__all__) <= set(dir(view))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    before = "import sys, torch\nbefore = set(sys.modules)\n"  # torch brings numpy where it is installed
+    done = subprocess.run([sys.executable, "-c", before + code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_package_names_the_extra(monkeypatch):
+    for module in [name for name in sys.modules if name.startswith("torch_nonlocal.view.")]:
+        monkeypatch.delitem(sys.modules, module)
+    for name in view.__all__:
+        monkeypatch.delitem(vars(view), name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'torch-nonlocal\[view\]'"):
+        view.arrows  # noqa: B018 (the look-up is what imports)
+    with pytest.raises(AttributeError, match="no attribute 'arows'"):
+        view.arows  # noqa: B018
