@@ -7,7 +7,7 @@ from torch_nonlocal import functional
 from torch_nonlocal._version import __version__
 from torch_nonlocal.attention import watch
 from torch_nonlocal.insertion import blocks, insert, load_blocks, remove, save_blocks
-from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d
+from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
 
 if TYPE_CHECKING:
     from torch_nonlocal import view
@@ -18,6 +18,7 @@ __all__ = [
     "NonLocal3d",
     "__version__",
     "blocks",
+    "explain",
     "functional",
     "insert",
     "load_blocks",

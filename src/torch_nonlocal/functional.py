@@ -13,13 +13,21 @@ Shapes: B batch, N query positions, M key positions, D inner width, V value widt
 a feature map (B, C, T, H, W) becomes (B, N, C) by `x.flatten(2).transpose(1, 2)`, a view.
 """
 
+import torch
 from torch import Tensor
 
-from torch_nonlocal._tracing import is_recorded
-from torch_nonlocal.algorithms import dense
+from torch_nonlocal._tracing import is_dual, is_recorded, needs_plain_operations
+from torch_nonlocal.algorithms import choose, dense, fused, reassociated, sorted, tiled
+from torch_nonlocal.algorithms._errors import ONLY_DENSE
 
-ALGORITHMS = ("auto", "dense")
 NORMALIZE = ("keys", "queries")
+ALGORITHMS = {
+    "gaussian": ("auto", "dense", "tiled", "fused"),
+    "embedded_gaussian": ("auto", "dense", "tiled", "fused"),
+    "dot_product": ("auto", "dense", "reassociated"),
+    "concatenation": ("auto", "dense", "sorted"),
+}
+"""Ways to compute each form; every one gives the same numbers. "dense" is the definition and builds the N x M map."""
 
 
 def gaussian(
@@ -32,13 +40,13 @@ def gaussian(
         x_key_BMD: features at the key positions, (B, M, D); the same tensor unless keys are sub-sampled.
         g_BMV: values at the key positions, (B, M, V).
         normalize: "keys": each query's weights sum to one; "queries": each key's weights sum to one.
-        algorithm: "auto" or "dense"; every one gives the same numbers.
+        algorithm: as for `embedded_gaussian`.
 
     Returns:
         (B, N, V), dtype of g.
 
     Raises:
-        ValueError: shapes that disagree, an unknown `normalize` or `algorithm`.
+        ValueError: shapes or dtypes that disagree, an unknown `normalize` or `algorithm`.
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 2.
     """
     return embedded_gaussian(x_query_BND, x_key_BMD, g_BMV, normalize=normalize, algorithm=algorithm)
@@ -51,9 +59,12 @@ def embedded_gaussian(
     *,
     scale: float = 1.0,
     normalize: str = "keys",
+    key_bias_BM: Tensor | None = None,
     algorithm: str = "auto",
 ) -> Tensor:
-    """Embedded gaussian (softmax) form, y_i = sum_j softmax_j(scale * theta_i . phi_j) g_j.
+    """Embedded gaussian (softmax) form, y_i = sum_j softmax_j(scale * theta_i . phi_j + bias_j) g_j.
+
+    Exact, and but for "dense" without the N x M map: memory grows with N + M.
 
     Args:
         theta_BND: queries, (B, N, D).
@@ -62,19 +73,45 @@ def embedded_gaussian(
         scale: multiplies theta_i . phi_j; 1 in the paper, D ** -0.5 in later code.
         normalize: "keys": each query's weights sum to one (the paper); "queries": each key's weights sum to one,
             a different operator.
-        algorithm: "auto" or "dense"; every one gives the same numbers.
+        key_bias_BM: added to the logits of each key, (B, M); -inf leaves a key out (padding of short clips). Not with
+            normalize="queries", where it would cancel.
+        algorithm: "auto" chooses by cost; "tiled" (query tiles, recomputed in backward), "fused" (PyTorch's fused
+            attention; equal widths D = V, no bias, keys only), "dense" (the definition; alone has double backward and
+            forward-mode derivatives). Every one gives the same numbers.
 
     Returns:
         (B, N, V), dtype of g.
 
     Raises:
-        ValueError: shapes that disagree, an unknown `normalize` or `algorithm`.
+        ValueError: shapes or dtypes that disagree, an unknown `normalize` or `algorithm`, a combination that the
+            chosen algorithm does not have.
+        NotImplementedError: forward-mode derivatives of another algorithm than "dense".
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 3.
     """
     _check_features("embedded_gaussian", theta_BND, phi_BMD, g_BMV)
     _check_choice("normalize", normalize, NORMALIZE)
-    _check_choice("algorithm", algorithm, ALGORITHMS)
-    return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize)
+    _check_bias(key_bias_BM, phi_BMD, normalize)
+    algorithm = _algorithm("embedded_gaussian", algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
+    if algorithm == "dense":
+        return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
+    theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+    choice = choose.for_softmax(
+        *theta_BND.shape[:2],
+        *phi_BMD.shape[1:],
+        g_BMV.shape[2],
+        device=g_BMV.device,
+        dtype=g_BMV.dtype,
+        training=torch.is_grad_enabled() and any(t.requires_grad for t in (theta_BND, phi_BMD, g_BMV)),
+        normalize=normalize,
+        biased=key_bias_BM is not None,
+    )
+    if algorithm == "fused" or (algorithm == "auto" and choice.algorithm == "fused"):
+        _check_fused(theta_BND, g_BMV, normalize, key_bias_BM)
+        return fused.softmax(theta_BND, phi_BMD, g_BMV, scale=scale)
+    bias = key_bias_BM if key_bias_BM is None else key_bias_BM.to(theta_BND.dtype)
+    return tiled.softmax(
+        theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=bias, keep=choice.keep
+    )
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm: str = "auto") -> Tensor:
@@ -84,18 +121,22 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
         theta_BND: queries, (B, N, D).
         phi_BMD: keys, (B, M, D).
         g_BMV: values, (B, M, V).
-        algorithm: "auto" or "dense"; every one gives the same numbers.
+        algorithm: "auto" and "reassociated" multiply in the cheaper order, theta (phi^T g) for all but small maps;
+            "dense" is the definition.
 
     Returns:
         (B, N, V), dtype of g.
 
     Raises:
-        ValueError: shapes that disagree or an unknown `algorithm`.
+        ValueError: shapes or dtypes that disagree or an unknown `algorithm`.
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 4.
     """
     _check_features("dot_product", theta_BND, phi_BMD, g_BMV)
-    _check_choice("algorithm", algorithm, ALGORITHMS)
-    return dense.dot_product(theta_BND, phi_BMD, g_BMV)
+    _check_choice("algorithm", algorithm, ALGORITHMS["dot_product"])
+    if algorithm == "dense" or needs_plain_operations(theta_BND):
+        return dense.dot_product(theta_BND, phi_BMD, g_BMV)
+    theta_BND, phi_BMD, g_BMV = _one_dtype("dot_product", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+    return reassociated.dot_product(theta_BND, phi_BMD, g_BMV)
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: str = "auto") -> Tensor:
@@ -108,18 +149,88 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: str =
         a_BN: query scores, (B, N).
         b_BM: key scores, (B, M).
         g_BMV: values, (B, M, V).
-        algorithm: "auto" or "dense"; every one gives the same numbers.
+        algorithm: "auto" and "sorted" sort the scores and use prefix sums, N log N; "dense" is the definition and alone
+            has double backward and forward-mode derivatives.
 
     Returns:
         (B, N, V), dtype of g.
 
     Raises:
-        ValueError: shapes that disagree or an unknown `algorithm`.
+        ValueError: shapes or dtypes that disagree or an unknown `algorithm`.
+        NotImplementedError: forward-mode derivatives of "sorted".
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 5.
     """
     _check_scores(a_BN, b_BM, g_BMV)
-    _check_choice("algorithm", algorithm, ALGORITHMS)
-    return dense.concatenation(a_BN, b_BM, g_BMV)
+    algorithm = _algorithm("concatenation", algorithm, a_BN, b_BM, g_BMV)
+    if algorithm == "dense":
+        return dense.concatenation(a_BN, b_BM, g_BMV)
+    a_BN, b_BM, g_BMV = _one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
+    return sorted.concatenation(a_BN, b_BM, g_BMV)
+
+
+def choice(
+    pairwise: str,
+    sizes: tuple[int, int, int, int, int],
+    *,
+    algorithm: str = "auto",
+    device: torch.device,
+    dtype: torch.dtype,
+    training: bool,
+    normalize: str = "keys",
+) -> choose.Choice:
+    """What runs, and why, for one form and (B, N, M, D, V); see `torch_nonlocal.explain` for blocks."""
+    if algorithm != "auto":
+        return choose.Choice(algorithm, "the block asks for it by name")
+    if pairwise == "dot_product":
+        return choose.for_dot_product(*sizes[1:])
+    if pairwise == "concatenation":
+        return choose.for_concatenation()
+    return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
+
+
+megabytes = choose.megabytes
+
+
+def _algorithm(form: str, algorithm: str, *inputs: Tensor | None) -> str:
+    """The checked name; "dense" wherever only ordinary operations will do."""
+    _check_choice("algorithm", algorithm, ALGORITHMS[form])
+    if algorithm == "dense" or needs_plain_operations(inputs[0]):
+        return "dense"
+    if any(tensor is not None and is_dual(tensor) for tensor in inputs):
+        raise NotImplementedError(f"forward-mode derivatives of the non-local operation: {ONLY_DENSE}")
+    return algorithm
+
+
+def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast its dtype, as matrix products would take it; else all must agree."""
+    tensors = tuple(given.values())
+    device = tensors[0].device.type
+    if torch.is_autocast_enabled(device):
+        half = torch.get_autocast_dtype(device)
+        return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(half) for tensor in tensors)
+    if len({tensor.dtype for tensor in tensors}) > 1:
+        dtypes = ", ".join(f"{name} {tensor.dtype}" for name, tensor in given.items())
+        raise ValueError(f"{form}: expected one dtype, got {dtypes}")
+    return tensors
+
+
+def _check_fused(theta: Tensor, g: Tensor, normalize: str, key_bias: Tensor | None) -> None:
+    if normalize != "keys" or key_bias is not None:
+        raise ValueError("algorithm='fused' has no key bias and no normalize='queries'; 'tiled' has both")
+    if not fused.can_run(theta.device, theta.dtype, theta.shape[2], g.shape[2]):
+        raise ValueError(
+            f"algorithm='fused': no kernel of linear memory for D = {theta.shape[2]}, V = {g.shape[2]}, {theta.dtype} "
+            f"on {theta.device}; 'tiled' takes any"
+        )
+
+
+def _check_bias(key_bias: Tensor | None, phi: Tensor, normalize: str) -> None:
+    if key_bias is None:
+        return
+    if normalize == "queries":
+        raise ValueError("key_bias with normalize='queries' would cancel: each key's weights sum to one without it")
+    if not is_recorded(phi) and key_bias.shape != phi.shape[:2]:
+        raise _shape_error("embedded_gaussian", "key_bias (B, M) with phi (B, M, D)", key_bias=key_bias, phi=phi)
 
 
 def _check_features(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> None:

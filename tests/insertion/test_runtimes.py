@@ -62,7 +62,7 @@ def test_export():
 def test_fx_symbolic_trace():
     net = network()
     nl.insert(net, at="2", example_input=clip(), attend="time")  # behind a leaf of the trace: its hook runs with it
-    assert torch.equal(torch.fx.symbolic_trace(net)(clip()), net(clip()))
+    torch.testing.assert_close(torch.fx.symbolic_trace(net)(clip()), net(clip()))
 
 
 def test_feature_extractor():
@@ -75,7 +75,7 @@ def test_feature_extractor():
     reference = resnet.layer4(
         resnet.layer3(resnet.layer2(resnet.layer1(resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x)))))))
     )
-    assert torch.equal(features(x)["out"], reference)
+    torch.testing.assert_close(features(x)["out"], reference)
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_fx_traces_into_the_block(pairwise, attend):
     traced = torch.fx.symbolic_trace(block)
     for frames in (3, 5):
         x = torch.randn(2, 8, frames, 4, 4)
-        assert torch.equal(traced(x), block(x))
+        torch.testing.assert_close(traced(x), block(x))
 
 
 @pytest.mark.filterwarnings("error::torch.jit.TracerWarning", "ignore:.*deprecated.*")

@@ -11,9 +11,18 @@ import torch
 from torch import Tensor
 
 
-def softmax_weights(theta_BND: Tensor, phi_BMD: Tensor, *, scale: float = 1.0, normalize: str = "keys") -> Tensor:
-    """exp(scale * theta_i . phi_j) / sum, the sum over keys j (eq. 2 and 3) or over queries i: (B, N, M)."""
+def softmax_weights(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    *,
+    scale: float = 1.0,
+    normalize: str = "keys",
+    key_bias_BM: Tensor | None = None,
+) -> Tensor:
+    """exp(scale * theta_i . phi_j + bias_j) / sum, the sum over keys j (eq. 2 and 3) or over queries i: (B, N, M)."""
     logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2) * scale
+    if key_bias_BM is not None:
+        logits_BNM = logits_BNM + key_bias_BM[..., None, :]
     return torch.softmax(logits_BNM, dim=-1 if normalize == "keys" else -2)
 
 
@@ -28,10 +37,16 @@ def concatenation_weights(a_BN: Tensor, b_BM: Tensor) -> Tensor:
 
 
 def softmax(
-    theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, scale: float = 1.0, normalize: str = "keys"
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    *,
+    scale: float = 1.0,
+    normalize: str = "keys",
+    key_bias_BM: Tensor | None = None,
 ) -> Tensor:
     """Gaussian (theta = phi = x) and embedded gaussian: (B, N, V)."""
-    return softmax_weights(theta_BND, phi_BMD, scale=scale, normalize=normalize) @ g_BMV
+    return softmax_weights(theta_BND, phi_BMD, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM) @ g_BMV
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:

@@ -101,7 +101,8 @@ def _fresh_block(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: the block for {name!r} cannot be read: {error}") from error
     if present is not None:
-        ours, theirs = {**present.config, "algorithm": None}, {**block.config, "algorithm": None}
+        cost_only = {"algorithm": None, "checkpoint": None}  # change no number, so they may differ
+        ours, theirs = present.config | cost_only, block.config | cost_only
         if type(present) is not kind or ours != theirs:
             differing = [key for key in ours if ours[key] != theirs[key]] or ["class"]
             raise ValueError(

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recompute
 
 from torch_nonlocal import functional
-from torch_nonlocal._tracing import is_recorded
+from torch_nonlocal._tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.layers.norm import zero_norm
 from torch_nonlocal.layers.positions import ATTEND, to_map, to_positions
+from torch_nonlocal.layers.projection import Linear, apply, linear, project, with_norm
 
 PAIRWISE = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 _SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
@@ -43,7 +45,10 @@ class NonLocal(nn.Module):
         norm: "batch", "group", "layer" or None, after W_z.
         normalize: "keys": each query's weights sum to one (the paper); "queries": each key's weights sum to one.
             Softmax forms only.
-        algorithm: how the sums are computed; never changes the result. See `torch_nonlocal.functional`.
+        algorithm: how the sums are computed; never changes the result. See `torch_nonlocal.functional` and
+            `torch_nonlocal.explain`.
+        checkpoint: in training, keep only the block's input and recompute the rest in backward (all but the norm, whose
+            running statistics would count twice).
         device: of the parameters.
         dtype: of the parameters.
 
@@ -68,6 +73,7 @@ class NonLocal(nn.Module):
         norm: str | None = "batch",
         normalize: str = "keys",
         algorithm: str = "auto",
+        checkpoint: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -82,7 +88,8 @@ class NonLocal(nn.Module):
         self.channels, self.inner_channels = channels, inner
         self.pairwise, self.attend, self.normalize = pairwise, attend, normalize
         self.subsample = _pool_factors(subsample, self.dims, attend)
-        self.pool_first, self.norm_kind, self.algorithm = pool_first, norm, algorithm
+        self.pool_first, self.norm_kind = pool_first, norm
+        self.algorithm, self.checkpoint = algorithm, checkpoint
         self.scale = _softmax_scale(scale, width, pairwise)
 
         conv = self._conv
@@ -112,6 +119,7 @@ class NonLocal(nn.Module):
             "norm": self.norm_kind,
             "normalize": self.normalize,
             "algorithm": self.algorithm,
+            "checkpoint": self.checkpoint,
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,19 +129,54 @@ class NonLocal(nn.Module):
             ValueError: another number of axes or channels, or a map smaller than the pooling of its keys.
         """
         self._check_input(x)
-        theta_BND, phi_BMD, g_BMV = self.embed(x)
-        y_BNV = self.respond(theta_BND, phi_BMD, g_BMV)
-        return x + self.norm(self.out(to_map(y_BNV, x.shape[2:], self.attend)))
+        if self.checkpoint and self.training and torch.is_grad_enabled():
+            return x + self.norm(recompute(self._expanded, x, use_reentrant=False))
+        folded = None if needs_plain_operations(x) else with_norm(self.out, self.norm)
+        if folded is None:
+            return x + self.norm(self._expanded(x))
+        return x + apply(self._response(x), [folded])[0]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The queries theta (B', N, D), keys phi (B', M, D) and values g (B', M, V) of a map (B, C, *size)."""
         if self.pool_first:
-            key = self.pool(x)
-            phi, g = self.phi(key), self.g(key)
+            (theta,), (phi, g) = project(x, [self.theta]), project(self.pool(x), [self.phi, self.g])
         else:
-            phi, g = self.pool(self.phi(x)), self.pool(self.g(x))
-        theta = self.theta(x)
+            theta, phi, g = project(x, [self.theta, self.phi, self.g])
+            phi, g = self.pool(phi), self.pool(g)
         return to_positions(theta, self.attend), to_positions(phi, self.attend), to_positions(g, self.attend)
+
+    def _expanded(self, x: Tensor) -> Tensor:
+        """W_z y, before the norm: (B, C, *size)."""
+        return project(self._response(x), [self.out])[0]
+
+    def _response(self, x: Tensor) -> Tensor:
+        """y as a map (B, V, *size)."""
+        scores = self._folded_scores(x)
+        if scores is None:
+            y_BNV = self.respond(*self.embed(x))
+        else:
+            y_BNV = functional.concatenation(*scores, algorithm=self.algorithm)
+        return to_map(y_BNV, x.shape[2:], self.attend)
+
+    def _folded_scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Concatenation's a, b and g with w_f folded into theta and phi: one output channel each instead of D.
+
+        None where that is another function (phi is pooled before w_f sees it) or the modules are not ordinary.
+        """
+        if self.score is None or needs_plain_operations(x) or (self.subsample and not self.pool_first):
+            return None
+        theta, phi, g = linear(self.theta), linear(self.phi), linear(self.g)
+        if theta is None or phi is None or g is None or type(self.score) is not nn.Linear:
+            return None
+        w_theta, w_phi = self.score.weight.split(self.inner_channels, dim=1)
+        a = Linear(w_theta @ theta.weight, w_theta @ theta.bias)
+        b = Linear(w_phi @ phi.weight, w_phi @ phi.bias)
+        if self.subsample:
+            (a_map,), (b_map, g_map) = apply(x, [a]), apply(self.pool(x), [b, g])
+        else:
+            a_map, b_map, g_map = apply(x, [a, b, g])
+        a_BN1, b_BM1, g_BMV = (to_positions(one, self.attend) for one in (a_map, b_map, g_map))
+        return a_BN1.squeeze(2), b_BM1.squeeze(2), g_BMV
 
     def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
         """The weighted sums y (B', N, V), eq. 1."""
@@ -211,11 +254,14 @@ def _check_options(
         ("pairwise", pairwise, PAIRWISE),
         ("attend", attend, ATTEND),
         ("normalize", normalize, functional.NORMALIZE),
-        ("algorithm", algorithm, functional.ALGORITHMS),
     )
     for name, given, allowed in choices:
         if given not in allowed:
             raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
+    algorithms = functional.ALGORITHMS[pairwise]
+    if algorithm not in algorithms:
+        allowed = ", ".join(map(repr, algorithms))
+        raise ValueError(f"algorithm={algorithm!r}: expected one of {allowed} for pairwise={pairwise!r}")
     if dims < 3 and attend != "spacetime":
         raise ValueError(f"attend={attend!r} needs a clip (NonLocal3d); {dims}D maps have 'spacetime', all positions")
     if normalize == "queries" and pairwise not in _SOFTMAX_FORMS:

@@ -1,0 +1,96 @@
+"""Softmax over keys by PyTorch's fused attention kernels: linear memory, tiles in the caches.
+
+On CPU the flash kernel is called directly, inside an operator of our own: the public function would fall back to the
+N x M map without a word where a last axis is strided, and FLOP counters see nothing of it. It needs token-major
+memory, (B, N, D) with D contiguous, so channel-major inputs are copied. On CUDA the public function chooses among its
+kernels, and its fall-back to the map is switched off.
+
+Shapes: B batch, N query positions, M key positions, D width of theta, phi and g alike.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import register_flop_formula
+
+from torch_nonlocal.algorithms._errors import refuse_second_derivative
+
+_FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+_FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
+_LINEAR_MEMORY = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
+
+
+def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -> bool:
+    """Whether a kernel of linear memory takes these inputs: equal widths; on CUDA no float64 and a multiple of 8."""
+    if width != values:
+        return False
+    if device.type == "cpu":
+        return _FLASH is not None and _FLASH_BACKWARD is not None
+    return device.type == "cuda" and dtype != torch.float64 and width % 8 == 0
+
+
+def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float = 1.0) -> Tensor:
+    """Softmax over keys, as `dense.softmax`: (B, N, D)."""
+    if theta_BND.device.type == "cpu":
+        return torch.ops.torch_nonlocal.softmax_flash(theta_BND, phi_BMD, g_BMD, scale)[0]
+    query, key, value = (tensor.contiguous().unsqueeze(1) for tensor in (theta_BND, phi_BMD, g_BMD))
+    with sdpa_kernel(_LINEAR_MEMORY):
+        return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
+
+
+@torch.library.custom_op("torch_nonlocal::softmax_flash", mutates_args=())
+def _flash(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    y, log_sum = _FLASH(*_heads(theta, phi, g), scale=scale)  # pyright: ignore[reportOptionalCall]
+    return y.squeeze(1).contiguous(), log_sum.squeeze(1).contiguous()
+
+
+@_flash.register_fake
+def _(theta, phi, g, scale):
+    log_sum = theta.new_empty(theta.shape[:2], dtype=torch.promote_types(theta.dtype, torch.float32))
+    return theta.new_empty(theta.shape[0], theta.shape[1], g.shape[2]), log_sum
+
+
+@torch.library.custom_op("torch_nonlocal::softmax_flash_backward", mutates_args=())
+def _flash_backward(
+    dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, y: Tensor, log_sum: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    arguments = *_heads(dy, theta, phi, g, y), log_sum.unsqueeze(1), 0.0, False
+    gradients = _FLASH_BACKWARD(*arguments, scale=scale)  # pyright: ignore[reportOptionalCall]
+    dtheta, dphi, dg = (gradient.squeeze(1).contiguous() for gradient in gradients)
+    return dtheta, dphi, dg
+
+
+@_flash_backward.register_fake
+def _(dy, theta, phi, g, y, log_sum, scale):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+
+
+def _heads(*tensors: Tensor) -> list[Tensor]:
+    """(B, N, D) -> (B, 1, N, D), token-major: the kernel reads other strides wrongly, without an error."""
+    return [tensor.contiguous().unsqueeze(1) for tensor in tensors]
+
+
+def _setup(ctx, inputs, output):
+    theta, phi, g, ctx.scale = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(theta, phi, g, *output)
+
+
+def _gradients(ctx, dy, _dlog_sum):
+    return *torch.ops.torch_nonlocal.softmax_flash_backward(dy, *ctx.saved_tensors, ctx.scale), None
+
+
+_flash.register_autograd(_gradients, setup_context=_setup)
+refuse_second_derivative(_flash_backward)
+
+
+@register_flop_formula(torch.ops.torch_nonlocal.softmax_flash)
+def _flops(theta, phi, g, *_, out_shape=None, **__):
+    return 4 * theta[0] * theta[1] * phi[1] * theta[2]
+
+
+@register_flop_formula(torch.ops.torch_nonlocal.softmax_flash_backward)
+def _backward_flops(_dy, theta, phi, *_, out_shape=None, **__):
+    """Five products, one of them the recomputed logits."""
+    return 10 * theta[0] * theta[1] * phi[1] * theta[2]

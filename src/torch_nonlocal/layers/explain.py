@@ -1,0 +1,51 @@
+"""Which algorithm a block would use for a shape, and why, in words."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from torch_nonlocal import functional
+from torch_nonlocal.layers.non_local import NonLocal
+
+
+def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None = None) -> str:
+    """What the block does with an input of this shape: positions, algorithm, reason, and the map it does not build.
+
+    Args:
+        block: a non-local block, on the device and in the mode (train or eval) it will run in.
+        shape: (B, C, *size) of its input.
+        dtype: of the features, default the parameters'.
+
+    Raises:
+        ValueError: a shape that the block does not take.
+
+    Example:
+        >>> print(nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28)))
+    """
+    if len(shape) != block.dims + 2 or shape[1] != block.channels:
+        raise ValueError(f"shape {tuple(shape)}: expected {block.dims + 2} sizes, the second {block.channels} channels")
+    batch, size = shape[0], tuple(shape[2:])
+    pool = block.subsample or (1,) * len(size)
+    key_size = tuple(full // factor for full, factor in zip(size, pool, strict=True))
+    groups, queries, keys = batch, math.prod(size), math.prod(key_size)
+    if block.attend == "space":
+        groups, queries, keys = batch * size[0], math.prod(size[1:]), math.prod(key_size[1:])
+    elif block.attend == "time":
+        groups, queries, keys = batch * size[1] * size[2], size[0], key_size[0]
+    width = block.channels if block.pairwise == "gaussian" else block.inner_channels
+    weight = block.g.weight
+    choice = functional.choice(
+        block.pairwise,
+        (groups, queries, keys, width, block.inner_channels),
+        algorithm=block.algorithm,
+        device=weight.device,
+        dtype=dtype or weight.dtype,
+        training=block.training,
+        normalize=block.normalize,
+    )
+    dense_map = functional.megabytes(4 * groups * queries * keys)
+    return (
+        f"{block.pairwise.replace('_', ' ')}, {groups} x (N = {queries:,} queries, M = {keys:,} keys, D = {width}): "
+        f"{choice.algorithm}, because {choice.why}. The N x M map would take {dense_map} in float32."
+    )
