@@ -73,11 +73,14 @@ def _heads(*tensors: Tensor) -> list[Tensor]:
 
 def _setup(ctx, inputs, output):
     theta, phi, g, ctx.scale = inputs
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(theta, phi, g, *output)
 
 
 def _gradients(ctx, dy, _dlog_sum):
+    if dy is None:
+        return (None,) * 4
     return *torch.ops.torch_nonlocal.softmax_flash_backward(dy, *ctx.saved_tensors, ctx.scale), None
 
 

@@ -63,7 +63,7 @@ def _ramp_sum_backward(dy: Tensor, a: Tensor, b: Tensor, g: Tensor, flat: Tensor
         for part in _slices(g):
             g_SM, dy_SN = g_BVM[batch, part], dy_BVN[batch, part]
             if flat.shape[1]:
-                da[batch] += flat_BVN[batch, part].double().mul_(dy_SN).sum(0)
+                da[batch] += (flat_BVN[batch, part].double() * dy_SN).sum(0)
             flat_SM, ramp_SM = active.sums(dy_SN)
             dg_BVM[batch, part] = active.ramp(flat_SM, ramp_SM).div_(keys)
             db[batch] += flat_SM.mul_(g_SM).sum(0)
@@ -76,11 +76,14 @@ def _(dy, a, b, g, flat):
 
 
 def _setup(ctx, inputs, output):
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:3], output[1])
 
 
 def _gradients(ctx, dy, _dflat):
+    if dy is None:
+        return (None,) * 4
     a, b, g, flat = ctx.saved_tensors
     da, db, dg = torch.ops.torch_nonlocal.ramp_sum_backward(dy, a, b, g, flat)
     return da, db, dg, None

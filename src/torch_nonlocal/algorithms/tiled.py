@@ -117,11 +117,14 @@ def _(dy, theta, phi, g, key_bias, kept, scale):
 
 def _rows_setup(ctx, inputs, output):
     theta, phi, g, key_bias, ctx.scale, _ = inputs
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # no zeros the size of the kept weights
     ctx.save_for_backward(theta, phi, g, key_bias, output[1])
 
 
 def _rows_gradients(ctx, dy, _dkept):
+    if dy is None:
+        return (None,) * 6
     theta, phi, g, key_bias, kept = ctx.saved_tensors
     gradients = torch.ops.torch_nonlocal.softmax_rows_backward(dy, theta, phi, g, key_bias, kept, ctx.scale)
     dtheta, dphi, dg, dbias = gradients
@@ -190,11 +193,14 @@ def _(dy, theta, phi, g, kept, scale):
 
 def _columns_setup(ctx, inputs, output):
     theta, phi, g, ctx.scale, _ = inputs
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # no zeros the size of the kept weights
     ctx.save_for_backward(theta, phi, g, output[1])
 
 
 def _columns_gradients(ctx, dy, _dkept):
+    if dy is None:
+        return (None,) * 5
     theta, phi, g, kept = ctx.saved_tensors
     gradients = torch.ops.torch_nonlocal.softmax_columns_backward(dy, theta, phi, g, kept, ctx.scale)
     return *gradients, None, None
