@@ -14,7 +14,9 @@ def needs_plain_operations(x: Any) -> bool:
     """True where an operator of our own would not do: exporting, recording, torch.func transforms such as vmap."""
     if is_recorded(x) or torch.compiler.is_exporting():
         return True
-    return not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(x)
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._functorch.is_batchedtensor(x)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_dual(x: Any) -> bool:

@@ -96,8 +96,10 @@ def embedded_gaussian(
         return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
     theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     choice = choose.for_softmax(
-        *theta_BND.shape[:2],
-        *phi_BMD.shape[1:],
+        theta_BND.shape[0],
+        theta_BND.shape[1],
+        phi_BMD.shape[1],
+        phi_BMD.shape[2],
         g_BMV.shape[2],
         device=g_BMV.device,
         dtype=g_BMV.dtype,

@@ -1,4 +1,7 @@
-"""From a block's grid to the input's pixels and back, one affine rule an axis: pixel = offset + stride * index."""
+"""From a block's grid to the input's pixels and back, one affine rule an axis: pixel = offset + stride * index.
+
+A pixel's coordinate is its index: the centre of the first pixel is 0, its edges are -0.5 and 0.5.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ class Geometry:
         input_size: sizes of the network's input on the same axes.
         offset: pixel index of the centre of grid index 0, an axis; may be fractional or negative.
         stride: pixels from one grid index to the next, an axis.
+        probed: whether offset and stride are the true centres of receptive fields; False: even cells are assumed.
     """
 
     grid: tuple[int, ...]
@@ -24,6 +28,7 @@ class Geometry:
     input_size: tuple[int, ...]
     offset: tuple[float, ...]
     stride: tuple[float, ...]
+    probed: bool = False
 
     @staticmethod
     def evenly(
@@ -59,17 +64,30 @@ class Geometry:
         inside = zip(pixel, self.offset, self.stride, self.grid, strict=True)
         return tuple(min(max(math.floor((p - o) / s + 0.5), 0), cells - 1) for p, o, s, cells in inside)
 
+    def find(self, point: Sequence[float], *, pixels: bool = False) -> tuple[int, ...]:
+        """The grid position that a user's point means: itself or, of an input pixel, the nearest.
+
+        Raises:
+            ValueError: outside; the message gives the valid range.
+        """
+        if pixels:
+            return self.nearest_query(point)
+        self.check_point(point)
+        return tuple(int(value) for value in point)
+
     def covering_key(self, point: Sequence[int]) -> tuple[int, ...]:
-        """The key whose area holds a grid position."""
+        """The key whose area holds a grid position; the last key for positions that pooling left over at the end."""
         return tuple(min(i // pool, n - 1) for i, pool, n in zip(point, self.pool, self.key_grid, strict=True))
 
-    def check_point(self, point: Sequence[int]) -> None:
+    def check_point(self, point: Sequence[float]) -> None:
         """Refuse a point that is not on the grid.
 
         Raises:
-            ValueError: the message gives the valid range.
+            ValueError: outside, or not whole numbers; the message gives the valid range.
         """
         self._check("point", point, self.grid)
+        if any(value != int(value) for value in point):
+            raise ValueError(f"point {tuple(point)}: a grid position is whole numbers; pixels=True takes input pixels")
 
     def _check(self, what: str, given: Sequence[float], size: tuple[int, ...]) -> None:
         names = ("t", "y", "x")[-len(size) :] if len(size) > 1 else ("i",)

@@ -1,36 +1,19 @@
 """One block's run: which positions weigh most for which, in grid positions and in input pixels."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.attention.links import Link, make_link
+from torch_nonlocal.attention.statistics import Statistics, measure_weights
+from torch_nonlocal.attention.strongest import Strongest, flat_index, strongest_keys
 from torch_nonlocal.attention.weights import PairWeights
 
 FRAMES = ("all", "others", "each")
 DIRECTIONS = ("out", "in")
-
-
-@dataclass(frozen=True)
-class Link:
-    """One weight w_ij: position x_i (source) looks at position x_j (target).
-
-    Attributes:
-        source: x_i on the block's grid, (t, y, x).
-        target: x_j on the keys' grid (the block's grid, or coarser where keys are pooled).
-        source_pixel: centre of x_i in the input, (frame, y, x), fractional.
-        target_pixel: centre of x_j's area in the input.
-        weight: w_ij; signed for dot product.
-    """
-
-    source: tuple[int, ...]
-    target: tuple[int, ...]
-    source_pixel: tuple[float, ...]
-    target_pixel: tuple[float, ...]
-    weight: float
 
 
 class BlockRecord:
@@ -40,17 +23,43 @@ class BlockRecord:
     with `pixels=True`.
     """
 
-    def __init__(self, name: str, weights: PairWeights, geometry: Geometry, *, attend: str, batch: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: PairWeights,
+        geometry: Geometry,
+        *,
+        attend: str,
+        batch: int,
+        locate: Callable[[], Geometry] | None = None,
+    ) -> None:
         self.name = name
         self.weights = weights
-        self.geometry = geometry
         self.attend = attend
         self.batch_size = batch
+        self._geometry = geometry
+        self._locate = locate  # finds the true centres when they are first asked for
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where grid positions lie in the input; `geometry.probed` tells whether by true receptive-field centres."""
+        self.settle()
+        return self._geometry
+
+    def settle(self, *, probe: bool = True) -> None:
+        """Find the geometry now, or with probe=False keep even cells; afterwards the model is not needed or held."""
+        locate, self._locate = self._locate, None
+        if probe and locate is not None:
+            self._geometry = locate()
+
+    @property
+    def sizes(self) -> tuple[str, str, str]:
+        """Grid, key grid and input, as text: "4x8x8"."""
+        grid, keys, pixels = self._geometry.grid, self._geometry.key_grid, self._geometry.input_size
+        return "x".join(map(str, grid)), "x".join(map(str, keys)), "x".join(map(str, pixels))
 
     def __repr__(self) -> str:
-        grid = "x".join(map(str, self.geometry.grid))
-        keys = "x".join(map(str, self.geometry.key_grid))
-        pixels = "x".join(map(str, self.geometry.input_size))
+        grid, keys, pixels = self.sizes
         return (
             f"<{self.name}: {self.weights.pairwise} over {self.attend}, grid {grid}, keys {keys}, input {pixels}, "
             f"batch {self.batch_size}; {self.shown}>"
@@ -80,18 +89,31 @@ class BlockRecord:
         Raises:
             ValueError: a point or a batch index outside; the message gives the valid range.
         """
-        found = [self._query(point, pixels) for point in points]
+        found = [self.geometry.find(point, pixels=pixels) for point in points]
         self._check_batch(batch)
-        out = [self._spread(*self._group(point, batch, self.geometry.grid), batch) for point in found]
-        return torch.stack(out) if out else torch.zeros(0, *self.geometry.key_grid)
+        places: dict[int, list[tuple[int, int]]] = {}
+        for row, point in enumerate(found):
+            group, index = self._group(point, batch, self.geometry.grid)
+            places.setdefault(group, []).append((row, index))
+        like = self.weights.query
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        out_Q = torch.zeros(len(found), *self.geometry.key_grid, dtype=dtype, device=like.device)
+        for group, members in places.items():
+            values_RM = self.weights.rows(group, torch.tensor([index for _, index in members], device=like.device))
+            for (row, _), values_M in zip(members, values_RM, strict=True):
+                self._part(out_Q[row], group, batch).copy_(values_M.view(self._part(out_Q[row], group, batch).shape))
+        return out_Q
 
     def column(self, point: Sequence[float], *, pixels: bool = False, batch: int = 0) -> Tensor:
         """Who looks here: the weight that every query gives to the key that covers a point: (*grid)."""
-        key = self.geometry.covering_key(self._query(point, pixels))
+        key = self.geometry.covering_key(self.geometry.find(point, pixels=pixels))
         self._check_batch(batch)
         group, index = self._group(key, batch, self.geometry.key_grid)
-        values_N = self.weights.columns(group, torch.tensor([index]))[0]
-        return self._embed(values_N, group, self.geometry.grid, batch)
+        values_N = self.weights.columns(group, torch.tensor([index], device=self.weights.query.device))[0]
+        whole = values_N.new_zeros(self.geometry.grid)
+        part = self._part(whole, group, batch)
+        part.copy_(values_N.view(part.shape))
+        return whole
 
     def links(
         self,
@@ -109,7 +131,7 @@ class BlockRecord:
             point: the position.
             k: how many (of each frame, with frames="each").
             frames: "all": anywhere; "others": in the other frames, as in the paper's figure 3; "each": k in each other
-                frame.
+                frame. An image has one frame: anywhere.
             direction: "out": what this position looks at; "in": who looks at this position.
             pixels: the point is an input pixel, not a grid position.
             batch: which clip of the batch.
@@ -118,26 +140,69 @@ class BlockRecord:
             ValueError: a point or batch index outside, an unknown choice, k below 1 or above the number of positions
                 there are to choose from; the message gives the valid range.
         """
-        for name, given, allowed in (("frames", frames, FRAMES), ("direction", direction, DIRECTIONS)):
-            if given not in allowed:
-                raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
-        here = self._query(point, pixels)
-        row = self.rows([here], batch=batch)[0] if direction == "out" else self.column(here, batch=batch)
-        own = self.geometry.covering_key(here) if direction == "out" else here
-        chosen = [index for region in _regions(row, own, frames) for index in _strongest(row, region, k)]
-        if direction == "out":
-            return [self._link(here, index, float(row[index])) for index in chosen]
+        _check_choice("frames", frames, FRAMES)
+        _check_choice("direction", direction, DIRECTIONS)
+        here = self.geometry.find(point, pixels=pixels)
         key = self.geometry.covering_key(here)
-        return [self._link(index, key, float(row[index])) for index in chosen]
+        if direction == "out":
+            values, own = self.rows([here], batch=batch)[0], key
+            group, _ = self._group(here, batch, self.geometry.grid)
+        else:
+            values, own = self.column(here, batch=batch), here
+            group, _ = self._group(key, batch, self.geometry.key_grid)
+        seen = torch.zeros_like(values, dtype=torch.bool)
+        self._part(seen, group, batch).fill_(True)
+        chosen = [place for region in _regions(seen, own, frames) for place in _strongest(values, region, k)]
+        ends = [(here, place) if direction == "out" else (place, key) for place in chosen]
+        return [make_link(self.geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
 
-    def _link(self, source: tuple[int, ...], target: tuple[int, ...], weight: float) -> Link:
-        return Link(source, target, self.geometry.query_pixel(source), self.geometry.key_pixel(target), weight)
+    def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
+        """The k strongest links of every position, by absolute value; no N x M map is held.
 
-    def _query(self, point: Sequence[float], pixels: bool) -> tuple[int, ...]:
-        if pixels:
-            return self.geometry.nearest_query(point)
-        self.geometry.check_point(point)  # pyright: ignore[reportArgumentType]
-        return tuple(int(value) for value in point)
+        Takes about as long as two runs of the block's exact attention; extra memory is 100 MB and the answer.
+
+        Args:
+            k: links a position.
+            frames: "all": anywhere; "others": in the other frames (of an image: anywhere).
+            batch: which clip of the batch.
+
+        Raises:
+            ValueError: a batch index outside, an unknown choice, k below 1 or above the number of keys there are to
+                choose from; the message gives the valid range.
+        """
+        _check_choice("frames", frames, FRAMES[:2])
+        self._check_batch(batch)
+        grid, key_grid = self.geometry.grid, self.geometry.key_grid
+        others = frames == "others" and len(grid) == 3
+        run = 1 if self.attend == "time" else math.prod(key_grid[1:])  # keys of a frame in a group
+        _check_k(k, self.weights.keys - others * run)
+        per_frame = 1 if self.attend == "time" else math.prod(grid[1:])
+
+        def own_frame(query_R: Tensor) -> tuple[Tensor, int]:
+            key_frame_R = (query_R // per_frame // self.geometry.pool[0]).clamp(max=key_grid[0] - 1)
+            return key_frame_R * run, run
+
+        flat = torch.arange(math.prod(key_grid), device=self.weights.query.device).view(key_grid)
+        like = self.weights.query
+        indices = torch.empty(*grid, k, dtype=torch.int64, device=like.device)
+        values = torch.empty(*grid, k, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
+        for group in self._groups(batch):
+            index_NK, value_NK = strongest_keys(self.weights, group, k, own_frame if others else None)
+            place = self._part(indices, group, batch)
+            place.copy_(self._part(flat, group, batch).flatten()[index_NK].view(place.shape))
+            self._part(values, group, batch).copy_(value_NK.view(place.shape))
+        return Strongest(indices.flatten(0, -2), values.flatten(0, -2), self.geometry)
+
+    def statistics(self, *, batch: int = 0) -> Statistics:
+        """Entropy, weight on itself and on its own frame, mean reach; `print` it for a verdict in words.
+
+        Streams over all N x M weights: seconds for thousands of positions, minutes for a hundred thousand.
+
+        Raises:
+            ValueError: a batch index outside; the message gives the valid range.
+        """
+        self._check_batch(batch)
+        return measure_weights(self.weights, self.geometry, self.attend, self._groups(batch))
 
     def _check_batch(self, batch: int) -> None:
         if not 0 <= batch < self.batch_size:
@@ -146,55 +211,53 @@ class BlockRecord:
     def _group(self, point: Sequence[int], batch: int, grid: Sequence[int]) -> tuple[int, int]:
         """The group and the index in it of a grid position; the inverse of `layers.positions.to_positions`."""
         if self.attend == "spacetime":
-            return batch, _flat(point, grid)
+            return batch, flat_index(point, grid)
         if self.attend == "space":
-            return batch * grid[0] + point[0], _flat(point[1:], grid[1:])
-        return batch * grid[1] * grid[2] + _flat(point[1:], grid[1:]), point[0]
+            return batch * grid[0] + point[0], flat_index(point[1:], grid[1:])
+        return batch * grid[1] * grid[2] + flat_index(point[1:], grid[1:]), point[0]
 
-    def _spread(self, group: int, index: int, batch: int) -> Tensor:
-        return self._embed(self.weights.rows(group, torch.tensor([index]))[0], group, self.geometry.key_grid, batch)
+    def _groups(self, batch: int) -> range:
+        """The groups of one clip."""
+        grid = self.geometry.grid
+        count = {"spacetime": 1, "space": grid[0], "time": math.prod(grid[1:])}[self.attend]
+        return range(batch * count, (batch + 1) * count)
 
-    def _embed(self, values: Tensor, group: int, grid: tuple[int, ...], batch: int) -> Tensor:
-        """A group's values on the whole grid, zero outside the group."""
+    def _part(self, whole: Tensor, group: int, batch: int) -> Tensor:
+        """The view of a map (*grid, ...) that a group sees."""
         if self.attend == "spacetime":
-            return values.reshape(grid)
-        whole = values.new_zeros(grid)
+            return whole
+        place = group - self._groups(batch).start
         if self.attend == "space":
-            whole[group - batch * grid[0]] = values.reshape(grid[1:])
-        else:
-            place = group - batch * grid[1] * grid[2]
-            whole[:, place // grid[2], place % grid[2]] = values
-        return whole
+            return whole[place]
+        width = self.geometry.grid[2]
+        return whole[:, place // width, place % width]
 
 
-def _flat(point: Sequence[int], grid: Sequence[int]) -> int:
-    index = 0
-    for value, size in zip(point, grid, strict=True):
-        index = index * size + value
-    return index
+def _check_choice(name: str, given: str, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
 
 
-def _regions(row: Tensor, own: Sequence[int], frames: str) -> list[Tensor]:
-    """Boolean masks (*grid) of where to choose from."""
-    if frames == "all" or row.ndim < 3:
-        return [torch.ones_like(row, dtype=torch.bool)]
-    if frames == "others":
-        region = torch.ones_like(row, dtype=torch.bool)
-        region[own[0]] = False
-        return [region]
-    regions = []
-    for frame in range(row.shape[0]):
-        if frame != own[0]:
-            region = torch.zeros_like(row, dtype=torch.bool)
-            region[frame] = True
-            regions.append(region)
-    return regions
-
-
-def _strongest(row: Tensor, region: Tensor, k: int) -> list[tuple[int, ...]]:
-    available = int(region.sum())
+def _check_k(k: int, available: int) -> None:
+    if available == 0:
+        raise ValueError(f"k={k}: there is nothing to choose from, the block sees no other frame")
     if not 1 <= k <= available:
         raise ValueError(f"k={k}: expected 1 to {available}, the number of positions to choose from")
-    strength = row.abs().masked_fill(~region, -math.inf)
-    order = strength.flatten().topk(k).indices
-    return [tuple(int(value) for value in place) for place in torch.stack(torch.unravel_index(order, row.shape), dim=1)]
+
+
+def _regions(seen: Tensor, own: Sequence[int], frames: str) -> list[Tensor]:
+    """Boolean masks (*grid) of where to choose from: what the block sees, but for its own frame."""
+    if frames == "all" or seen.ndim < 3:
+        return [seen]
+    others = seen.clone()
+    others[own[0]] = False
+    if frames == "others" or not others.any():
+        return [others]
+    indices = torch.arange(len(seen), device=seen.device)[:, None, None]
+    return [others & (indices == frame) for frame in range(len(seen)) if bool(others[frame].any())]
+
+
+def _strongest(values: Tensor, region: Tensor, k: int) -> list[tuple[int, ...]]:
+    _check_k(k, int(region.sum()))
+    order = values.abs().masked_fill(~region, -math.inf).flatten().topk(k).indices
+    return [tuple(place) for place in torch.stack(torch.unravel_index(order, values.shape), dim=1).tolist()]

@@ -1,30 +1,42 @@
 """Record what the blocks of a network compare, while it runs."""
 
+import html
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.attention.locate import example_of, located
+from torch_nonlocal.attention.receptive import Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
+from torch_nonlocal.attention.undisturbed import eagerly
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers import NonLocal
 
+# Segments that wrappers put into module names: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
 
 class Seen(Mapping[str, BlockRecord]):
-    """The blocks' records of the last run, by the name of the place (as in `nl.blocks`), in running order."""
+    """The blocks' records of the last run, by the name of the place (as in `nl.blocks`), in running order.
+
+    Names are the network's own: without the "module." of DistributedDataParallel and what other wrappers add.
+    """
 
     def __init__(self, names: list[str]) -> None:
         self._names = names
         self._records: dict[str, BlockRecord] = {}
 
     def __getitem__(self, name: str) -> BlockRecord:
-        if name not in self._records:
-            if name in self._names:
-                raise KeyError(f"the block at {name!r} has not run; run the model inside `with nl.watch(model)`")
-            raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
-        return self._records[name]
+        if name in self._records:
+            return self._records[name]
+        if name in self._names:
+            raise KeyError(f"the block at {name!r} has not run; run the model inside `with nl.watch(model)`")
+        raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -36,12 +48,29 @@ class Seen(Mapping[str, BlockRecord]):
         lines = [repr(record) for record in self._records.values()]
         return "\n".join(["Seen:", *lines]) if lines else f"Seen: nothing has run; blocks: {', '.join(self._names)}"
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        if not self._records:
+            return f"<p>{html.escape(repr(self))}</p>"
+        heads = ("block", "form", "attend", "grid", "keys", "input", "clips", "a weight is")
+        rows = [
+            (name, record.weights.pairwise, record.attend, *record.sizes, record.batch_size, record.shown)
+            for name, record in self._records.items()
+        ]
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+        return f"<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{body}</table>"
+
 
 class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     """Record theta and phi of each block while the model runs inside the context; nothing of it stays on the model.
 
-    Works in train and eval mode, with and without gradients. What is kept is detached: two tensors (B, N, D) a block,
-    of the last run only.
+    Works in train and eval mode, with and without gradients, under autocast. What is kept is detached: two tensors
+    (B, N, D) a block, of its last run only. The model may be inside DistributedDataParallel or torch.compile; compiled
+    code runs as plain PyTorch inside the context, since it may not call hooks.
+
+    When the context ends without an exception, the network is run on thin strips (not the clip; in eval mode, its
+    state untouched) to find where each block's positions lie in the input: a second or less, once for an architecture.
+    Where that cannot be found, the grid's cells are taken to divide the input evenly; `geometry.probed` tells.
 
     Args:
         model: a network with blocks, or a block.
@@ -56,50 +85,88 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._blocks = {_place(name): module for name, module in model.named_modules() if isinstance(module, NonLocal)}
+        self._model = _unwrapped(model)
+        named = self._model.named_modules()
+        self._blocks = {_place(name): module for name, module in named if isinstance(module, NonLocal)}
         if not self._blocks:
             raise ValueError("the model has no non-local blocks to watch; nl.insert puts them in")
-        self._handles: list[Any] = []
-        self._input_size: tuple[int, ...] = ()
+        self._open: list[tuple[Seen, ExitStack]] = []
 
     def __enter__(self) -> Seen:
-        seen = Seen(list(self._blocks))
-        self._handles.append(self._model.register_forward_pre_hook(self._note_input, with_kwargs=True))
-        for name, block in self._blocks.items():
-            hook = self._recorder(seen, name)
-            self._handles.append(block.register_forward_pre_hook(hook))
+        seen, stack = Seen(list(self._blocks)), ExitStack()
+        run = _Run(self._model, self._blocks)
+        with stack:  # undone here if a step fails, else kept
+            stack.enter_context(eagerly())
+            handle = self._model.register_forward_pre_hook(run.note_input, with_kwargs=True, prepend=True)
+            stack.callback(handle.remove)
+            for name, block in self._blocks.items():
+                stack.callback(block.register_forward_pre_hook(partial(run.note_block, seen, name)).remove)
+            self._open.append((seen, stack.pop_all()))
         return seen
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        seen, stack = self._open.pop()
+        with stack:
+            for record in seen.values():
+                record.settle(probe=kind is None)
 
-    def _note_input(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.ndim >= 3]
-        self._input_size = tuple(tensors[0].shape[2:]) if tensors else ()
 
-    def _recorder(self, seen: Seen, name: str) -> Any:
-        def record(block: NonLocal, args: tuple[Tensor, ...]) -> None:
-            seen._records[name] = _record(name, block, args[0], self._input_size)
+class _Run:
+    """What is known of the run that goes on."""
 
-        return record
+    def __init__(self, model: nn.Module, blocks: dict[str, NonLocal]) -> None:
+        self._model, self._blocks = model, blocks
+        self._size: tuple[int, ...] = ()
+        self._example: Example | None = None
+
+    def note_input(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._size, self._example = example_of(args, kwargs)
+
+    def note_block(self, seen: Seen, name: str, block: NonLocal, args: tuple[Tensor, ...]) -> None:
+        x = args[0]
+        grid = tuple(x.shape[2:])
+        pool = block.subsample or (1,) * len(grid)
+        key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
+        size = self._size[-len(grid) :] if len(self._size) >= len(grid) else grid
+        even = Geometry.evenly(grid, key_grid, pool, size)
+        seen._records.pop(name, None)  # running order is that of the last run
+        seen._records[name] = BlockRecord(
+            name,
+            _weights(block, x),
+            even,
+            attend=block.attend,
+            batch=x.shape[0],
+            locate=partial(self._locate, seen, name, self._example, even),
+        )
+
+    def _locate(self, seen: Seen, name: str, example: Example | None, even: Geometry) -> Geometry:
+        if example is None:
+            return even
+        places = {other: self._blocks[other] for other in seen}  # together: one probing serves them all
+        return located(even, pixel_rules(self._model, places, example)[name])
 
 
 @torch.no_grad()
-def _record(name: str, block: NonLocal, x: Tensor, input_size: tuple[int, ...]) -> BlockRecord:
+def _weights(block: NonLocal, x: Tensor) -> PairWeights:
     theta, phi, _ = block.embed(x.detach())
     query, key = block.scores(theta, phi) if block.pairwise == "concatenation" else (theta, phi)
-    weights = PairWeights(block.pairwise, query.clone(), key.clone(), block.scale, block.normalize)
-    grid = tuple(x.shape[2:])
-    pool = block.subsample or (1,) * len(grid)
-    key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
-    size = input_size if len(input_size) == len(grid) else grid
-    geometry = Geometry.evenly(grid, key_grid, pool, size)
-    return BlockRecord(name, weights, geometry, attend=block.attend, batch=x.shape[0])
+    # Own memory, rows together: a gaussian block's theta is the network's map itself, which may be changed in place.
+    query, key = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (query, key))
+    return PairWeights(block.pairwise, query, key, block.scale, block.normalize)
 
 
 def _place(name: str) -> str:
     """The module a block follows: "layer3.1.non_local" is the block at "layer3.1"."""
-    return name.removesuffix("non_local").removesuffix(".") or name
+    parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    return ".".join(parts[:-1] if parts[-1] == "non_local" else parts)
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel, DataParallel and torch.compile."""
+    while True:
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        else:
+            return model

@@ -60,7 +60,7 @@ class PairWeights:
             return scores_QM
         if self.normalize == "keys":
             return torch.softmax(scores_QM, dim=-1)
-        return torch.exp(scores_QM - self._log_sum(group))
+        return torch.exp(scores_QM - self.log_sum(group))
 
     def columns(self, group: int, index_K: Tensor) -> Tensor:
         """Weights that all queries give to chosen keys: (K, N)."""
@@ -69,41 +69,52 @@ class PairWeights:
             return scores_KN
         if self.normalize == "queries":
             return torch.softmax(scores_KN, dim=-1)
-        return torch.exp(scores_KN - self._log_sum(group))
+        return torch.exp(scores_KN - self.log_sum(group))
 
-    def tiles(self, group: int) -> Iterator[tuple[int, Tensor]]:
-        """All rows of a group, a tile at a time: (first query, weights (R, M)); a tile is overwritten by no one."""
-        for start, scores_RM in self._score_tiles(group):
+    def tiles(self, group: int, *, reuse: bool = False) -> Iterator[tuple[int, Tensor]]:
+        """All rows of a group, a tile at a time: (first query, weights (R, M)).
+
+        Args:
+            group: which.
+            reuse: the next tile may overwrite this one: faster, nothing is allocated anew.
+        """
+        for start, scores_RM in self.score_tiles(group, reuse=reuse):
             if not self.is_softmax:
                 yield start, scores_RM
             elif self.normalize == "keys":
-                yield start, torch.softmax(scores_RM, dim=-1)
+                yield start, torch.softmax(scores_RM, dim=-1, out=scores_RM)
             else:
-                yield start, scores_RM.sub_(self._log_sum(group)).exp_()
+                yield start, scores_RM.sub_(self.log_sum(group)).exp_()
 
-    def _scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """Logits of the softmax forms, finished weights of the others."""
-        query, key = _at_least_float32(query), _at_least_float32(key)
-        if self.pairwise == "concatenation":
-            return torch.relu(query[:, None] + key[None, :]) / self.keys
-        pairs = query @ key.mT
-        return pairs * self.scale if self.is_softmax else pairs / self.keys
-
-    def _score_tiles(self, group: int) -> Iterator[tuple[int, Tensor]]:
-        rows = max(1, TILE_BYTES // (4 * self.keys))
+    def score_tiles(
+        self, group: int, *, reuse: bool = False, tile_bytes: int = TILE_BYTES
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As `tiles`, of logits in the softmax forms (and finished weights in the others)."""
+        key = _at_least_float32(self.key[group])
+        rows = min(self.queries, max(1, tile_bytes // (key.element_size() * self.keys)))
+        buffer = key.new_empty(rows, self.keys) if reuse else None
         for start in range(0, self.queries, rows):
-            yield start, self._scores(self.query[group, start : start + rows], self.key[group])
+            query = self.query[group, start : start + rows]
+            yield start, self._scores(query, key, None if buffer is None else buffer[: len(query)])
 
-    def _log_sum(self, group: int) -> Tensor:
+    def log_sum(self, group: int) -> Tensor:
         """log of the normaliser: per query (N,) or, normalised over queries, per key (M,); streamed once, kept."""
         if group not in self._log_sums:
-            tiles = (scores for _, scores in self._score_tiles(group))
+            tiles = (scores for _, scores in self.score_tiles(group, reuse=True))
             if self.normalize == "keys":
                 total = torch.cat([torch.logsumexp(scores, dim=-1) for scores in tiles])
             else:
                 total = torch.stack([torch.logsumexp(scores, dim=0) for scores in tiles]).logsumexp(dim=0)
             self._log_sums[group] = total
         return self._log_sums[group]
+
+    def _scores(self, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:
+        """Logits of the softmax forms, finished weights of the others: (Q, M), into `out` where given."""
+        query, key = _at_least_float32(query), _at_least_float32(key)
+        if self.pairwise == "concatenation":
+            return torch.add(query[:, None], key[None, :], out=out).relu_().div_(self.keys)
+        pairs = torch.mm(query, key.mT, out=out)
+        return pairs.mul_(self.scale) if self.is_softmax else pairs.div_(self.keys)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -5,10 +5,12 @@ import sys
 import tyro
 from rich.console import Console
 
+from torch_nonlocal.cli.bench import bench
 from torch_nonlocal.cli.demo import demo
 
 app = tyro.extras.SubcommandApp()
 app.command(demo)
+app.command(bench)
 
 
 def run() -> None:

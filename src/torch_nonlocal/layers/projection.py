@@ -5,7 +5,7 @@ changed (hooks, parametrizations, adapters, another class) are called as they ar
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def linear(module: nn.Module) -> Linear | None:
     return Linear(module.weight.flatten(1), module.bias)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def with_norm(module: nn.Module, norm: nn.Module) -> Linear | None:
+def with_norm(module: nn.Module, norm: Any) -> Linear | None:
     """A 1x1 convolution and the norm after it as one, in eval mode; None where the norm depends on its input."""
     conv = linear(module)
     if conv is None or norm.training or _has_hooks(norm):
@@ -57,7 +57,7 @@ def with_norm(module: nn.Module, norm: nn.Module) -> Linear | None:
         return conv
     if type(norm) not in _BATCH_NORMS or norm.running_mean is None or norm.weight is None:
         return None
-    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # pyright: ignore[reportOperatorIssue]
+    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     return Linear(conv.weight * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias)
 
 

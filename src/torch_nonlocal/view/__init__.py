@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from torch_nonlocal.view.link_arrows import arrows
     from torch_nonlocal.view.movie import video
     from torch_nonlocal.view.overlays import compare, heatmap, overlay
+    from torch_nonlocal.view.page import save_page
     from torch_nonlocal.view.picture import Picture
 
-__all__ = ["Picture", "arrows", "compare", "heatmap", "overlay", "video"]
+__all__ = ["Picture", "arrows", "compare", "heatmap", "overlay", "save_page", "video"]
 
 # No module may bear the name of a public function: importing it would put the module in the function's place.
 _HOME = {
@@ -26,6 +27,7 @@ _HOME = {
     "compare": "overlays",
     "heatmap": "overlays",
     "overlay": "overlays",
+    "save_page": "page",
     "video": "movie",
 }
 

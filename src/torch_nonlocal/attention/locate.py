@@ -1,0 +1,123 @@
+"""From a network's run to where a map's positions lie in its input."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
+from torch_nonlocal.attention.undisturbed import undisturbed
+
+_PLAIN = (type(None), bool, int, float, str)  # arguments that may be given again on another input
+
+
+@torch.no_grad()
+def probe_geometry(
+    model: nn.Module, place: str, input_size: Sequence[int], *, channels: int = 3, per_frame: bool = False
+) -> Geometry:
+    """Where the positions of a module's output lie in the network's input, for `similarity` and for drawing.
+
+    Centres of receptive fields, found by running the network on thin strips; the model is left as it was. Where they
+    cannot be found (an operation over the whole map lies before the place), cells that divide the input evenly;
+    `probed` tells.
+
+    Args:
+        model: takes (B, channels, *input_size), or with `per_frame` images (B, channels, H, W).
+        place: name of the module whose output is the map.
+        input_size: (T, H, W), (H, W) or (L,), in frames and pixels.
+        channels: of the input.
+        per_frame: a 2D network that runs frame by frame: input_size is (T, H, W), and the map (T, H', W') keeps every
+            frame.
+
+    Raises:
+        ValueError: no such module, it does not run, or its output is not one map with the axes of the input.
+
+    Example:
+        >>> geometry = probe_geometry(resnet, "layer3", clip.shape[1:4], per_frame=True)
+    """
+    size = tuple(input_size)
+    image_size = size[1:] if per_frame else size
+    try:
+        module = model.get_submodule(place)
+    except AttributeError as error:
+        names = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(f"no module {place!r}; modules: {names}, and those inside them") from error
+    like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), torch.zeros(0))
+    example = Example(channels, image_size, like.dtype, like.device, lambda network, x: network(x))
+    output = _output(model, module, example)
+    if output is None or output.ndim != len(image_size) + 2:
+        found = "no tensor" if output is None else f"{tuple(output.shape)}"
+        raise ValueError(f"{place!r}: expected a map (B, C, {len(image_size)} sizes) in a run, got {found}")
+    grid = tuple(output.shape[2:])
+    even = Geometry.evenly(grid, grid, (1,) * len(grid), image_size)
+    image = located(even, pixel_rules(model, {place: module}, example)[place])
+    return image if not per_frame else _with_frames(image, size[0])
+
+
+def located(even: Geometry, rules: Sequence[AxisRule | None]) -> Geometry:
+    """The geometry by the rules of the input's last axes, or as it was if one has no rule or it does not fit."""
+    last = rules[-len(even.grid) :]
+    if len(last) != len(even.grid):
+        return even
+    found = [
+        rule
+        for rule, pixels, cells in zip(last, even.input_size, even.grid, strict=True)
+        if rule is not None and rule.fits(pixels, cells)
+    ]
+    if len(found) != len(even.grid):
+        return even
+    offset, stride = tuple(rule.offset for rule in found), tuple(rule.stride for rule in found)
+    return Geometry(even.grid, even.key_grid, even.pool, even.input_size, offset, stride, probed=True)
+
+
+def example_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[int, ...], Example | None]:
+    """The sizes of a network's input, () if it is not one tensor, and how to run it again, None if that is unknown."""
+    given = {**dict(enumerate(args)), **kwargs}
+    maps = [key for key, value in given.items() if isinstance(value, Tensor) and value.ndim >= 3]
+    if not maps:
+        return (), None
+    key, x = maps[0], given[maps[0]]
+    size = tuple(x.shape[2:])
+    others = [value for other, value in given.items() if other != key]
+    if not x.is_floating_point() or any(not isinstance(value, _PLAIN) for value in others):
+        return size, None
+    count = len(args)
+    rest = {other: value for other, value in given.items() if other != key}  # without the input: it is not kept
+    return size, Example(x.shape[1], size, x.dtype, x.device, _caller(rest, key, count))
+
+
+def _caller(rest: dict[Any, Any], key: Any, count: int) -> Callable[[nn.Module, Tensor], Any]:
+    def call(model: nn.Module, x: Tensor) -> Any:
+        given = {**rest, key: x}
+        return model(*(given[i] for i in range(count)), **{k: v for k, v in given.items() if isinstance(k, str)})
+
+    return call
+
+
+def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | None:
+    """The module's output on an empty input of the example's size."""
+    outputs: list[Any] = []
+    with undisturbed(model):
+        handle = module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
+        try:
+            example.call(
+                model, torch.zeros(1, example.channels, *example.size, dtype=example.dtype, device=example.device)
+            )
+        finally:
+            handle.remove()
+    return outputs[-1] if outputs and isinstance(outputs[-1], Tensor) else None
+
+
+def _with_frames(image: Geometry, frames: int) -> Geometry:
+    """The geometry of a clip whose frames were run one by one."""
+    return Geometry(
+        (frames, *image.grid),
+        (frames, *image.key_grid),
+        (1, *image.pool),
+        (frames, *image.input_size),
+        (0.0, *image.offset),
+        (1.0, *image.stride),
+        probed=image.probed,
+    )

@@ -1,0 +1,219 @@
+"""Numbers that tell whether a block looks anywhere in particular, and how far; streamed, no N x M map is held."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.attention.weights import PairWeights
+
+UNIFORM = 0.9995  # an entropy that rounds to 1.000
+_NEARLY = 0.95
+_ALONE = 0.99
+_ALIKE = 0.99
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Means over all positions of one clip; a position's weights are taken as shares that sum to one.
+
+    Attributes:
+        entropy: of a position's shares, over log M: 0 if one key has all the weight, 1 if every key has 1/M.
+        on_itself: share on the position itself (on the key whose area holds it).
+        reach_pixels: mean distance in the image from a position to where it looks, weighted by shares, in input pixels.
+        on_own_frame: share on the position's own frame; None for images and sequences.
+        reach_frames: mean distance in time, in input frames; None for images and sequences.
+        alike: how alike the maps of two different positions are, mean cosine: 1 if all positions have the same map.
+        silent: part of the positions whose weights are all zero; they are left out of the other means.
+        keys: M, how many keys a position chooses from.
+        shares: how shares are made from weights, in words.
+    """
+
+    entropy: float
+    on_itself: float
+    reach_pixels: float
+    on_own_frame: float | None
+    reach_frames: float | None
+    alike: float
+    silent: float
+    keys: int
+    shares: str
+
+    @property
+    def verdict(self) -> str:
+        """What the numbers say, in a sentence; names a block that has learned nothing."""
+        if self.silent == 1:
+            return "every weight is zero: the block adds nothing"
+        if self.keys == 1:
+            return "there is one key: nothing to choose from"
+        if self.entropy >= UNIFORM:
+            return (
+                f"weights are uniform: entropy {self.entropy:.3f}, every weight is 1/{self.keys}: "
+                "the block has learned nothing but the average"
+            )
+        if self.on_itself >= _ALONE:
+            return f"every position looks at itself: {self.on_itself:.1%} of the weight"
+        if self.alike >= _ALIKE:
+            return f"every position has the same map (cosine {self.alike:.3f}): the block pools, it does not relate"
+        if self.entropy >= _NEARLY:
+            return f"weights are nearly uniform: entropy {self.entropy:.3f}"
+        return f"weights are selective: entropy {self.entropy:.3f} of uniform"
+
+    def __str__(self) -> str:
+        lines = [
+            self.verdict,
+            f"entropy            {self.entropy:.3f} of uniform over {self.keys:,} keys",
+            f"on itself          {self.on_itself:.2%}  (uniform: {1 / self.keys:.2%})",
+        ]
+        if self.on_own_frame is not None:
+            lines.append(f"on its own frame   {self.on_own_frame:.1%}")
+        lines.append(f"mean reach         {self.reach_pixels:.1f} pixels")
+        if self.reach_frames is not None:
+            lines[-1] += f", {self.reach_frames:.1f} frames"
+        lines.append(f"maps are alike     {self.alike:.3f} (mean cosine; 1: the same map for every position)")
+        if self.silent:
+            lines.append(f"all weights zero   {self.silent:.1%} of the positions, left out above")
+        return "\n".join([*lines, f"shares: {self.shares}"])
+
+
+@dataclass
+class _Sums:
+    """Running sums over the queries that are not silent."""
+
+    queries: int = 0
+    silent: int = 0
+    entropy: float = 0.0
+    on_itself: float = 0.0
+    on_own_frame: float = 0.0
+    reach_pixels: float = 0.0
+    reach_frames: float = 0.0
+    alike: float = 0.0
+    groups: int = 0
+
+
+def measure_weights(weights: PairWeights, geometry: Geometry, attend: str, groups: Iterable[int]) -> Statistics:
+    """Statistics of the groups of one clip.
+
+    Args:
+        weights: of the block.
+        geometry: of its grid.
+        attend: "spacetime", "space" or "time".
+        groups: the clip's, in the order of `layers.positions.to_positions`.
+    """
+    sums = _Sums()
+    places = _Places(geometry, attend, weights.query.device)
+    for group in groups:
+        _add_group(sums, weights, group, places)
+    heard = max(sums.queries - sums.silent, 1)
+    is_clip = len(geometry.grid) == 3
+    return Statistics(
+        entropy=sums.entropy / heard,
+        on_itself=sums.on_itself / heard,
+        reach_pixels=sums.reach_pixels / heard,
+        on_own_frame=sums.on_own_frame / heard if is_clip else None,
+        reach_frames=sums.reach_frames / heard if is_clip else None,
+        alike=sums.alike / max(sums.groups, 1),
+        silent=sums.silent / sums.queries,
+        keys=weights.keys,
+        shares=_shares(weights),
+    )
+
+
+def _shares(weights: PairWeights) -> str:
+    if weights.is_softmax:
+        if weights.normalize == "keys":
+            return "a position's softmax weights, which sum to one"
+        return "a position's weights over their sum (the softmax is over queries)"
+    if weights.pairwise == "dot_product":
+        return "absolute values of a position's signed weights, over their sum"
+    return "a position's weights over their sum"
+
+
+class _Places:
+    """Pixel coordinates of a group's queries and keys, time apart from space.
+
+    Every group is taken as T x S positions: attend="space" has T = 1, attend="time" S = 1, images and sequences T = 1.
+    """
+
+    def __init__(self, geometry: Geometry, attend: str, device: torch.device) -> None:
+        self._geometry, self.attend = geometry, attend
+        axes = range(len(geometry.grid))
+        time = [0] if len(geometry.grid) == 3 and attend != "space" else []
+        space = [axis for axis in axes if axis not in time and not (attend == "time" or (len(axes) == 3 and axis == 0))]
+        self._time, self._space = time, space
+        query = [self._line(axis, geometry.grid[axis], geometry.query_pixel) for axis in axes]
+        key = [self._line(axis, geometry.key_grid[axis], geometry.key_pixel) for axis in axes]
+        self.query_frame_T = (query[0] if time else torch.zeros(1)).to(device)
+        self.key_frame_T = (key[0] if time else torch.zeros(1)).to(device)
+        self.query_S2 = self._product([query[axis] for axis in space]).to(device)
+        self.key_S2 = self._product([key[axis] for axis in space]).to(device)
+        covering = [
+            torch.tensor([min(i // geometry.pool[a], geometry.key_grid[a] - 1) for i in range(geometry.grid[a])])
+            for a in axes
+        ]
+        self.key_of_frame_T = (covering[0] if time else torch.zeros(1, dtype=torch.long)).to(device)
+        flat = torch.zeros(1, dtype=torch.long)
+        for axis in space:
+            flat = (flat[:, None] * geometry.key_grid[axis] + covering[axis]).flatten()
+        self.key_of_place_S = flat.to(device)
+
+    def _line(self, axis: int, count: int, pixel: Callable[[tuple[int, ...]], tuple[float, ...]]) -> Tensor:
+        axes = len(self._geometry.grid)
+        points = [tuple(i if a == axis else 0 for a in range(axes)) for i in range(count)]
+        return torch.tensor([pixel(point)[axis] for point in points])
+
+    @staticmethod
+    def _product(lines: list[Tensor]) -> Tensor:
+        if not lines:
+            return torch.zeros(1, 1)
+        return torch.stack([axis.flatten() for axis in torch.meshgrid(*lines, indexing="ij")], dim=1)
+
+
+def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -> None:
+    frames, cells = len(places.key_frame_T), len(places.key_S2)
+    row_sum_M = torch.zeros(weights.keys, dtype=torch.float64, device=weights.query.device)
+    heard = 0
+    for start, tile_RM in weights.tiles(group, reuse=True):
+        share_RM = tile_RM
+        total_R = None
+        if not (weights.is_softmax and weights.normalize == "keys"):
+            share_RM = tile_RM.abs_()
+            total_R = share_RM.sum(1)
+            share_RM = share_RM.div_(total_R.clamp(min=torch.finfo(total_R.dtype).tiny)[:, None])
+        rows = torch.arange(start, start + len(share_RM), device=share_RM.device)
+        place_R, frame_R = rows % len(places.query_S2), rows // len(places.query_S2)
+        share_RTS = share_RM.unflatten(1, (frames, cells))
+        by_frame_RT, by_place_RS = share_RTS.sum(2), share_RTS.sum(1)
+        own_frame_R, own_place_R = places.key_of_frame_T[frame_R], places.key_of_place_S[place_R]
+        distance_RS = torch.cdist(places.query_S2[place_R], places.key_S2, compute_mode="donot_use_mm_for_euclid_dist")
+        delay_RT = (places.query_frame_T[frame_R, None] - places.key_frame_T[None, :]).abs()
+        own_R1 = (own_frame_R * cells + own_place_R)[:, None]
+
+        silent = 0 if total_R is None else int((total_R == 0).sum())
+        sums.queries += len(rows)
+        sums.silent += silent
+        heard += len(rows) - silent
+        sums.entropy += _entropy(share_RM)
+        sums.on_itself += float(share_RM.gather(1, own_R1).double().sum())
+        sums.on_own_frame += float(by_frame_RT.gather(1, own_frame_R[:, None]).double().sum())
+        sums.reach_pixels += float((by_place_RS * distance_RS).double().sum())
+        sums.reach_frames += float((by_frame_RT * delay_RT).double().sum())
+
+        norm_R1 = torch.linalg.vector_norm(share_RM, dim=1, keepdim=True)
+        unit_RM = share_RM.div_(norm_R1.clamp(min=torch.finfo(share_RM.dtype).tiny))
+        row_sum_M += unit_RM.sum(0)
+    if heard > 1:
+        sums.alike += (float(row_sum_M @ row_sum_M) - heard) / (heard * (heard - 1))
+        sums.groups += 1
+
+
+def _entropy(share_RM: Tensor) -> float:
+    """Sum over rows of -sum_j p_j log p_j / log M; a tile's columns a piece at a time, so that they stay in cache."""
+    keys = share_RM.shape[1]
+    if keys == 1:
+        return float(share_RM.sum())
+    total = sum(float(torch.special.entr(part).sum(dtype=torch.float64)) for part in share_RM.split(4096, dim=1))
+    return total / math.log(keys)

@@ -1,0 +1,135 @@
+"""The strongest links of every position, streamed: memory grows with N K and a tile, never with N M."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.attention.links import Link, make_link
+from torch_nonlocal.attention.weights import PairWeights
+
+_TILE_BYTES = 96 * 2**20
+_CHUNK = 64  # keys whose maximum stands for them; the k strongest keys lie in the k chunks with the largest maxima
+_COLUMNS = 4096  # of a tile that is exponentiated at once, so that it stays in cache
+
+Slots = Callable[[Tensor], tuple[Tensor, int]]  # queries (R,) -> first key of the frame to leave out (R,), how many
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The K strongest links of every position.
+
+    Attributes:
+        indices: (N, K), flat index into the keys' grid (`geometry.key_grid`), strongest first; N is the block's grid,
+            flattened.
+        weights: (N, K), the weights of these links; signed for dot product.
+        geometry: where positions and keys lie in the input.
+    """
+
+    indices: Tensor
+    weights: Tensor
+    geometry: Geometry
+
+    def __repr__(self) -> str:
+        return f"<Strongest: {self.indices.shape[1]} links of each of {self.indices.shape[0]:,} positions>"
+
+    def links(self, point: Sequence[float], *, pixels: bool = False) -> list[Link]:
+        """The links of one position, strongest first.
+
+        Args:
+            point: on the block's grid.
+            pixels: the point is an input pixel.
+
+        Raises:
+            ValueError: a point outside; the message gives the valid range.
+        """
+        here = self.geometry.find(point, pixels=pixels)
+        row = flat_index(here, self.geometry.grid)
+        found = zip(self.target_points()[row].tolist(), self.weights[row].tolist(), strict=True)
+        return [make_link(self.geometry, here, tuple(target), weight) for target, weight in found]
+
+    def target_points(self) -> Tensor:
+        """Grid positions of the keys that are looked at: (N, K, axes), int64."""
+        return torch.stack(torch.unravel_index(self.indices, self.geometry.key_grid), dim=-1)
+
+    def target_pixels(self) -> Tensor:
+        """Input pixels, (frame, y, x), of the centres of the keys that are looked at: (N, K, axes), float64."""
+        axes = len(self.geometry.key_grid)
+        first = torch.tensor(self.geometry.key_pixel((0,) * axes), dtype=torch.float64)
+        second = torch.tensor(self.geometry.key_pixel((1,) * axes), dtype=torch.float64)
+        return first + (second - first) * self.target_points().cpu()
+
+
+def strongest_keys(weights: PairWeights, group: int, k: int, leave_out: Slots | None = None) -> tuple[Tensor, Tensor]:
+    """The k strongest keys of every query of a group, by absolute value: indices and weights (N, K).
+
+    Args:
+        weights: of the block.
+        group: which.
+        k: at most the number of keys that are not left out.
+        leave_out: the run of keys that a query may not choose.
+    """
+    indices, values = [], []
+    per_key = weights.log_sum(group) if weights.is_softmax and weights.normalize == "queries" else None
+    for start, scores_RM in weights.score_tiles(group, reuse=True, tile_bytes=_TILE_BYTES):
+        if per_key is not None:
+            scores_RM.sub_(per_key)
+        log_sum_R = _row_log_sum(scores_RM) if weights.is_softmax and per_key is None else None
+        strength_RM = scores_RM.abs() if weights.pairwise == "dot_product" else scores_RM
+        if leave_out is not None:
+            rows = torch.arange(start, start + len(scores_RM))
+            _mask_runs(strength_RM, *leave_out(rows))
+        index_RK = _top_indices(strength_RM, k)
+        value_RK = scores_RM.gather(1, index_RK)
+        if weights.is_softmax:
+            value_RK = (value_RK if log_sum_R is None else value_RK - log_sum_R).exp_()
+        indices.append(index_RK)
+        values.append(value_RK)
+    return torch.cat(indices), torch.cat(values)
+
+
+def flat_index(point: Sequence[int], grid: Sequence[int]) -> int:
+    """Row-major index of a grid position."""
+    index = 0
+    for value, size in zip(point, grid, strict=True):
+        index = index * size + value
+    return index
+
+
+def _row_log_sum(scores_RM: Tensor) -> Tensor:
+    """logsumexp over keys, (R, 1), without a second tile."""
+    top_R1 = scores_RM.amax(1, keepdim=True)
+    total_R1 = torch.zeros_like(top_R1)
+    for columns in scores_RM.split(_COLUMNS, dim=1):
+        total_R1 += (columns - top_R1).exp_().sum(1, keepdim=True)
+    return top_R1 + total_R1.log()
+
+
+def _top_indices(strength_RM: Tensor, k: int) -> Tensor:
+    """Indices of the k largest of each row, descending: torch.topk, over chunk maxima first where that pays."""
+    rows, keys = strength_RM.shape
+    whole = keys - keys % _CHUNK
+    chunks = whole // _CHUNK
+    if chunks < 4 * k:
+        return strength_RM.topk(k, dim=1).indices
+    chunked = strength_RM[:, :whole].unflatten(1, (chunks, _CHUNK))
+    best_RK = chunked.amax(2).topk(k, dim=1, sorted=False).indices
+    index = (best_RK[:, :, None] * _CHUNK + torch.arange(_CHUNK, device=best_RK.device)).flatten(1)
+    tail = torch.arange(whole, keys, device=index.device).expand(rows, -1)
+    index = torch.cat([index, tail], dim=1)
+    order = strength_RM.gather(1, index).topk(k, dim=1).indices
+    return index.gather(1, order)
+
+
+def _mask_runs(strength_RM: Tensor, first_R: Tensor, length: int) -> None:
+    """-inf at `length` keys from each row's first; rows that share one are masked together."""
+    for first in first_R.unique().tolist():
+        rows = (first_R == first).nonzero()[:, 0]
+        a, b = int(rows[0]), int(rows[-1]) + 1
+        if b - a == len(rows):
+            strength_RM[a:b, first : first + length] = -math.inf
+        else:
+            strength_RM[rows, first : first + length] = -math.inf

@@ -1,0 +1,71 @@
+"""Template, style, scripts and data joined into one HTML text that runs from disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+_STATIC = files("torch_nonlocal.view.page") / "static"
+# In the order in which they build on each other.
+_SCRIPTS = ("data.js", "measures.js", "colours.js", "draw.js", "stage.js", "player.js", "controls.js", "main.js")
+_IMPORT = re.compile(r"^import [^;]*?;\n", re.MULTILINE | re.DOTALL)
+_EXPORT = re.compile(r"^export (?=(?:async )?function |class |const |let )", re.MULTILINE)
+
+
+def render(title: str, page: dict[str, Any], texts: list[str]) -> str:
+    """The page as HTML.
+
+    Args:
+        title: shown and escaped.
+        page: what the scripts read, JSON values.
+        texts: base64 texts, found by their number.
+
+    Raises:
+        ImportError: Jinja2 is missing.
+    """
+    jinja2 = require_jinja2()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    safe = jinja2.utils.markupsafe.Markup
+    template = environment.from_string(_read("page.html.j2"))
+    return template.render(
+        title=title,
+        style=safe(_read("page.css")),
+        script=safe(_inside_script(_joined_scripts())),
+        page=safe(_json(page)),
+        texts=texts,
+    )
+
+
+def require_jinja2() -> Any:
+    """The jinja2 module.
+
+    Raises:
+        ImportError: it is missing; the message names what brings it.
+    """
+    try:
+        import jinja2
+    except ModuleNotFoundError as error:
+        raise ImportError("the page needs 'jinja2': pip install 'torch-nonlocal[view]'") from error
+    return jinja2
+
+
+def _read(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _joined_scripts() -> str:
+    """All modules in one scope: pages opened from disk may not import files."""
+    sources = (f"// {name}\n{_EXPORT.sub('', _IMPORT.sub('', _read(name)))}" for name in _SCRIPTS)
+    return '"use strict";\n(() => {\n' + "\n".join(sources) + "})();\n"
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand in a script element: no text in it can end the element or open a comment."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _inside_script(source: str) -> str:
+    return source.replace("</script", "<\\/script").replace("<!--", "<\\!--")

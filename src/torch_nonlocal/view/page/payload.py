@@ -1,0 +1,223 @@
+"""What the page carries for a block: numbers in few bits, where they lie in the clip, and how exact they are."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from torch_nonlocal.attention import BlockRecord
+from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
+from torch_nonlocal.view.page.quantise import BITS, Quantised, packed_size, quantise
+
+TOLERANCE = 0.02  # of a weight: more bits are taken until the strongest weights of sampled rows are within
+_STRONGEST = 20  # weights of a row, as many as there are arrows
+_NEGLIGIBLE = 1e-4  # of a row's largest weight
+_SAMPLED_ROWS = 64
+_MOST_PAIRS = 2**30  # of positions, for the statistics of a whole block
+
+
+class Store:
+    """Base64 texts inside the page, each kept once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._known: dict[bytes, int] = {}
+
+    def add(self, data: bytes) -> int:
+        """The number of the text that holds these bytes."""
+        digest = hashlib.sha256(data).digest()
+        if digest not in self._known:
+            self._known[digest] = len(self.texts)
+            self.texts.append(base64.b64encode(data).decode())
+        return self._known[digest]
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far the page's weights are from the exact ones, over sampled rows.
+
+    Attributes:
+        largest: the largest difference of any weight.
+        relative: the largest difference of one of a row's 20 strongest weights, as a share of that weight.
+        rows: how many rows were compared.
+    """
+
+    largest: float
+    relative: float
+    rows: int
+
+
+@dataclass
+class Block:
+    """One block on its way into the page.
+
+    Attributes:
+        record: what it saw.
+        maps: theta and phi of the clip, on the page's grid.
+        bits: of a number; 32 where nothing is rounded.
+        error: that of rounding.
+        distance: mean total variation distance to the exact rows, if the grid is coarser than the block's; else 0.
+    """
+
+    record: BlockRecord
+    maps: Maps
+    batch: int
+    coarser: int
+    bits: int
+    error: Error
+    distance: float
+    _encoded: list[Quantised] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes in the page, nearly."""
+        tensors = [self.maps.query] if self.maps.is_shared else [self.maps.query, self.maps.key]
+        positions = sum(len(tensor) for tensor in tensors)
+        raw = packed_size(positions, tensors[0].shape[1], self.bits) + 4 * positions + 4 * len(self.maps.query)
+        return raw * 4 // 3
+
+    def describe(self, store: Store, clip_shape: Sequence[int]) -> dict[str, Any]:
+        """The block as JSON for data.js; its numbers go to the store."""
+        weights, geometry = self.maps.weights, self.record.geometry
+        read = self.maps
+        if self._encoded:
+            codes = [
+                {
+                    "bits": part.bits,
+                    "width": part.code_PD.shape[1],
+                    "codes": store.add(part.packed()),
+                    "scales": store.add(_floats(part.scale_P)),
+                }
+                for part in self._encoded
+            ]
+            read = _read(self.maps, self._encoded)
+        else:
+            codes = [{"bits": 32, "width": 1, "codes": store.add(_floats(t))} for t in (read.query, read.key)]
+        sums = read.log_sums()
+        return {
+            "name": self.record.name,
+            "pairwise": weights.pairwise,
+            "attend": self.maps.attend,
+            "softmax": weights.is_softmax,
+            "normalize": weights.normalize,
+            "scale": weights.scale,
+            "shown": self.record.shown,
+            "axes": len(geometry.grid),
+            "grid": list(self.maps.grid),
+            "keyGrid": list(self.maps.key_grid),
+            "query": codes[0],
+            "key": codes[1],
+            "logSums": None if sums is None else store.add(_floats(sums)),
+            "error": asdict(self.error),
+            "coarser": self.coarser,
+            "distance": self.distance,
+            "inputSize": list(geometry.input_size),
+            **_statistics(self.record, self.batch),
+            **_places(geometry, clip_shape, self.coarser),
+        }
+
+
+def prepare(record: BlockRecord, *, batch: int, coarser: int) -> Block:
+    """Chooses the fewest bits that keep sampled rows within `TOLERANCE`, and measures what is lost."""
+    fine = maps_of(record, batch)
+    if not (fine.query.isfinite().all() and fine.key.isfinite().all()):
+        raise ValueError(
+            f"{record.name!r} has theta or phi that are not finite (nan or inf): there are no weights to show"
+        )
+    exact = fine.coarser(coarser) if coarser > 1 else fine
+    positions = _sample(exact.query)
+    distance = coarse_distance(fine, exact, coarser, positions[:16]) if coarser > 1 else 0.0
+    if exact.weights.pairwise == "concatenation":
+        return Block(record, exact, batch, coarser, 32, Error(0.0, 0.0, len(positions)), distance)
+    maps = exact.centred()
+    pairs = exact.pairs()
+    expected = [exact.row(pairs, position) for position in positions]
+    for bits in BITS:
+        encoded = [quantise(maps.query, bits)]
+        encoded.append(encoded[0] if maps.is_shared else quantise(maps.key, bits))
+        error = _error(_read(maps, encoded), positions, expected)
+        if error.relative <= TOLERANCE:
+            break
+    return Block(record, maps, batch, coarser, encoded[0].bits, error, distance, encoded)
+
+
+def _read(maps: Maps, encoded: list[Quantised]) -> Maps:
+    return Maps(encoded[0].values, encoded[1].values, maps.grid, maps.key_grid, maps.attend, maps.weights)
+
+
+def _error(read: Maps, positions: list[int], expected: list[Tensor]) -> Error:
+    pairs = read.pairs()
+    largest = relative = 0.0
+    for position, row in zip(positions, expected, strict=True):
+        difference = (read.row(pairs, position) - row).abs()
+        largest = max(largest, float(difference.max()))
+        strongest, keys = row.abs().topk(min(_STRONGEST, len(row)))
+        shown = strongest > _NEGLIGIBLE * strongest[0]
+        if shown.any():  # none where all weights are zero
+            relative = max(relative, float((difference[keys] / strongest)[shown].max()))
+    return Error(largest, relative, len(positions))
+
+
+def _sample(query_PD: Tensor) -> list[int]:
+    """Positions whose rows are compared: those with the longest theta, where rounding weighs most, and even steps."""
+    count = len(query_PD)
+    longest = query_PD.norm(dim=1).topk(min(_SAMPLED_ROWS // 4, count)).indices.tolist()
+    even = np.linspace(0, count - 1, min(_SAMPLED_ROWS, count)).astype(int).tolist()
+    return list(dict.fromkeys([*even, *longest]))[: 2 * _SAMPLED_ROWS]
+
+
+def _places(geometry: Geometry, clip_shape: Sequence[int], coarser: int) -> dict[str, Any]:
+    """Centres of queries and keys on each axis (frame, y, x) in the clip's pixels, and which key covers a query."""
+    missing = 3 - len(geometry.grid)
+    query, key, covering = [], [], []
+    for axis in range(3):
+        pixels, step = clip_shape[axis], coarser if axis > 0 else 1
+        if axis < missing:
+            query.append([(pixels - 1) / 2])
+            key.append([(pixels - 1) / 2])
+            covering.append([0])
+            continue
+        own = axis - missing
+        cells, keys = geometry.grid[own], geometry.key_grid[own]
+        share = pixels / geometry.input_size[own]
+        point = [0] * len(geometry.grid)
+        fine_query, fine_key, fine_covering = [], [], []
+        for index in range(max(cells, keys)):
+            point[own] = index
+            if index < cells:
+                fine_query.append((geometry.query_pixel(point)[own] + 0.5) * share - 0.5)
+                fine_covering.append(geometry.covering_key(point)[own])
+            if index < keys:
+                fine_key.append((geometry.key_pixel(point)[own] + 0.5) * share - 0.5)
+        query.append(_means(fine_query, step))
+        key.append(_means(fine_key, step))
+        middles = [min(start + step // 2, cells - 1) for start in range(0, cells, step)]
+        covering.append([fine_covering[middle] // step for middle in middles])
+    return {"queryCentres": query, "keyCentres": key, "covering": covering}
+
+
+def _means(values: list[float], step: int) -> list[float]:
+    chunks = [values[start : start + step] for start in range(0, len(values), step)]
+    return [round(sum(chunk) / len(chunk), 4) for chunk in chunks]
+
+
+def _statistics(record: BlockRecord, batch: int) -> dict[str, Any]:
+    """Means over all queries and their verdict; left out where streaming over all pairs would take minutes."""
+    if math.prod(record.geometry.grid) * math.prod(record.geometry.key_grid) > _MOST_PAIRS:
+        return {"statistics": {}, "verdict": ""}
+    found = record.statistics(batch=batch)
+    means = {name: value for name, value in asdict(found).items() if isinstance(value, int | float)}
+    return {"statistics": means, "verdict": found.verdict}
+
+
+def _floats(values: Tensor | np.ndarray) -> bytes:
+    array = values.numpy() if isinstance(values, Tensor) else values
+    return np.ascontiguousarray(array, dtype="<f4").tobytes()

@@ -1,0 +1,118 @@
+// Weights as colours: the scale, as view/colours.py has it.
+
+function table(hex) {
+  const colours = new Uint8Array(256 * 3);
+  for (let i = 0; i < colours.length; i++) colours[i] = parseInt(hex.substr(2 * i, 2), 16);
+  return colours;
+}
+
+export class Scale {
+  constructor(tables, values, high) {
+    let largest = 0, lowest = 0;
+    for (const value of values) {
+      largest = Math.max(largest, Math.abs(value));
+      lowest = Math.min(lowest, value);
+    }
+    this.signed = lowest < -1e-6 * largest;
+    this.high = high > 0 ? high : largest || 1;
+    this.clipped = largest > this.high * (1 + 1e-6);
+    this.table = this.signed ? tables.signed : tables.unsigned;
+  }
+
+  // Where a weight lies in the table, 0 to 255.
+  level(weight) {
+    const part = this.signed ? (weight / this.high + 1) / 2 : weight / this.high;
+    return Math.round(255 * Math.min(Math.max(part, 0), 1));
+  }
+
+  strength(weight) {
+    return Math.min(Math.abs(weight) / this.high, 1);
+  }
+
+  css(level) {
+    return `rgb(${this.table[3 * level]} ${this.table[3 * level + 1]} ${this.table[3 * level + 2]})`;
+  }
+
+  // For lines on dark frames: without the darkest colours of the map.
+  lineColour(strength, weight) {
+    if (this.signed) return this.css(Math.round(weight > 0 ? 150 + 105 * strength : 105 - 105 * strength));
+    return this.css(Math.round(255 * (0.5 + 0.47 * strength)));
+  }
+}
+
+export function readTables({ unsigned, signed }) {
+  return { unsigned: table(unsigned), signed: table(signed) };
+}
+
+// The weight that gets the last colour: the largest of the other frames, because a position's weight on itself and on
+// its surroundings would outshine them; without other frames, the largest but its own.
+export function brightest(block, values, point, mode) {
+  const grid = mode === "out" ? block.keyGrid : block.grid;
+  const own = mode === "out" ? block.coveringKey(point) : point;
+  const pixels = grid[1] * grid[2];
+  const self = (own[0] * grid[1] + own[1]) * grid[2] + own[2];
+  let others = 0, rest = 0;
+  for (let i = 0; i < values.length; i++) {
+    const size = Math.abs(values[i]);
+    if (Math.floor(i / pixels) !== own[0]) others = Math.max(others, size);
+    if (i !== self) rest = Math.max(rest, size);
+  }
+  return others || rest || Math.abs(values[self]);
+}
+
+// Reused between paints.
+const layer = document.createElement("canvas");
+
+// Lays the weights of one frame over a canvas: cells spread smoothly from centre to centre, or with their edges.
+export function paintHeat(context, { values, grid, centres, frame, clip, scale, alpha, smooth, detail }) {
+  const [, clipHeight, clipWidth] = clip;
+  const fit = detail / Math.max(clipHeight, clipWidth);
+  const height = Math.max(1, Math.round(clipHeight * fit)), width = Math.max(1, Math.round(clipWidth * fit));
+  const rows = spreadAxis(height, clipHeight, centres[1], smooth);
+  const columns = spreadAxis(width, clipWidth, centres[2], smooth);
+  const start = frame * grid[1] * grid[2];
+  const least = scale.signed ? 0.1 : 0.25; // the middle of a diverging map is light: it would veil the frame
+  const image = new ImageData(width, height);
+  const pixels = image.data, colours = scale.table;
+  for (let y = 0, out = 0; y < height; y++) {
+    const above = start + rows.low[y] * grid[2], below = start + rows.next[y] * grid[2], down = rows.part[y];
+    for (let x = 0; x < width; x++, out += 4) {
+      const left = columns.low[x], right = columns.next[x], across = columns.part[x];
+      const top = values[above + left] * (1 - across) + values[above + right] * across;
+      const bottom = values[below + left] * (1 - across) + values[below + right] * across;
+      const weight = top * (1 - down) + bottom * down;
+      const level = 3 * scale.level(weight);
+      pixels[out] = colours[level];
+      pixels[out + 1] = colours[level + 1];
+      pixels[out + 2] = colours[level + 2];
+      pixels[out + 3] = 255 * alpha * (least + (1 - least) * scale.strength(weight));
+    }
+  }
+  layer.width = width;
+  layer.height = height;
+  layer.getContext("2d").putImageData(image, 0, 0);
+  context.imageSmoothingEnabled = smooth;
+  context.drawImage(layer, 0, 0, context.canvas.width, context.canvas.height);
+}
+
+const axes = new Map();
+
+// For each of `size` painted pixels: the cells before and after it and how far it lies between their centres.
+function spreadAxis(size, pixels, centres, smooth) {
+  const name = `${size} ${pixels} ${smooth} ${centres.length} ${centres[0]} ${centres[centres.length - 1]}`;
+  if (axes.has(name)) return axes.get(name);
+  const low = new Int32Array(size), next = new Int32Array(size), part = new Float32Array(size);
+  for (let i = 0; i < size; i++) {
+    const place = ((i + 0.5) * pixels) / size - 0.5;
+    let cell = 0;
+    while (cell + 1 < centres.length && centres[cell + 1] <= place) cell++;
+    const after = Math.min(cell + 1, centres.length - 1);
+    const gap = centres[after] - centres[cell];
+    const between = gap > 0 ? Math.min(Math.max((place - centres[cell]) / gap, 0), 1) : 0;
+    low[i] = smooth ? cell : between > 0.5 ? after : cell;
+    next[i] = smooth ? after : low[i];
+    part[i] = smooth ? between : 0;
+  }
+  axes.set(name, { low, next, part });
+  return axes.get(name);
+}

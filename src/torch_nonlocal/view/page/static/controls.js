@@ -1,0 +1,189 @@
+// Everything that is not a frame: tabs, switches, sliders, numbers, the theme.
+
+import { drawScale } from "./draw.js";
+import { formatPixel, formatShare, formatWeight, nearestFrame } from "./measures.js";
+
+const byId = (id) => document.getElementById(id);
+
+// Tabs as screen readers expect them: one is in the tab order, arrow keys move among them.
+export function buildTabs(names, onSelect) {
+  const root = byId("tabs");
+  const tabs = names.map((name, index) => {
+    const tab = document.createElement("button");
+    tab.type = "button";
+    tab.textContent = name;
+    tab.setAttribute("role", "tab");
+    tab.addEventListener("click", () => onSelect(index));
+    root.append(tab);
+    return tab;
+  });
+  root.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const next = (tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length;
+    tabs[next].focus();
+    onSelect(next);
+  });
+  root.hidden = names.length < 2;
+  return (selected) => tabs.forEach((tab, index) => {
+    tab.setAttribute("aria-selected", index === selected);
+    tab.tabIndex = index === selected ? 0 : -1;
+  });
+}
+
+export function onChoice(name, onChange) {
+  byId(name).addEventListener("change", (event) => onChange(event.target.value));
+}
+
+export function setChoice(name, value) {
+  byId(name).querySelector(`input[value="${value}"]`).checked = true;
+}
+
+export function onSlider(name, onInput) {
+  byId(name).addEventListener("input", (event) => onInput(Number(event.target.value)));
+}
+
+export function setSlider(name, value, text, max) {
+  const input = byId(name);
+  if (max !== undefined) input.max = max;
+  input.value = value;
+  input.setAttribute("aria-valuetext", text);
+  byId(`${name}-value`).textContent = text;
+}
+
+export function onToggle(name, onChange) {
+  const button = byId(name);
+  button.addEventListener("click", () => onChange(button.getAttribute("aria-pressed") !== "true"));
+}
+
+export function setToggle(name, pressed) {
+  byId(name).setAttribute("aria-pressed", pressed);
+}
+
+export function startTheme() {
+  const button = byId("theme");
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const current = () => document.documentElement.dataset.theme || (system.matches ? "dark" : "light");
+  const other = () => (current() === "dark" ? "light" : "dark");
+  const reflect = () => button.setAttribute("aria-label", `Switch to the ${other()} theme`);
+  button.addEventListener("click", () => {
+    document.documentElement.dataset.theme = other();
+    reflect();
+  });
+  system.addEventListener("change", reflect);
+  reflect();
+}
+
+const MEASURES = [
+  { name: "entropy", label: "Entropy", show: (value) => value.toFixed(3) },
+  { name: "peak", label: "Largest", show: (value) => `${value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3)} × even` },
+  { name: "on_itself", label: "On itself", show: formatShare },
+  { name: "on_own_frame", label: "On own frame", show: formatShare, clip: true },
+  { name: "reach_pixels", label: "Reach", show: (value) => `${value.toFixed(1)} px` },
+  { name: "reach_frames", label: "Reach in time", show: (value) => `${value.toFixed(2)} frames`, clip: true },
+];
+
+export function showStatistics(block, measures, mode) {
+  const rows = MEASURES.filter((entry) => !entry.clip || block.axes === 3).map((entry) => [
+    entry.label, entry.show(measures[entry.name]),
+    entry.name in block.statistics ? entry.show(block.statistics[entry.name]) : "",
+  ]);
+  if (mode === "in" || !(block.softmax && block.normalize === "keys")) {
+    const text = block.softmax && mode === "in" && block.normalize === "keys"
+      ? `${((measures.total * block.keyCount) / block.queryCount).toPrecision(3)} × average`
+      : formatWeight(measures.total, false);
+    rows.push([mode === "in" ? "Received in all" : "Sum of weights", text, ""]);
+  }
+  const withAll = Object.keys(block.statistics).length > 0;
+  byId("statistics-all").hidden = !withAll;
+  byId("statistics-query").textContent = mode === "out" ? "this query" : "this key";
+  byId("verdict").textContent = block.verdict && `The block: ${block.verdict}.`;
+  byId("statistics").tBodies[0].replaceChildren(...rows.map(([label, value, all]) => {
+    const row = document.createElement("tr");
+    const head = document.createElement("th");
+    head.scope = "row";
+    head.textContent = label;
+    row.append(head, cell(value));
+    if (withAll) row.append(cell(all));
+    return row;
+  }));
+}
+
+function cell(text) {
+  const node = document.createElement("td");
+  node.textContent = text;
+  return node;
+}
+
+export function showScale(block, scale) {
+  drawScale(byId("scale").querySelector("canvas"), scale);
+  const high = formatWeight(scale.high, block.softmax);
+  byId("scale-low").textContent = scale.signed ? `${scale.clipped ? "≤ " : ""}\u2212${high}` : "0";
+  byId("scale-high").textContent = `${scale.clipped ? "≥ " : ""}${high}`;
+  byId("scale-name").textContent = scale.signed ? "weight, signed" : "weight";
+}
+
+export function showLinks(block, links, { mode, clipFrames }, onSelect) {
+  const largest = Math.max(...links.map((link) => Math.abs(link.weight)), 1e-30);
+  byId("links-title").textContent = mode === "out" ? "Strongest links" : "Strongest lookers";
+  byId("links").replaceChildren(...links.slice(0, 50).map((link) => {
+    const pixel = mode === "out" ? link.targetPixel : link.sourcePixel;
+    const frame = nearestFrame(pixel[0], clipFrames);
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "Make it the query";
+    button.style.setProperty("--share", Math.abs(link.weight) / largest);
+    const place = document.createElement("span");
+    place.textContent = formatPixel([frame, pixel[1], pixel[2]], block);
+    const weight = document.createElement("span");
+    weight.textContent = formatWeight(link.weight, block.softmax);
+    button.append(place, weight);
+    button.addEventListener("click", () => onSelect({ frame, y: pixel[1], x: pixel[2] }));
+    item.append(button);
+    return item;
+  }));
+}
+
+export function showSubtitle(block, clip) {
+  const sizes = (grid) => grid.slice(3 - block.axes).join(" × ");
+  const keys = String(block.keyGrid) === String(block.grid) ? "" : `, keys ${sizes(block.keyGrid)}`;
+  const form = block.pairwise.replaceAll("_", " ");
+  const over = block.attend === "spacetime" ? "" : `, each position within ${block.attend === "space" ? "its frame" : "its pixel"}`;
+  const positions = block.queryCount.toLocaleString("en");
+  const frames = block.axes === 3 ? `${clip[0]} frames of ` : "";
+  byId("subtitle").textContent =
+    `${block.name}: ${form}${over} · grid ${sizes(block.grid)} = ${positions} positions${keys} · ${frames}${clip[1]} × ${clip[2]} pixels`;
+}
+
+export function showAbout(block) {
+  const { error, query } = block;
+  const parts = [`Weights are computed here, from this block's own numbers, when you click. Shown: ${block.shown}.`];
+  if (query.bits === 32) {
+    parts.push("The block's scores are kept as 32-bit floats: nothing is rounded.");
+  } else {
+    parts.push(
+      `Theta and phi are rounded to ${query.bits} bits a number, with one scale for each position. Over ${error.rows} ` +
+      `sampled queries the 20 strongest weights are within ${(100 * error.relative).toPrecision(2)} % of the exact ` +
+      `ones; no weight is off by more than ${error.largest.toExponential(1)}.`,
+    );
+  }
+  if (block.coarser > 1) {
+    parts.push(
+      `Approximation: this page shows a coarser grid. Theta and phi are averaged over ${block.coarser} × ${block.coarser} ` +
+      `cells; sampled rows are ${(100 * block.distance).toPrecision(2)} % away from the exact ones (mean total variation distance).`,
+    );
+  }
+  parts.push(
+    "Brightness: the last colour is the largest weight in other frames (of a single image, the largest but its own), " +
+    "so that a position's weight on itself does not outshine the rest.",
+  );
+  byId("about").replaceChildren(...parts.map((text, index) => {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text;
+    paragraph.classList.toggle("warning", text.startsWith("Approximation") && index > 0);
+    return paragraph;
+  }));
+}

@@ -1,0 +1,142 @@
+// A block's numbers, and its weights computed from them on demand: rows (what a query looks at) and columns (who looks
+// at a key). Positions are raster indices of a grid [T, H, W]; the arithmetic is that of attention/weights.py.
+
+export function readText(number) {
+  const text = atob(document.getElementById(`data-${number}`).textContent.trim());
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+export function readFloats(number) {
+  return new Float32Array(readText(number).buffer);
+}
+
+// Codes of `bits` bits, highest bit first, without gaps -> whole numbers around zero.
+export function unpack(bytes, bits, count) {
+  const zero = 2 ** (bits - 1) - 1;
+  const values = bits === 8 ? new Int8Array(count) : new Int16Array(count);
+  let waiting = 0, have = 0, next = 0;
+  for (let i = 0; i < count; i++) {
+    while (have < bits) {
+      waiting = (waiting << 8) | bytes[next++];
+      have += 8;
+    }
+    have -= bits;
+    values[i] = (waiting >>> have) - zero;
+    waiting &= (1 << have) - 1;
+  }
+  return values;
+}
+
+// A matrix (positions, width): value = scales[position] * codes[position * width + column].
+function readMatrix(spec, positions) {
+  if (spec.bits === 32) return { width: 1, codes: readFloats(spec.codes), scales: null };
+  const codes = unpack(readText(spec.codes), spec.bits, positions * spec.width);
+  return { width: spec.width, codes, scales: readFloats(spec.scales) };
+}
+
+export function volume(grid) {
+  return grid[0] * grid[1] * grid[2];
+}
+
+export function toIndex([t, y, x], grid) {
+  return (t * grid[1] + y) * grid[2] + x;
+}
+
+export function toPoint(index, grid) {
+  const x = index % grid[2];
+  const rest = (index - x) / grid[2];
+  const y = rest % grid[1];
+  return [(rest - y) / grid[1], y, x];
+}
+
+export class Block {
+  constructor(spec) {
+    Object.assign(this, spec);
+    this.spec = spec;
+    this.numbers = null;
+  }
+
+  // Decoding waits until the block is first shown: a page with many blocks opens at once.
+  load() {
+    if (this.numbers) return this.numbers;
+    const { query, key, logSums } = this.spec;
+    const theta = readMatrix(query, volume(this.grid));
+    const shared = key.codes === query.codes && key.scales === query.scales;
+    const phi = shared ? theta : readMatrix(key, volume(this.keyGrid));
+    this.numbers = { theta, phi, logSums: logSums === null ? null : readFloats(logSums) };
+    return this.numbers;
+  }
+
+  // The positions that attend among themselves: first index, step and count on a grid.
+  group([t, y, x], grid) {
+    const pixels = grid[1] * grid[2];
+    if (this.attend === "space") return { first: t * pixels, step: 1, count: pixels };
+    if (this.attend === "time") return { first: y * grid[2] + x, step: pixels, count: grid[0] };
+    return { first: 0, step: 1, count: volume(grid) };
+  }
+
+  coveringKey(point) {
+    return point.map((index, axis) => this.covering[axis][index]);
+  }
+
+  // What a query looks at: weights over the keys' grid, zero where the block does not look.
+  row(point) {
+    const { theta, phi, logSums } = this.load();
+    const keys = this.group(point, this.keyGrid);
+    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, keys.count);
+    if (this.softmax) {
+      if (this.normalize === "keys") softmax(scores);
+      else for (let m = 0; m < keys.count; m++) scores[m] = Math.exp(scores[m] - logSums[keys.first + m * keys.step]);
+    }
+    return spread(scores, keys, volume(this.keyGrid));
+  }
+
+  // Who looks at a key: the weight that every query gives to it, over the queries' grid.
+  column(point) {
+    const { theta, phi, logSums } = this.load();
+    const queries = this.group(point, this.grid);
+    const keys = this.group(point, this.keyGrid);
+    const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, keys.count);
+    if (this.softmax) {
+      if (this.normalize === "queries") softmax(scores);
+      else for (let n = 0; n < queries.count; n++) scores[n] = Math.exp(scores[n] - logSums[queries.first + n * queries.step]);
+    }
+    return spread(scores, queries, volume(this.grid));
+  }
+
+  // Logits of the softmax forms, finished weights of the others.
+  scores(one, index, others, { first, step, count }, keys) {
+    const out = new Float64Array(count);
+    if (this.pairwise === "concatenation") {
+      for (let j = 0; j < count; j++) out[j] = Math.max(0, one.codes[index] + others.codes[first + j * step]) / keys;
+      return out;
+    }
+    const { width, codes, scales } = others;
+    const factor = one.scales[index] * (this.softmax ? this.scale : 1 / keys);
+    const vector = Float64Array.from(one.codes.subarray(index * width, (index + 1) * width));
+    for (let j = 0; j < count; j++) {
+      const position = first + j * step;
+      const start = position * width;
+      let sum = 0;
+      for (let d = 0; d < width; d++) sum += vector[d] * codes[start + d];
+      out[j] = sum * factor * scales[position];
+    }
+    return out;
+  }
+}
+
+function softmax(scores) {
+  let highest = -Infinity;
+  for (const score of scores) if (score > highest) highest = score;
+  let sum = 0;
+  for (let j = 0; j < scores.length; j++) sum += scores[j] = Math.exp(scores[j] - highest);
+  for (let j = 0; j < scores.length; j++) scores[j] /= sum;
+}
+
+function spread(values, { first, step, count }, size) {
+  const whole = new Float32Array(size);
+  for (let j = 0; j < count; j++) whole[first + j * step] = values[j];
+  return whole;
+}

@@ -1,0 +1,153 @@
+// What is read off a map of weights: the strongest links, the numbers of the panel, a sentence.
+
+import { toIndex, toPoint } from "./data.js";
+
+// A frame of the clip for a centre in time; halfway between two it is the earlier one.
+export function nearestFrame(centre, frames) {
+  return Math.min(Math.max(Math.ceil(centre - 0.5), 0), frames - 1);
+}
+
+// The index of the centre nearest to a place on one axis; halfway between two it is the first.
+export function nearestIndex(place, centres) {
+  let best = 0;
+  for (let i = 1; i < centres.length; i++) {
+    if (Math.abs(place - centres[i]) < Math.abs(place - centres[best]) - 1e-6) best = i;
+  }
+  return best;
+}
+
+// How many positions there are to choose links from.
+export function available(block, grid, own, frames) {
+  const inGroup = block.group(own, grid).count;
+  if (frames === "all" || block.axes < 3) return inGroup;
+  if (block.attend === "space") return 0;
+  return frames === "each" ? inGroup / grid[0] : inGroup - inGroup / grid[0];
+}
+
+// Indices of the k strongest, by size whatever the sign, of frames from..to (to not included).
+function strongest(values, from, to, k, group, skip) {
+  const found = [];
+  let least = -1;
+  for (let n = 0; n < group.count; n++) {
+    const index = group.first + n * group.step;
+    if (index < from || index >= to || (index >= skip[0] && index < skip[1])) continue;
+    const size = Math.abs(values[index]);
+    if (found.length === k && size <= least) continue;
+    let place = found.length === k ? k - 1 : found.length;
+    while (place > 0 && Math.abs(values[found[place - 1]]) < size) {
+      found[place] = found[place - 1];
+      place--;
+    }
+    found[place] = index;
+    least = Math.abs(values[found[found.length - 1]]);
+  }
+  return found;
+}
+
+// The strongest links of a query's row or of a key's column, strongest first.
+export function strongestLinks(block, values, point, { mode, frames, k }) {
+  const outward = mode === "out";
+  const grid = outward ? block.keyGrid : block.grid;
+  const own = outward ? block.coveringKey(point) : point;
+  const group = block.group(own, grid);
+  const pixels = grid[1] * grid[2];
+  const whole = [0, grid[0] * pixels];
+  const ownFrame = [own[0] * pixels, (own[0] + 1) * pixels];
+  let chosen = [];
+  if (frames === "all" || block.axes < 3) {
+    chosen = strongest(values, ...whole, k, group, [0, 0]);
+  } else if (frames === "others") {
+    chosen = strongest(values, ...whole, k, group, ownFrame);
+  } else {
+    for (let t = 0; t < grid[0]; t++) {
+      if (t !== own[0]) chosen.push(...strongest(values, t * pixels, (t + 1) * pixels, k, group, [0, 0]));
+    }
+  }
+  return chosen.map((index) => {
+    const other = toPoint(index, grid);
+    const [source, target] = outward ? [point, other] : [other, block.coveringKey(point)];
+    return {
+      source, target, weight: values[index], other,
+      sourcePixel: source.map((i, axis) => block.queryCentres[axis][i]),
+      targetPixel: target.map((i, axis) => block.keyCentres[axis][i]),
+    };
+  });
+}
+
+// Shares of the whole by size: entropy against an even spread, on itself, on its own frame, mean reach.
+export function measure(block, values, point, mode) {
+  const outward = mode === "out";
+  const grid = outward ? block.keyGrid : block.grid;
+  const centres = outward ? block.keyCentres : block.queryCentres;
+  const here = point.map((i, axis) => block.queryCentres[axis][i]);
+  const own = outward ? block.coveringKey(point) : point;
+  const group = block.group(own, grid);
+  const perFrame = new Float64Array(grid[0]);
+  let total = 0, signedTotal = 0, largest = 0;
+  for (let n = 0; n < group.count; n++) {
+    total += Math.abs(values[group.first + n * group.step]);
+    largest = Math.max(largest, Math.abs(values[group.first + n * group.step]));
+    signedTotal += values[group.first + n * group.step];
+  }
+  let entropy = 0, pixels = 0, frames = 0;
+  for (let n = 0; n < group.count && total > 0; n++) {
+    const index = group.first + n * group.step;
+    const share = Math.abs(values[index]) / total;
+    if (share === 0) continue;
+    const [t, y, x] = toPoint(index, grid);
+    entropy -= share * Math.log(share);
+    pixels += share * Math.hypot(centres[1][y] - here[1], centres[2][x] - here[2]);
+    frames += share * Math.abs(centres[0][t] - here[0]);
+    perFrame[t] += share;
+  }
+  return {
+    entropy: group.count > 1 ? entropy / Math.log(group.count) : 1,
+    on_itself: total > 0 ? Math.abs(values[toIndex(own, grid)]) / total : 0,
+    on_own_frame: perFrame[own[0]],
+    reach_pixels: pixels,
+    reach_frames: frames,
+    perFrame,
+    total: signedTotal,
+    count: group.count,
+    peak: total > 0 ? (largest * group.count) / total : 1,
+  };
+}
+
+export function formatWeight(weight, asShare) {
+  if (!asShare) return minus(Math.abs(weight) >= 1e-3 || weight === 0 ? weight.toPrecision(3) : weight.toExponential(1));
+  return formatShare(weight);
+}
+
+export function formatShare(share) {
+  const percent = 100 * share;
+  if (percent === 0) return "0 %";
+  if (percent < 0.001) return "< 0.001 %";
+  return `${percent >= 99.95 ? "100" : percent >= 10 ? percent.toFixed(1) : percent.toPrecision(2)} %`;
+}
+
+function minus(text) {
+  return text.replace(/-/g, "\u2212");
+}
+
+export function formatPixel([frame, y, x], block) {
+  const place = `y ${Math.round(y)}, x ${Math.round(x)}`;
+  return block.axes === 3 ? `frame ${frame}, ${place}` : block.axes === 2 ? place : `position ${Math.round(x)}`;
+}
+
+// What a screen reader says, and what stands above the numbers.
+export function sentence(block, query, links, { mode, frames, total, clipFrames }) {
+  const here = formatPixel([query.frame, query.pixel[1], query.pixel[2]], block);
+  if (!links.length) return `${here}: no positions to link to in other frames; this block looks within one frame.`;
+  const where = block.axes < 3 || frames === "all" ? "" : " these pixels of other frames";
+  const parts = links.slice(0, 3).map((link) => {
+    const pixel = mode === "out" ? link.targetPixel : link.sourcePixel;
+    const place = formatPixel([nearestFrame(pixel[0], clipFrames), pixel[1], pixel[2]], block);
+    return `${place} (${formatWeight(link.weight, block.softmax)})`;
+  });
+  const verb = mode === "out" ? "looks most at" : "is looked at most by";
+  return `${capital(here)} ${verb}${where}: ${parts.join("; ")}.`;
+}
+
+function capital(text) {
+  return text[0].toUpperCase() + text.slice(1);
+}

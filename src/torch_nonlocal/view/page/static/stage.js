@@ -1,0 +1,198 @@
+// The places where frames are seen: one big, and all of them side by side. Both take clicks and hovers.
+
+import { drawFrame, drawMarks } from "./draw.js";
+import { formatShare, nearestFrame, nearestIndex } from "./measures.js";
+
+const GAP = 8; // pixels between frames of the strip
+const HIGHEST = 230; // of a frame of the strip, in pixels
+
+// A canvas that shows one frame at the screen's resolution.
+class Tile {
+  constructor(canvas, frame, clip, root) {
+    Object.assign(this, { canvas, frame, clip, root });
+  }
+
+  // Takes on its size and place; reading them at every draw would make the browser lay out the page again.
+  fit() {
+    const inner = this.canvas.getBoundingClientRect(), outer = this.root.getBoundingClientRect();
+    this.box = { left: inner.left - outer.left, top: inner.top - outer.top, width: inner.width, height: inner.height };
+    const ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const width = Math.max(1, Math.round(inner.width * ratio));
+    const height = Math.max(1, Math.round(inner.height * ratio));
+    if (this.canvas.width !== width) this.canvas.width = width;
+    if (this.canvas.height !== height) this.canvas.height = height;
+  }
+
+  // The clip's pixel under a pointer.
+  pixelAt(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const inside = (value, size) => Math.min(Math.max(value, 0), 1) * size - 0.5;
+    return {
+      frame: this.frame,
+      y: inside((event.clientY - box.top) / box.height, this.clip[1]),
+      x: inside((event.clientX - box.left) / box.width, this.clip[2]),
+    };
+  }
+
+  // Where a pixel of the clip lies in the overlay's coordinates.
+  place(y, x) {
+    const inside = (value, size) => Math.min(Math.max((value + 0.5) / size, 0), 1);
+    return {
+      x: this.box.left + inside(x, this.clip[2]) * this.box.width,
+      y: this.box.top + inside(y, this.clip[1]) * this.box.height,
+    };
+  }
+
+  listen({ onPick, onHover, onLeave }) {
+    this.canvas.addEventListener("click", (event) => onPick(this.pixelAt(event), event));
+    this.canvas.addEventListener("pointermove", (event) => {
+      if (event.pointerType !== "touch") onHover(this.pixelAt(event), event);
+    });
+    this.canvas.addEventListener("pointerleave", onLeave);
+  }
+}
+
+// What a frame shows of the weights: those of its cell in time, or that the block does not look there.
+function heatOf(scene, frame, detail) {
+  if (!scene.heat) return null;
+  const { block, values, mode, query } = scene;
+  const outward = mode === "out";
+  const grid = outward ? block.keyGrid : block.grid;
+  const centres = outward ? block.keyCentres : block.queryCentres;
+  const cell = nearestIndex(frame, centres[0]);
+  const outside = block.attend === "space" && cell !== query.point[0];
+  const { scale, clip, alpha, smooth } = scene;
+  return { values, grid, centres, frame: cell, clip, scale, alpha, smooth, detail, outside };
+}
+
+function ends(scene, link) {
+  const at = (pixel, own) => ({
+    frame: own ? scene.query.frame : nearestFrame(pixel[0], scene.clip[0]), y: pixel[1], x: pixel[2],
+  });
+  return [at(link.sourcePixel, scene.mode === "out"), at(link.targetPixel, scene.mode === "in")];
+}
+
+function arrow(scene, link, rank, from, to, size) {
+  const strength = Math.min(Math.abs(link.weight) / scene.strongest, 1);
+  const colour = scene.scale.lineColour(strength, link.weight);
+  return { from, to, strength, colour, rank, weight: link.weight, size, dotted: scene.mode === "in" };
+}
+
+function sharesCell(scene, frame) {
+  const centres = scene.block.queryCentres[0];
+  return nearestIndex(frame, centres) === scene.query.point[0];
+}
+
+// One frame, big: arrows within it, dots where arrows from other frames end.
+export class Stage {
+  constructor(root, clip, handlers) {
+    this.tile = new Tile(root.querySelector("canvas"), 0, clip, root.querySelector(".frame"));
+    this.svg = root.querySelector("svg");
+    this.tile.listen(handlers);
+  }
+
+  layOut() {
+    this.tile.fit();
+  }
+
+  draw(scene, frame) {
+    const { tile } = this;
+    tile.frame = frame;
+    drawFrame(tile.canvas, scene.pictures[frame], heatOf(scene, frame, 256), scene);
+    const here = tile.place(scene.query.pixel[1], scene.query.pixel[2]);
+    const arrows = [];
+    scene.links.forEach((link, rank) => {
+      const [source, target] = ends(scene, link);
+      const from = tile.place(source.y, source.x), to = tile.place(target.y, target.x);
+      if (source.frame === frame && target.frame === frame) arrows.push(arrow(scene, link, rank, from, to, 1.35));
+      else if (scene.mode === "out" && target.frame === frame) arrows.push(arrow(scene, link, rank, to, to, 1.6));
+      else if (scene.mode === "in" && source.frame === frame) arrows.push(arrow(scene, link, rank, from, from, 1.6));
+    });
+    const onFrame = frame === scene.query.frame;
+    const rings = onFrame || sharesCell(scene, frame) ? [{ ...here, faint: !onFrame, radius: 8 }] : [];
+    drawMarks(this.svg, { arrows: scene.arrows ? arrows : [], rings });
+  }
+}
+
+// All frames side by side, with arrows from one to another, as in figure 3 of the paper.
+export class Strip {
+  constructor(root, clip, handlers) {
+    this.root = root;
+    this.clip = clip;
+    this.svg = root.querySelector("svg");
+    this.tiles = [];
+    this.captions = [];
+    for (let frame = 0; frame < clip[0]; frame++) {
+      const figure = document.createElement("figure");
+      const canvas = document.createElement("canvas");
+      const caption = document.createElement("figcaption");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `Frame ${frame} with weights`);
+      figure.append(canvas, caption);
+      root.insertBefore(figure, this.svg);
+      const tile = new Tile(canvas, frame, clip, root);
+      tile.listen(handlers);
+      this.tiles.push(tile);
+      this.captions.push(caption);
+    }
+  }
+
+  // As few lines as keep frames big enough to see and to hit, all lines nearly full.
+  layOut() {
+    const room = this.root.clientWidth;
+    const aspect = this.clip[2] / this.clip[1];
+    const least = Math.min(Math.max(78, 66 * aspect), room);
+    let columns = 1;
+    for (let lines = 1; lines <= this.tiles.length; lines++) {
+      columns = Math.ceil(this.tiles.length / lines);
+      if ((room - (columns - 1) * GAP) / columns >= least) break;
+    }
+    const width = Math.min((room - (columns - 1) * GAP) / columns, Math.max(HIGHEST * aspect, 60));
+    this.root.style.setProperty("--columns", columns);
+    this.root.style.setProperty("--frame-width", `${Math.floor(width * 10) / 10}px`);
+    for (const tile of this.tiles) tile.fit();
+  }
+
+  draw(scene, shown) {
+    this.tiles.forEach((tile, frame) => {
+      drawFrame(tile.canvas, scene.pictures[frame], heatOf(scene, frame, 112), scene);
+      const figure = tile.canvas.parentElement;
+      figure.classList.toggle("has-query", frame === scene.query.frame);
+      this.captions[frame].replaceChildren(...this.caption(scene, frame));
+    });
+    this.mark(shown);
+    const arrows = scene.links.map((link, rank) => {
+      const [source, target] = ends(scene, link);
+      const from = this.tiles[source.frame].place(source.y, source.x);
+      const to = this.tiles[target.frame].place(target.y, target.x);
+      return arrow(scene, link, rank, from, to, 1);
+    });
+    const rings = this.tiles
+      .filter((tile) => tile.frame === scene.query.frame || sharesCell(scene, tile.frame))
+      .map((tile) => ({
+        ...tile.place(scene.query.pixel[1], scene.query.pixel[2]), faint: tile.frame !== scene.query.frame, radius: 5,
+      }));
+    drawMarks(this.svg, { arrows: scene.arrows ? arrows : [], rings });
+  }
+
+  // Which frame the stage shows.
+  mark(shown) {
+    this.tiles.forEach((tile) => tile.canvas.parentElement.classList.toggle("is-shown", tile.frame === shown));
+  }
+
+  caption(scene, frame) {
+    const number = document.createElement("span");
+    const word = document.createElement("span");
+    word.className = "word";
+    word.textContent = "frame ";
+    number.append(word, String(frame));
+    const grid = scene.mode === "out" ? scene.block.keyCentres[0] : scene.block.queryCentres[0];
+    const share = document.createElement("span");
+    share.className = "share";
+    share.textContent = formatShare(scene.measures.perFrame[nearestIndex(frame, grid)]);
+    const bar = document.createElement("span");
+    bar.className = "bar";
+    bar.style.setProperty("--share", scene.measures.perFrame[nearestIndex(frame, grid)]);
+    return [number, share, bar];
+  }
+}

@@ -1,0 +1,84 @@
+"""Blocks in many configurations, and the dense map that each stands for."""
+
+import math
+import random
+
+import pytest
+import torch
+
+import torch_nonlocal as nl
+from torch_nonlocal.algorithms import dense
+from torch_nonlocal.attention import watch
+from torch_nonlocal.layers.positions import to_positions
+
+BLOCKS = {1: nl.NonLocal1d, 2: nl.NonLocal2d, 3: nl.NonLocal3d}
+
+
+def configurations(count=24):
+    """Random and fixed by a seed; every form, dims, attend and way of pooling occurs."""
+    return list(_configurations(count))
+
+
+def _configurations(count):
+    choose = random.Random(3)
+    forms = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
+    for i in range(count):
+        pairwise = forms[i % 4]
+        dims = (3, 2, 3, 1, 3)[i % 5]
+        attend = choose.choice(["spacetime", "space", "time"]) if dims == 3 else "spacetime"
+        options = {"pairwise": pairwise, "attend": attend, "subsample": choose.choice([None, 2, 2])}
+        options["pool_first"] = choose.random() < 0.5
+        if pairwise in ("embedded_gaussian", "gaussian"):
+            options["scale"] = choose.choice([None, "sqrt", 0.3])
+            options["normalize"] = choose.choice(["keys", "queries"])
+        yield pytest.param(dims, options, id=f"{i}-{dims}d-" + "-".join(str(v) for v in options.values()))
+
+
+def awake(dims, options, seed=0, **factory):
+    torch.manual_seed(seed)
+    block = BLOCKS[dims](6, **options, **factory).eval()
+    for tensor in block.parameters():
+        torch.nn.init.normal_(tensor, std=0.5)
+    return block
+
+
+def seen_by(block, x):
+    with watch(block) as seen:
+        block(x)
+    return seen[""]
+
+
+def sample(dims, seed=1, **factory):
+    size = {1: (9,), 2: (5, 6), 3: (4, 5, 6)}[dims]
+    return torch.randn(2, 6, *size, generator=torch.Generator().manual_seed(seed), **factory)
+
+
+@torch.no_grad()
+def dense_weights(block, x):
+    """(B', N, M), from the block's embeddings and the definition."""
+    theta, phi, _ = block.embed(x)
+    if block.pairwise == "dot_product":
+        return dense.dot_product_weights(theta, phi)
+    if block.pairwise == "concatenation":
+        return dense.concatenation_weights(*block.scores(theta, phi))
+    return dense.softmax_weights(theta, phi, scale=block.scale, normalize=block.normalize)
+
+
+@torch.no_grad()
+def full_map(block, x, batch):
+    """Weights (N, M) over whole grids, zero where the block does not look."""
+    grid = x.shape[2:]
+    pool = block.subsample or (1,) * len(grid)
+    key_grid = [n // p for n, p in zip(grid, pool, strict=True)]
+    number = lambda size: torch.arange(2 * math.prod(size)).view(2, 1, *size)  # noqa: E731
+    queries = to_positions(number(grid), block.attend)[..., 0]
+    keys = to_positions(number(key_grid), block.attend)[..., 0]
+    n, m = math.prod(grid), math.prod(key_grid)
+    whole = torch.zeros(2 * n, 2 * m, dtype=x.dtype)
+    for q, k, w in zip(queries, keys, dense_weights(block, x), strict=True):
+        whole[q[:, None], k[None, :]] = w
+    return whole[batch * n : (batch + 1) * n, batch * m : (batch + 1) * m], tuple(grid), tuple(key_grid)
+
+
+def points_of(grid):
+    return [tuple(p) for p in torch.cartesian_prod(*map(torch.arange, grid)).view(-1, len(grid)).tolist()]

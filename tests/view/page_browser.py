@@ -1,0 +1,84 @@
+"""A browser for the page's tests: the system's Chromium, driven by Playwright."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def missing() -> str:
+    """Why there is no browser; empty if there is one."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ModuleNotFoundError:
+        return "playwright is not installed"
+    return "" if _chromium() else "no Chromium found (apt-get install chromium)"
+
+
+def _chromium() -> str | None:
+    return next(
+        (path for path in ("/usr/bin/chromium", shutil.which("chromium")) if path and Path(path).exists()), None
+    )
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser; where there is none the test is skipped with the reason, or fails in CI."""
+    reason = missing()
+    if reason:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"the page's tests need a browser: {reason}")
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Opened:
+    """A saved page in a tab of its own."""
+
+    def __init__(
+        self, browser: Any, path: Path, *, width: int = 1280, height: int = 800, scheme: str = "light"
+    ) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        self.tab = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("console", lambda message: self.complaints.append(message.text))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.goto(path.as_uri())
+        self.tab.wait_for_function("window.nonlocalPage && window.nonlocalPage.ready")
+
+    def get(self, name: str) -> Any:
+        """A value of `window.nonlocalPage`; typed arrays as lists."""
+        return self.tab.evaluate(
+            "name => { const value = window.nonlocalPage[name];"
+            " return value instanceof Float32Array ? Array.from(value) : value; }",
+            name,
+        )
+
+    def click(self, frame: int, y: float, x: float, size: tuple[int, int]) -> None:
+        """Clicks the middle of a pixel of a frame: in the strip, or on the stage of an image."""
+        canvases = self.tab.locator("#strip canvas")
+        canvas = canvases.nth(frame) if canvases.count() > 1 else self.tab.locator("#stage canvas")
+        canvas.scroll_into_view_if_needed()
+        box = canvas.bounding_box()
+        canvas.click(
+            position={"x": (x + 0.5) / size[1] * box["width"], "y": (y + 0.5) / size[0] * box["height"]}, force=True
+        )
+
+    def close(self) -> None:
+        """Ends the tab, after it has asked for nothing and complained of nothing."""
+        self.context.close()
+        assert self.complaints == []
+        assert [url for url in self.requests if not url.startswith(("file:", "data:"))] == []
