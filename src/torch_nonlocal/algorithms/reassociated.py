@@ -1,9 +1,9 @@
 """Dot product without the N x M map: (theta phi^T) g = theta (phi^T g), exactly.
 
 Without a softmax between the two products their order is free. theta (phi^T g) costs (N + M) D V multiply-adds and a
-D x V matrix; (theta phi^T) g costs N M (D + V) and an N x M matrix, which is the cheaper order only where that matrix is
-smaller than theta and g themselves. Autograd differentiates either order in kind: backward's products have the same two
-costs, so the cheaper order of forward is the cheaper one of backward.
+D x V matrix; (theta phi^T) g costs N M (D + V) and an N x M matrix, which is the cheaper order only where that matrix
+is smaller than theta and g themselves. Autograd differentiates either order in kind: backward's products have the same
+two costs, so the cheaper order of forward is the cheaper one of backward.
 
 Made of ordinary operations: torch.compile, export, FLOP counters and any derivative see plain matrix products.
 

@@ -2,8 +2,8 @@
 
     y_i = 1 / M sum_j ReLU(a_i + b_j) g_j = (a_i S[k_i] + T[k_i]) / M
 
-With b sorted downwards, the keys that are active for query i (b_j > -a_i) are the first k_i; S and T are the prefix sums
-of g and of b g. The gradients have the same shape with queries and keys exchanged:
+With b sorted downwards, the keys that are active for query i (b_j > -a_i) are the first k_i; S and T are the prefix
+sums of g and of b g. The gradients have the same shape with queries and keys exchanged:
 
     dg_j = (b_j U[l_j] + W[l_j]) / M       U, W: prefix sums of dy and of a dy over a sorted downwards
     db_j = g_j . U[l_j] / M                l_j: how many a_i > -b_j

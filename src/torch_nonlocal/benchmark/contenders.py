@@ -64,6 +64,7 @@ def prepare(contender: str, cell: Cell, backward: bool) -> Callable[[], Any]:
     Raises:
         ImportError: the contender's project is not installed.
         ValueError: it has no such form.
+        RuntimeError: its code fails in this form.
     """
     torch.manual_seed(0)
     return _block(contender, cell, backward) if cell.whole_block else _operation(contender, cell, backward)

@@ -33,8 +33,8 @@ def machine() -> str:
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].split(":", 1)[1].strip() if lines else name
     return (
-        f"{name}, {os.cpu_count()} cores ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}), "
-        f"torch {torch.__version__}, torch-nonlocal {__version__}, float32"
+        f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"{torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, torch-nonlocal {__version__}, float32"
     )
 
 

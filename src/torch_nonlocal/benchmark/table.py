@@ -85,6 +85,8 @@ def run_cell(cell: Cell, *, repeats: int, seconds: float = 0.2, memory: bool = T
             works[contender] = {backward: prepare(contender, cell, backward) for backward in (False, True)}
         except (ImportError, ValueError) as error:
             notes[contender] = f"not run: {error}"
+        except RuntimeError as error:  # another project's block that cannot run this form
+            notes[contender] = f"not run: fails with {str(error).split('.')[0][:80]}"
     times, matrix_rate = _interleaved(works, repeats, seconds)
     rows = []
     for contender in contenders:

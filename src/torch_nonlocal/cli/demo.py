@@ -72,8 +72,8 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
         console.print(f"accuracy {name} a block, on unseen digits: [bold]{scores[name]:.3f}[/bold] (chance 0.333)")
     focus = digit_focus(nets["with"], PLACE_OF_BLOCK, unseen)
     console.print(
-        f"from a query on a digit, {focus.links_on_digits:.0%} of the 20 strongest links and {focus.weight_on_digits:.0%} "
-        f"of the weight land on the two digits, which cover {focus.digits_cover:.0%} of the grid",
+        f"of the 20 strongest links of a query on a digit, {focus.links_on_digits:.0%} end on the two digits, "
+        f"and {focus.weight_on_digits:.0%} of its weight; the digits cover {focus.digits_cover:.0%} of the grid",
         highlight=False,
     )
     shown = example(nets["with"], PLACE_OF_BLOCK, unseen)

@@ -102,7 +102,8 @@ def _one_map(name: str, module: nn.Module, runs: list[Any]) -> Output:
     output = runs[0]
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"{name!r} ({kind}) returns a {type(output).__name__}, not a tensor: choose a module whose output is one map"
+            f"{name!r} ({kind}) returns a {type(output).__name__}, not a tensor: "
+            "choose a module whose output is one map"
         )
     if output.ndim not in (3, 4, 5):
         raise ValueError(

@@ -193,8 +193,9 @@ class NonLocal(nn.Module):
         """Concatenation's a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M); w_f = [w_theta, w_phi]."""
         if self.score is None:
             raise ValueError(f"pairwise={self.pairwise!r} has no score; only 'concatenation' has")
+        # a sum, not a product with a vector: onnxruntime fuses that product with the transpose before it, wrongly
         w_theta, w_phi = self.score.weight[0].split(self.inner_channels)
-        return theta_BND @ w_theta, phi_BMD @ w_phi
+        return (theta_BND * w_theta).sum(-1), (phi_BMD * w_phi).sum(-1)
 
     def extra_repr(self) -> str:
         """The options that are not seen in the child modules."""

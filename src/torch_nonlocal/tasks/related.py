@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from torch_nonlocal.attention import BlockRecord, similarity
+from torch_nonlocal.attention import BlockRecord, probe_geometry, similarity
 from torch_nonlocal.models.features import clip_features
 from torch_nonlocal.models.packaged import efficientnet_lite0, normalize
 from torch_nonlocal.video import read_clip
@@ -42,8 +42,11 @@ def related(clip_THWC: Tensor, *, place: str = PLACE, temperature: float = 0.1) 
     Raises:
         ImportError: timm or the packaged weights are missing.
     """
-    features = clip_features(efficientnet_lite0(), place, normalize(clip_THWC))
-    record = similarity(features, input_size=clip_THWC.shape[:3], temperature=temperature, name=place)
+    size = tuple(clip_THWC.shape[:3])
+    network = efficientnet_lite0()
+    features = clip_features(network, place, normalize(clip_THWC))
+    centres = probe_geometry(network, place, size, per_frame=True)
+    record = similarity(features, input_size=size, temperature=temperature, name=place, geometry=centres)
     return Related(clip_THWC, record)
 
 
