@@ -35,12 +35,16 @@ def test_train_and_test_share_no_digit_image():
 
 def test_shapes_types_and_range(train):
     drawn = train.batch(5, seeded())
-    assert drawn.clips.shape == (5, 1, 8, 32, 32) and drawn.clips.dtype == torch.float32
-    assert drawn.labels.shape == (5,) and drawn.labels.dtype == torch.int64
+    assert drawn.clips.shape == (5, 1, 8, 32, 32)
+    assert drawn.clips.dtype == torch.float32
+    assert drawn.labels.shape == (5,)
+    assert drawn.labels.dtype == torch.int64
     assert drawn.corners.shape == (5, 2, 8, 2)
     assert drawn.masks().shape == (5, 2, 8, 32, 32)
-    assert 0 <= drawn.clips.min() and drawn.clips.max() <= 1
-    assert 0 <= drawn.corners.min() and drawn.corners.max() < 32
+    assert drawn.clips.min() >= 0
+    assert drawn.clips.max() <= 1
+    assert drawn.corners.min() >= 0
+    assert drawn.corners.max() < 32
 
 
 @pytest.mark.parametrize(("frames", "size", "speeds"), [(2, 16, (1, 1)), (8, 32, (1, 3)), (12, 41, (2, 7))])
@@ -128,9 +132,11 @@ def test_dataset_items_depend_on_seed_and_index_alone(train):
     dataset, again = train.dataset(10, seed=3), MovingDigitsDataset(train, 10, seed=3)
     assert len(dataset) == 10
     clip, label = dataset[7]
-    assert clip.shape == (1, 8, 32, 32) and label in range(len(RELATIONS))
+    assert clip.shape == (1, 8, 32, 32)
+    assert label in range(len(RELATIONS))
     _ = again[0]
-    assert torch.equal(again[7][0], clip) and again[7][1] == label
+    assert torch.equal(again[7][0], clip)
+    assert again[7][1] == label
     assert torch.equal(dataset[-3][0], clip)
     assert not torch.equal(dataset[6][0], clip)
     assert not torch.equal(train.dataset(10, seed=4)[6][0], clip)  # neighbouring seeds share no clips
@@ -141,7 +147,8 @@ def test_dataset_items_depend_on_seed_and_index_alone(train):
 def test_dataset_serves_a_data_loader(train):
     loader = torch.utils.data.DataLoader(train.dataset(6), batch_size=4)
     clips, labels = next(iter(loader))
-    assert clips.shape == (4, 1, 8, 32, 32) and labels.shape == (4,)
+    assert clips.shape == (4, 1, 8, 32, 32)
+    assert labels.shape == (4,)
     assert torch.equal(clips[2], train.dataset(6)[2][0])
 
 

@@ -182,7 +182,7 @@ def _load_digits(split: str) -> Tensor:
         raise ImportError(
             "moving digits need scikit-learn's handwritten digits: pip install 'torch-nonlocal[demo]'"
         ) from error
-    digits = torch.from_numpy(load_digits().data).float() / 16  # ink in steps of 1/16
+    digits = torch.from_numpy(load_digits(return_X_y=True)[0]).float() / 16  # ink in steps of 1/16
     shuffled = torch.randperm(len(digits), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     held_out = len(digits) // _TEST_SHARE
     return digits[shuffled[:held_out] if split == "test" else shuffled[held_out:]]
