@@ -1,6 +1,6 @@
 """Which algorithm runs, and why, in words. All are exact: the choice is by cost alone.
 
-The rules were measured with `nonlocal bench` on two AVX2 cores, float32 (docs/benchmark.md has the table).
+The rules were measured with `nonlocal bench` on two AVX2 cores, float32 (the README has the table).
 """
 
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ import torch
 from torch_nonlocal.algorithms import fused, reassociated
 
 KEEP_BYTES = 48 * 2**20
-"""Softmax weights up to this size are kept for backward: recomputing them would cost one product in five."""
+"""Softmax weights up to this size are kept for backward, which saves one product in seven."""
+
+NARROW, NARROW_KEEP_BYTES = 64, 8 * 2**20
+"""Up to this width the products are so short that moving kept weights through memory costs as much as they save."""
 
 FUSED_WIDTH = 128
-"""Up to this width PyTorch's fused CPU kernel is the faster one: its tiles stay in the caches. Beyond it, its backward
-falls behind plain matrix products on larger tiles."""
+"""Up to this width PyTorch's fused CPU kernel is as fast or faster, as its tiles stay in the caches; beyond it, plain
+matrix products on larger tiles are."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ def for_softmax(
     element = 8 if dtype == torch.float64 else 4
     map_bytes = element * batch * queries * keys
     possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
-    if training and map_bytes <= KEEP_BYTES:
-        why = f"the weights are small ({megabytes(map_bytes)}) and kept for backward, which saves one product in five"
+    if training and map_bytes <= (NARROW_KEEP_BYTES if width <= NARROW and possible else KEEP_BYTES):
+        why = f"the weights are small ({megabytes(map_bytes)}) and kept for backward, which saves one product in seven"
         return Choice("tiled", why, keep=True)
     if possible and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
         return Choice("fused", "half types on CUDA: PyTorch's fused kernels use the tensor cores")

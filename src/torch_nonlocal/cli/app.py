@@ -7,9 +7,11 @@ from rich.console import Console
 
 from torch_nonlocal.cli.bench import bench
 from torch_nonlocal.cli.demo import demo
+from torch_nonlocal.cli.view import view
 
 app = tyro.extras.SubcommandApp()
 app.command(demo)
+app.command(view)
 app.command(bench)
 
 
