@@ -42,8 +42,7 @@ def digit_focus(
 ) -> DigitFocus:
     """How much of the attention of queries on a digit lands on the two digits.
 
-    A grid position counts as on a digit where the pixels around its centre are: the cell of the clip that it stands
-    for touches the digit's 8x8 box.
+    A position counts as on a digit where the pixel at the centre of its receptive field lies in a digit's 8x8 box.
 
     Args:
         net: in eval mode, with a block at `place`.
@@ -57,7 +56,7 @@ def digit_focus(
     record = _watched(net, place, drawn)
     weight, links, cover = [], [], []
     for b in range(clips):
-        on_digit_N = cells_on_digits(drawn.masks()[b].any(0), record).flatten()
+        on_digit_N = on_digits(drawn.masks()[b].any(0), record).flatten()
         for _, tile_RM in record.weights.tiles(b):
             rows_QM = tile_RM[on_digit_N]
             weight.append(rows_QM[:, on_digit_N].sum(1))
@@ -76,10 +75,17 @@ def example(net: nn.Module, place: str, data: MovingDigits, *, seed: int = 7, k:
     return Example(drawn.clips[0, 0], record.links((frame, y, x), k=k, frames="others", pixels=True), record)
 
 
-def cells_on_digits(mask_THW: Tensor, record: BlockRecord) -> Tensor:
-    """Grid positions (T', H', W') whose cell touches a digit, bool."""
-    frames, height, width = record.geometry.grid
-    return torch.nn.functional.adaptive_max_pool3d(mask_THW[None].float(), (frames, height, width))[0].bool()
+def on_digits(mask_THW: Tensor, record: BlockRecord) -> Tensor:
+    """Grid positions (T', H', W') whose centre in the clip lies on a digit, bool."""
+    geometry = record.geometry
+    centres = [
+        [min(max(round(offset + stride * index), 0), pixels - 1) for index in range(cells)]
+        for offset, stride, cells, pixels in zip(
+            geometry.offset, geometry.stride, geometry.grid, geometry.input_size, strict=True
+        )
+    ]
+    frames, rows, columns = (torch.tensor(one) for one in centres)
+    return mask_THW[frames][:, rows][:, :, columns]
 
 
 @torch.no_grad()
