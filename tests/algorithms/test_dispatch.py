@@ -1,5 +1,8 @@
 """How the algorithms behave inside PyTorch: compile, operator checks, FLOPs, higher derivatives, choice, errors."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -65,6 +68,20 @@ def test_flops_are_counted(algorithm):
     assert forward.get_total_flops() == 2 * product
     kept = algorithm == "tiled"  # so small a map is kept: no logits again
     assert backward.get_total_flops() == (4 if kept else 5) * product
+
+
+def test_a_counter_that_runs_already_learns_the_formulas():
+    program = """
+import torch
+import torch_nonlocal as nl
+from torch.utils.flop_counter import FlopCounterMode
+theta = torch.randn(2, 40, 8)
+with FlopCounterMode(display=False) as counter:
+    nl.functional.embedded_gaussian(theta, theta, theta, algorithm="tiled")
+print(counter.get_total_flops())
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(result.stdout) == 2 * 2 * 2 * 40 * 40 * 8
 
 
 def test_dot_product_counts_the_cheaper_order():

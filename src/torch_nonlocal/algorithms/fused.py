@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import register_flop_formula
 
 from torch_nonlocal.algorithms._errors import refuse_second_derivative
+from torch_nonlocal.algorithms._flops import announce, flop_formula
 
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -33,6 +33,7 @@ def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -
 def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float = 1.0) -> Tensor:
     """Softmax over keys, as `dense.softmax`: (B, N, D)."""
     if theta_BND.device.type == "cpu":
+        announce()
         return torch.ops.torch_nonlocal.softmax_flash(theta_BND, phi_BMD, g_BMD, scale)[0]
     query, key, value = (tensor.contiguous().unsqueeze(1) for tensor in (theta_BND, phi_BMD, g_BMD))
     with sdpa_kernel(_LINEAR_MEMORY):
@@ -88,12 +89,12 @@ _flash.register_autograd(_gradients, setup_context=_setup)
 refuse_second_derivative(_flash_backward)
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.softmax_flash)
+@flop_formula(torch.ops.torch_nonlocal.softmax_flash)
 def _flops(theta, phi, g, *_, out_shape=None, **__):
     return 4 * theta[0] * theta[1] * phi[1] * theta[2]
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.softmax_flash_backward)
+@flop_formula(torch.ops.torch_nonlocal.softmax_flash_backward)
 def _backward_flops(_dy, theta, phi, *_, out_shape=None, **__):
     """Five products, one of them the recomputed logits."""
     return 10 * theta[0] * theta[1] * phi[1] * theta[2]

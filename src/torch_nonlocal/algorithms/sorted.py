@@ -20,15 +20,16 @@ Shapes: B batch, N query positions, M key positions, V value width, S channels o
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from torch_nonlocal.algorithms._errors import refuse_second_derivative
+from torch_nonlocal.algorithms._flops import announce, flop_formula
 
 SLICE_BYTES = 2 * 2**20  # of one float64 prefix sum: small enough to stay in the caches between the passes
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
     """The concatenation form, as `dense.concatenation`: (B, N, V)."""
+    announce()
     keep = torch.is_grad_enabled() and a_BN.requires_grad
     return torch.ops.torch_nonlocal.ramp_sum(a_BN, b_BM, g_BMV, keep)[0]
 
@@ -130,12 +131,12 @@ def _like_channels(like_BMV: Tensor, positions: int) -> Tensor:
     return like_BMV.new_empty(like_BMV.shape[0], like_BMV.shape[2], positions).transpose(1, 2)
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.ramp_sum)
+@flop_formula(torch.ops.torch_nonlocal.ramp_sum)
 def _flops(a, b, g, *_, out_shape=None, **__):
     """Two prefix sums over keys with one product, a multiply-add a query: no matrix products at all."""
     return g[0] * g[2] * (3 * b[1] + 2 * a[1])
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.ramp_sum_backward)
+@flop_formula(torch.ops.torch_nonlocal.ramp_sum_backward)
 def _backward_flops(_dy, a, b, g, _flat, *_, out_shape=None, **__):
     return g[0] * g[2] * (5 * a[1] + 4 * b[1])

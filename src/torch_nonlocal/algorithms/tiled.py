@@ -24,9 +24,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from torch_nonlocal.algorithms._errors import refuse_second_derivative
+from torch_nonlocal.algorithms._flops import announce, flop_formula
 
 # A tile. Measured: the more rows, the less often the accumulated gradients are read and written; beyond 512 nothing is
 # gained, and two tiles are the memory that this algorithm takes.
@@ -45,6 +45,7 @@ def softmax(
     keep: bool = False,
 ) -> Tensor:
     """The softmax forms, as `dense.softmax`: (B, N, V). `keep` holds the weights for backward: N * M again."""
+    announce()
     if normalize == "queries":
         y_BNV, _ = torch.ops.torch_nonlocal.softmax_columns(theta_BND, phi_BMD, g_BMV, scale, keep)
     else:
@@ -270,22 +271,22 @@ def _parts(count: int, rows: int) -> list[slice]:
     return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.softmax_rows)
+@flop_formula(torch.ops.torch_nonlocal.softmax_rows)
 def _rows_flops(theta, phi, g, *_, out_shape=None, **__):
     return _products(theta, phi, g, of_theta=1, of_g=1)
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.softmax_columns)
+@flop_formula(torch.ops.torch_nonlocal.softmax_columns)
 def _columns_flops(theta, phi, g, *_, out_shape=None, **__):
     return _products(theta, phi, g, of_theta=1, of_g=1)
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.softmax_rows_backward)
+@flop_formula(torch.ops.torch_nonlocal.softmax_rows_backward)
 def _rows_backward_flops(_dy, theta, phi, g, _bias, kept, *_, out_shape=None, **__):
     return _products(theta, phi, g, of_theta=2 if kept[1] else 3, of_g=2)
 
 
-@register_flop_formula(torch.ops.torch_nonlocal.softmax_columns_backward)
+@flop_formula(torch.ops.torch_nonlocal.softmax_columns_backward)
 def _columns_backward_flops(_dy, theta, phi, g, kept, *_, out_shape=None, **__):
     return _products(theta, phi, g, of_theta=2 if kept[1] else 3, of_g=2)
 
