@@ -263,3 +263,23 @@ def test_every_pixel_has_its_nearest_position():
     assert [geometry.nearest_query((p, 0))[0] for p in (0, 4, 5, 6, 15)] == [0, 0, 0, 1, 2]
     for point in ((0, 0), (1, 2), (2, 1)):
         assert geometry.nearest_query(geometry.query_pixel(point)) == point
+
+
+def test_spread_puts_a_weight_at_its_receptive_fields_centre():
+    geometry = Geometry((2, 3, 3), (2, 3, 3), (1, 1, 1), (4, 12, 12), (0.0, 1.0, 1.0), (2.0, 4.0, 4.0))
+    row = torch.zeros(2, 3, 3)
+    row[1, 1, 2] = 1.0
+    spread = geometry.spread(row)
+    assert spread.shape == (4, 12, 12)
+    assert spread[2, 5, 9] == 1.0
+    assert spread[2, 5, 7] == 0.5
+    assert spread[0].max() == 0
+    with pytest.raises(ValueError, match=r"row \(3, 3\): expected \(2, 3, 3\)"):
+        geometry.spread(torch.zeros(3, 3))
+
+
+def test_spread_of_pooled_keys_lies_between_the_pooled_positions():
+    geometry = Geometry((4, 4), (2, 2), (2, 2), (16, 16), (0.0, 0.0), (4.0, 4.0))
+    row = torch.zeros(2, 2)
+    row[1, 0] = 1.0
+    assert geometry.spread(row)[10, 2] == 1.0

@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -53,6 +56,30 @@ class Geometry:
         centre = self.key_pixel(point)
         half = [pool * step / 2 for pool, step in zip(self.pool, self.stride, strict=True)]
         return tuple((c - h, c + h) for c, h in zip(centre, half, strict=True))
+
+    def spread(self, row: Tensor) -> Tensor:
+        """A row or column at its true place in the input, for drawing: (*key_grid) or (*grid) -> (*input_size).
+
+        The first axis of a clip takes the nearest frame's cell; in space a pixel between centres takes from both, in
+        proportion. Values stay weights of cells; they are not divided among pixels.
+
+        Raises:
+            ValueError: a row of another shape.
+        """
+        if tuple(row.shape) not in (self.key_grid, self.grid):
+            raise ValueError(f"row {tuple(row.shape)}: expected {self.key_grid} (keys) or {self.grid} (queries)")
+        pooled = tuple(row.shape) == self.key_grid
+        first = (self.key_pixel if pooled else self.query_pixel)((0,) * row.ndim)
+        for axis, (pixels, cells) in enumerate(zip(self.input_size, row.shape, strict=True)):
+            step = self.stride[axis] * (self.pool[axis] if pooled else 1)
+            index = ((torch.arange(pixels) - first[axis]) / step).clamp(0, cells - 1)
+            if row.ndim == 3 and axis == 0:
+                index = index.round()
+            below = index.floor().long().clamp_max(max(cells - 2, 0))
+            part = (index - below).to(row.dtype).reshape([-1 if a == axis else 1 for a in range(row.ndim)])
+            above = (below + 1).clamp_max(cells - 1)
+            row = torch.lerp(row.index_select(axis, below), row.index_select(axis, above), part)
+        return row
 
     def nearest_query(self, pixel: Sequence[float]) -> tuple[int, ...]:
         """The grid position whose centre is nearest to an input pixel.

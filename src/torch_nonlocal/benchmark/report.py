@@ -103,12 +103,14 @@ def plot(groups: Sequence[Sequence[Row]], path: Path, *, width: int = 256) -> No
             }
             positions = [row.cell.positions for row in rows]
             axes[0].loglog(positions, [row.training for row in rows], **style)
-            axes[1].loglog(positions, [(row.extra_bytes or 0) / 2**20 for row in rows], **style)
+            if all(row.extra_bytes for row in rows):
+                axes[1].loglog(positions, [row.extra_bytes / 2**20 for row in rows if row.extra_bytes], **style)
     for axis, label in zip(axes, ("seconds, forward + backward", "peak extra memory, MB"), strict=True):
         axis.set_xlabel("positions N")
         axis.set_ylabel(label)
         axis.grid(True, which="major", alpha=0.3)
-    axes[0].legend(fontsize=8)
+    if axes[0].has_data():
+        axes[0].legend(fontsize=8)
     figure.suptitle(
         f"One non-local operation, D = {width}: {machine().split(',')[0]}, {os.cpu_count()} cores", fontsize=10
     )

@@ -92,7 +92,7 @@ def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
         file = out / f"bikes-{name.replace(' ', '-').replace(chr(39), '')}.png"
         row = seen.record.rows([point], pixels=True)[0]
         brightest = float(row[1:].max()) / 2  # of the other frames: the query's weight on itself would outshine them
-        view.heatmap(seen.clip, row, query=point, vmax=brightest).save(file)
+        view.heatmap(seen.clip, seen.record.geometry.spread(row), query=point, vmax=brightest).save(file)
         console.print(f"{name}: {file}", highlight=False)
     point = BIKES_POINTS["helmet"]
     view.arrows(seen.clip, seen.record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")

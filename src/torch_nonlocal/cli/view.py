@@ -75,12 +75,13 @@ def _pictures(clip, record: BlockRecord, point, row, out: Path, name: str, k: in
     own = record.geometry.covering_key(record.geometry.nearest_query(point))
     others[own[0]] = 0
     brightest = float(others.abs().max()) / 2 if row.shape[0] > 1 else None  # its own weight would outshine the rest
-    drawing.heatmap(clip, row, query=point, vmax=brightest or None).save(out / f"{name}-heatmap.png")
+    placed = record.geometry.spread(row)
+    drawing.heatmap(clip, placed, query=point, vmax=brightest or None).save(out / f"{name}-heatmap.png")
     available = row.numel() - row[0].numel() if row.shape[0] > 1 else row.numel()
     links = record.links(point, k=min(k, available), frames="others" if row.shape[0] > 1 else "all", pixels=True)
     drawing.arrows(clip, links, k=k).save(out / f"{name}-arrows.png")
     if film:
-        drawing.video(out / f"{name}.mp4", clip, row, query=point, fps=4, vmax=brightest or None)
+        drawing.video(out / f"{name}.mp4", clip, placed, query=point, fps=4, vmax=brightest or None)
 
 
 def _chosen(records: dict[str, BlockRecord], block: str) -> BlockRecord:

@@ -66,13 +66,21 @@ def digit_focus(
 
 
 def example(net: nn.Module, place: str, data: MovingDigits, *, seed: int = 7, k: int = 20) -> Example:
-    """A test clip and where the block looks from the middle of its first digit, in a middle frame."""
-    drawn = data.batch(1, torch.Generator().manual_seed(seed))
-    record = _watched(net, place, drawn)
+    """Where the block looks from the middle of a digit, in a middle frame of the first clip whose digits never meet.
+
+    Raises:
+        ValueError: in none of the 64 clips drawn the digits stay apart.
+    """
+    drawn = data.batch(64, torch.Generator().manual_seed(seed))
+    apart = ~drawn.masks().all(1).flatten(1).any(1)
+    if not apart.any():
+        raise ValueError("the digits meet in all of 64 clips: clips too long or frames too small for a picture")
+    chosen = int(apart.nonzero()[0])
+    record = _watched(net, place, Clips(*(part[chosen : chosen + 1] for part in drawn)))
     frame = data.frames // 2
-    corner = drawn.corners[0, 0, frame]
-    y, x = (int(value) for value in (corner + 4) % data.size)
-    return Example(drawn.clips[0, 0], record.links((frame, y, x), k=k, frames="others", pixels=True), record)
+    y, x = (int(value) for value in (drawn.corners[chosen, 0, frame] + 4) % data.size)
+    links = record.links((frame, y, x), k=k, frames="others", pixels=True)
+    return Example(drawn.clips[chosen, 0], links, record)
 
 
 def on_digits(mask_THW: Tensor, record: BlockRecord) -> Tensor:
