@@ -95,25 +95,29 @@ def embedded_gaussian(
     if algorithm == "dense":
         return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
     theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
-    choice = choose.for_softmax(
-        theta_BND.shape[0],
-        theta_BND.shape[1],
-        phi_BMD.shape[1],
-        phi_BMD.shape[2],
-        g_BMV.shape[2],
-        device=g_BMV.device,
-        dtype=g_BMV.dtype,
-        training=torch.is_grad_enabled() and any(t.requires_grad for t in (theta_BND, phi_BMD, g_BMV)),
-        normalize=normalize,
-        biased=key_bias_BM is not None,
-    )
-    if algorithm == "fused" or (algorithm == "auto" and choice.algorithm == "fused"):
+    batch, queries, keys = theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1]
+    training = torch.is_grad_enabled() and any(t.requires_grad for t in (theta_BND, phi_BMD, g_BMV))
+    if algorithm == "auto":
+        algorithm = choose.for_softmax(
+            batch,
+            queries,
+            keys,
+            phi_BMD.shape[2],
+            g_BMV.shape[2],
+            device=g_BMV.device,
+            dtype=g_BMV.dtype,
+            training=training,
+            normalize=normalize,
+            biased=key_bias_BM is not None,
+        ).algorithm
+    if algorithm == "dense":
+        return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
+    if algorithm == "fused":
         _check_fused(theta_BND, g_BMV, normalize, key_bias_BM)
         return fused.softmax(theta_BND, phi_BMD, g_BMV, scale=scale)
     bias = key_bias_BM if key_bias_BM is None else key_bias_BM.to(theta_BND.dtype)
-    return tiled.softmax(
-        theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=bias, keep=choice.keep
-    )
+    keep = choose.keeps(batch, queries, keys, g_BMV.dtype, training=training)
+    return tiled.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=bias, keep=keep)
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm: str = "auto") -> Tensor:

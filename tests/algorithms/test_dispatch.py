@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import torch_nonlocal as nl
 from torch_nonlocal import functional
-from torch_nonlocal.algorithms import choose, fused, sorted, tiled  # noqa: F401 (their operators)
+from torch_nonlocal.algorithms import choose, dense, fused, sorted, tiled  # noqa: F401 (their operators)
 
 OPS = torch.ops.torch_nonlocal
 
@@ -173,17 +173,21 @@ def test_fused_needs_equal_widths():
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 
-def test_choice_keeps_small_maps_only_for_training():
-    assert choose.for_softmax(1, 784, 784, 64, 64, training=True, **CPU).keep
-    assert not choose.for_softmax(1, 784, 784, 64, 64, training=False, **CPU).keep
-    assert not choose.for_softmax(1, 12544, 12544, 64, 64, training=True, **CPU).keep
-    assert not choose.for_softmax(64, 784, 784, 512, 512, training=True, **CPU).keep
+def test_choice_by_the_size_of_the_map():
+    assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **CPU).algorithm == "dense"
+    assert choose.for_softmax(8, 784, 784, 512, 512, training=True, **CPU).algorithm == "fused"
+    half = {"device": torch.device("cpu"), "dtype": torch.bfloat16}
+    assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **half).algorithm == "fused"
+    assert choose.for_softmax(1, 3136, 3136, 64, 32, training=True, **CPU).algorithm == "tiled"
+    assert choose.keeps(1, 3136, 3136, torch.float32, training=True)
+    assert not choose.keeps(1, 3136, 3136, torch.float32, training=False)
+    assert not choose.keeps(1, 12544, 12544, torch.float32, training=True)
 
 
 def test_explain_says_what_runs_and_why():
     text = nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28))
     assert "N = 12,544 queries, M = 12,544 keys, D = 256" in text
-    assert "tiled, because width 256" in text
+    assert "fused, because PyTorch's fused attention kernel" in text
     assert "600 MB" in text
     text = nl.explain(nl.NonLocal3d(8, pairwise="concatenation", subsample=2, attend="space"), (2, 8, 4, 6, 6))
     assert "8 x (N = 36 queries, M = 9 keys" in text
@@ -194,11 +198,23 @@ def test_explain_says_what_runs_and_why():
         nl.explain(nl.NonLocal3d(512), (1, 256, 28, 28))
 
 
-def test_explain_tells_what_functional_does(monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        ((5, 5), {}, "dense"),
+        ((40, 40), {}, "fused"),
+        ((40, 40), {"normalize": "queries"}, "tiled"),
+        ((40, 40), {"pairwise": "gaussian", "inner_channels": 2}, "tiled"),
+    ],
+)
+def test_explain_tells_what_functional_does(monkeypatch, size, options, expected):
     called = []
-    real = tiled.softmax
-    monkeypatch.setattr(tiled, "softmax", lambda *a, **k: called.append(k["keep"]) or real(*a, **k))
-    block = nl.NonLocal2d(8).train()
-    block(torch.randn(1, 8, 5, 5))
-    assert called == [True]
-    assert "kept for backward" in nl.explain(block, (1, 8, 5, 5))
+    for name, module in (("dense", dense), ("fused", fused), ("tiled", tiled)):
+        real = module.softmax
+        monkeypatch.setattr(
+            module, "softmax", lambda *a, name=name, real=real, **k: called.append(name) or real(*a, **k)
+        )
+    block = nl.NonLocal2d(8, **options).train()
+    block(torch.randn(1, 8, *size))
+    assert called == [expected]
+    assert f": {expected}, because" in nl.explain(block, (1, 8, *size))

@@ -9,15 +9,11 @@ import torch
 
 from torch_nonlocal.algorithms import fused, reassociated
 
+DENSE_BYTES = 4 * 2**20
+"""Maps up to this size stay in the caches: the plain definition is the fastest then, and holds next to nothing."""
+
 KEEP_BYTES = 48 * 2**20
-"""Softmax weights up to this size are kept for backward, which saves one product in seven."""
-
-NARROW, NARROW_KEEP_BYTES = 64, 8 * 2**20
-"""Up to this width the products are so short that moving kept weights through memory costs as much as they save."""
-
-FUSED_WIDTH = 128
-"""Up to this width PyTorch's fused CPU kernel is as fast or faster, as its tiles stay in the caches; beyond it, plain
-matrix products on larger tiles are."""
+"""Tiled softmax weights up to this size are kept for backward, which saves one product in seven."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +22,11 @@ class Choice:
 
     Attributes:
         algorithm: "dense", "tiled", "fused", "reassociated" or "sorted".
-        keep: tiled only: hold the weights for backward.
         why: in words.
     """
 
     algorithm: str
     why: str
-    keep: bool = False
 
 
 def for_softmax(
@@ -51,21 +45,39 @@ def for_softmax(
     """For the gaussian and embedded gaussian forms."""
     element = 8 if dtype == torch.float64 else 4
     map_bytes = element * batch * queries * keys
-    possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
-    if training and map_bytes <= (NARROW_KEEP_BYTES if width <= NARROW and possible else KEEP_BYTES):
-        why = f"the weights are small ({megabytes(map_bytes)}) and kept for backward, which saves one product in seven"
-        return Choice("tiled", why, keep=True)
-    if possible and device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
-        return Choice("fused", "half types on CUDA: PyTorch's fused kernels use the tensor cores")
-    if possible and device.type == "cpu" and width <= FUSED_WIDTH:
-        return Choice(
-            "fused", f"width {width} <= {FUSED_WIDTH}: PyTorch's fused CPU kernel keeps its tiles in the caches"
-        )
+    if map_bytes <= DENSE_BYTES and dtype in (torch.float32, torch.float64):  # it would round the logits of half types
+        return Choice("dense", f"the map is small ({megabytes(map_bytes)}) and stays in the caches")
+    if (
+        normalize == "keys"
+        and not biased
+        and fused.can_run(device, dtype, width, values)
+        and _fused_wins(device, dtype)
+    ):
+        return Choice("fused", "PyTorch's fused attention kernel keeps its tiles in the caches")
+    reason = "matrix products on tiles of queries, softmax in place"
     if normalize == "queries":
-        return Choice("tiled", "normalised over queries: tiles of keys, softmaxed over the queries")
-    if biased:
-        return Choice("tiled", "a key bias is added to each tile")
-    return Choice("tiled", f"width {width}: matrix products on tiles of queries, softmax in place")
+        reason = "normalised over queries: tiles of keys, softmaxed over the queries"
+    elif biased:
+        reason = "a key bias is added to each tile"
+    elif width != values:
+        reason = f"widths {width} and {values} differ, which fused kernels do not take: {reason}"
+    if keeps(batch, queries, keys, dtype, training=training):
+        return Choice("tiled", f"{reason}; {megabytes(map_bytes)} of weights are kept for backward")
+    return Choice("tiled", reason)
+
+
+def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: bool) -> bool:
+    """Whether the tiled algorithm keeps its weights for backward."""
+    return training and (8 if dtype == torch.float64 else 4) * batch * queries * keys <= KEEP_BYTES
+
+
+def _fused_wins(device: torch.device, dtype: torch.dtype) -> bool:
+    """On CPU measured as fast as tiles or faster, at widths 64 to 512.
+
+    On CUDA half types use the tensor cores; in float32 the kernel's tiles are narrow, and plain matrix products on
+    large ones are preferred (not measured).
+    """
+    return device.type == "cpu" or dtype in (torch.float16, torch.bfloat16)
 
 
 def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:
