@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_nonlocal.algorithms._errors import refuse_second_derivative
 from torch_nonlocal.algorithms._flops import announce, flop_formula
+from torch_nonlocal.algorithms._operator import Operator
 
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -40,20 +41,20 @@ def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float =
         return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
 
 
-@torch.library.custom_op("torch_nonlocal::softmax_flash", mutates_args=())
-def _flash(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+@Operator
+def _softmax_flash(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     y, log_sum = _FLASH(*_heads(theta, phi, g), scale=scale)  # pyright: ignore[reportOptionalCall]
     return y.squeeze(1).contiguous(), log_sum.squeeze(1).contiguous()
 
 
-@_flash.register_fake
+@_softmax_flash.register_fake
 def _(theta, phi, g, scale):
     log_sum = theta.new_empty(theta.shape[:2], dtype=torch.promote_types(theta.dtype, torch.float32))
     return theta.new_empty(theta.shape[0], theta.shape[1], g.shape[2]), log_sum
 
 
-@torch.library.custom_op("torch_nonlocal::softmax_flash_backward", mutates_args=())
-def _flash_backward(
+@Operator
+def _softmax_flash_backward(
     dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, y: Tensor, log_sum: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     arguments = *_heads(dy, theta, phi, g, y), log_sum.unsqueeze(1), 0.0, False
@@ -62,7 +63,7 @@ def _flash_backward(
     return dtheta, dphi, dg
 
 
-@_flash_backward.register_fake
+@_softmax_flash_backward.register_fake
 def _(dy, theta, phi, g, y, log_sum, scale):
     return tuple(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
 
@@ -85,8 +86,8 @@ def _gradients(ctx, dy, _dlog_sum):
     return *torch.ops.torch_nonlocal.softmax_flash_backward(dy, *ctx.saved_tensors, ctx.scale), None
 
 
-_flash.register_autograd(_gradients, setup_context=_setup)
-refuse_second_derivative(_flash_backward)
+_softmax_flash.register_autograd(_gradients, setup_context=_setup)
+refuse_second_derivative(_softmax_flash_backward)
 
 
 @flop_formula(torch.ops.torch_nonlocal.softmax_flash)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from torch_nonlocal.algorithms._errors import refuse_second_derivative
 from torch_nonlocal.algorithms._flops import announce, flop_formula
+from torch_nonlocal.algorithms._operator import Operator
 
 SLICE_BYTES = 2 * 2**20  # of one float64 prefix sum: small enough to stay in the caches between the passes
 
@@ -34,7 +35,7 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
     return torch.ops.torch_nonlocal.ramp_sum(a_BN, b_BM, g_BMV, keep)[0]
 
 
-@torch.library.custom_op("torch_nonlocal::ramp_sum", mutates_args=())
+@Operator
 def _ramp_sum(a: Tensor, b: Tensor, g: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     """y and, with `keep`, S[k_i], the gradient of M y by a."""
     y, flat = _like_channels(g, a.shape[1]), _like_channels(g, a.shape[1] if keep else 0)
@@ -54,7 +55,7 @@ def _(a, b, g, keep):
     return _like_channels(g, a.shape[1]), _like_channels(g, a.shape[1] if keep else 0)
 
 
-@torch.library.custom_op("torch_nonlocal::ramp_sum_backward", mutates_args=())
+@Operator
 def _ramp_sum_backward(dy: Tensor, a: Tensor, b: Tensor, g: Tensor, flat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     dg, keys = _like_channels(g, g.shape[1]), g.shape[1]
     dg_BVM, dy_BVN, g_BVM, flat_BVN = dg.mT, dy.mT, g.mT, flat.mT

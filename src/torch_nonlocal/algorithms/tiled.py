@@ -27,6 +27,7 @@ from torch import Tensor
 
 from torch_nonlocal.algorithms._errors import refuse_second_derivative
 from torch_nonlocal.algorithms._flops import announce, flop_formula
+from torch_nonlocal.algorithms._operator import Operator
 
 # A tile. Measured: the more rows, the less often the accumulated gradients are read and written; beyond 512 nothing is
 # gained, and two tiles are the memory that this algorithm takes.
@@ -56,8 +57,8 @@ def softmax(
 # --- rows: each query's weights sum to one -----------------------------------------------------------------------
 
 
-@torch.library.custom_op("torch_nonlocal::softmax_rows", mutates_args=())
-def _rows(
+@Operator
+def _softmax_rows(
     theta: Tensor, phi: Tensor, g: Tensor, key_bias: Tensor | None, scale: float, keep: bool
 ) -> tuple[Tensor, Tensor]:
     B, N, M, V = theta.shape[0], theta.shape[1], phi.shape[1], g.shape[2]
@@ -72,14 +73,14 @@ def _rows(
     return y_BNV, kept_BNM
 
 
-@_rows.register_fake
+@_softmax_rows.register_fake
 def _(theta, phi, g, key_bias, scale, keep):
     y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
     return y, _kept(theta, theta.shape[1], phi.shape[1], keep)
 
 
-@torch.library.custom_op("torch_nonlocal::softmax_rows_backward", mutates_args=())
-def _rows_backward(
+@Operator
+def _softmax_rows_backward(
     dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, key_bias: Tensor | None, kept: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
@@ -109,7 +110,7 @@ def _rows_backward(
     return dtheta, dphi, dg, dbias
 
 
-@_rows_backward.register_fake
+@_softmax_rows_backward.register_fake
 def _(dy, theta, phi, g, key_bias, kept, scale):
     dbias = phi.new_empty(phi.shape[0], 0 if key_bias is None else phi.shape[1])
     return *(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g)), dbias
@@ -131,15 +132,15 @@ def _rows_gradients(ctx, dy, _dkept):
     return dtheta, dphi, dg, None if key_bias is None else dbias, None, None
 
 
-_rows.register_autograd(_rows_gradients, setup_context=_rows_setup)
-refuse_second_derivative(_rows_backward)
+_softmax_rows.register_autograd(_rows_gradients, setup_context=_rows_setup)
+refuse_second_derivative(_softmax_rows_backward)
 
 
 # --- columns: each key's weights sum to one; tiles of keys, softmaxed over the queries ----------------------------
 
 
-@torch.library.custom_op("torch_nonlocal::softmax_columns", mutates_args=())
-def _columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: bool) -> tuple[Tensor, Tensor]:
+@Operator
+def _softmax_columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: bool) -> tuple[Tensor, Tensor]:
     B, N, M, V = theta.shape[0], theta.shape[1], phi.shape[1], g.shape[2]
     y_BNV, kept_BMN = g.new_empty(B, N, V), _kept(theta, M, N, keep)
     rows, buffer = _tiles(phi, M, N)
@@ -154,14 +155,14 @@ def _columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: bool) ->
     return y_BNV, kept_BMN
 
 
-@_columns.register_fake
+@_softmax_columns.register_fake
 def _(theta, phi, g, scale, keep):
     y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
     return y, _kept(theta, phi.shape[1], theta.shape[1], keep)
 
 
-@torch.library.custom_op("torch_nonlocal::softmax_columns_backward", mutates_args=())
-def _columns_backward(
+@Operator
+def _softmax_columns_backward(
     dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, kept: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
@@ -188,7 +189,7 @@ def _columns_backward(
     return dtheta, dphi, dg
 
 
-@_columns_backward.register_fake
+@_softmax_columns_backward.register_fake
 def _(dy, theta, phi, g, kept, scale):
     return tuple(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
 
@@ -208,8 +209,8 @@ def _columns_gradients(ctx, dy, _dkept):
     return *gradients, None, None
 
 
-_columns.register_autograd(_columns_gradients, setup_context=_columns_setup)
-refuse_second_derivative(_columns_backward)
+_softmax_columns.register_autograd(_columns_gradients, setup_context=_columns_setup)
+refuse_second_derivative(_softmax_columns_backward)
 
 
 # --- the pieces --------------------------------------------------------------------------------------------------
