@@ -179,6 +179,9 @@ def test_choice_by_the_size_of_the_map():
     half = {"device": torch.device("cpu"), "dtype": torch.bfloat16}
     assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **half).algorithm == "fused"
     assert choose.for_softmax(1, 3136, 3136, 64, 32, training=True, **CPU).algorithm == "tiled"
+    assert choose.for_softmax(1, 3136, 3136, 256, 256, training=True, **CPU).algorithm == "fused"
+    assert choose.for_softmax(1, 3136, 3136, 512, 512, training=True, **CPU).algorithm == "tiled"
+    assert choose.for_softmax(1, 3136, 3136, 512, 512, training=False, **CPU).algorithm == "fused"
     assert choose.keeps(1, 3136, 3136, torch.float32, training=True)
     assert not choose.keeps(1, 3136, 3136, torch.float32, training=False)
     assert not choose.keeps(1, 12544, 12544, torch.float32, training=True)

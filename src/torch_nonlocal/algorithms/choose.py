@@ -15,6 +15,9 @@ DENSE_BYTES = 4 * 2**20
 KEEP_BYTES = 48 * 2**20
 """Tiled softmax weights up to this size are kept for backward, which saves one product in seven."""
 
+WIDE = 512
+"""From this width on, that saving outweighs the fused kernel's advantage in the passes over its tiles."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -47,12 +50,9 @@ def for_softmax(
     map_bytes = element * batch * queries * keys
     if map_bytes <= DENSE_BYTES and dtype in (torch.float32, torch.float64):  # it would round the logits of half types
         return Choice("dense", f"the map is small ({megabytes(map_bytes)}) and stays in the caches")
-    if (
-        normalize == "keys"
-        and not biased
-        and fused.can_run(device, dtype, width, values)
-        and _fused_wins(device, dtype)
-    ):
+    kept = keeps(batch, queries, keys, dtype, training=training)
+    possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
+    if possible and _fused_wins(device, dtype) and not (kept and width >= WIDE):
         return Choice("fused", "PyTorch's fused attention kernel keeps its tiles in the caches")
     reason = "matrix products on tiles of queries, softmax in place"
     if normalize == "queries":
@@ -61,7 +61,7 @@ def for_softmax(
         reason = "a key bias is added to each tile"
     elif width != values:
         reason = f"widths {width} and {values} differ, which fused kernels do not take: {reason}"
-    if keeps(batch, queries, keys, dtype, training=training):
+    if kept:
         return Choice("tiled", f"{reason}; {megabytes(map_bytes)} of weights are kept for backward")
     return Choice("tiled", reason)
 
