@@ -175,7 +175,7 @@ CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 def test_choice_by_the_size_of_the_map():
     assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **CPU).algorithm == "dense"
-    assert choose.for_softmax(8, 784, 784, 512, 512, training=True, **CPU).algorithm == "fused"
+    assert choose.for_softmax(8, 784, 784, 256, 256, training=True, **CPU).algorithm == "fused"
     half = {"device": torch.device("cpu"), "dtype": torch.bfloat16}
     assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **half).algorithm == "fused"
     assert choose.for_softmax(1, 3136, 3136, 64, 32, training=True, **CPU).algorithm == "tiled"

@@ -48,11 +48,12 @@ def for_softmax(
     """For the gaussian and embedded gaussian forms."""
     element = 8 if dtype == torch.float64 else 4
     map_bytes = element * batch * queries * keys
-    if map_bytes <= DENSE_BYTES and dtype in (torch.float32, torch.float64):  # it would round the logits of half types
+    full = dtype in (torch.float32, torch.float64)
+    if full and map_bytes <= DENSE_BYTES:  # of half types it would round the logits
         return Choice("dense", f"the map is small ({megabytes(map_bytes)}) and stays in the caches")
     kept = keeps(batch, queries, keys, dtype, training=training)
     possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
-    if possible and _fused_wins(device, dtype) and not (kept and width >= WIDE):
+    if possible and _fused_wins(device, dtype) and not (full and kept and width >= WIDE):
         return Choice("fused", "PyTorch's fused attention kernel keeps its tiles in the caches")
     reason = "matrix products on tiles of queries, softmax in place"
     if normalize == "queries":
