@@ -25,7 +25,7 @@ from torch_nonlocal.algorithms._errors import refuse_second_derivative
 from torch_nonlocal.algorithms._flops import announce, flop_formula
 from torch_nonlocal.algorithms._operator import Operator
 
-SLICE_BYTES = 2 * 2**20  # of one float64 prefix sum: small enough to stay in the caches between the passes
+SLICE_BYTES = 1 * 2**20  # of one float64 prefix sum: small enough to stay in the caches between the passes
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ def _ramp_sum(a: Tensor, b: Tensor, g: Tensor, keep: bool) -> tuple[Tensor, Tens
     y, flat = _like_channels(g, a.shape[1]), _like_channels(g, a.shape[1] if keep else 0)
     y_BVN, flat_BVN, g_BVM = y.mT, flat.mT, g.mT
     for batch in range(g.shape[0]):
-        active = _Active(a[batch], b[batch])
+        active = _Active(a[batch], b[batch], g.shape[1])
         for part in _slices(g):
             flat_SN, ramp_SN = active.sums(g_BVM[batch, part])
-            y_BVN[batch, part] = active.ramp(flat_SN, ramp_SN).div_(g.shape[1])
+            y_BVN[batch, part] = active.ramp(flat_SN, ramp_SN)
             if keep:
                 flat_BVN[batch, part] = flat_SN
     return y, flat
@@ -61,13 +61,13 @@ def _ramp_sum_backward(dy: Tensor, a: Tensor, b: Tensor, g: Tensor, flat: Tensor
     dg_BVM, dy_BVN, g_BVM, flat_BVN = dg.mT, dy.mT, g.mT, flat.mT
     da, db = torch.zeros_like(a, dtype=torch.float64), torch.zeros_like(b, dtype=torch.float64)
     for batch in range(g.shape[0]):
-        active = _Active(b[batch], a[batch])
+        active = _Active(b[batch], a[batch], keys)
         for part in _slices(g):
             g_SM, dy_SN = g_BVM[batch, part], dy_BVN[batch, part]
             if flat.shape[1]:
-                da[batch] += (flat_BVN[batch, part].double() * dy_SN).sum(0)
+                da[batch] += (flat_BVN[batch, part] * dy_SN).sum(0, dtype=torch.float64)
             flat_SM, ramp_SM = active.sums(dy_SN)
-            dg_BVM[batch, part] = active.ramp(flat_SM, ramp_SM).div_(keys)
+            dg_BVM[batch, part] = active.ramp(flat_SM, ramp_SM)
             db[batch] += flat_SM.mul_(g_SM).sum(0)
     return (da / keys).to(a.dtype), (db / keys).to(b.dtype), dg
 
@@ -98,17 +98,17 @@ refuse_second_derivative(_ramp_sum_backward)
 class _Active:
     """For each x_i of one clip, sums over the j with x_i + z_j > 0: the first `count_i` of z sorted downwards."""
 
-    def __init__(self, x_N: Tensor, z_M: Tensor) -> None:
+    def __init__(self, x_N: Tensor, z_M: Tensor, total: int) -> None:
         order = torch.sort(z_M, descending=True)
         # a place in front, whose value is made zero: the prefix sum over none of the keys
         self.order = torch.nn.functional.pad(order.indices, (1, 0))
-        self.z = torch.nn.functional.pad(order.values.double(), (1, 0))
-        self.x = x_N.double()
+        self.z = torch.nn.functional.pad(order.values.double() / total, (1, 0))
+        self.x = x_N.double() / total
         # -z rises along the sorted axis; how many -z_j < x_i, each comparison exact
         self.count = torch.searchsorted(-order.values, x_N.contiguous(), right=False)
 
     def sums(self, v_SM: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of v_j and of z_j v_j over the active j: each (S, N), float64."""
+        """Sums of v_j and of z_j v_j / total over the active j: each (S, N), float64."""
         v_SM = v_SM.index_select(1, self.order).double()
         v_SM[:, 0] = 0
         prefix_SM = torch.cumsum(v_SM, 1)
@@ -117,7 +117,7 @@ class _Active:
         return flat_SN, prefix_SM.index_select(1, self.count)
 
     def ramp(self, flat_SN: Tensor, ramp_SN: Tensor) -> Tensor:
-        """Sum of (x_i + z_j) v_j, from the two sums; in the place of the second."""
+        """Sum of (x_i + z_j) v_j / total, from the two sums; in the place of the second."""
         return ramp_SN.addcmul_(flat_SN, self.x)
 
 
