@@ -197,6 +197,16 @@ def test_half_types_follow_the_float32_result_of_the_same_rounded_inputs(device,
         assert relative_error(one, other) <= 2 * torch.finfo(dtype).eps
 
 
+def test_sums_beyond_the_range_of_float16_give_finite_gradients():
+    N = 3000
+    a, b = torch.ones(1, N, dtype=torch.float16), torch.ones(1, N, dtype=torch.float16)
+    g, dy = torch.full((1, N, 2), 100.0, dtype=torch.float16), torch.full((1, N, 2), 0.01, dtype=torch.float16)
+    half = run(functional.concatenation, [a, b, g], dy, algorithm="sorted")
+    full = run(functional.concatenation, [a.float(), b.float(), g.float()], dy.float(), algorithm="dense")
+    for one, other in zip(half, full, strict=True):
+        assert relative_error(one, other) <= 2 * torch.finfo(torch.float16).eps
+
+
 @pytest.mark.parametrize("algorithm", ["tiled", "fused"])
 def test_gradcheck_softmax(algorithm):
     inputs = [t.requires_grad_() for t in draw("cpu", torch.float64, (2, 5, 3), (2, 4, 3), (2, 4, 3))]

@@ -1,6 +1,6 @@
 """Which algorithm runs, and why, in words. All are exact: the choice is by cost alone.
 
-The rules were measured with `nonlocal bench` on two AVX2 cores, float32 (the README has the table).
+The rules were measured with `nonlocal bench` on two AVX-512 cores, float32 (docs/benchmark.md has the table).
 """
 
 from dataclasses import dataclass
@@ -46,8 +46,7 @@ def for_softmax(
     biased: bool = False,
 ) -> Choice:
     """For the gaussian and embedded gaussian forms."""
-    element = 8 if dtype == torch.float64 else 4
-    map_bytes = element * batch * queries * keys
+    map_bytes = _map_bytes(batch, queries, keys, dtype)
     full = dtype in (torch.float32, torch.float64)
     if full and map_bytes <= DENSE_BYTES:  # of half types it would round the logits
         return Choice("dense", f"the map is small ({megabytes(map_bytes)}) and stays in the caches")
@@ -69,7 +68,12 @@ def for_softmax(
 
 def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: bool) -> bool:
     """Whether the tiled algorithm keeps its weights for backward."""
-    return training and (8 if dtype == torch.float64 else 4) * batch * queries * keys <= KEEP_BYTES
+    return training and _map_bytes(batch, queries, keys, dtype) <= KEEP_BYTES
+
+
+def _map_bytes(batch: int, queries: int, keys: int, dtype: torch.dtype) -> int:
+    """Of the weights, which are float32 at least."""
+    return torch.promote_types(dtype, torch.float32).itemsize * batch * queries * keys
 
 
 def _fused_wins(device: torch.device, dtype: torch.dtype) -> bool:

@@ -38,7 +38,7 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
 @Operator
 def _ramp_sum(a: Tensor, b: Tensor, g: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     """y and, with `keep`, S[k_i], the gradient of M y by a."""
-    y, flat = _like_channels(g, a.shape[1]), _like_channels(g, a.shape[1] if keep else 0)
+    y, flat = _like_channels(g, a.shape[1]), _kept(g, a.shape[1], keep)
     y_BVN, flat_BVN, g_BVM = y.mT, flat.mT, g.mT
     for batch in range(g.shape[0]):
         active = _Active(a[batch], b[batch], g.shape[1])
@@ -52,7 +52,7 @@ def _ramp_sum(a: Tensor, b: Tensor, g: Tensor, keep: bool) -> tuple[Tensor, Tens
 
 @_ramp_sum.register_fake
 def _(a, b, g, keep):
-    return _like_channels(g, a.shape[1]), _like_channels(g, a.shape[1] if keep else 0)
+    return _like_channels(g, a.shape[1]), _kept(g, a.shape[1], keep)
 
 
 @Operator
@@ -130,6 +130,12 @@ def _slices(g_BMV: Tensor) -> list[slice]:
 def _like_channels(like_BMV: Tensor, positions: int) -> Tensor:
     """An empty (B, positions, V), channel-major in memory as a convolution's output is."""
     return like_BMV.new_empty(like_BMV.shape[0], like_BMV.shape[2], positions).transpose(1, 2)
+
+
+def _kept(g_BMV: Tensor, positions: int, keep: bool) -> Tensor:
+    """Room for S[k_i]: sums over all keys, which a half type could neither hold nor tell apart."""
+    wide = g_BMV.new_empty(0, dtype=torch.promote_types(g_BMV.dtype, torch.float32))
+    return wide.new_empty(g_BMV.shape[0], g_BMV.shape[2], positions if keep else 0).transpose(1, 2)
 
 
 @flop_formula(torch.ops.torch_nonlocal.ramp_sum)
