@@ -48,6 +48,19 @@ def test_view_looks_at_a_video(tmp_path):
 
 
 @pytest.mark.slow
+def test_view_looks_through_trained_2d_blocks_frame_by_frame(tmp_path):
+    pytest.importorskip("torchvision", reason="pip install torchvision")
+    import torch_nonlocal as nl
+    from torch_nonlocal.tasks.look import build
+
+    nl.save_blocks(nl.insert(build("torchvision:resnet18"), at="layer2"), tmp_path / "blocks.pt")
+    arguments = "--model", "torchvision:resnet18", "--frames", 2, "--size", 64, "--point", "1,20,30", "-o", "out"
+    result = nonlocal_("view", "blocks.pt", bikes(), *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 3
+
+
+@pytest.mark.slow
 def test_bench_measures_one_cell(tmp_path):
     arguments = "bench", "--quick", "--repeats", 1, "--forms", "gaussian", "--json", "figures.json"
     result = nonlocal_(*arguments, cwd=tmp_path)

@@ -1,10 +1,12 @@
 """`nonlocal view`: pictures and the interactive page of one's own video or images."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import torch
 import tyro
 from rich.console import Console
+from torch import Tensor
 
 from torch_nonlocal import view as drawing
 from torch_nonlocal.attention import BlockRecord
@@ -60,28 +62,50 @@ def view(
     records = look(clip, model=model, checkpoint=checkpoint, at=at, temperature=temperature, pretrained=pretrained)
     record = _chosen(records, block)
     points = [_point(text) for text in point] or [eye_catcher(clip.numpy())]
-    rows = [record.rows([one], pixels=True)[0] for one in points]  # a wrong point ends here, before anything is written
+    looks = [_look(clip, record, one) for one in points]  # a wrong point ends here, before anything is written
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
-    for number, (one, row) in enumerate(zip(points, rows, strict=True)):
-        _pictures(clip, record, one, row, out, f"point{number}", k, film)
+    for number, (one, seen) in enumerate(zip(points, looks, strict=True)):
+        _pictures(record, seen, out, f"point{number}", k, film)
         console.print(f"frame {one[0]:g}, y {one[1]:g}, x {one[2]:g}: {out}/point{number}-*.png", highlight=False)
-    page = drawing.save_page(out / "page.html", clip, records, point=points[0])
-    console.print(f"{record!r}\n{record.statistics()}\n{page}: open it and click", highlight=False, markup=False)
+    first = looks[0]
+    page = drawing.save_page(out / "page.html", first.clip, records, batch=first.batch, point=first.query)
+    console.print(
+        f"{record!r}\n{record.statistics(batch=first.batch)}\n{page}: open it and click", highlight=False, markup=False
+    )
 
 
-def _pictures(clip, record: BlockRecord, point, row, out: Path, name: str, k: int, film: bool) -> None:
-    others = row.clone()
-    own = record.geometry.covering_key(record.geometry.nearest_query(point))
-    others[own[0]] = 0
-    brightest = float(others.abs().max()) / 2 if row.shape[0] > 1 else None  # its own weight would outshine the rest
+class _Look(NamedTuple):
+    """A query: of the whole clip, or of one frame where the block is 2D and saw the frames as a batch."""
+
+    clip: Tensor
+    query: tuple[float, ...]
+    batch: int
+    row: Tensor
+
+
+def _look(clip: Tensor, record: BlockRecord, point: tuple[float, float, float]) -> _Look:
+    if len(record.geometry.grid) == 3:
+        return _Look(clip, point, 0, record.rows([point], pixels=True)[0])
+    frame = int(point[0])
+    row = record.rows([point[1:]], pixels=True, batch=frame)[0]
+    return _Look(clip[frame : frame + 1], point[1:], frame, row)
+
+
+def _pictures(record: BlockRecord, seen: _Look, out: Path, name: str, k: int, film: bool) -> None:
+    row, several = seen.row, len(seen.clip) > 1 and seen.row.shape[0] > 1
+    others, brightest = row, None
+    if several:  # its own weight would outshine the rest
+        own = record.geometry.covering_key(record.geometry.nearest_query(seen.query))
+        others = torch.cat([row[: own[0]], row[own[0] + 1 :]])
+        brightest = float(others.abs().max()) / 2 or None
     placed = record.geometry.spread(row)
-    drawing.heatmap(clip, placed, query=point, vmax=brightest or None).save(out / f"{name}-heatmap.png")
-    available = row.numel() - row[0].numel() if row.shape[0] > 1 else row.numel()
-    links = record.links(point, k=min(k, available), frames="others" if row.shape[0] > 1 else "all", pixels=True)
-    drawing.arrows(clip, links, k=k).save(out / f"{name}-arrows.png")
+    drawing.heatmap(seen.clip, placed, query=seen.query, vmax=brightest).save(out / f"{name}-heatmap.png")
+    frames, most = "others" if several else "all", min(k, others.numel())
+    links = record.links(seen.query, k=most, frames=frames, pixels=True, batch=seen.batch)
+    drawing.arrows(seen.clip, links, k=k).save(out / f"{name}-arrows.png")
     if film:
-        drawing.video(out / f"{name}.mp4", clip, placed, query=point, fps=4, vmax=brightest or None)
+        drawing.video(out / f"{name}.mp4", seen.clip, placed, query=seen.query, fps=4, vmax=brightest)
 
 
 def _chosen(records: dict[str, BlockRecord], block: str) -> BlockRecord:
