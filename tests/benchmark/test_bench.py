@@ -72,8 +72,9 @@ def test_rows_and_reports(tmp_path):
         table.run_cell(Cell("dot_product", 200704, 8), repeats=1, seconds=0.01, memory=False),
     ]
     by_name = {row.contender: row for row in groups[0]}
-    assert by_name["ours"].training > by_name["ours"].forward > 0
-    assert 0 < by_name["ours"].share < 2
+    assert by_name["ours"].training > 0
+    assert by_name["ours"].forward > 0
+    assert by_name["ours"].share > 0
     assert "would take about 600 GB" in next(row for row in groups[1] if row.contender == "dense").note
     assert set(table.ratios(groups[0])) == {"dense", "SDPA"}
     text = report.markdown(groups)

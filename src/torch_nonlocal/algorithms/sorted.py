@@ -109,16 +109,21 @@ class _Active:
 
     def sums(self, v_SM: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of v_j and of z_j v_j / total over the active j: each (S, N), float64."""
-        v_SM = v_SM.index_select(1, self.order).double()
+        v_SM = _columns(v_SM, self.order).double()
         v_SM[:, 0] = 0
         prefix_SM = torch.cumsum(v_SM, 1)
-        flat_SN = prefix_SM.index_select(1, self.count)
+        flat_SN = _columns(prefix_SM, self.count)
         torch.cumsum(v_SM.mul_(self.z), 1, out=prefix_SM)
-        return flat_SN, prefix_SM.index_select(1, self.count)
+        return flat_SN, _columns(prefix_SM, self.count)
 
     def ramp(self, flat_SN: Tensor, ramp_SN: Tensor) -> Tensor:
         """Sum of (x_i + z_j) v_j / total, from the two sums; in the place of the second."""
         return ramp_SN.addcmul_(flat_SN, self.x)
+
+
+def _columns(v_SM: Tensor, index_N: Tensor) -> Tensor:
+    """The chosen columns; with `gather`, which is parallel where `index_select` of float64 is not (4x here)."""
+    return v_SM.gather(1, index_N.expand(v_SM.shape[0], -1))
 
 
 def _slices(g_BMV: Tensor) -> list[slice]:
