@@ -229,3 +229,16 @@ def test_gradients_of_some_inputs_only():
                 operation(*one, algorithm=algorithm).square().sum().backward()
                 grads.append(one[chosen].grad)
             torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_fused_whatever_the_threads(threads, batch):
+    """Queries are shared out among threads: with a last share that is short, and one left out."""
+    before = torch.get_num_threads()
+    *inputs, dy = draw("cpu", torch.float32, (batch, 13, 8), (batch, 5, 8), (batch, 5, 8), (batch, 13, 8))
+    torch.set_num_threads(threads)
+    try:
+        assert_exact(functional.embedded_gaussian, inputs, dy, "fused", scale=0.7)
+    finally:
+        torch.set_num_threads(before)

@@ -21,6 +21,9 @@ _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", 
 _FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 _LINEAR_MEMORY = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
+MOST_HEADS = 4
+"""Shares that the queries are cut into: in backward, each has its own gradients of all keys, added up at the end."""
+
 
 def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -> bool:
     """Whether a kernel of linear memory takes these inputs: equal widths; on CUDA no float64 and a multiple of 8."""
@@ -43,8 +46,12 @@ def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float =
 
 @Operator
 def _softmax_flash(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    y, log_sum = _FLASH(*_heads(theta, phi, g), scale=scale)  # pyright: ignore[reportOptionalCall]
-    return y.squeeze(1).contiguous(), log_sum.squeeze(1).contiguous()
+    """The kernel's work is even over its heads, and has but one here: each thread gets one, a share of the queries."""
+    batch, queries, _ = theta.shape
+    heads = _head_count(batch)
+    keys = _for_all(heads, phi, g)
+    y, log_sum = _FLASH(_shares(theta, heads), *keys, scale=scale)  # pyright: ignore[reportOptionalCall]
+    return _together(y, queries), _together(log_sum.unsqueeze(3), queries).squeeze(2)
 
 
 @_softmax_flash.register_fake
@@ -57,10 +64,12 @@ def _(theta, phi, g, scale):
 def _softmax_flash_backward(
     dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, y: Tensor, log_sum: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    arguments = *_heads(dy, theta, phi, g, y), log_sum.unsqueeze(1), 0.0, False
-    gradients = _FLASH_BACKWARD(*arguments, scale=scale)  # pyright: ignore[reportOptionalCall]
-    dtheta, dphi, dg = (gradient.squeeze(1).contiguous() for gradient in gradients)
-    return dtheta, dphi, dg
+    batch, queries, _ = theta.shape
+    heads = _head_count(batch)
+    dy, theta, y, log_sum = (_shares(tensor, heads) for tensor in (dy, theta, y, log_sum.unsqueeze(2)))
+    arguments = dy, theta, *_for_all(heads, phi, g), y, log_sum.squeeze(3), 0.0, False
+    dtheta, dphi, dg = _FLASH_BACKWARD(*arguments, scale=scale)  # pyright: ignore[reportOptionalCall]
+    return _together(dtheta, queries), dphi.sum(1), dg.sum(1)
 
 
 @_softmax_flash_backward.register_fake
@@ -68,9 +77,28 @@ def _(dy, theta, phi, g, y, log_sum, scale):
     return tuple(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
 
 
-def _heads(*tensors: Tensor) -> list[Tensor]:
-    """(B, N, D) -> (B, 1, N, D), token-major: the kernel reads other strides wrongly, without an error."""
-    return [tensor.contiguous().unsqueeze(1) for tensor in tensors]
+def _head_count(batch: int) -> int:
+    return max(1, min(MOST_HEADS, torch.get_num_threads() // batch))
+
+
+def _shares(tensor_BNC: Tensor, heads: int) -> Tensor:
+    """(B, N, C) -> (B, heads, N / heads, C); zeros fill up the last share, and add nothing to any gradient.
+
+    Token-major: the kernel reads other strides wrongly, without an error.
+    """
+    missing = -tensor_BNC.shape[1] % heads
+    padded = F.pad(tensor_BNC, (0, 0, 0, missing)) if missing else tensor_BNC
+    return padded.contiguous().view(padded.shape[0], heads, -1, padded.shape[2])
+
+
+def _for_all(heads: int, *tensors_BMC: Tensor) -> list[Tensor]:
+    """(B, M, C) -> (B, heads, M, C), token-major, the same memory for all heads."""
+    return [tensor.contiguous().unsqueeze(1).expand(-1, heads, -1, -1) for tensor in tensors_BMC]
+
+
+def _together(tensor_BHNC: Tensor, positions: int) -> Tensor:
+    """(B, heads, N / heads, C) -> (B, N, C): the shares back in one, without what filled up the last."""
+    return tensor_BHNC.flatten(1, 2)[:, :positions].contiguous()
 
 
 def _setup(ctx, inputs, output):
