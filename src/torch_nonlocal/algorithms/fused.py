@@ -36,10 +36,12 @@ def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -
 
 def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float = 1.0) -> Tensor:
     """Softmax over keys, as `dense.softmax`: (B, N, D)."""
+    # copied here, not in the operator: autograd then keeps the copies for backward instead of making them again
+    theta_BND, phi_BMD, g_BMD = (tensor.contiguous() for tensor in (theta_BND, phi_BMD, g_BMD))
     if theta_BND.device.type == "cpu":
         announce()
         return torch.ops.torch_nonlocal.softmax_flash(theta_BND, phi_BMD, g_BMD, scale)[0]
-    query, key, value = (tensor.contiguous().unsqueeze(1) for tensor in (theta_BND, phi_BMD, g_BMD))
+    query, key, value = (tensor.unsqueeze(1) for tensor in (theta_BND, phi_BMD, g_BMD))
     with sdpa_kernel(_LINEAR_MEMORY):
         return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
 
@@ -68,8 +70,9 @@ def _softmax_flash_backward(
     heads = _head_count(batch)
     dy, theta, y, log_sum = (_shares(tensor, heads) for tensor in (dy, theta, y, log_sum.unsqueeze(2)))
     arguments = dy, theta, *_for_all(heads, phi, g), y, log_sum.squeeze(3), 0.0, False
-    dtheta, dphi, dg = _FLASH_BACKWARD(*arguments, scale=scale)  # pyright: ignore[reportOptionalCall]
-    return _together(dtheta, queries), dphi.sum(1), dg.sum(1)
+    dtheta, *of_keys = _FLASH_BACKWARD(*arguments, scale=scale)  # pyright: ignore[reportOptionalCall]
+    dg, dphi = (of_keys.pop().sum(1) for _ in range(2))  # each share has its own: one at a time, for memory
+    return _together(dtheta, queries), dphi, dg
 
 
 @_softmax_flash_backward.register_fake
@@ -82,13 +85,14 @@ def _head_count(batch: int) -> int:
 
 
 def _shares(tensor_BNC: Tensor, heads: int) -> Tensor:
-    """(B, N, C) -> (B, heads, N / heads, C); zeros fill up the last share, and add nothing to any gradient.
+    """(B, N, C) -> (B, heads, N / heads, C), every heads-th query; zeros fill up the last and add nothing to gradients.
 
-    Token-major: the kernel reads other strides wrongly, without an error.
+    Token-major: the kernel reads another last stride wrongly, without an error. Its own outputs lie in memory as
+    (B, N / heads, heads, C), so that queries dealt out this way need no copy to be together again.
     """
     missing = -tensor_BNC.shape[1] % heads
     padded = F.pad(tensor_BNC, (0, 0, 0, missing)) if missing else tensor_BNC
-    return padded.contiguous().view(padded.shape[0], heads, -1, padded.shape[2])
+    return padded.contiguous().unflatten(1, (-1, heads)).transpose(1, 2)
 
 
 def _for_all(heads: int, *tensors_BMC: Tensor) -> list[Tensor]:
@@ -98,7 +102,7 @@ def _for_all(heads: int, *tensors_BMC: Tensor) -> list[Tensor]:
 
 def _together(tensor_BHNC: Tensor, positions: int) -> Tensor:
     """(B, heads, N / heads, C) -> (B, N, C): the shares back in one, without what filled up the last."""
-    return tensor_BHNC.flatten(1, 2)[:, :positions].contiguous()
+    return tensor_BHNC.transpose(1, 2).flatten(1, 2)[:, :positions].contiguous()
 
 
 def _setup(ctx, inputs, output):
