@@ -10,7 +10,8 @@ from torch import Tensor
 
 from torch_nonlocal import view as drawing
 from torch_nonlocal.attention import BlockRecord
-from torch_nonlocal.tasks.look import CHECKPOINTS, PACKAGED, look, read_inputs
+from torch_nonlocal.models.named import PACKAGED
+from torch_nonlocal.tasks.look import CHECKPOINTS, look, read_inputs
 from torch_nonlocal.view.page.frames import eye_catcher
 
 
@@ -46,7 +47,7 @@ def view(
         out: folder for the pictures and page.html; made if missing.
         point: a pixel as frame,y,x of the frames looked at (see --size); may be given several times.
         block: the block's name, where there are several.
-        model: packaged, torchvision:NAME, timm:NAME or FILE.py:FUNCTION.
+        model: packaged, torchvision:NAME, timm:NAME, ours:NAME or FILE.py:FUNCTION.
         at: the module whose features are compared, without a checkpoint.
         frames: how many frames of a video.
         start: its first frame.

@@ -29,7 +29,8 @@ def insert(model: Model, at: Places, example_input: Any = None, **block_options:
     Args:
         model: any network; changed in place.
         at: where: a module name ("layer3.1"), a glob ("layer3.*"; `*` is within one segment, `**` across), a module
-            object, or a list of these. A Sequential ("layer3") stands for its last block.
+            object, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network), or a list of
+            these. A Sequential ("layer3") stands for its last block.
         example_input: an input the model can run: a tensor, a tuple of arguments, a dict of keyword arguments, or any
             other single argument. It tells the channels at each place. Needless for convolutions, batch norms and
             ResNet blocks, where the module itself tells.

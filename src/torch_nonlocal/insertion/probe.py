@@ -12,7 +12,12 @@ _BATCH_NORMS = ((nn.BatchNorm1d, 1), (nn.BatchNorm2d, 2), (nn.BatchNorm3d, 3))
 # Residual blocks whose output has the channels of their last convolution.
 _RESIDUAL_BLOCKS = {
     (package, name)
-    for package in ("torchvision.models.resnet", "torchvision.models.video.resnet", "timm.models.resnet")
+    for package in (
+        "torchvision.models.resnet",
+        "torchvision.models.video.resnet",
+        "timm.models.resnet",
+        "torch_nonlocal.models.video_resnet",
+    )
     for name in ("BasicBlock", "Bottleneck")
 }
 

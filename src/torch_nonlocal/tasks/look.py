@@ -1,6 +1,5 @@
 """Look at own video or images: a network with trained blocks, or a pretrained one with a parameter-free block."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from torch.nn import functional as F
 from torch_nonlocal.attention import BlockRecord, probe_geometry, similarity, watch
 from torch_nonlocal.insertion import blocks, load_blocks
 from torch_nonlocal.models.features import clip_features
-from torch_nonlocal.models.packaged import efficientnet_lite0, normalize
+from torch_nonlocal.models.named import PACKAGED, build
+from torch_nonlocal.models.packaged import normalize
 from torch_nonlocal.video import probe, read_clip
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth")
-PACKAGED = "packaged"
 PACKAGED_PLACE = "blocks.4"
 
 
@@ -52,7 +51,7 @@ def look(
 
     Args:
         clip_THWC: uint8 frames.
-        model: "packaged", "torchvision:NAME", "timm:NAME" or "FILE.py:FUNCTION" (a function that returns the network).
+        model: a name that `models.named.build` knows.
         checkpoint: a file of `nl.save_blocks`.
         at: where the parameter-free block sits; needless for "packaged".
         temperature: of the parameter-free block.
@@ -75,37 +74,6 @@ def look(
     features = clip_features(network, place, normalize(clip_THWC))
     centres = probe_geometry(network, place, size, per_frame=True)
     return {place: similarity(features, input_size=size, temperature=temperature, name=place, geometry=centres)}
-
-
-def build(model: str, *, pretrained: bool = False) -> nn.Module:
-    """A network by its name; see `look`."""
-    source, _, name = model.rpartition(":")
-    if model == PACKAGED:
-        return efficientnet_lite0()
-    if source == "torchvision":
-        import torchvision
-
-        return torchvision.models.get_model(name, weights="DEFAULT" if pretrained else None)
-    if source == "timm":
-        import timm
-
-        return timm.create_model(name, pretrained=pretrained)
-    if source.endswith(".py"):
-        return _from_file(Path(source), name)
-    raise ValueError(
-        f"model {model!r}: expected 'packaged', 'torchvision:resnet50', 'timm:resnet50' or 'path/to/file.py:function'"
-    )
-
-
-def _from_file(path: Path, function: str) -> nn.Module:
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or specification is None or specification.loader is None:
-        raise ValueError(f"no Python file at {path}")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if not callable(getattr(module, function, None)):
-        raise ValueError(f"{path} has no function {function!r}")
-    return getattr(module, function)()
 
 
 def _watched(network: nn.Module, clip_THWC: Tensor) -> dict[str, BlockRecord]:

@@ -1,0 +1,47 @@
+"""The models with Hugging Face's `save_pretrained`, `from_pretrained` and `push_to_hub`; `torch-nonlocal[hub]`.
+
+A folder, or a repository on the hub, holds config.json (the arguments below) and model.safetensors. The network is used
+only by `from_pretrained` with a repository's name and by `push_to_hub`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from torch_nonlocal.models.registry import create_model
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError as error:
+    raise ImportError("models on the Hugging Face hub need: pip install 'torch-nonlocal[hub]'") from error
+
+
+class HubModel(nn.Module, PyTorchModelHubMixin, library_name="torch-nonlocal", tags=["video-classification"]):
+    """A model of `create_model` that can be saved to and loaded from a folder or the hub.
+
+    Args:
+        name: one of `nl.list_models()`.
+        num_classes: width of the last layer.
+        non_local: "paper-1", "paper-5", "paper-10" or names; None for no blocks.
+        block_options: of the blocks, plain values.
+
+    Example:
+        >>> HubModel("i3d_resnet50", non_local="paper-5").save_pretrained("my-model")
+        >>> model = HubModel.from_pretrained("my-model")
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_classes: int = 400,
+        non_local: str | Sequence[str] | None = None,
+        block_options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = create_model(name, num_classes=num_classes, non_local=non_local, **(block_options or {}))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, num_classes)."""
+        return self.network(x)

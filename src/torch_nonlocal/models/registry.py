@@ -1,0 +1,87 @@
+"""The models by name."""
+
+import difflib
+import fnmatch
+import os
+from functools import partial
+from typing import Any
+
+from torch_nonlocal.insertion import insert
+from torch_nonlocal.insertion.targets import Places
+from torch_nonlocal.models.video_resnet import C2D_8X8, I3D_8X8, VideoResNet
+from torch_nonlocal.models.weights import load_weights
+
+_BUILDERS = {
+    f"{family}_resnet{depth}{suffix}": partial(VideoResNet, depth, kernel=kernel, time=time)
+    for depth in (50, 101)
+    for family, suffix, kernel, time in (
+        ("c2d", "", None, None),
+        ("c2d", "_8x8", None, C2D_8X8),
+        ("i3d", "", "3x1x1", None),
+        ("i3d", "_8x8", "3x1x1", I3D_8X8),
+        ("i3d", "_3x3x3", "3x3x3", None),
+    )
+}
+
+
+def list_models(filter: str = "*") -> list[str]:
+    """Names for `create_model`, sorted.
+
+    Args:
+        filter: a glob, such as "i3d*".
+
+    Example:
+        >>> nl.list_models("c2d_resnet50*")
+        ['c2d_resnet50', 'c2d_resnet50_8x8']
+    """
+    return sorted(fnmatch.filter(_BUILDERS, filter))
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 400,
+    non_local: Places | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    dropout: float = 0.5,
+    **block_options: Any,
+) -> VideoResNet:
+    """A C2D or I3D ResNet of the paper, with or without non-local blocks.
+
+    "c2d_resnet50" has no time kernels; "i3d_resnet50" has 3x1x1 ones; "_3x3x3" inflates the 3x3 kernels instead; "_8x8"
+    keeps time longer, for 8 frames 8 apart. The same with resnet101.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: width of the last layer.
+        non_local: where blocks go: "paper-1", "paper-5", "paper-10", or what `insert` takes; None for none.
+        weights: None; "imagenet" for torchvision's ImageNet weights of the 2D ResNet, inflated (torchvision downloads
+            them when it does not have them); or a file: of a 2D ResNet, inflated, or of this model.
+        dropout: before the last layer.
+        **block_options: of `NonLocal3d`. Keys are max-pooled by 2 x 2 unless `subsample` says otherwise: so are
+            those of the published models.
+
+    Returns:
+        The model, in train mode.
+
+    Raises:
+        ValueError: an unknown name (the message suggests), a wrong preset, option or weights file.
+        ImportError: "imagenet" without torchvision.
+
+    Example:
+        >>> model = nl.create_model("i3d_resnet50", num_classes=400, non_local="paper-5")
+        >>> model(torch.randn(1, 3, 32, 224, 224)).shape
+        torch.Size([1, 400])
+    """
+    if name not in _BUILDERS:
+        near = difflib.get_close_matches(name, _BUILDERS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no model {name!r}{hint} models: {', '.join(list_models())}")
+    if block_options and non_local is None:
+        raise ValueError(f"{', '.join(block_options)}: options of blocks, but non_local= names no place for them")
+    model = _BUILDERS[name](num_classes=num_classes, dropout=dropout)
+    if non_local is not None:
+        insert(model, non_local, **{"subsample": 2, **block_options})
+    if weights is not None:
+        load_weights(model, weights)
+    return model
