@@ -39,13 +39,26 @@ def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
         for name, block in present.items()
         for key, tensor in block.state_dict().items()
     }
-    path = Path(path)
+    write_blocks(Path(path), plan, tensors)
+
+
+def write_blocks(path: Path, plan: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a file that `load_blocks` reads: class and options by place, tensors by "<place>/<parameter>"."""
+    write_tensors(path, tensors, {"format": FORMAT, "plan": json.dumps(plan)}, key="tensors")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str], *, key: str) -> None:
+    """Write tensors and a header of texts, at once or not at all.
+
+    A .safetensors file has the header as metadata; a file of `torch.save` is a dictionary of the header and, under
+    `key`, the tensors.
+    """
     partial = path.with_name(path.name + ".partial")  # a reader never sees half a file
     try:
         if path.suffix == ".safetensors":
-            _safetensors().save_file(tensors, partial, metadata={"format": FORMAT, "plan": json.dumps(plan)})
+            _safetensors().save_file(tensors, partial, metadata=header)
         else:
-            torch.save({"format": FORMAT, "plan": json.dumps(plan), "tensors": tensors}, partial)
+            torch.save({**header, key: tensors}, partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
