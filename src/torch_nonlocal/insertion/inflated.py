@@ -1,0 +1,204 @@
+"""The modules that an inflated network is made of: convolutions over time, and 2D code that runs frame by frame.
+
+Every module takes clips (B, C, T, H, W). Code that is written for images (B, C, H, W) runs on all frames at once, as a
+batch of B T images; the modules that it calls get such a batch too, and make clips of it again for themselves, so that
+hooks see clips everywhere. Whatever the layout, time is axis 2 of a clip's tensors, and their other axes are those of
+the image's.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLIP_AXES = 5
+IMAGE_AXES = 4
+
+
+class TimeConv3d(nn.Conv3d):
+    """A convolution over clips that keeps the number of frames (but for its stride).
+
+    Made from a 2D convolution by `inflate`. Beyond `nn.Conv3d`'s attributes:
+
+    Attributes:
+        time_padding: "replicate", the first and the last frame repeated, or "zeros". Space keeps its own padding.
+        same: space is padded by what makes the output ceil(size / stride), the odd pixel at the end.
+    """
+
+    padding: Any  # pixels always; a string's meaning is in `same`
+    time_padding: str
+    same: bool
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in_channels, T, H, W) -> (B, out_channels, ceil(T / time stride), H', W').
+
+        Raises:
+            ValueError: not a clip.
+        """
+        if input.ndim != CLIP_AXES:
+            raise ValueError(f"expected a clip (B, {self.in_channels}, T, H, W), got {tuple(input.shape)}")
+        edge = self.kernel_size[0] // 2
+        # In one go with the space where that is zeros too; by hand otherwise.
+        padding, by_conv = self.padding, self.time_padding == "zeros" and self.padding_mode == "zeros"
+        if edge and self.time_padding == "replicate":
+            # Not F.pad: its gradient is refused under deterministic algorithms.
+            first, last = input[:, :, :1], input[:, :, -1:]
+            input = torch.cat([*[first] * edge, input, *[last] * edge], dim=2)
+        elif edge and not by_conv:
+            input = F.pad(input, (0, 0, 0, 0, edge, edge))
+        if self.same:
+            spaces = [self._same_padding(input.shape[axis + 2], axis) for axis in (2, 1)]
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            input = F.pad(input, [*spaces[0], *spaces[1], 0, 0], mode=mode)
+        elif self.padding_mode != "zeros":
+            height, width = self.padding[1:]
+            input = F.pad(input, (width, width, height, height, 0, 0), mode=self.padding_mode)
+        space = (0, 0) if self.same or self.padding_mode != "zeros" else padding[1:]
+        padding = (edge if by_conv else 0, *space)
+        return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _same_padding(self, size: int, axis: int) -> tuple[int, int]:
+        kernel, stride, dilation = self.kernel_size[axis], self.stride[axis], self.dilation[axis]
+        total = (kernel - 1) * dilation
+        if stride > 1:
+            largest: Any = max if torch.jit.is_tracing() else torch.sym_max  # pyright: ignore[reportPrivateImportUsage]
+            total = largest((-(-size // stride) - 1) * stride + total + 1 - size, 0)
+        return total // 2, total - total // 2
+
+    def extra_repr(self) -> str:
+        """`nn.Conv3d`'s text and how time is padded."""
+        return f"{super().extra_repr()}, time_padding={self.time_padding}" + (", same=True" if self.same else "")
+
+
+class BatchNormAct3d(nn.BatchNorm3d):
+    """timm's batch norm with an activation in it, for clips: (B, C, T, H, W) -> same shape."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> same shape."""
+        return self.act(self.drop(super().forward(input)))
+
+
+class ClipCount:
+    """How many clips the batch holds that the network runs on; one object for all modules of a network.
+
+    The count never changes inside a network, while the number of frames does where time is strided: so it, not the
+    frames, tells how to make clips of a batch of images again, also when a checkpointed part runs anew in backward.
+    """
+
+    clips: int = 1
+
+
+class TakesClips(nn.Module):
+    """Mixed into a module that image code calls: a batch of images becomes clips around it, hooks included."""
+
+    # Of a part made anew from one of these, such as a slice of a Sequential: its modules see to themselves.
+    _clip_count = ClipCount()
+    _in_image_code = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._in_image_code or _holds(IMAGE_AXES, (args, kwargs)) is None:
+            return super().__call__(*args, **kwargs)
+        to_clips = functools.partial(_to_clips, clips=self._clip_count.clips)
+        output = super().__call__(*_each(args, to_clips), **_each(kwargs, to_clips))
+        return _each(output, _to_images)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        # The class is made while inflating and has no name of its own to be found by.
+        mixin, kind = type(self).__bases__
+        return _blank, (mixin, kind), self.__dict__.copy()
+
+
+class RunsByFrame(TakesClips):
+    """Mixed into a module whose own code is for images: that code runs on a batch of all frames.
+
+    Where no image code around it takes them over, scores (B T, K) of frames are averaged over time, as I3D's are.
+    """
+
+
+def run_by_frame(module: RunsByFrame, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call an image module's own forward on the frames of all clips in its arguments.
+
+    Raises:
+        ValueError: images instead of clips; scores without a frame's axis, or tokens, where the network ends.
+    """
+    clip = _holds(CLIP_AXES, (args, kwargs))
+    if clip is None:
+        image = _holds(IMAGE_AXES, (args, kwargs))
+        if image is not None and not module._in_image_code:
+            raise ValueError(f"expected a clip (B, C, T, H, W), got {tuple(image.shape)}")
+        return forward(module, *args, **kwargs)
+    count = module._clip_count
+    count.clips = clip.shape[0]
+    output = forward(module, *_each(args, _to_images), **_each(kwargs, _to_images))
+    if module._in_image_code:
+        return _each(output, functools.partial(_to_clips, clips=clip.shape[0]))
+    return _each(output, functools.partial(_to_clips_or_scores, clips=clip.shape[0], name=type(module).__name__))
+
+
+def change_class(module: nn.Module, mixin: type[TakesClips]) -> None:
+    """Make a module one of its own class and the mixin, in place; its name and its parameters stay."""
+    module.__class__ = _mixed(mixin, type(module))
+
+
+@functools.cache
+def _mixed(mixin: Any, kind: Any) -> type[nn.Module]:
+    names: dict[str, Any] = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    if mixin is RunsByFrame:
+
+        @functools.wraps(kind.forward)
+        def forward(self: RunsByFrame, *args: Any, **kwargs: Any) -> Any:
+            return run_by_frame(self, kind.forward, args, kwargs)
+
+        names["forward"] = forward
+    return type(kind.__name__, (mixin, kind), names)
+
+
+def _blank(mixin: type[TakesClips], kind: type[nn.Module]) -> nn.Module:
+    made = _mixed(mixin, kind)
+    return nn.Module.__new__(made)
+
+
+def _to_images(value: Tensor) -> Tensor:
+    return value.transpose(1, 2).flatten(0, 1) if value.ndim == CLIP_AXES else value
+
+
+def _to_clips(value: Tensor, clips: int) -> Tensor:
+    return value.unflatten(0, (clips, -1)).transpose(1, 2) if value.ndim == IMAGE_AXES else value
+
+
+def _to_clips_or_scores(value: Tensor, clips: int, name: str) -> Tensor:
+    if value.ndim in (0, IMAGE_AXES, CLIP_AXES):
+        return _to_clips(value, clips)
+    if value.ndim == 3:
+        raise ValueError(
+            f"{name} returns {tuple(value.shape)} for a batch of frames: "
+            "expected maps (B T, C, H, W) or scores (B T, K)"
+        )
+    return value.unflatten(0, (clips, -1)).mean(1)
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`change` applied to every tensor in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return type(value)((key, _each(item, change)) for key, item in value.items())
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_each(item, change) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(_each(item, change) for item in value)
+    return value
+
+
+def _holds(axes: int, value: Any) -> Tensor | None:
+    """The first tensor of so many axes in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return value if value.ndim == axes else None
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return next((found for item in items if (found := _holds(axes, item)) is not None), None)
