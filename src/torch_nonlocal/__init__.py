@@ -11,6 +11,9 @@ from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
 if TYPE_CHECKING:
     from torch_nonlocal import view
     from torch_nonlocal.attention import watch
+    from torch_nonlocal.insertion.inflation import inflate
+    from torch_nonlocal.insertion.plan import plan
+    from torch_nonlocal.models.registry import create_model, list_models
 
 __all__ = [
     "NonLocal1d",
@@ -18,10 +21,14 @@ __all__ = [
     "NonLocal3d",
     "__version__",
     "blocks",
+    "create_model",
     "explain",
     "functional",
+    "inflate",
     "insert",
+    "list_models",
     "load_blocks",
+    "plan",
     "remove",
     "save_blocks",
     "view",
@@ -29,9 +36,19 @@ __all__ = [
 ]
 
 
+# Imported when they are used: many never look, draw, plan or build a network, and each costs time.
+_ON_USE = {
+    "create_model": "models.registry",
+    "inflate": "insertion.inflation",
+    "list_models": "models.registry",
+    "plan": "insertion.plan",
+    "watch": "attention",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "view":  # drawing is an extra: imported when it is used
+    if name == "view":
         return import_module("torch_nonlocal.view")
-    if name == "watch":  # half of the import's time, and many never look
-        return import_module("torch_nonlocal.attention").watch
+    if name in _ON_USE:
+        return getattr(import_module(f"torch_nonlocal.{_ON_USE[name]}"), name)
     raise AttributeError(f"module 'torch_nonlocal' has no attribute {name!r}")

@@ -6,12 +6,16 @@ import tyro
 from rich.console import Console
 
 from torch_nonlocal.cli.bench import bench
+from torch_nonlocal.cli.convert import convert
 from torch_nonlocal.cli.demo import demo
+from torch_nonlocal.cli.plan import plan
 from torch_nonlocal.cli.view import view
 
 app = tyro.extras.SubcommandApp()
 app.command(demo)
+app.command(plan)
 app.command(view)
+app.command(convert)
 app.command(bench)
 
 

@@ -56,10 +56,25 @@ def insert(model: Model, at: Places, example_input: Any = None, **block_options:
         outputs = {name: output_by_module(name, module) for name, module in targets.items()}
     else:
         outputs = outputs_by_run(model, targets, example_input)
-    made = {name: _make(name, output, block_options) for name, output in outputs.items()}
+    made = {name: make_block(name, output, block_options) for name, output in outputs.items()}
     for name, block in made.items():
         attach(targets[name], block)
     return model
+
+
+def make_block(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
+    """The block for a place, not yet in the network.
+
+    Raises:
+        ValueError: a wrong option; the message names the place.
+        TypeError: an option that a block does not have.
+    """
+    kind = BLOCK_CLASSES[output.dims]
+    settings = {"device": output.device, "dtype": output.dtype, **options}
+    try:
+        return kind(output.channels, **settings)
+    except ValueError as error:
+        raise ValueError(f"block at {name!r} ({kind.__name__}, {output.channels} channels): {error}") from error
 
 
 def attach(module: nn.Module, block: NonLocal) -> None:
@@ -95,15 +110,6 @@ def remove(model: Model, at: Places | None = None) -> Model:
     for name in names:
         _detach(model.get_submodule(name))
     return model
-
-
-def _make(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
-    kind = BLOCK_CLASSES[output.dims]
-    settings = {"device": output.device, "dtype": output.dtype, **options}
-    try:
-        return kind(output.channels, **settings)
-    except ValueError as error:
-        raise ValueError(f"block at {name!r} ({kind.__name__}, {output.channels} channels): {error}") from error
 
 
 def _detach(module: nn.Module) -> None:

@@ -40,7 +40,7 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
     if preset == "paper-1":
         return [res4[max(len(res4) - 2, 0)]]
     in_res3, in_res4 = _COUNTS[preset]
-    return _spread(res3, in_res3) + _spread(res4, in_res4)
+    return spread(res3, in_res3) + spread(res4, in_res4)
 
 
 def stages(model: nn.Module) -> dict[str, list[str]]:
@@ -78,8 +78,8 @@ def _is_residual_block(module: nn.Module) -> bool:
     return any(isinstance(inside, _CONVS) for inside in module.modules())
 
 
-def _spread(blocks: list[str], count: int) -> list[str]:
-    """`count` blocks, each the last of an equal run."""
+def spread(blocks: list[str], count: int) -> list[str]:
+    """At most `count` blocks, each the last of an equal run."""
     count = min(count, len(blocks))
-    step = len(blocks) // count
+    step = len(blocks) // count if count else 1
     return blocks[step - 1 : step * count : step]

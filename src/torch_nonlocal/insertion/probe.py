@@ -50,11 +50,11 @@ def outputs_by_run(model: nn.Module, targets: dict[str, nn.Module], example_inpu
     ]
     try:
         with _undisturbed(model), torch.no_grad():
-            _call(model, example_input)
+            call(model, example_input)
     finally:
         for handle in handles:
             handle.remove()
-    return {name: _one_map(name, targets[name], runs) for name, runs in seen.items()}
+    return {name: one_map(name, targets[name], runs) for name, runs in seen.items()}
 
 
 def output_by_module(name: str, module: nn.Module) -> Output:
@@ -86,7 +86,8 @@ def _last_conv(module: nn.Module) -> Any:
     return convs[-1] if convs else None
 
 
-def _call(model: nn.Module, example_input: Any) -> None:
+def call(model: nn.Module, example_input: Any) -> None:
+    """Run the model on an example input as `insert` takes it."""
     if isinstance(example_input, tuple):
         model(*example_input)
     elif isinstance(example_input, dict):
@@ -95,7 +96,12 @@ def _call(model: nn.Module, example_input: Any) -> None:
         model(example_input)
 
 
-def _one_map(name: str, module: nn.Module, runs: list[Any]) -> Output:
+def one_map(name: str, module: nn.Module, runs: list[Any]) -> Output:
+    """The one channels-first map that a module returned.
+
+    Raises:
+        ValueError: no run, several, or an output of another kind; the message names the module.
+    """
     kind = type(module).__name__
     if not runs:
         raise ValueError(f"{name!r} ({kind}) does not run in the example: a block there would never be applied")

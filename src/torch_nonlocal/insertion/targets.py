@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from torch_nonlocal.insertion.presets import PRESETS, preset_places
+from torch_nonlocal.insertion.presets import preset_places
 from torch_nonlocal.layers import NonLocal
 
 Places = str | nn.Module | Iterable[str | nn.Module]
@@ -28,16 +28,13 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     named = {name: module for name, module in model.named_modules() if not _inside_block(model, name)}
     chosen: dict[str, nn.Module] = {}
     for one in [at] if isinstance(at, str | nn.Module) else at:
-        for name in preset_places(model, one) if _is_preset(one, named) else _matches(named, one):
+        preset = isinstance(one, str) and one not in named and one.startswith("paper-")
+        for name in preset_places(model, str(one)) if preset else _matches(named, one):
             place = _last_of_sequential(name, named)
             chosen[place] = named[place]
     if not chosen:
         raise ValueError("at names no place: give at least one name, glob or module")
     return {name: chosen[name] for name in named if name in chosen}
-
-
-def _is_preset(one: object, named: dict[str, nn.Module]) -> bool:
-    return isinstance(one, str) and one not in named and (one in PRESETS or one.startswith("paper-"))
 
 
 def _matches(named: dict[str, nn.Module], one: str | nn.Module) -> list[str]:

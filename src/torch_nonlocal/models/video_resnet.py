@@ -7,8 +7,9 @@ Sizes in comments are of 32 frames of 224 x 224 pixels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
+
+from torch_nonlocal._tracing import is_recorded
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -139,7 +140,7 @@ class VideoResNet(nn.Module):
         Raises:
             ValueError: not a clip of three colours.
         """
-        if not torch.compiler.is_compiling() and not torch.jit.is_tracing() and (x.ndim != 5 or x.shape[1] != 3):
+        if not is_recorded(x) and (x.ndim != 5 or x.shape[1] != 3):
             raise ValueError(f"expected clips (B, 3, T, H, W), got {tuple(x.shape)}")
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer2(self.pool2(self.layer1(x)))

@@ -1,0 +1,71 @@
+"""`nonlocal plan`: where blocks can go in a network, and what they cost."""
+
+import json as json_format
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+
+from torch_nonlocal.insertion.plan import Plan
+from torch_nonlocal.insertion.plan import plan as make_plan
+from torch_nonlocal.insertion.plan_text import CHOSEN, legend
+from torch_nonlocal.models.named import build
+
+
+def plan(
+    model: tyro.conf.Positional[str],
+    *,
+    input: str,
+    at: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    batch: int = 1,
+    pairwise: str = "embedded_gaussian",
+    attend: str = "spacetime",
+    subsample: int = 1,
+    json: Path | None = None,
+) -> None:
+    """Where blocks can go in a network, and what each costs: parameters, FLOPs, memory with and without the N x M map.
+
+    The network is built with random weights and does not run: a copy without values does, where its code allows.
+    Places are marked that --at names, or without it those that the paper's results recommend.
+
+    Example: nonlocal plan torchvision:r3d_18 --input 3x16x112x112
+
+    Example: nonlocal plan ours:i3d_resnet50 --input 3x32x224x224 --at paper-5 --subsample 2
+
+    Args:
+        model: torchvision:NAME, timm:NAME, ours:NAME, packaged or FILE.py:FUNCTION.
+        input: size of one input, channels first: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
+        at: a place, a glob, paper-1, paper-5 or paper-10; may be given several times.
+        batch: clips or images at a time.
+        pairwise: embedded_gaussian, gaussian, dot_product or concatenation.
+        attend: spacetime, space or time.
+        subsample: keys are max-pooled by this factor.
+        json: write the figures to this file, too.
+    """
+    shape = _shape(input, batch)
+    network = build(model)
+    options = {"pairwise": pairwise, "attend": attend, "subsample": subsample if subsample != 1 else None}
+    made = make_plan(network, torch.zeros(shape), list(at) or None, **options)
+    if json is not None:
+        json.write_text(json_format.dumps({"model": model, "input": list(shape), **made.as_dict()}, indent=1) + "\n")
+    show(made, Console())
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print the plan, the chosen places bold. No figure is cut: a narrow terminal wraps the lines."""
+    for line in str(plan).splitlines():
+        bold = line.startswith(CHOSEN) and line != legend(plan)
+        console.print(line, style="bold" if bold else None, highlight=False, markup=False, soft_wrap=True)
+
+
+def _shape(text: str, batch: int) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        sizes = ()
+    if not 2 <= len(sizes) <= 4 or min(sizes) < 1:
+        raise ValueError(f"--input {text}: expected sizes such as 3x224x224 or 3x16x112x112, without the batch")
+    if batch < 1:
+        raise ValueError(f"--batch {batch}: expected at least 1")
+    return batch, *sizes
