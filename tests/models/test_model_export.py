@@ -52,10 +52,14 @@ def test_export_of_any_batch_and_clip_length():
         torch.testing.assert_close(program.module()(x), net(x))
 
 
-def test_compile_in_one_graph():
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [None, True], ids=["as it finds", "sizes as symbols"])
+def test_compile_in_one_graph(dynamic):
+    torch.compiler.reset()
     net = network()
-    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(clip()), net(clip()))
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    for x in (clip(), clip(3, 7)):
+        torch.testing.assert_close(compiled(x), net(x))
 
 
 def test_torchscript_trace(tmp_path):

@@ -3,7 +3,7 @@
 The rules were measured with `nonlocal bench` on two AVX-512 cores, float32 (docs/benchmark.md has the table).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -25,11 +25,19 @@ class Choice:
 
     Attributes:
         algorithm: "dense", "tiled", "fused", "reassociated" or "sorted".
-        why: in words.
+        reason: in words, with names for the sizes in it, such as "{map}".
+        sizes: by name, "map" in bytes. Kept apart: under torch.compile they are symbols, which have no text.
     """
 
     algorithm: str
-    why: str
+    reason: str
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def why(self) -> str:
+        """The reason in words."""
+        texts = {name: megabytes(size) if name == "map" else f"{size:,}" for name, size in self.sizes.items()}
+        return self.reason.format(**texts)
 
 
 def for_softmax(
@@ -49,7 +57,7 @@ def for_softmax(
     map_bytes = _map_bytes(batch, queries, keys, dtype)
     full = dtype in (torch.float32, torch.float64)
     if full and map_bytes <= DENSE_BYTES:  # of half types it would round the logits
-        return Choice("dense", f"the map is small ({megabytes(map_bytes)}) and stays in the caches")
+        return Choice("dense", "the map is small ({map}) and stays in the caches", {"map": map_bytes})
     kept = keeps(batch, queries, keys, dtype, training=training)
     possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
     if possible and _fused_wins(device, dtype) and not (full and kept and width >= WIDE):
@@ -60,10 +68,10 @@ def for_softmax(
     elif biased:
         reason = "a key bias is added to each tile"
     elif width != values:
-        reason = f"widths {width} and {values} differ, which fused kernels do not take: {reason}"
+        reason = "widths {width} and {values} differ, which fused kernels do not take: " + reason
     if kept:
-        return Choice("tiled", f"{reason}; {megabytes(map_bytes)} of weights are kept for backward")
-    return Choice("tiled", reason)
+        reason += "; {map} of weights are kept for backward"
+    return Choice("tiled", reason, {"map": map_bytes, "width": width, "values": values})
 
 
 def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: bool) -> bool:
@@ -88,8 +96,10 @@ def _fused_wins(device: torch.device, dtype: torch.dtype) -> bool:
 def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:
     """For the dot product form."""
     if reassociated.map_is_cheaper(queries, keys, width, values):
-        return Choice("reassociated", f"(theta phi^T) g: N x M = {queries:,} x {keys:,} is smaller than the features")
-    return Choice("reassociated", f"theta (phi^T g): a {width} x {values} matrix in the middle, whatever N is")
+        reason = "(theta phi^T) g: N x M = {queries} x {keys} is smaller than the features"
+    else:
+        reason = "theta (phi^T g): a {width} x {values} matrix in the middle, whatever N is"
+    return Choice("reassociated", reason, {"queries": queries, "keys": keys, "width": width, "values": values})
 
 
 def for_concatenation() -> Choice:
