@@ -154,6 +154,18 @@ class TestWeights:
             assert inflated.kernel_size[0] > 1
             torch.testing.assert_close(inflated.weight.sum(2), flat.weight)
 
+    def test_imagenet_asks_torchvision_for_the_same_depth(self, resnet, monkeypatch):
+        asked = []
+
+        def get_model(name, *, weights):
+            asked.append((name, weights))
+            return resnet
+
+        monkeypatch.setattr("torchvision.models.get_model", get_model)
+        model = nl.create_model("i3d_resnet50", num_classes=7, weights="imagenet")
+        assert asked == [("resnet50", "DEFAULT")]
+        torch.testing.assert_close(model.conv1.weight.sum(2), resnet.conv1.weight)
+
     def test_other_classes_start_fresh(self, file, caplog):
         with caplog.at_level(logging.WARNING, "torch_nonlocal"):
             model = nl.create_model("c2d_resnet50", num_classes=5, weights=file)

@@ -105,10 +105,12 @@ def _interleaved(
     times: dict[str, dict[bool, list[float]]] = {name: {False: [], True: []} for name in works}
     counts = {(name, b): _count(work, seconds) for name, pair in works.items() for b, work in pair.items()}
     rates = []
-    for _ in range(repeats):
+    names = list(works)
+    for repeat in range(repeats):
         rates.append(_matrix_rate())
-        for name, pair in works.items():
-            for backward, work in pair.items():
+        turn = repeat % max(len(names), 1)  # nobody is always the first
+        for name in names[turn:] + names[:turn]:
+            for backward, work in works[name].items():
                 times[name][backward].append(_timed(work, counts[name, backward]))
     return times, statistics.median(rates)
 
