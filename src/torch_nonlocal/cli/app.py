@@ -7,15 +7,21 @@ from rich.console import Console
 
 from torch_nonlocal.cli.bench import bench
 from torch_nonlocal.cli.convert import convert
+from torch_nonlocal.cli.data import data
 from torch_nonlocal.cli.demo import demo
 from torch_nonlocal.cli.plan import plan
+from torch_nonlocal.cli.test import evaluate
+from torch_nonlocal.cli.train import train
 from torch_nonlocal.cli.view import view
 
 app = tyro.extras.SubcommandApp()
 app.command(demo)
 app.command(plan)
+app.command(train)
+app.command(name="test")(evaluate)
 app.command(view)
 app.command(convert)
+app.command(data, name="data")
 app.command(bench)
 
 

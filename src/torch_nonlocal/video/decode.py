@@ -3,6 +3,7 @@
 Frame i is the i-th frame that plain decoding from the start presents. The file's packets are listed first (nothing is
 decoded), which gives the number of frames and their times; then decoding starts at the key frame before each wanted
 frame. Files whose list cannot be trusted (missing or repeated times, hidden frames) are decoded from the start.
+Everything that can take long looks at a deadline, so that no file stops a program for good.
 
 Shapes: T frames, H height, W width.
 """
@@ -10,7 +11,8 @@ Shapes: T frames, H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +21,16 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.video._files import require
+from torch_nonlocal.video.broken import BrokenVideoError, Deadline
+from torch_nonlocal.video.frame_folders import read_frame_folder
 
 # One packet is one shown frame for these; VP8 and MPEG-4 in AVI have packets that show nothing.
 _ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1"})
+
+_MOST_PIXELS = 2**27  # of one frame: 16K fits; a header that claims more is a lie or would take the memory of all else
+
+# What the containers that hold most video begin with, and where: a file cut short still has it.
+_SIGNATURES = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class _Schedule:
 
     pts: list[int]
     start: list[int]  # for each frame, the frame number of the last key frame up to it
-    seek: dict[int, int]  # key frame number -> the time to seek to
+    seek: dict[int, tuple[int, int]]  # key frame number -> the times to seek to, the second if the first fails
 
 
 def read_clip(
@@ -86,20 +95,67 @@ def read_clip(
     elif not wanted:
         raise ValueError("frames=[] asks for no frames")
 
-    with _opened(path) as (container, stream):
-        schedule = _schedule(container, stream)
-        total = len(schedule.pts) if schedule else _count_by_decoding(path)
+    def choose(total: int) -> list[int]:
+        if wanted is not None:
+            return wanted
+        stop = total if count is None else start + stride * (count - 1) + 1
+        return list(range(start, stop, stride)) or [start]
+
+    return _read(path, choose, lambda picture: picture, Deadline(path, None), whole=False)
+
+
+def read_sampled(
+    path: str | os.PathLike[str],
+    choose: Callable[[int], Sequence[int]],
+    convert: Callable[[Tensor], Tensor],
+    *,
+    time_limit: float | None = None,
+) -> Tensor:
+    """Reads frames chosen once their number is known, each made smaller (or otherwise converted) as it is decoded.
+
+    Only one frame is held at its full size, so a clip of an 8K video takes the memory of the converted one. A file that
+    holds less than it says (cut short) is refused.
+
+    Args:
+        path: a file that FFmpeg can decode, or a folder of numbered pictures.
+        choose: from the number of frames to the indices wanted, in any order and with repeats.
+        convert: from one frame, (H, W, 3) RGB uint8, to a tensor of the same shape for each frame.
+        time_limit: seconds after which reading is given up; None waits.
+
+    Returns:
+        (T, ...): what `convert` gave, in the order of the indices.
+
+    Raises:
+        BrokenVideoError: (a ValueError) if the file is missing, no video, empty, damaged or over the time limit.
+        ValueError: if an index is outside the video.
+        ImportError: if PyAV (or for a folder Pillow) is not installed.
+    """
+    deadline = Deadline(path, time_limit)
+    if os.path.isdir(path):
+        return read_frame_folder(path, choose, convert, deadline)
+    return _read(path, choose, convert, deadline, whole=True)
+
+
+def _read(
+    path: str | os.PathLike[str],
+    choose: Callable[[int], Sequence[int]],
+    convert: Callable[[Tensor], Tensor],
+    deadline: Deadline,
+    *,
+    whole: bool,
+) -> Tensor:
+    with opened(path, deadline) as (container, stream):
+        schedule = _schedule(container, stream, path, deadline, whole=whole)
+        total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
         if total == 0:
-            raise ValueError(f"{_name(path)} has no frames")
-        if wanted is None:
-            stop = total if count is None else start + stride * (count - 1) + 1
-            wanted = list(range(start, stop, stride)) or [start]
+            raise BrokenVideoError(f"{_name(path)} has no frames", "empty")
+        wanted = list(choose(total))
         outside = [index for index in wanted if not 0 <= index < total]
         if outside:
             shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
             plural = "frames" if len(outside) > 1 else "frame"
             raise ValueError(f"{_name(path)} has {total} frames (0 to {total - 1}); {plural} {shown} asked for")
-        return _gather(container, stream, schedule, wanted, path)
+        return _gather(container, stream, schedule, wanted, path, convert, deadline)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -109,12 +165,13 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         ValueError: if the file is missing, is no video or has no frames.
         ImportError: if PyAV is not installed.
     """
-    with _opened(path) as (container, stream):
-        schedule = _schedule(container, stream)
-        total = len(schedule.pts) if schedule else _count_by_decoding(path)
+    deadline = Deadline(path, None)
+    with opened(path, deadline) as (container, stream):
+        schedule = _schedule(container, stream, path, deadline, whole=False)
+        total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
         if total == 0:
-            raise ValueError(f"{_name(path)} has no frames")
-        _, height, width, _ = _gather(container, stream, schedule, [0], path).shape
+            raise BrokenVideoError(f"{_name(path)} has no frames", "empty")
+        _, height, width, _ = _gather(container, stream, schedule, [0], path, lambda picture: picture, deadline).shape
         rate = stream.average_rate or stream.guessed_rate
         return VideoInfo(frames=total, fps=float(rate) if rate else 25.0, height=height, width=width)
 
@@ -133,31 +190,79 @@ def _name(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, Any]]:
-    """Opens the container and its first video stream; FFmpeg's errors become ValueErrors that name the file."""
+def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[Any, Any]]:
+    """Opens the container and its first video stream; FFmpeg's errors become BrokenVideoErrors that name the file."""
     av = require("av", extra="video")
-    if not os.path.exists(path):
-        raise ValueError(f"there is no file {_name(path)}")
-    if os.path.isdir(path):
-        raise ValueError(f"{_name(path)} is a folder, not a video")
+    _check_file(path)
     try:
-        with av.open(os.fspath(path)) as container:
+        # The limit given to FFmpeg ends reads that block; the deadline itself is looked at between frames.
+        with av.open(os.fspath(path), timeout=deadline.left(), metadata_errors="replace") as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
             # FFmpeg reads any .txt as "ansi art"; nobody means that.
             if not streams or streams[0].codec_context is None or container.format.name == "tty":
-                raise ValueError(f"{_name(path)} is not a video: it holds no moving pictures")
+                kind = "audio only" if container.streams.audio and not streams else "not a video"
+                raise BrokenVideoError(f"{_name(path)} is not a video: it holds no moving pictures", kind)
+            width, height = streams[0].codec_context.width, streams[0].codec_context.height
+            if width * height > _MOST_PIXELS:
+                raise BrokenVideoError(
+                    f"{_name(path)} says that its frames are {width} x {height}: more than {_MOST_PIXELS} pixels",
+                    "too large",
+                )
             yield container, streams[0]
+    except av.error.ExitError as error:
+        raise deadline.passed() from error
     except av.FFmpegError as error:
-        raise ValueError(f"{_name(path)} is not a video or is damaged: {error.strerror}") from error
+        kind = "damaged" if _looks_like_video(path) else "not a video"
+        raise BrokenVideoError(f"{_name(path)} is not a video or is damaged: {error.strerror}", kind) from error
 
 
-def _schedule(container: Any, stream: Any) -> _Schedule | None:
-    """Lists the frames from the packets, without decoding; None if the list could be wrong."""
-    if stream.codec_context.name.removeprefix("lib") not in _ONE_FRAME_A_PACKET:
+def _check_file(path: str | os.PathLike[str]) -> None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise BrokenVideoError(f"there is no file {_name(path)}", "missing") from None
+    except OSError as error:
+        raise BrokenVideoError(f"{_name(path)} cannot be opened: {error.strerror}", "unreadable") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise BrokenVideoError(f"{_name(path)} is a folder, not a video", "not a video")
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise BrokenVideoError(f"{_name(path)} is not a regular file and not a video", "not a video")
+    if status.st_size == 0:
+        raise BrokenVideoError(f"{_name(path)} is not a video: the file has 0 bytes", "empty")
+
+
+def _looks_like_video(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    return any(head[place:].startswith(signature) for place, signature in _SIGNATURES)
+
+
+def _schedule(
+    container: Any, stream: Any, path: str | os.PathLike[str], deadline: Deadline, *, whole: bool
+) -> _Schedule | None:
+    """Lists the frames from the packets, without decoding; None if the list could be wrong.
+
+    With `whole`, a file that holds fewer packets than its header counts is refused.
+    """
+    listed = stream.codec_context.name.removeprefix("lib") in _ONE_FRAME_A_PACKET
+    counted = whole and "mp4" in container.format.name.split(",")  # others count otherwise, or not at all
+    if not listed and not counted:
         return None
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    if not packets or not packets[0].is_keyframe:
+    packets = []
+    for packet in container.demux(stream):
+        deadline.check()
+        if packet.size:
+            packets.append(packet)
+    if counted and len(packets) < stream.frames:
+        raise BrokenVideoError(
+            f"{_name(path)} is cut short: it holds {len(packets)} of the {stream.frames} frames that it counts",
+            "damaged",
+        )
+    if not listed or not packets or not packets[0].is_keyframe:
         return None
     if any(packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt for packet in packets):
         return None
@@ -168,59 +273,74 @@ def _schedule(container: Any, stream: Any) -> _Schedule | None:
     start, seek = [], {}
     for index, packet in enumerate(packets):
         if packet.is_keyframe:
-            seek[index] = packet.dts
+            seek[index] = (packet.pts, packet.dts)
         start.append(index if packet.is_keyframe else start[-1])
     return _Schedule(pts, start, seek)
 
 
-def _count_by_decoding(path: str | os.PathLike[str]) -> int:
-    return sum(1 for _ in _from_the_start(path))
+def _count_by_decoding(path: str | os.PathLike[str], deadline: Deadline) -> int:
+    return sum(1 for _ in _from_the_start(path, deadline))
 
 
-def _from_the_start(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
-    with _opened(path) as (container, stream):  # opened anew: not every format can seek
-        yield from enumerate(container.decode(stream))
+def _from_the_start(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[int, Any]]:
+    with opened(path, deadline) as (container, stream):  # opened anew: not every format can seek
+        for index, frame in enumerate(container.decode(stream)):
+            deadline.check()
+            yield index, frame
 
 
 def _gather(
-    container: Any, stream: Any, schedule: _Schedule | None, wanted: list[int], path: str | os.PathLike[str]
+    container: Any,
+    stream: Any,
+    schedule: _Schedule | None,
+    wanted: list[int],
+    path: str | os.PathLike[str],
+    convert: Callable[[Tensor], Tensor],
+    deadline: Deadline,
 ) -> Tensor:
-    """Decodes the wanted frames into one tensor (T, H, W, 3)."""
+    """Decodes the wanted frames, in ascending order, and stacks what `convert` makes of them, (T, ...)."""
     places: dict[int, list[int]] = {}
     for place, index in enumerate(wanted):
         places.setdefault(index, []).append(place)
     clip: Tensor | None = None
+    size: tuple[int, ...] = ()
     missing = set(places)
 
     def keep(index: int, frame: Any) -> None:
-        nonlocal clip
+        nonlocal clip, size
         picture = _picture(frame)
-        if clip is None:
-            clip = torch.empty((len(wanted), *picture.shape), dtype=torch.uint8)
-        if picture.shape != clip.shape[1:]:
-            raise ValueError(
-                f"the frames of {_name(path)} differ in size: {tuple(clip.shape[1:3])}, then "
-                f"{tuple(picture.shape[:2])} (height, width) at frame {index}"
+        size = size or tuple(picture.shape[:2])
+        if tuple(picture.shape[:2]) != size:
+            raise BrokenVideoError(
+                f"the frames of {_name(path)} differ in size: {size}, then "
+                f"{tuple(picture.shape[:2])} (height, width) at frame {index}",
+                "damaged",
             )
-        clip[places[index]] = picture
+        converted = convert(picture)
+        if clip is None:
+            clip = torch.empty((len(wanted), *converted.shape), dtype=converted.dtype)
+        for place in places[index]:
+            clip[place] = converted
         missing.discard(index)
 
     if schedule is not None:
-        for index, frame in _by_seeking(container, stream, schedule, sorted(places)):
+        for index, frame in _by_seeking(container, stream, schedule, sorted(places), deadline):
             keep(index, frame)
     if missing:  # no schedule, or the file did not keep to it
         last = max(missing)
-        for index, frame in _from_the_start(path):
+        for index, frame in _from_the_start(path, deadline):
             if index in missing:
                 keep(index, frame)
             if index >= last:
                 break
     if clip is None or missing:
-        raise ValueError(f"{_name(path)} is damaged: frame {min(missing)} cannot be decoded")
+        raise BrokenVideoError(f"{_name(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
     return clip
 
 
-def _by_seeking(container: Any, stream: Any, schedule: _Schedule, wanted: list[int]) -> Iterator[tuple[int, Any]]:
+def _by_seeking(
+    container: Any, stream: Any, schedule: _Schedule, wanted: list[int], deadline: Deadline
+) -> Iterator[tuple[int, Any]]:
     """Yields (index, frame) for the wanted indices (ascending), decoding only from key frames before them."""
     number = {key: place for place, key in enumerate(schedule.seek)}
     runs: list[list[int]] = []
@@ -233,11 +353,17 @@ def _by_seeking(container: Any, stream: Any, schedule: _Schedule, wanted: list[i
     for run in runs:
         left = {schedule.pts[index]: index for index in run}
         last = schedule.pts[run[-1]]
-        container.seek(schedule.seek[schedule.start[run[0]]], stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts in left:
-                yield left.pop(frame.pts), frame
-            if not left or frame.pts is None or frame.pts > last:
+        # MP4 finds a key frame by the time at which it is shown, and for its decoding time goes to the one before;
+        # MPEG-TS by its decoding time, and for the other goes to the one after.
+        for moment in schedule.seek[schedule.start[run[0]]]:
+            container.seek(moment, stream=stream)
+            for frame in container.decode(stream):
+                deadline.check()
+                if frame.pts in left:
+                    yield left.pop(frame.pts), frame
+                if not left or frame.pts is None or frame.pts > last:
+                    break
+            if not left:
                 break
 
 

@@ -1,0 +1,198 @@
+"""Reading every clip of a data set once, to know before training what is wrong with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_nonlocal.data.clip_list import Clip, ClipList
+from torch_nonlocal.video.broken import BrokenVideoError
+from torch_nonlocal.video.frame_folders import frame_files
+from torch_nonlocal.video.inspect import Inspection, inspect_video
+
+_PIECE = 2**20  # bytes read at once
+
+
+@dataclass(frozen=True)
+class ClipReport:
+    """What one clip is.
+
+    Attributes:
+        path: as in the list.
+        label: its class.
+        kind: "good", "too short", or in which way it is broken ("damaged", "empty", "audio only", "missing", ...).
+        reason: what is wrong; empty for a good clip.
+        frames: number of frames; 0 if it cannot be read, as the next three.
+        height: of a frame, in pixels.
+        width: likewise.
+        seconds: its length; None for a folder of frames.
+        digest: of the file's bytes: equal for copies. Empty for a missing or empty file.
+    """
+
+    path: str
+    label: int
+    kind: str
+    reason: str
+    frames: int
+    height: int
+    width: int
+    seconds: float | None
+    digest: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a data set is.
+
+    Attributes:
+        root: its folder.
+        classes: names.
+        clips: one report for each clip, in the order of the list.
+        problems: entries of the lists, and classes, that were left out or are empty.
+    """
+
+    root: str
+    classes: tuple[str, ...]
+    clips: tuple[ClipReport, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def good(self) -> tuple[ClipReport, ...]:
+        """The clips that can be trained on."""
+        return tuple(clip for clip in self.clips if clip.kind == "good")
+
+    @property
+    def broken(self) -> tuple[ClipReport, ...]:
+        """The clips that cannot: unreadable or too short."""
+        return tuple(clip for clip in self.clips if clip.kind != "good")
+
+    @property
+    def duplicates(self) -> tuple[tuple[ClipReport, ...], ...]:
+        """Groups of clips with the same bytes."""
+        groups: dict[str, list[ClipReport]] = {}
+        for clip in self.clips:
+            if clip.digest:
+                groups.setdefault(clip.digest, []).append(clip)
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    @property
+    def contradictions(self) -> tuple[tuple[ClipReport, ...], ...]:
+        """Those of the duplicates that lie in different classes."""
+        return tuple(group for group in self.duplicates if len({clip.label for clip in group}) > 1)
+
+    def counts(self) -> dict[str, int]:
+        """Good clips of each class."""
+        counts = Counter(clip.label for clip in self.good)
+        return {name: counts[label] for label, name in enumerate(self.classes)}
+
+    def balance(self) -> float:
+        """Good clips of the smallest class to those of the largest, 0 to 1; 1 is even."""
+        counts = self.counts().values()
+        return min(counts) / max(counts) if counts and max(counts) else 0.0
+
+    def sizes(self) -> dict[str, int]:
+        """Good clips of each size, "width x height", the most frequent first."""
+        return dict(Counter(f"{clip.width} x {clip.height}" for clip in self.good).most_common())
+
+    def seconds(self) -> tuple[float, float, float] | None:
+        """The shortest, median and longest of the good clips; None if no length is known."""
+        known = [clip.seconds for clip in self.good if clip.seconds is not None]
+        return (min(known), statistics.median(known), max(known)) if known else None
+
+    def frames(self) -> tuple[int, float, int] | None:
+        """The fewest, median and most frames of the good clips; None if there are none."""
+        known = [clip.frames for clip in self.good]
+        return (min(known), statistics.median(known), max(known)) if known else None
+
+    def to_json(self) -> str:
+        """Everything, with the summary that `nonlocal data check` prints."""
+        content: dict[str, Any] = {
+            "root": self.root,
+            "clips": len(self.clips),
+            "good": len(self.good),
+            "broken": [asdict(clip) for clip in self.broken],
+            "problems": self.problems,
+            "duplicates": [[clip.path for clip in group] for group in self.duplicates],
+            "contradictions": [[clip.path for clip in group] for group in self.contradictions],
+            "classes": self.counts(),
+            "balance": self.balance(),
+            "sizes": self.sizes(),
+            "seconds": self.seconds(),
+            "frames": self.frames(),
+            "files": [asdict(clip) for clip in self.clips],
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def check_clips(
+    clips: ClipList,
+    *,
+    workers: int | None = None,
+    min_frames: int = 2,
+    time_limit: float | None = 60.0,
+    progress: Callable[[], None] = lambda: None,
+) -> CheckReport:
+    """Decodes every clip completely.
+
+    Args:
+        clips: what `find_clips` found; its problems go into the report.
+        workers: files read at once; None takes one for each processor.
+        min_frames: fewer are "too short".
+        time_limit: seconds after which a clip counts as broken; None waits.
+        progress: called after every clip.
+
+    Raises:
+        ValueError: if a number is out of range.
+        ImportError: if PyAV (or for folders of frames Pillow) is not installed.
+    """
+    workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
+    workers = workers or os.cpu_count() or 1
+    if workers < 1:
+        raise ValueError(f"workers: got {workers}, expected 1 or more")
+    if min_frames < 1:
+        raise ValueError(f"min_frames: got {min_frames}, expected 1 or more")
+    if time_limit is not None and time_limit <= 0:
+        raise ValueError(f"time_limit: got {time_limit}, expected more than 0 seconds, or None")
+
+    def check(clip: Clip) -> ClipReport:
+        report = _check_clip(clip, min_frames, time_limit)
+        progress()
+        return report
+
+    with ThreadPoolExecutor(workers) as pool:  # FFmpeg works without the interpreter's lock
+        reports = tuple(pool.map(check, clips.clips))
+    return CheckReport(str(clips.root), clips.classes, reports, clips.problems)
+
+
+def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipReport:
+    kind, reason, seen = "good", "", Inspection(0, 0, 0, None)
+    try:
+        seen = inspect_video(clip.path, time_limit=time_limit)
+        if seen.frames < min_frames:
+            kind = "too short"
+            reason = f"{str(clip.path)!r} has {seen.frames} frame(s): a clip has {min_frames} or more"
+    except BrokenVideoError as error:
+        kind, reason = error.kind, str(error)
+    return ClipReport(str(clip.path), clip.label, kind, reason, *seen, _digest(clip.path))
+
+
+def _digest(path: Path) -> str:
+    """Of a file's bytes, or of all frames of a folder; empty if there are none or they cannot be read."""
+    digest, empty = hashlib.blake2b(digest_size=16), True
+    try:
+        for file in frame_files(path) if path.is_dir() else [path] if path.is_file() else []:
+            with file.open("rb") as opened:
+                while piece := opened.read(_PIECE):
+                    digest.update(piece)
+                    empty = False
+    except OSError:
+        return ""
+    return "" if empty else digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What is written down while training: lines, curves, a progress bar, the blocks' attention."""

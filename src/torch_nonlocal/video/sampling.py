@@ -1,0 +1,105 @@
+"""Which frames of a video make a clip.
+
+A clip is `length` frames, `stride` apart: it spans (length - 1) * stride + 1 frames. A video shorter than the span is
+sampled more densely, by the largest stride at which the clip fits; one of fewer than `length` frames starts over after
+its last (0, 1, 2, 0, 1, ...).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import torch
+
+_NAMED = re.compile(r"(?:(\d+)x(\d+)|(\d+)-to-(\d+))")
+
+
+class Schedule(NamedTuple):
+    """Frames of a clip and the distance from one to the next, in frames of the video."""
+
+    length: int
+    stride: int
+
+
+def parse_schedule(name: str) -> Schedule:
+    """Reads the field's names for a clip's frames.
+
+    Args:
+        name: "8x8" is 8 frames, 8 apart; so are "32x2" and "4x16". "64-to-32" is every other of 64 consecutive frames.
+
+    Raises:
+        ValueError: for anything else.
+
+    Reference: Feichtenhofer et al., SlowFast Networks, ICCV 2019 (T x stride); Wang et al., Non-local Neural Networks,
+        CVPR 2018, section 4 (64 to 32).
+    """
+    match = _NAMED.fullmatch(name.strip().lower())
+    expected = "expected FRAMESxSTRIDE such as 8x8, 32x2 or 4x16, or SPAN-to-FRAMES such as 64-to-32"
+    if match is None:
+        raise ValueError(f"frames: got {name!r}, {expected}")
+    if match[1]:
+        length, stride = int(match[1]), int(match[2])
+    else:
+        span, length = int(match[3]), int(match[4])
+        if length < 1 or span % length:
+            raise ValueError(f"frames: got {name!r}, but {span} is no multiple of {length}; {expected}")
+        stride = span // length
+    if length < 1 or stride < 1:
+        raise ValueError(f"frames: got {name!r}, but both numbers must be 1 or more; {expected}")
+    return Schedule(length, stride)
+
+
+def random_clip(total: int, length: int, stride: int, generator: torch.Generator) -> list[int]:
+    """Frame indices of a clip at a random place; every start at which it fits is equally likely.
+
+    Args:
+        total: frames of the video, at least 1.
+        length: frames of the clip.
+        stride: from one frame of the clip to the next.
+        generator: a CPU generator; it is advanced once, whatever the video's length.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+    _check(total, length, stride)
+    stride = _fitting(total, length, stride)
+    starts = max(total - (length - 1) * stride, 1)
+    start = int(torch.randint(starts, (), generator=generator))
+    return _indices(start, total, length, stride)
+
+
+def uniform_clips(total: int, length: int, stride: int, clips: int) -> list[list[int]]:
+    """Frame indices of clips evenly spaced over a video: first at its start, last at its end; one alone in its middle.
+
+    Args:
+        total: frames of the video, at least 1.
+        length: frames of a clip.
+        stride: from one frame of a clip to the next.
+        clips: how many; they overlap (or are equal) where the video is too short for as many.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+    _check(total, length, stride)
+    if clips < 1:
+        raise ValueError(f"clips must be 1 or more, got {clips}")
+    stride = _fitting(total, length, stride)
+    last = max(total - (length - 1) * stride, 1) - 1
+    starts = [last // 2] if clips == 1 else [round(place * last / (clips - 1)) for place in range(clips)]
+    return [_indices(start, total, length, stride) for start in starts]
+
+
+def _check(total: int, length: int, stride: int) -> None:
+    for name, value in (("total", total), ("length", length), ("stride", stride)):
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
+
+
+def _fitting(total: int, length: int, stride: int) -> int:
+    """The largest stride up to the one given at which the clip fits, at least 1."""
+    return max(min(stride, (total - 1) // max(length - 1, 1)), 1)
+
+
+def _indices(start: int, total: int, length: int, stride: int) -> list[int]:
+    return [(start + place * stride) % total for place in range(length)]

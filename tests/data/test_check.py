@@ -1,0 +1,111 @@
+"""Reading every clip of a data set once, and the command that does."""
+
+import json
+
+import pytest
+
+pytest.importorskip("av", reason="PyAV decodes and encodes: pip install 'torch-nonlocal[video]'")
+pytest.importorskip("PIL", reason="reads folders of frames")
+
+from clip_files import broken_files, film, folder_of_frames
+
+from torch_nonlocal.data.check import check_clips
+from torch_nonlocal.data.clips import find_clips
+
+
+def test_all_of_thirty_broken_files_are_named(tmp_path):
+    for number in range(4):
+        film(tmp_path / f"a/{number}.mp4", number)
+        film(tmp_path / f"b/{number}.mp4", 10 + number, frames=20, width=96)
+    broken = {str(path) for path in broken_files(tmp_path / "b/broken")}
+    done = []
+    report = check_clips(find_clips(tmp_path), workers=2, progress=lambda: done.append(1))
+    assert len(done) == len(report.clips) == 38
+    assert {clip.path for clip in report.broken} == broken
+    assert all(clip.path in clip.reason for clip in report.broken)
+    assert report.counts() == {"a": 4, "b": 4}
+    assert report.balance() == 1
+    assert report.sizes() == {"64 x 48": 4, "96 x 48": 4}
+    assert report.frames() == (12, 16, 20)
+    assert report.seconds() == pytest.approx((12 / 25, 16 / 25, 20 / 25))
+    kinds = {clip.kind for clip in report.broken}
+    assert kinds == {"empty", "not a video", "damaged", "audio only", "too short", "missing"}
+
+
+def test_copies_are_found_also_in_other_classes(tmp_path):
+    film(tmp_path / "a/1.mp4", 1)
+    film(tmp_path / "a/2.mp4", 2)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a/copy.mp4").write_bytes((tmp_path / "a/1.mp4").read_bytes())
+    (tmp_path / "b/other.mp4").write_bytes((tmp_path / "a/2.mp4").read_bytes())
+    folder_of_frames(tmp_path / "b/frames")
+    folder_of_frames(tmp_path / "b/same frames")
+    report = check_clips(find_clips(tmp_path))
+    assert not report.broken
+    names = [[clip.path.removeprefix(f"{tmp_path}/") for clip in group] for group in report.duplicates]
+    assert names == [["a/1.mp4", "a/copy.mp4"], ["a/2.mp4", "b/other.mp4"], ["b/frames", "b/same frames"]]
+    assert len(report.contradictions) == 1
+    assert report.balance() == 1
+
+
+def test_frames_asked_for_make_a_clip_too_short(tmp_path):
+    film(tmp_path / "a/1.mp4", 1, frames=12)
+    film(tmp_path / "a/2.mp4", 2, frames=20)
+    report = check_clips(find_clips(tmp_path), min_frames=16)
+    assert [(clip.kind, clip.frames) for clip in report.broken] == [("too short", 12)]
+    assert report.counts() == {"a": 1}
+
+
+def test_a_data_set_of_broken_clips_has_a_summary(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.mp4").touch()
+    report = check_clips(find_clips(tmp_path))
+    assert (report.balance(), report.sizes(), report.seconds(), report.frames()) == (0, {}, None, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": -1}, "workers: got -1"),
+        ({"min_frames": 0}, "min_frames: got 0"),
+        ({"time_limit": 0}, "time_limit: got 0, expected more than 0 seconds"),
+    ],
+)
+def test_numbers_out_of_range_are_errors(tmp_path, options, message):
+    film(tmp_path / "a/1.mp4")
+    with pytest.raises(ValueError, match=message):
+        check_clips(find_clips(tmp_path), **options)
+
+
+def test_the_command_prints_a_summary_and_ends_with_1_if_something_is_broken(tmp_path, capsys):
+    pytest.importorskip("tyro")
+    pytest.importorskip("rich")
+    from torch_nonlocal.cli.data import check
+
+    root = tmp_path / "clips"
+    film(root / "walk/1.mp4", 1)
+    film(root / "run/1.mp4", 2)
+    check(root)  # nothing wrong: no exit
+    assert "2 clips of 2 classes, 2 good" in capsys.readouterr().out
+    (root / "walk/2.mp4").write_text("words\n" * 50)
+    (root / "sit").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        check(root, json=tmp_path / "report.json")
+    assert ended.value.code == 1
+    printed = capsys.readouterr().out
+    assert "not a video: " in printed
+    assert str(root / "walk/2.mp4") in printed
+    assert "class 'sit' is empty" in printed
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["clips"], report["good"]) == (3, 2)
+    assert [clip["kind"] for clip in report["broken"]] == ["not a video"]
+    assert report["classes"] == {"run": 1, "sit": 0, "walk": 1}
+
+
+def test_the_command_parses_its_line(tmp_path):
+    pytest.importorskip("tyro")
+    from torch_nonlocal.cli.data import data
+
+    film(tmp_path / "walk/1.mp4")
+    data.cli(args=["check", str(tmp_path), "--min-frames", "5", "--json", str(tmp_path / "r.json")])
+    assert json.loads((tmp_path / "r.json").read_text())["frames"] == [12, 12, 12]

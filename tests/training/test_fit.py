@@ -1,0 +1,260 @@
+"""What a run does and leaves behind; interruptions are in test_resume."""
+
+import json
+
+import pytest
+import torch
+from tiny_training import TinyClips, accuracy, last, network, plain_config, same_state, train
+from torch import nn
+
+from torch_nonlocal.training import NonFiniteLossError, TrainingMemoryError, load_weights_file
+
+pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
+pytest.importorskip("tensorboard", reason="pip install 'torch-nonlocal[train]'")
+
+
+def lines(folder, kind="train"):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in found if line["kind"] == kind]
+
+
+def test_a_run_leaves_its_folder(tmp_path):
+    result, model = train(tmp_path / "run", plain_config(), about={"model": "tiny", "classes": ["a", "b", "c"]})
+    assert (result.status, result.step, result.steps) == ("finished", 6, 6)
+    assert not model.training
+    kept = load_weights_file(result.weights)
+    assert kept["about"] == {"model": "tiny", "classes": ["a", "b", "c"]}
+    assert kept["config"]["batch_size"] == 4
+    assert result.best["metric"] == "accuracy"
+    assert kept["step"] == result.best["step"]
+    again = network()
+    again.load_state_dict(kept["model"])
+    assert accuracy(again.eval())["accuracy"] == result.best["value"] == kept["metrics"]["accuracy"]
+    start = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"][0]
+    assert start["versions"]["torch"] == torch.__version__
+    assert start["from_step"] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["lr"] == 0.05
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_loss_is_that_of_a_loop_by_hand(tmp_path):
+    """No scale, no schedule, no tricks: SGD on the batches that the sampler names."""
+    config = plain_config(milestones=(), weight_decay=0.01, clip_grad=0.7)
+    data = TinyClips(augment=False, dtype=torch.float64)
+    train(tmp_path, config, model=network("group", torch.float64, dropout=0.0), data=data)
+    from torch_nonlocal.training.optimiser import make_optimiser
+    from torch_nonlocal.training.sampler import Order
+
+    net, order = network("group", torch.float64, dropout=0.0), Order(13, 4, 0)
+    optimiser = make_optimiser(net, config)
+    for step, line in enumerate(lines(tmp_path)):
+        items = [data[item.index] for item in order.batch(step)]
+        loss = nn.functional.cross_entropy(
+            net(torch.stack([clip for clip, _, _ in items])), torch.tensor([label for _, label, _ in items])
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(net.parameters(), 0.7)
+        optimiser.step()
+        assert line["loss"] == pytest.approx(loss.item(), rel=1e-6)  # summed up in float32
+        assert line["gradient_norm"] == pytest.approx(norm.item(), rel=1e-12)
+    for name, weight in net.state_dict().items():
+        torch.testing.assert_close(last(tmp_path)["model"][name], weight, rtol=1e-11, atol=1e-13)
+
+
+def test_accumulated_parts_equal_the_batch(tmp_path):
+    ends = []
+    for parts in (1, 4):
+        data = TinyClips(dtype=torch.float64)
+        config = plain_config(accumulate=parts, clip_grad=0.3)
+        train(tmp_path / str(parts), config, model=network("group", torch.float64, dropout=0.0), data=data)
+        ends.append(last(tmp_path / str(parts))["model"])
+    for name in ends[0]:
+        torch.testing.assert_close(ends[0][name], ends[1][name], rtol=1e-11, atol=1e-13)
+
+
+def test_best_weights_are_those_of_the_best_test(tmp_path):
+    values = iter([0.2, 0.9, 0.4])
+    result, _ = train(tmp_path, plain_config(epochs=3), evaluate=lambda model: {"f1": next(values)})
+    assert result.best == {"step": 6, "metric": "f1", "value": 0.9}
+    assert load_weights_file(result.weights)["step"] == 6
+
+
+def test_without_a_test_the_newest_weights_are_best(tmp_path):
+    result, model = train(tmp_path, plain_config(), evaluate=None)
+    kept = load_weights_file(result.weights)["model"]
+    assert all(torch.equal(kept[name], one) for name, one in model.state_dict().items())
+
+
+def test_keep_leaves_the_newest(tmp_path):
+    train(tmp_path, plain_config(epochs=4, keep=2))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == [
+        "step-00000009.pt",
+        "step-00000012.pt",
+    ]
+
+
+def test_tests_and_their_settings_change_no_weight(tmp_path):
+    """Averages and statistics for a test are borrowed; a test may even draw random numbers."""
+
+    def noisy(model):
+        torch.randn(5)
+        return accuracy(model)
+
+    train(tmp_path / "a", plain_config(), evaluate=None)
+    train(tmp_path / "b", plain_config(eval_every=1, precise_bn=2, ema=0.9, attention_clips=2, keep=1), evaluate=noisy)
+    assert same_state(last(tmp_path / "a")["model"], last(tmp_path / "b")["model"])
+    assert same_state(last(tmp_path / "a")["optimiser"], last(tmp_path / "b")["optimiser"])
+
+
+def test_averaged_weights_are_tested_and_kept(tmp_path):
+    result, _ = train(tmp_path, plain_config(ema=0.5), evaluate=None)
+    state = last(tmp_path)
+    assert same_state(load_weights_file(result.weights)["model"], state["average"])
+    assert not torch.equal(state["average"]["0.weight"], state["model"]["0.weight"])
+
+
+def test_precise_statistics_are_means_over_batches(tmp_path):
+    """Of the last epoch's batches, through the final weights: by hand, on the first norm behind a plain convolution."""
+    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Flatten(), nn.Linear(100, 3))
+    data = TinyClips(8, augment=False)
+    result, model = train(tmp_path, plain_config(epochs=1, precise_bn=2), model=net, data=data, evaluate=None)
+    from torch_nonlocal.training.sampler import Order
+
+    order = Order(8, 4, 0)
+    with torch.no_grad():
+        maps = [model[0](torch.stack([data[item.index][0] for item in order.batch(step)])) for step in (0, 1)]
+    kept = load_weights_file(result.weights)["model"]
+    mean = torch.stack([one.mean((0, 2, 3, 4)) for one in maps]).mean(0)
+    var = torch.stack([one.var((0, 2, 3, 4)) for one in maps]).mean(0)
+    torch.testing.assert_close(kept["1.running_mean"], mean)
+    torch.testing.assert_close(kept["1.running_var"], var)
+    assert not torch.allclose(model[1].running_mean, mean), "training's own are untouched"
+
+
+def test_frozen_norms_stay_but_those_of_blocks_learn(tmp_path):
+    model, before = network(), network().state_dict()
+    train(tmp_path, plain_config(freeze_bn=True), model=model)
+    after = model.state_dict()
+    for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(after[f"1.{name}"], before[f"1.{name}"]), name
+    assert not torch.equal(after["0.non_local.norm.weight"], before["0.non_local.norm.weight"])
+    assert not torch.equal(after["0.non_local.norm.running_mean"], before["0.non_local.norm.running_mean"])
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, kind):
+    def spoil(index, clip):
+        return clip * float("nan") if kind == "loss" and index == 9 else clip
+
+    def loss(output, labels):
+        zero = (output * 0).sum()
+        return zero.sqrt() if kind == "gradient" and state["bad"] else nn.functional.cross_entropy(output, labels)
+
+    def name(index):
+        return f"clips/{index}.mp4"
+
+    state = {"bad": False}
+    from torch_nonlocal.training.sampler import Order
+
+    batches = [[item.index for item in Order(13, 4, 0).batch(step)] for step in range(30)]
+    when = next(step for step, batch in enumerate(batches) if 9 in batch)
+    if kind == "gradient":
+        when = 4
+    seen = []
+
+    def count(index, clip):
+        seen.append(index)
+        state["bad"] = len(seen) > 4 * when
+        return spoil(index, clip)
+
+    config = plain_config(epochs=10, accumulate=2, checkpoint_minutes=0.0)
+    with pytest.raises(NonFiniteLossError) as caught:
+        train(tmp_path, config, data=TinyClips(on_read=count), names=name, loss=loss, evaluate=None)
+    half = batches[when][:2] if 9 in batches[when][:2] else batches[when][2:]
+    expected = half if kind == "loss" else batches[when]
+    assert caught.value.clips == [name(index) for index in expected]
+    assert caught.value.step == when + 1
+    assert all(clip in str(caught.value) for clip in caught.value.clips)
+    assert last(tmp_path)["progress"]["step"] == when, "the last good checkpoint is still there"
+    assert all(one.isfinite().all() for one in last(tmp_path)["model"].values())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower(tmp_path, error):
+    def loss(output, labels):
+        raise error
+
+    with pytest.raises(
+        TrainingMemoryError, match=r"4 clips at once; try accumulate=2 .* batch_size .* precision='bf16'"
+    ):
+        train(tmp_path, loss=loss)
+
+
+def test_other_errors_pass(tmp_path):
+    def loss(output, labels):
+        raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
+        train(tmp_path, loss=loss)
+
+
+def test_bf16_trains(tmp_path):
+    result, model = train(tmp_path, plain_config(precision="bf16", optimiser="adamw"))
+    assert result.status == "finished"
+    assert all(one.dtype == torch.float32 for one in model.parameters())
+    assert any("exp_avg" in one for one in last(tmp_path)["optimiser"].values())
+
+
+def test_channels_last_lays_out_weights_and_changes_little(tmp_path):
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv3d(1, 4, 1), nn.Conv3d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(200, 3))
+
+    _, plain = train(tmp_path / "a", model=net())
+    _, laid_out = train(tmp_path / "b", plain_config(channels_last=True), model=net())
+    assert laid_out[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not plain[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(laid_out[1].weight.contiguous(), plain[1].weight, rtol=1e-3, atol=1e-4)
+
+
+def test_compile_compiles_the_network(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    _, model = train(tmp_path, plain_config(epochs=1, compile=True))
+    assert compiled == [model]
+
+
+def test_other_tasks_need_no_classes(tmp_path):
+    net = nn.Conv3d(1, 1, 1)
+    result, _ = train(tmp_path, model=net, loss=lambda output, labels: output.square().mean(), evaluate=None)
+    assert result.status == "finished"
+    assert "accuracy" not in lines(tmp_path)[0]
+
+
+def test_what_does_not_fit_the_device_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="expected a GPU"):
+        train(tmp_path, plain_config(precision="fp16"))
+    with pytest.raises(ValueError, match="channels_last=True with precision='bf16': expected a GPU"):
+        train(tmp_path, plain_config(precision="bf16", channels_last=True))
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="give precision='bf16'"):
+        train(tmp_path)
+    assert not list(tmp_path.iterdir()), "checks come before any change"
+
+
+@pytest.mark.parametrize(("missing", "named"), [("accelerate", "accelerate"), ("tensorboard", "TensorBoard")])
+def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, missing, named):
+    import sys
+
+    for name in [name for name in sys.modules if name.split(".")[0] == missing or "utils.tensorboard" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"{named}.*pip install 'torch-nonlocal\[train\]'"):
+        train(tmp_path)

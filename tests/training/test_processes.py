@@ -1,0 +1,79 @@
+"""Two real processes (gloo): the loss curve of one, and a restart by TorchElastic."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import TinyClips, last, network, plain_config, train
+
+import torch_nonlocal as nl
+
+pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
+pytest.importorskip("tensorboard", reason="pip install 'torch-nonlocal[train]'")
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of the runs that torchrun has made, all in one start: most of the time goes into imports."""
+    folder = tmp_path_factory.mktemp("runs")
+    script = Path(__file__).with_name("distributed_runs.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
+    done = subprocess.run(
+        [*command, str(script), str(folder)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def curve(folder):
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["loss"], line["gradient_norm"]) for line in found if line["kind"] == "train"]
+
+
+def assert_same_run(one, other):
+    assert len(curve(one)) == 6
+    for (loss, norm), (expected, expected_norm) in zip(curve(one), curve(other), strict=True):
+        assert loss == pytest.approx(expected, abs=1e-5)
+        assert norm == pytest.approx(expected_norm, rel=1e-4)
+    state, expected = last(one), last(other)
+    for part in ("model", "average"):
+        for name, tensor in (state[part] or {}).items():
+            torch.testing.assert_close(tensor, expected[part][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "changes"), [("ddp", {}), ("fsdp2", {"shard": True}), ("parts", {"accumulate": 2})])
+def test_two_processes_have_the_loss_curve_of_one(runs, tmp_path, name, changes):
+    config = plain_config(clip_grad=0.5, ema=0.9, **changes)
+    train(tmp_path, config, model=network("group", dropout=0.0), evaluate=None)
+    assert_same_run(runs / name, tmp_path)
+
+
+def test_frozen_norms_are_the_same_in_two_processes(runs, tmp_path):
+    frozen = nl.remove(network(dropout=0.0))
+    train(tmp_path, plain_config(freeze_bn=True, shard=True), model=frozen, evaluate=None)
+    assert_same_run(runs / "frozen", tmp_path)
+
+
+def test_a_sharded_run_asked_to_stop_ends_in_one_process(runs, tmp_path):
+    assert last(runs / "stopped")["progress"]["step"] == 4
+    config = plain_config(steps=6, shard=True, checkpoint_minutes=0.0)
+    train(runs / "stopped", config, model=network("group", dropout=0.0))
+    train(tmp_path, config, model=network("group", dropout=0.0))
+    assert_same_run(runs / "stopped", tmp_path)
+
+
+def test_torchelastic_starts_a_killed_worker_again(runs, tmp_path):
+    assert (runs / "died").exists()
+    starts = json.loads((runs / "run" / "environment.json").read_text())["starts"]
+    assert len(starts) == 2
+    assert starts[1]["from_step"] in (2, 3), "the third checkpoint may have been on its way"
+    train(tmp_path / "one", plain_config(checkpoint_minutes=0.0), model=network("group", dropout=0.0), data=TinyClips())
+    assert_same_run(runs / "run", tmp_path / "one")

@@ -1,0 +1,253 @@
+"""Interrupted runs end where an uninterrupted one does, to the bit; and what is there is never lost."""
+
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import TinyClips, last, network, plain_config, same_state, train
+
+from torch_nonlocal.training import CheckpointError, atomic, load_weights_file
+
+pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
+pytest.importorskip("tensorboard", reason="pip install 'torch-nonlocal[train]'")
+
+
+class CrashError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def crash_after(reads):
+    """Data whose reading fails after so many clips."""
+    seen = []
+
+    def count(index, clip):
+        seen.append(index)
+        if len(seen) > reads:
+            raise CrashError
+        return clip
+
+    return TinyClips(on_read=count)
+
+
+def without_times(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timed = {"seconds", "clips_per_second", "waiting_for_data"}
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+
+
+SETTINGS = [
+    {},
+    {"optimiser": "adamw", "schedule": "one-cycle", "ema": 0.9, "clip_grad": 0.5},
+    {"accumulate": 2, "nesterov": True, "schedule": "cosine", "warmup": 0.3, "precise_bn": 2},
+    {"precision": "bf16", "eval_every": 2, "log_every": 4},
+    {"freeze_bn": True, "channels_last": True, "attention_clips": 2},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings) or "defaults")
+def test_a_run_that_broke_off_ends_as_if_nothing_had_happened(tmp_path, settings):
+    config = plain_config(**settings, checkpoint_minutes=0.0)
+    train(tmp_path / "whole", config)
+    for reads in (2, 9, 5):
+        with pytest.raises(CrashError):
+            train(tmp_path / "broken", config, data=crash_after(reads))
+        torch.manual_seed(reads)  # random states around the call do not matter
+    result, model = train(tmp_path / "broken", config)
+    assert result.status == "finished"
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
+    assert all(torch.equal(one, last(tmp_path / "whole")["model"][name]) for name, one in model.state_dict().items())
+    best = [load_weights_file(tmp_path / run / "checkpoints" / "best.pt") for run in ("whole", "broken")]
+    assert same_state(best[0], best[1])
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "broken")
+    starts = json.loads((tmp_path / "broken" / "environment.json").read_text())["starts"]
+    assert [start["from_step"] for start in starts] == [0, 0, 2, 3]
+
+
+def test_between_checkpoints_work_is_done_again_and_comes_out_the_same(tmp_path):
+    train(tmp_path / "whole")
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", data=crash_after(21))
+    assert last(tmp_path / "broken")["progress"]["step"] == 3, "the end of the first epoch"
+    train(tmp_path / "broken")
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "broken")
+
+
+def test_a_run_that_broke_off_in_a_test_tests_again(tmp_path):
+    def fail(model):
+        raise CrashError
+
+    train(tmp_path / "whole")
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", evaluate=fail)
+    assert last(tmp_path / "broken")["progress"]["step"] == 3
+    train(tmp_path / "broken")
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
+
+
+def test_another_start_of_the_network_does_not_matter(tmp_path):
+    """The untrained weights are kept, too: a caller who does not seed still gets one run."""
+    config = plain_config(checkpoint_minutes=0.0)
+    train(tmp_path / "whole", config)
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", config, data=crash_after(0))
+    other = network()
+    for parameter in other.parameters():
+        torch.nn.init.ones_(parameter)
+    train(tmp_path / "broken", config, model=other)
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
+
+
+def test_workers_may_change(tmp_path):
+    """Not the numbers: neither between two runs nor within one."""
+    ends = []
+    for workers in (0, 2):
+        train(tmp_path / str(workers), plain_config(workers=workers))
+        ends.append(last(tmp_path / str(workers)))
+    with pytest.raises(CrashError):
+        train(tmp_path / "mixed", plain_config(checkpoint_minutes=0.0), data=crash_after(9))
+    train(tmp_path / "mixed", plain_config(workers=1))
+    assert same_state(ends[0], ends[1])
+    assert same_state(ends[0], last(tmp_path / "mixed"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_polite_end_finishes_the_update_and_goes_on_later(tmp_path, number):
+    seen, said = [], []
+
+    def ask(index, clip):
+        seen.append(index)
+        if len(seen) == 14:
+            os.kill(os.getpid(), number)
+        return clip
+
+    handler = signal.getsignal(number)
+    train(tmp_path / "whole")
+    result, _ = train(tmp_path / "asked", data=TinyClips(on_read=ask), log=said.append)
+    assert (result.status, result.step) == ("stopped", 4)
+    assert "after 4 updates" in said[-1]
+    assert signal.getsignal(number) is handler
+    result, _ = train(tmp_path / "asked")
+    assert result.status == "finished"
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "asked"))
+
+
+def test_a_finished_run_says_so_and_gives_its_weights(tmp_path):
+    said = []
+    first, _ = train(tmp_path)
+    bytes_before = (tmp_path / "checkpoints" / "last.pt").read_bytes()
+    result, model = train(tmp_path, model=network().requires_grad_(True), log=said.append, data=crash_after(0))
+    assert result.status == "finished before"
+    assert (result.step, result.best, result.loss) == (6, first.best, first.loss)
+    assert "finished (6 updates)" in said[0]
+    assert all(torch.equal(one, last(tmp_path)["model"][name]) for name, one in model.state_dict().items())
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == bytes_before
+
+
+def test_other_settings_are_refused_by_name_but_for_harmless_ones(tmp_path):
+    train(tmp_path, about={"model": "tiny"})
+    with pytest.raises(ValueError, match=r"lr \(was 0.05, is 0.1\), about.model \(was 'tiny', is 'large'\)"):
+        train(tmp_path, plain_config(lr=0.1), about={"model": "large"})
+    with pytest.raises(ValueError, match=r"epochs \(was 2, is 3\)"):
+        train(tmp_path, plain_config(epochs=3), about={"model": "tiny"})
+    harmless = plain_config(workers=1, checkpoint_minutes=1.0, keep=1, log_every=7, eval_every=2, attention_clips=1)
+    assert train(tmp_path, harmless, about={"model": "tiny"})[0].status == "finished before"
+
+
+def test_other_data_and_networks_are_refused(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match="a run on 13 training clips; here are 14"):
+        train(tmp_path, data=TinyClips(14))
+    net = network()
+    net.register_parameter("extra", torch.nn.Parameter(torch.zeros(1)))
+    with pytest.raises(ValueError, match=r"another network: it lacks extra"):
+        train(tmp_path, model=net)
+    net = network()
+    net[5] = torch.nn.Linear(200, 4)
+    before = {name: one.clone() for name, one in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"5.weight \(3, 200\) here \(4, 200\)"):
+        train(tmp_path, model=net)
+    assert all(torch.equal(one, before[name]) for name, one in net.state_dict().items())
+
+
+class Planted:
+    def __reduce__(self):
+        return (os._exit, (17,))
+
+
+@pytest.mark.parametrize("content", [b"", b"half a zip", pickle.dumps(Planted(), protocol=2)])
+def test_a_damaged_or_planted_checkpoint_is_named_and_never_run(tmp_path, content):
+    train(tmp_path)
+    for name in ("last.pt", "best.pt"):
+        (tmp_path / "checkpoints" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=r"last.pt cannot be read"):
+        train(tmp_path)
+    with pytest.raises(ValueError, match=r"best.pt is not a file of trained weights"):
+        load_weights_file(tmp_path / "checkpoints" / "best.pt")
+
+
+def test_weights_are_not_looked_for_in_the_wrong_file(tmp_path):
+    train(tmp_path)
+    with pytest.raises(ValueError, match=r"best.pt beside it holds the weights"):
+        load_weights_file(tmp_path / "checkpoints" / "last.pt")
+    with pytest.raises(FileNotFoundError, match="no weights at"):
+        load_weights_file(tmp_path / "nowhere.pt")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
+    config = plain_config(checkpoint_minutes=0.0)
+    train(tmp_path / "whole", config)
+    real, calls = torch.save, []
+
+    def full(content, file):
+        calls.append(1)
+        if len(calls) == 4:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        CheckpointError, match=r"last.pt could not be written: the disk is full; the one before it is intact"
+    ):
+        train(tmp_path / "full", config)
+    assert last(tmp_path / "full")["progress"]["step"] == 2
+    assert not list((tmp_path / "full").rglob("*.partial"))
+    train(tmp_path / "full", config)
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "full"))
+
+
+def test_a_write_that_fails_within_torch_is_known_for_a_full_disk(tmp_path):
+    class Full:
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def flush(self):
+            pass
+
+    path = tmp_path / "x.pt"
+    with pytest.raises(CheckpointError, match="the disk is full; there was none before it") as caught:
+        atomic.write(path, lambda file: torch.save({"a": torch.zeros(9)}, Full()))
+    assert caught.value.errno == errno.ENOSPC
+    assert not path.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_ten_kills_at_random_moments_change_nothing(tmp_path):
+    script = Path(__file__).with_name("killed_runs.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    with open(tmp_path / "out", "w+") as out:  # a file: orphaned workers would hold a pipe open for seconds
+        command = [sys.executable, str(script), str(tmp_path), "10", "20261122"]
+        done = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=300)
+        out.seek(0)
+        text = out.read()
+    assert done.returncode == 0, text
+    assert "killed 10 times" in text

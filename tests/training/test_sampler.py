@@ -1,0 +1,122 @@
+"""The order of the clips and their random draws follow from the seed, the epoch and the clip alone."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import TinyClips
+
+from torch_nonlocal.training.sampler import Item, Order, Parts, SeededClips, make_loader, mixed, seeded
+
+
+def indices(order, step):
+    return [item.index for item in order.batch(step)]
+
+
+def test_an_epoch_takes_every_clip_once_but_for_what_is_left_over():
+    order = Order(11, 4, seed=0)
+    assert order.steps_per_epoch == 2
+    for epoch in range(3):
+        seen = indices(order, 2 * epoch) + indices(order, 2 * epoch + 1)
+        assert len(set(seen)) == 8
+        assert set(seen) <= set(range(11))
+    assert indices(order, 0) != indices(order, 2), "another epoch, another order"
+    assert len({index for step in range(40) for index in indices(order, step)}) == 11, "nobody is left out for ever"
+
+
+def test_any_update_can_be_asked_for_alone():
+    forward = Order(20, 3, seed=5)
+    expected = [forward.batch(step) for step in range(18)]
+    for step in (17, 3, 0, 11):
+        assert Order(20, 3, seed=5).batch(step) == expected[step]
+    assert Order(20, 3, seed=6).batch(0) != expected[0]
+
+
+def test_the_same_clip_is_drawn_differently_in_another_epoch():
+    order = Order(4, 4, seed=0)
+    seeds = {epoch: {item.index: item.seed for item in order.batch(epoch)} for epoch in range(2)}
+    assert all(seeds[0][index] != seeds[1][index] for index in range(4))
+
+
+@pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
+def test_parts_make_up_the_global_batch(accumulate, processes):
+    order = Order(10, 8, seed=1)
+    runs = []
+    for process in range(processes):
+        parts = Parts(order, accumulate, processes, process)
+        parts.stop = 1
+        runs.append(list(parts))
+    assert all(len(part) == 8 // (accumulate * processes) for run in runs for part in run)
+    assert [item for part in range(accumulate) for run in runs for item in run[part]] == order.batch(0)
+
+
+def test_wrong_sizes_are_named():
+    with pytest.raises(ValueError, match="3 clips, fewer than one batch; lower batch_size to 3"):
+        Order(3, 4, seed=0)
+    with pytest.raises(ValueError, match="multiple of accumulate x processes = 2 x 3"):
+        Parts(Order(9, 8, seed=0), 2, 3, 0)
+
+
+def read(workers, start=0, stop=9):
+    parts = Parts(Order(10, 3, seed=1), 1, 1, 0)
+    parts.start, parts.stop = start, stop
+    loader = make_loader(TinyClips(10), parts, workers=workers, collate=None, pin_memory=False)
+    return [tuple(batch) for batch in loader]
+
+
+def test_batches_do_not_depend_on_workers_or_on_where_reading_began():
+    expected = read(0)
+    for got in (read(1), read(2), read(0, 4), read(2, 5)):
+        for one, other in zip(got, expected[-len(got) :], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_reading_leaves_random_states_as_they_were():
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    read(0)
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_seeded_draws_repeat():
+    def draw():
+        with seeded(5):
+            return random.random(), np.random.random(), torch.randn(3).tolist()
+
+    assert draw() == draw()
+
+
+def test_mixed_numbers_differ():
+    seeds = {mixed(seed, epoch, index) for seed in range(5) for epoch in range(10) for index in range(100)}
+    assert len(seeds) == 5000
+    assert mixed(1, 2) != mixed(2, 1)
+    assert mixed(0) != mixed(0, 0)
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_set_epoch_is_called_when_the_epoch_changes():
+    data = TinyClips(4)
+    clips = SeededClips(data)
+    clips[Item(3, 0, 0)]
+    assert data.epoch == 3
+
+
+def test_items_without_an_index_get_theirs():
+    clips = SeededClips([("a", 0), ("b", 1)])
+    assert clips[Item(0, 1, 0)] == ("b", 1, 1)
+
+
+def test_what_is_not_an_item_is_named():
+    with pytest.raises(TypeError, match=r"item 0 .* is a int, expected \(input, label\)"):
+        SeededClips([5])[Item(0, 0, 0)]
+
+
+def test_an_error_in_the_data_names_the_item():
+    def fail(index, clip):
+        raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken") as caught:
+        SeededClips(TinyClips(on_read=fail))[Item(0, 4, 0)]
+    assert "item 4" in caught.value.__notes__[0]

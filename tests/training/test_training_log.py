@@ -1,0 +1,58 @@
+"""Curves, lines and attention: what is written can be read back."""
+
+import json
+
+import pytest
+import torch
+from tiny_training import network, plain_config, train
+
+import torch_nonlocal as nl
+from torch_nonlocal.training.watchers.attention import attention_scalars
+
+pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
+accumulator = pytest.importorskip(
+    "tensorboard.backend.event_processing.event_accumulator", reason="pip install 'torch-nonlocal[train]'"
+)
+
+
+def test_tensorboard_files_hold_what_the_lines_say(tmp_path):
+    said = []
+    train(tmp_path, plain_config(attention_clips=2), log=said.append)
+    board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    tags = set(board.Tags()["scalars"])
+    expected = {"train/loss", "train/lr", "train/accuracy", "train/clips_per_second", "test/accuracy"}
+    assert expected | {"attention/0/entropy", "attention/0/reach_pixels", "attention/0/reach_frames"} <= tags
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for tag in ("train/loss", "test/accuracy"):
+        kind, name = tag.split("/")
+        told = [(line["step"], line[name]) for line in found if line["kind"] == kind]
+        assert [(event.step, event.value) for event in board.Scalars(tag)] == [
+            (step, pytest.approx(value, rel=1e-6)) for step, value in told
+        ]
+    assert [line["step"] for line in found if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in found if line["kind"] == "test"] == [3, 6]
+    assert any("6/6" in line and "loss" in line and "left" in line for line in said)
+    assert any(line.startswith("test after 3 updates: accuracy") for line in said)
+
+
+def test_lines_are_means_since_the_last_one(tmp_path):
+    lines = {}
+    for every in (1, 3):
+        train(tmp_path / str(every), plain_config(steps=6, log_every=every))
+        text = (tmp_path / str(every) / "metrics.jsonl").read_text()
+        found = [json.loads(line) for line in text.splitlines()]
+        lines[every] = [line["loss"] for line in found if line["kind"] == "train"]
+    assert lines[3] == pytest.approx([sum(lines[1][:3]) / 3, sum(lines[1][3:]) / 3])
+
+
+def test_attention_is_that_of_the_records():
+    net = network().eval()
+    torch.nn.init.ones_(net[0].non_local.norm.weight)
+    clips = torch.randn(2, 1, 2, 5, 5, generator=torch.Generator().manual_seed(1))
+    scalars = attention_scalars(net, clips, 2)
+    with nl.watch(net) as seen:
+        net(clips)
+    measured = [seen["0"].statistics(batch=i) for i in range(2)]
+    assert scalars["attention/0/entropy"] == pytest.approx(sum(one.entropy for one in measured) / 2)
+    assert scalars["attention/0/reach_pixels"] == pytest.approx(sum(one.reach_pixels for one in measured) / 2)
+    assert attention_scalars(nl.remove(net), clips, 2) == {}
