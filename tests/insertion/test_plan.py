@@ -91,7 +91,6 @@ def training_step(name, shape, places, options, bare):
 MEMORY = [
     # network, input, places, options
     ("unet", (2, 3, 192, 192), ["down2"], {}),
-    ("unet", (2, 3, 192, 192), ["up2"], {"subsample": 2}),
     ("unet", (2, 3, 192, 192), ["bottom"], {"algorithm": "dense"}),
     ("r3d_18", (1, 3, 16, 112, 112), ["layer1.1"], {"subsample": 4}),
     ("i3d_resnet50", (1, 3, 16, 160, 160), "paper-5", {}),
