@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.checkpoints.pickles import RefusedError, load_arrays
+from torch_nonlocal.insertion.storage import safetensors_torch
 
 _WRAPPERS = ("state_dict", "model_state", "model", "blobs")  # where projects keep the weights in a larger dictionary
 _TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled number that opens torch's older files
@@ -37,7 +38,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ValueError(f"{path} is empty")
     try:
         if path.suffix == ".safetensors" or head[8:9] == b"{":
-            content = _safetensors(path)
+            content = safetensors_torch().load_file(path)
         elif head.startswith(_ZIP) or head.startswith(_TORCH_LEGACY):
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
@@ -48,14 +49,6 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     except Exception as error:  # whatever a broken or hostile file provokes, the user learns which file it was
         raise ValueError(f"{path} {_what_is_wrong(error)}") from error
     return _by_name(path, content)
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ImportError("reading .safetensors needs: pip install 'torch-nonlocal[checkpoints]'") from error
-    return load_file(path)
 
 
 def _what_is_wrong(error: Exception) -> str:

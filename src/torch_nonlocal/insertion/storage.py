@@ -56,7 +56,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
     partial = path.with_name(path.name + ".partial")  # a reader never sees half a file
     try:
         if path.suffix == ".safetensors":
-            _safetensors().save_file(tensors, partial, metadata=header)
+            safetensors_torch().save_file(tensors, partial, metadata=header)
         else:
             torch.save({**header, key: tensors}, partial)
         partial.replace(path)
@@ -131,7 +131,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FileNotFoundError(f"no block file at {path}")
     try:
         if path.suffix == ".safetensors":
-            with _safetensors().safe_open(path, framework="pt") as file:
+            with safetensors_torch().safe_open(path, framework="pt") as file:
                 header = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         else:
@@ -149,7 +149,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} is not a file of nl.save_blocks: {error}") from error
 
 
-def _safetensors() -> Any:
+def safetensors_torch() -> Any:
+    """The module `safetensors.torch`.
+
+    Raises:
+        ImportError: it is not installed; the message names what brings it.
+    """
     try:
         import safetensors.torch
     except ImportError as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.insertion.inflation import inflate_weight
+from torch_nonlocal.insertion.storage import safetensors_torch
 from torch_nonlocal.models.video_resnet import VideoResNet
 
 _log = logging.getLogger("torch_nonlocal")
@@ -61,15 +62,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise ImportError("reading .safetensors needs: pip install 'torch-nonlocal[checkpoints]'") from error
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return safetensors_torch().load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except ImportError:
+        raise
     except Exception as error:  # whatever a broken file provokes, the user learns which file it was
         raise ValueError(f"{path} cannot be read as weights: {error}") from error
     for key in ("state_dict", "model", "model_state"):

@@ -6,6 +6,8 @@ import os
 import time
 from typing import Literal
 
+from torch import Tensor
+
 Kind = Literal[
     "missing", "empty", "not a video", "audio only", "damaged", "too short", "too large", "time limit", "unreadable"
 ]
@@ -25,6 +27,28 @@ class BrokenVideoError(ValueError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class SameSize:
+    """Holds the frames of one clip to the size of its first.
+
+    Args:
+        name: the file or folder, for the message.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._size: tuple[int, ...] = ()
+
+    def check(self, picture_HWC: Tensor, where: str) -> None:
+        """Raises BrokenVideoError if a frame, "at frame 3", has another size than the first."""
+        size = tuple(picture_HWC.shape[:2])
+        self._size = self._size or size
+        if size != self._size:
+            raise BrokenVideoError(
+                f"the frames of {self.name} differ in size: {self._size}, then {size} (height, width) {where}",
+                "damaged",
+            )
 
 
 class Deadline:

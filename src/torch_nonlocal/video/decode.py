@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.video._files import require
-from torch_nonlocal.video.broken import BrokenVideoError, Deadline
+from torch_nonlocal.video.broken import BrokenVideoError, Deadline, SameSize
 from torch_nonlocal.video.frame_folders import read_frame_folder
 
 # One packet is one shown frame for these; VP8 and MPEG-4 in AVI have packets that show nothing.
@@ -303,19 +303,13 @@ def _gather(
     for place, index in enumerate(wanted):
         places.setdefault(index, []).append(place)
     clip: Tensor | None = None
-    size: tuple[int, ...] = ()
+    same_size = SameSize(_name(path))
     missing = set(places)
 
     def keep(index: int, frame: Any) -> None:
-        nonlocal clip, size
+        nonlocal clip
         picture = _picture(frame)
-        size = size or tuple(picture.shape[:2])
-        if tuple(picture.shape[:2]) != size:
-            raise BrokenVideoError(
-                f"the frames of {_name(path)} differ in size: {size}, then "
-                f"{tuple(picture.shape[:2])} (height, width) at frame {index}",
-                "damaged",
-            )
+        same_size.check(picture, f"at frame {index}")
         converted = convert(picture)
         if clip is None:
             clip = torch.empty((len(wanted), *converted.shape), dtype=converted.dtype)

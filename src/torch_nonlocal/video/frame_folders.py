@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.video._files import require
-from torch_nonlocal.video.broken import BrokenVideoError, Deadline
+from torch_nonlocal.video.broken import BrokenVideoError, Deadline, SameSize
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Suffixes of the pictures that a folder of frames holds."""
@@ -61,17 +61,11 @@ def read_frame_folder(
     if outside:
         raise ValueError(f"{os.fspath(folder)!r} has {len(files)} frames (0 to {len(files) - 1}); {outside} asked for")
     converted: dict[int, Tensor] = {}
-    size: tuple[int, ...] = ()
+    same_size = SameSize(repr(os.fspath(folder)))
     for index in sorted(set(wanted)):
         deadline.check()
         picture = read_picture(files[index])
-        size = size or tuple(picture.shape[:2])
-        if tuple(picture.shape[:2]) != size:
-            raise BrokenVideoError(
-                f"the frames of {os.fspath(folder)!r} differ in size: {size}, then {tuple(picture.shape[:2])} "
-                f"(height, width) in {files[index].name}",
-                "damaged",
-            )
+        same_size.check(picture, f"in {files[index].name}")
         converted[index] = convert(picture)
     return torch.stack([converted[index] for index in wanted])
 
