@@ -72,7 +72,7 @@ def test_an_item_is_a_clip_its_label_and_its_index(good):
     assert len(dataset) == 7
     clip, label, index = dataset[4]
     assert clip.shape == (3, 4, 32, 32)
-    assert clip.dtype == torch.float32
+    assert clip.dtype == torch.uint8
     assert (label, index) == (1, 4)
     assert [dataset[index][1] for index in range(7)] == [clip.label for clip in good.clips]
     with pytest.raises(IndexError, match="got 7, expected -7 <= index < 7"):
@@ -113,7 +113,8 @@ def test_every_view_is_the_clip_and_crop_that_it_should_be(good):
         path = good.clips[item // 3].path
         frames = read_sampled(path, range, lambda frame: frame)
         chosen = uniform_clips(len(frames), 4, 2, 3)[item % 3]
-        assert torch.equal(views, EvalTransform(32, crops=3)(frames[chosen]))
+        transform = EvalTransform(32, crops=3)
+        assert torch.equal(transform.normalise(views), transform(frames[chosen]))
         assert (label, video) == (good.clips[item // 3].label, item // 3)
 
 
@@ -208,9 +209,9 @@ def test_a_file_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
     slow, quick = film(tmp_path / "a/slow.mp4", 1, frames=20), film(tmp_path / "a/z.mp4", 2)
     picture = decode._picture
 
-    def dawdle(frame):
+    def dawdle(frame, converter):
         time.sleep(0.02 if frame.pts else 0)
-        return picture(frame)
+        return picture(frame, converter)
 
     monkeypatch.setattr(decode, "_picture", dawdle)
     with pytest.raises(BrokenVideoError, match=r"slow.mp4' takes longer than the limit of 0.1 s") as caught:

@@ -11,6 +11,8 @@ for module, extra in {"av": "video", "accelerate": "train", "torchmetrics": "tra
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 
 from torch_nonlocal.tasks import action  # noqa: E402 (after the skips)
+from torch_nonlocal.tasks.action_network import start_from  # noqa: E402
+from torch_nonlocal.training import load_weights_file  # noqa: E402
 from torch_nonlocal.video import write_mp4  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -67,6 +69,16 @@ class TestAFolderOfClips:
         assert tested.scores.clips == len(tested.indices) == len(tested.clips) - len(tested.broken.entries())
         torch.testing.assert_close(tested.probabilities.sum(1), torch.ones(tested.scores.clips))
 
+    def test_its_weights_start_a_network_of_other_classes(self, run):
+        _, settings, _, result = run
+        settings = dataclasses.replace(settings, weights=str(result.weights))
+        model = action.network(settings, 3)
+        said = start_from(model, settings)
+        assert said.endswith(f"tensors of {result.weights}; new: last layer classifier (2 classes there, 3 here)")
+        trained = load_weights_file(result.weights)["model"]
+        own = model.state_dict()
+        assert all(torch.equal(own[name], one) for name, one in trained.items() if not name.startswith("classifier"))
+
     def test_other_classes_are_refused(self, run, folder, tmp_path):
         for name in ("one", "two"):
             (tmp_path / name).mkdir()
@@ -76,6 +88,8 @@ class TestAFolderOfClips:
                 )
         with pytest.raises(ValueError, match=r"has 2 classes \(one, two .*trained on 2 \(blue, red"):
             action.evaluate(run[3].weights, tmp_path)
+        with pytest.raises(ValueError, match=r"not trained on moving digits, but on blue, red \.\.\.: give data"):
+            action.evaluate(run[3].weights, None)
 
 
 def test_data_of_one_class_are_refused(folder, tmp_path):

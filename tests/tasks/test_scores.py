@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("torchmetrics", reason="pip install 'torch-nonlocal[train]'")
 
-from torch_nonlocal.tasks.scores import confusion_picture, score, worst_mistakes
+from torch_nonlocal.tasks.scores import confusion_picture, printable, score, worst_mistakes
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
 PREDICTED = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -25,6 +25,18 @@ def test_scores_are_those_counted_by_hand():
     assert scores.confusion.tolist() == [[2, 1, 0], [0, 1, 1], [0, 0, 1]]
     assert scores.top5 is None
     assert "top5" not in scores.plain()
+
+
+def test_each_class_has_its_own_figures():
+    names = ["run", "jump", "wave", "sit", "hop"]
+    # a seventh clip of run is taken for sit, of which there is none; hop is nowhere
+    labels, predicted = torch.cat([LABELS, torch.tensor([0])]), torch.cat([PREDICTED, torch.tensor([3])])
+    rows = score(sure_of(predicted, 5), labels).per_class(names)
+    assert [row["class"] for row in rows] == names
+    assert [row["clips"] for row in rows] == [4, 2, 1, 0, 0]
+    assert [row["accuracy"] for row in rows[:3]] == pytest.approx([2 / 4, 1 / 2, 1])
+    assert [row["f1"] for row in rows[:3]] == pytest.approx([4 / 6, 2 / 4, 2 / 3])
+    assert [(row["accuracy"], row["f1"]) for row in rows[3:]] == [(None, None)] * 2
 
 
 def test_top5_counts_the_five_highest():
@@ -56,3 +68,12 @@ def test_the_confusion_matrix_is_drawn(tmp_path):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["run", "jump", "wave"]
     figure.savefig(tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_class_names_are_drawn_as_they_are(tmp_path):
+    pytest.importorskip("matplotlib", reason="pip install 'torch-nonlocal[view]'")
+    names = ["costs $\\frac$", "a\nb", "\udcff"]
+    figure = confusion_picture(score(sure_of(PREDICTED, 3), LABELS), names)
+    figure.savefig(tmp_path / "confusion.png")
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == [printable(name) for name in names] == ["costs $\\frac$", r"a\nb", r"\udcff"]

@@ -127,6 +127,10 @@ def test_frames_smaller_than_the_crop_are_enlarged(height, width):
         (lambda: TrainTransform(std=(1.0, 0.0, 1.0)), "std more than 0"),
         (lambda: EvalTransform(64, crops=2), r"crops: got 2, expected 1, 3 or 'full'"),
         (lambda: EvalTransform(64, short_side=60), "at least crop = 64"),
+        (
+            lambda: EvalTransform(8).normalise(torch.zeros(3, 2, 8, 8)),
+            r"clips: got torch.float32, expected torch.uint8",
+        ),
         (lambda: EvalTransform(8)(torch.zeros(2, 3, 8, 8)), r"\(2, 3, 8, 8\) torch.float32, expected \(T, H, W, 3\)"),
     ],
 )

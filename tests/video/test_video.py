@@ -46,6 +46,9 @@ FILMS = [
     ("open.mp4", "libx264", {"g": "9", "bf": "3", "x264-params": "open-gop=1"}),
     ("keys.mp4", "libx264", {"g": "1"}),
     ("refresh.mp4", "libx264", {"g": "10", "x264-params": "intra-refresh=1"}),
+    ("pyramid.mp4", "libx264", {"g": "30", "bf": "5", "x264-params": "b-pyramid=normal:ref=5"}),
+    ("interlaced.mp4", "libx264", {"g": "12", "bf": "3", "flags": "+ilme+ildct"}),
+    ("hevc.mp4", "libx265", {"g": "12", "bf": "3", "x265-params": "log-level=none"}),
     ("film.ts", "libx264", {"g": "7", "bf": "3"}),
     ("film.webm", "libvpx", {"g": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}),
     ("film.avi", "mpeg4", {"g": "6"}),
@@ -79,6 +82,23 @@ def test_one_frame_is_reached_by_seeking_not_by_decoding_from_the_start(tmp_path
 
     monkeypatch.setattr(decode, "_from_the_start", never)
     assert read_clip(path, frames=[33]).shape == (1, 48, 64, 3)
+
+
+def test_b_frames_that_nobody_wants_are_left_out_where_no_other_needs_them(tmp_path, monkeypatch):
+    path = tmp_path / "film.mp4"
+    write_film(path, moving_square(), "libx264", g="40", bf="3")
+    yielded = []
+    decoded = decode._decoded
+
+    def counting(*given):
+        for frame in decoded(*given):
+            yielded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(decode, "_decoded", counting)
+    wanted = read_clip(path, frames=[20, 25])
+    assert len(yielded) < 20, "plain decoding gives 26 frames to get there"
+    np.testing.assert_array_equal(wanted.numpy(), np.stack(decode_plainly(path))[[20, 25]])
 
 
 @pytest.mark.parametrize(("rotation", "quarter_turns"), [(90, 1), (-90, 3), (180, 2)])

@@ -1,36 +1,77 @@
-"""Sub-commands, help and errors of `nonlocal`."""
+"""Sub-commands, help and errors of `nonlocal`.
+
+A sub-command's module is imported when it is asked for: drawing, video and training bring large packages, and help
+should be there at once.
+"""
 
 import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
 
 import tyro
 from rich.console import Console
 
-from torch_nonlocal.cli.bench import bench
-from torch_nonlocal.cli.convert import convert
-from torch_nonlocal.cli.data import data
-from torch_nonlocal.cli.demo import demo
-from torch_nonlocal.cli.plan import plan
-from torch_nonlocal.cli.test import evaluate
-from torch_nonlocal.cli.train import train
-from torch_nonlocal.cli.view import view
+COMMANDS = {
+    "demo": ("demo", "Train with and without a block, look at real video, and weigh one block."),
+    "plan": (
+        "plan",
+        "Where blocks can go in a network, and what each costs: parameters, FLOPs, memory with and without the N x M "
+        "map.",
+    ),
+    "train": (
+        "command",
+        "Train a network with non-local blocks on clips; the same command again goes on where it was.",
+    ),
+    "test": (
+        "evaluate",
+        "Test trained weights on the held-out clips: accuracies, F1, confusion matrix, a prediction for each clip.",
+    ),
+    "view": ("view", "Show what pixels of a video or of images look at: heatmaps, arrows, and a page to click in."),
+    "convert": (
+        "convert",
+        "Convert another project's checkpoint: its non-local blocks, or the whole network where ours is the same.",
+    ),
+    "data": ("data", "Check a folder of clips before training on it: nonlocal data check DIR."),
+    "bench": (
+        "bench",
+        "Time and memory of this library, the definition, PyTorch's attention, mmcv and timm, in one run.",
+    ),
+}
+"""What each is called in its module, `cli.NAME`, and the first sentence of its help."""
 
-app = tyro.extras.SubcommandApp()
-app.command(demo)
-app.command(plan)
-app.command(train)
-app.command(name="test")(evaluate)
-app.command(view)
-app.command(convert)
-app.command(data, name="data")
-app.command(bench)
+
+def app_for(arguments: Sequence[str]) -> tyro.extras.SubcommandApp:
+    """The command line: the sub-command that is asked for as it is, the others as names with a sentence."""
+    app: Any = tyro.extras.SubcommandApp()
+    for name, (attribute, sentence) in COMMANDS.items():
+        if name not in arguments[:1]:
+            app.command(_placeholder(sentence), name=name)
+            continue
+        command = getattr(import_module(f"torch_nonlocal.cli.{name}"), attribute)
+        app.command(command(arguments) if name == "train" else command, name=name)
+    return app
 
 
 def run() -> None:
     """Parse the command line and run the sub-command."""
+    arguments = sys.argv[1:]
     try:
-        app.cli(prog="nonlocal", description="Non-local self-attention for vision networks.", use_underscores=False)
+        app_for(arguments).cli(
+            args=arguments,
+            prog="nonlocal",
+            description="Non-local self-attention for vision networks.",
+            use_underscores=False,
+        )
     except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
         Console(stderr=True).print(f"nonlocal: {error}", style="bold red", markup=False, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _placeholder(sentence: str) -> Callable[[], None]:
+    def command() -> None: ...
+
+    command.__doc__ = sentence
+    return command

@@ -1,88 +1,110 @@
-"""`nonlocal test`: scores, confusion matrix and predictions of trained weights."""
+"""`nonlocal test`: scores, confusion matrix, predictions and the worst mistakes of trained weights."""
 
-import csv
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from torch_nonlocal.tasks import action
-from torch_nonlocal.tasks.scores import confusion_picture, worst_mistakes
-
-_WORST = 5
+from torch_nonlocal.tasks.mistakes import PAGE, Mistake, show_mistakes
+from torch_nonlocal.tasks.predictions import Format, check_format, write_predictions
+from torch_nonlocal.tasks.scores import check_scores, confusion_picture
+from torch_nonlocal.video._files import require
 
 
 def evaluate(
     task: tyro.conf.Positional[Literal["action"]],
     weights: tyro.conf.Positional[Path],
     *,
-    data: Path,
+    data: Path | None = None,
     out: Path = Path("test-out"),
     views: int = 10,
     crops: Literal["1", "3", "full"] = "3",
+    mistakes: int = 5,
+    predictions: Format = "csv",
     batch: int = 8,
     workers: int = 1,
     on_error: Literal["skip", "fail"] = "skip",
 ) -> None:
     """Test trained weights on the held-out clips: accuracies, F1, confusion matrix, a prediction for each clip.
 
-    Softmax scores are averaged over evenly spread clips of each video and crops of each.
+    Softmax scores are averaged over evenly spread clips of each video and crops of each. The worst mistakes are shown
+    with pictures of what a block related.
 
     Example: nonlocal test action runs/action/checkpoints/best.pt --data my-clips
+
+    Example: nonlocal test action runs/digits/checkpoints/best.pt
 
     Args:
         task: action.
         weights: checkpoints/best.pt of a run of nonlocal train.
-        data: as in training: its test or validation split, or the fifth that was held out.
-        out: folder for scores.json, predictions.csv and confusion.png; made if missing.
+        data: as in training: its test or validation split, or the fifth that was held out; without it, as in training,
+            moving digits, in handwriting that was not trained on.
+        out: folder for scores.json, predictions, confusion.png and mistakes/; made if missing.
         views: clips of a video.
         crops: of each clip: 1, 3, or full for the whole frame.
+        mistakes: how many of the worst to draw; 0 for none.
+        predictions: format of the table of predictions; parquet has every score where there are over 100 classes.
         batch: crops at a time.
         workers: processes that decode.
         on_error: skip a clip that cannot be read (it is counted), or fail.
     """
-    tested = action.evaluate(
-        weights,
-        data,
-        views=views,
-        crops=crops if crops == "full" else int(crops),
-        batch=batch,
-        workers=workers,
-        on_error=on_error,
-    )
+    if mistakes < 0:
+        raise ValueError(f"--mistakes {mistakes}: expected 0 or more")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: expected a folder, or a name that is free")
+    check_scores()  # what is missing is said before a long test
+    check_format(predictions)
+    require("matplotlib", extra="view")
+    sizes: dict[str, Any] = {"views": views, "crops": crops if crops == "full" else int(crops)}
+    with _bar() as on_views:
+        options: dict[str, Any] = {"batch": batch, "workers": workers, "on_error": on_error}
+        tested = action.evaluate(weights, data, **sizes, **options, on_views=on_views)
     broken = tested.broken.entries()
     out.mkdir(parents=True, exist_ok=True)
     figures = {
         **tested.scores.plain(),
+        "per_class": tested.scores.per_class(tested.clips.classes),
         "not_read": [entry._asdict() for entry in broken],
+        "left_out": list(tested.clips.problems),
         "weights": str(weights),
-        "views": views,
-        "crops": crops,
+        **sizes,
     }
     (out / "scores.json").write_text(json.dumps(figures, indent=1) + "\n")
-    _write_predictions(tested, out / "predictions.csv")
+    write_predictions(tested, out / f"predictions.{predictions}")
     confusion_picture(tested.scores, tested.clips.classes).savefig(out / "confusion.png", dpi=120)
     console = Console()
     for name, value in tested.scores.plain().items():
         console.print(f"{name:<11}{value:,}" if name == "clips" else f"{name:<11}{value:.4f}", highlight=False)
-    for row in worst_mistakes(tested.probabilities, tested.labels, _WORST):
-        clip = tested.clips.clips[int(tested.indices[row])]
-        guess = tested.clips.classes[int(tested.probabilities[row].argmax())]
-        own = tested.clips.classes[clip.label]
-        console.print(f"mistaken: {tested.clips.name(clip)}: {own} taken for {guess}", highlight=False, markup=False)
+    if mistakes:
+        found = show_mistakes(weights, data, tested, out / "mistakes", count=mistakes, **sizes)
+        _say_mistakes(console, found, out / "mistakes" / PAGE)
     if broken:
         console.print(f"{len(broken)} clips could not be read; scores.json names them", highlight=False)
-    console.print(f"figures, predictions and picture are in {out}/", highlight=False, markup=False)
+    if tested.clips.problems:
+        count = len(tested.clips.problems)
+        console.print(f"{count} problems in lists or empty classes; scores.json names them", highlight=False)
+    console.print(f"figures, predictions and pictures are in {out}/", highlight=False, markup=False)
 
 
-def _write_predictions(tested: action.Tested, path: Path) -> None:
-    classes = tested.clips.classes
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["clip", "class", "predicted", *(f"score {name}" for name in classes)])
-        for index, row in zip(tested.indices.tolist(), tested.probabilities, strict=True):
-            clip = tested.clips.clips[index]
-            scores = [f"{value:.6f}" for value in row.tolist()]
-            writer.writerow([tested.clips.name(clip), classes[clip.label], classes[int(row.argmax())], *scores])
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time to go, on a terminal; gives the callback that moves it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("test"), BarColumn(), MofNCompleteColumn(), TextColumn("views"), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _say_mistakes(console: Console, found: list[Mistake], page: Path) -> None:
+    for mistake in found:
+        note = f" ({mistake.note})" if mistake.note else ""
+        console.print(f"mistaken: {mistake}{note}", highlight=False, markup=False, soft_wrap=True)
+    if found:
+        console.print(f"what was looked at meanwhile: {page}", highlight=False, markup=False)

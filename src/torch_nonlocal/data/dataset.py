@@ -1,7 +1,8 @@
 """Clips for a DataLoader: drawn at random for training, in fixed views for testing.
 
 What is drawn for an item depends on the seed, the epoch and the item's index alone: not on the order, the number of
-workers or the process, so a run that is interrupted and resumed sees what it would have seen.
+workers or the process, so a run that is interrupted and resumed sees what it would have seen. Clips are uint8;
+`transform.normalise` makes a network's input of a batch of them.
 
 Shapes: B clips of a batch, V views of a clip, T frames, H height, W width.
 """
@@ -27,7 +28,45 @@ from torch_nonlocal.video.transforms import EvalTransform, TrainTransform, View
 _FEWEST_FRAMES = 2  # one frame is a picture
 
 
-class ClipDataset(Dataset[tuple[Tensor, int, int]]):
+class _Videos(Dataset[Any]):
+    """What both datasets are made of; see there."""
+
+    def __init__(
+        self,
+        clips: ClipList,
+        sample: tuple[int, int],
+        on_error: OnError,
+        decode_timeout: float | None,
+        broken: BrokenClips | None,
+    ) -> None:
+        Problems(on_error)
+        if not len(clips):
+            raise ValueError(f"there are no clips in {str(clips.root)!r}")
+        self.clips = clips
+        self.sample = Schedule(*sample)
+        self.on_error = on_error
+        self.decode_timeout = decode_timeout
+        self.broken = BrokenClips() if broken is None else broken
+        self._known: set[int] = set()
+
+    def _read(
+        self, video: int, choose: Callable[[int], Sequence[int]], view_of: Callable[[int, int], View]
+    ) -> Tensor | None:
+        """The views of a video's chosen frames, (V, 3, T, H, W) uint8, or None where it is broken and that was said."""
+        if video in self._known:
+            return None
+        path = self.clips.clips[video].path
+        try:
+            return _views(path, choose, view_of, self.decode_timeout)
+        except BrokenVideoError as error:
+            self.broken.add(path, error)
+            if self.on_error == "fail":
+                raise
+            self._known.add(video)
+            return None
+
+
+class ClipDataset(_Videos):
     """Clips at random places, randomly cropped and flipped; one item for each video.
 
     A clip that cannot be read is reported to `broken`. With on_error="skip" the next one in the list that can be read
@@ -57,16 +96,10 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         decode_timeout: float | None = 60.0,
         broken: BrokenClips | None = None,
     ) -> None:
-        _check(clips, on_error)
-        self.clips = clips
-        self.sample = Schedule(*sample)
+        super().__init__(clips, sample, on_error, decode_timeout, broken)
         self.transform = transform
         self.seed = seed
-        self.on_error = on_error
-        self.decode_timeout = decode_timeout
-        self.broken = BrokenClips() if broken is None else broken
         self.epoch = 0
-        self._known: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -79,39 +112,28 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """A clip (3, T, H, W) float32, its label, and the index of its video (another where `index` is broken).
+        """A clip (3, T, H, W) uint8, its label, and the index of its video (another where `index` is broken).
 
         Raises:
             BrokenVideoError: if it is broken, with on_error="fail"; with "skip", if all clips are.
         """
         index = _checked(index, len(self))
-        for place in (*range(index, len(self)), *range(index)):
-            if place in self._known:
-                continue
-            clip = self.clips.clips[place]
-            try:
-                return self._read(clip.path, place), clip.label, place
-            except BrokenVideoError as error:
-                self.broken.add(clip.path, error)
-                if self.on_error == "fail":
-                    raise
-                self._known.add(place)
+        for video in (*range(index, len(self)), *range(index)):
+            generator = item_generator(self.seed, self.epoch, video)
+            views = self._read(
+                video,
+                lambda total, generator=generator: random_clip(total, *self.sample, generator),
+                lambda height, width, generator=generator: self.transform.view(height, width, generator),
+            )
+            if views is not None:
+                return views[0], self.clips.clips[video].label, video
         raise BrokenVideoError(
             f"none of the {len(self)} clips in {str(self.clips.root)!r} can be read: {self.broken.path} says why",
             "unreadable",
         )
 
-    def _read(self, path: Path, index: int) -> Tensor:
-        generator = item_generator(self.seed, self.epoch, index)
 
-        def choose(total: int) -> list[int]:
-            _check_frames(path, total)
-            return random_clip(total, *self.sample, generator)
-
-        return _views(path, choose, lambda h, w: self.transform.view(h, w, generator), self.decode_timeout)[0]
-
-
-class ViewDataset(Dataset[tuple[Tensor, int, int] | None]):
+class ViewDataset(_Videos):
     """Fixed views of every video: clips evenly spaced in time, each in all crops of the transform.
 
     An item is one clip of one video; `views` items in a row belong to a video. `collate_clips` makes batches of them in
@@ -142,44 +164,26 @@ class ViewDataset(Dataset[tuple[Tensor, int, int] | None]):
         decode_timeout: float | None = 60.0,
         broken: BrokenClips | None = None,
     ) -> None:
-        _check(clips, on_error)
+        super().__init__(clips, sample, on_error, decode_timeout, broken)
         if views < 1:
             raise ValueError(f"views: got {views}, expected 1 or more")
-        self.clips = clips
-        self.sample = Schedule(*sample)
         self.transform = transform
         self.views = views
-        self.on_error = on_error
-        self.decode_timeout = decode_timeout
-        self.broken = BrokenClips() if broken is None else broken
-        self._known: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.clips) * self.views
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int] | None:
-        """The crops of a clip, (V, 3, T, H, W) float32, its label, and the index of its video; None if it is broken.
+        """The crops of a clip, (V, 3, T, H, W) uint8, its label, and the index of its video; None if it is broken.
 
         Raises:
             BrokenVideoError: if it is broken, with on_error="fail".
         """
         video, view = divmod(_checked(index, len(self)), self.views)
-        if video in self._known:
-            return None
-        clip = self.clips.clips[video]
-
-        def choose(total: int) -> list[int]:
-            _check_frames(clip.path, total)
-            return uniform_clips(total, *self.sample, self.views)[view]
-
-        try:
-            return _views(clip.path, choose, self.transform.view, self.decode_timeout), clip.label, video
-        except BrokenVideoError as error:
-            self.broken.add(clip.path, error)
-            if self.on_error == "fail":
-                raise
-            self._known.add(video)
-            return None
+        views = self._read(
+            video, lambda total: uniform_clips(total, *self.sample, self.views)[view], self.transform.view
+        )
+        return None if views is None else (views, self.clips.clips[video].label, video)
 
 
 def collate_clips(items: Sequence[tuple[Tensor, int, int] | None]) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,7 +193,8 @@ def collate_clips(items: Sequence[tuple[Tensor, int, int] | None]) -> tuple[Tens
         items: (clip, label, index); a clip is (3, T, H, W), or (V, 3, T, H, W) whose crops become clips of the batch.
 
     Returns:
-        Clips (B, 3, T, H, W), labels (B,) and indices (B,), int64. B is 0, and clips of shape (0,), if all are broken.
+        Clips (B, 3, T, H, W) uint8, labels (B,) and indices (B,), int64. B is 0, and clips of shape (0,), if all are
+        broken.
 
     Raises:
         ValueError: if the clips differ in size ("full" crops of videos of several shapes).
@@ -214,33 +219,27 @@ def _views(
     view_of: Callable[[int, int], View],
     time_limit: float | None,
 ) -> Tensor:
-    """Decodes chosen frames, cutting the views out of each as it comes: (V, 3, T, H, W) float32."""
+    """Decodes chosen frames, cutting the views out of each as it comes: (V, 3, T, H, W) uint8."""
     views: list[View] = []
+
+    def chosen(total: int) -> Sequence[int]:
+        if total < _FEWEST_FRAMES:
+            raise BrokenVideoError(f"{str(path)!r} has {total} frame: a clip has {_FEWEST_FRAMES} or more", "too short")
+        return choose(total)
 
     def cut(frame_HWC: Tensor) -> Tensor:
         if not views:
             views.append(view_of(*frame_HWC.shape[:2]))
         return views[0].cut(frame_HWC)
 
-    cut_TVCHW = read_sampled(path, choose, cut, time_limit=time_limit)
+    cut_TVCHW = read_sampled(path, chosen, cut, time_limit=time_limit)
     return views[0].finish(cut_TVCHW)
-
-
-def _check(clips: ClipList, on_error: Any) -> None:
-    Problems(on_error)
-    if not len(clips):
-        raise ValueError(f"there are no clips in {str(clips.root)!r}")
 
 
 def _checked(index: int, length: int) -> int:
     if not -length <= index < length:
         raise IndexError(f"index: got {index}, expected {-length} <= index < {length}")
     return index % length
-
-
-def _check_frames(path: Path, total: int) -> None:
-    if total < _FEWEST_FRAMES:
-        raise BrokenVideoError(f"{str(path)!r} has {total} frame: a clip has {_FEWEST_FRAMES} or more", "too short")
 
 
 def item_generator(seed: int, epoch: int, index: int) -> torch.Generator:

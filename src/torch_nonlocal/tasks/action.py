@@ -1,11 +1,12 @@
 """Action recognition: from a folder of clips to a tested network.
 
-`settings_for` chooses network, frames and crop for the machine; `train` trains, and goes on where it was; `evaluate`
-scores. The settings go with the weights, so a file of weights is all that testing needs.
+`recipes.settings_for` chooses network, frames and crop for the machine; `train` trains, and goes on where it was;
+`evaluate` scores. The settings go with the weights, so a file of weights is all that testing needs.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,100 +16,34 @@ from torch.utils.data import DataLoader
 
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList
-from torch_nonlocal.data.clips import train_and_test
-from torch_nonlocal.data.dataset import ClipDataset, ViewDataset, collate_clips
-from torch_nonlocal.insertion import insert
-from torch_nonlocal.insertion.inflation import inflate
-from torch_nonlocal.models.named import build
-from torch_nonlocal.models.packaged import MEAN, STD, efficientnet_lite0
+from torch_nonlocal.data.dataset import collate_clips
+from torch_nonlocal.data.moving_digits import RELATIONS
+from torch_nonlocal.tasks.action_data import Views, source
+from torch_nonlocal.tasks.action_network import ActionSettings, colours, network, prepare, start_from
+from torch_nonlocal.tasks.recipes import settings_for
 from torch_nonlocal.tasks.scores import Scores, score
-from torch_nonlocal.training import Result, TrainConfig, fit, load_weights_file
-from torch_nonlocal.video.sampling import parse_schedule
-from torch_nonlocal.video.transforms import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, TrainTransform
+from torch_nonlocal.training import Result, TrainConfig, fit, is_begun, is_main_process, load_weights_file
 
-SMALL = "small"
-_SMALL_TIME = [f"blocks.{stage}.*.conv_dw" for stage in range(2, 7)]  # where maps are small: a third of the time
-_SMALL_PLACES = ("blocks.2.1", "blocks.4.2")
+__all__ = [
+    "ActionSettings",
+    "Tested",
+    "colours",
+    "evaluate",
+    "load",
+    "network",
+    "predict",
+    "prepare",
+    "settings_for",
+    "train",
+]
+
 _VALIDATION_VIEWS = 2
-
-
-@dataclass(frozen=True)
-class ActionSettings:
-    """What is trained, and on what: plain values, kept with the weights.
-
-    Attributes:
-        network: "small" (EfficientNet-Lite0 with its ImageNet weights, inflated), or a name that `models.named.build`
-            knows, whose last layer is replaced.
-        frames: schedule of a clip's frames, such as "8x8" or "64-to-32".
-        crop: side of the network's input, in pixels.
-        non_local: where blocks go, as `nl.insert` takes it; "auto" for two in the small network and "paper-5" in
-            others; "none" for none.
-        flip: turn half of the training clips left to right; wrong where direction is the label.
-        weights: "none", "imagenet", or a file for `nl.create_model`; the small network has its own.
-    """
-
-    network: str = SMALL
-    frames: str = "8x8"
-    crop: int = 112
-    non_local: str = "auto"
-    flip: bool = True
-    weights: str = "none"
-
-
-def settings_for(device: torch.device | None = None) -> tuple[ActionSettings, TrainConfig, str]:
-    """Settings that fit the machine, and why in words.
-
-    Args:
-        device: default the first GPU, or the CPU.
-    """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
-        config = TrainConfig(epochs=30, batch_size=16, lr=0.01, precision="bf16", channels_last=True, workers=8)
-        why = "a GPU: I3D ResNet-50, 8 frames 8 apart, 224 x 224 pixels, 16 clips an update, bf16"
-        return ActionSettings("ours:i3d_resnet50_8x8", crop=224), config, why
-    config = TrainConfig(
-        epochs=15,
-        batch_size=8,
-        optimiser="adamw",
-        lr=1e-3,
-        weight_decay=0.01,
-        schedule="one-cycle",
-        freeze_bn=True,
-        channels_last=True,
-        workers=1,
-    )
-    why = "no GPU: the small network, 8 frames 8 apart, 112 x 112 pixels, 8 clips an update"
-    return ActionSettings(), config, why
-
-
-def network(settings: ActionSettings, classes: int) -> nn.Module:
-    """The network of these settings, with its blocks and a last layer of so many classes.
-
-    Raises:
-        ValueError: an unknown network, a place that is not there, or a network without a last linear layer.
-        ImportError: what it needs is not installed.
-    """
-    if settings.network == SMALL:
-        model = inflate(efficientnet_lite0(), at=_SMALL_TIME)
-        model.classifier = nn.Linear(1280, classes)  # its scores are means over time
-    elif settings.network.startswith("ours:"):
-        from torch_nonlocal.models.registry import create_model
-
-        weights = None if settings.weights == "none" else settings.weights
-        model = create_model(settings.network.removeprefix("ours:"), num_classes=classes, weights=weights)
-    else:
-        model = build(settings.network, pretrained=settings.weights == "imagenet")
-        _replace_last_linear(model, classes)
-    if settings.non_local != "none":
-        small = settings.network == SMALL
-        places = (list(_SMALL_PLACES) if small else "paper-5") if settings.non_local == "auto" else settings.non_local
-        length, _ = parse_schedule(settings.frames)
-        insert(model, places, example_input=torch.zeros(1, 3, length, settings.crop, settings.crop), subsample=2)
-    return model
+LEFT_OUT = "left_out.txt"
+"""In the folder of a run: what is wrong in the lists of clips, and classes without clips, a line each."""
 
 
 def train(
-    data: Path,
+    data: Path | None,
     run_dir: Path,
     settings: ActionSettings,
     config: TrainConfig,
@@ -121,7 +56,7 @@ def train(
     Clips without a split of their own: a fifth of each class is held out, always the same ones, and never trained on.
 
     Args:
-        data: as for `data.clips.find_clips`.
+        data: as for `data.clips.find_clips`; None for moving digits, which are built in.
         run_dir: folder of the run; broken clips are listed in its broken.jsonl.
         settings: what is trained.
         config: how.
@@ -129,36 +64,42 @@ def train(
         log: gets messages.
 
     Raises:
-        ValueError: data without clips or with one class, settings that do not fit.
+        ValueError: data without clips or with one class, settings or weights that do not fit.
+        FileNotFoundError: no such weights.
         ImportError: an extra is not installed.
     """
-    training, held_out = train_and_test(data, on_error=on_error)  # pyright: ignore[reportArgumentType]
-    if len(training.classes) < 2:
-        raise ValueError(f"{data}: clips of one class, {', '.join(map(repr, training.classes))}; expected two or more")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    broken = BrokenClips(run_dir / "broken.jsonl")
-    mean, std = _colours(settings)
-    sample = parse_schedule(settings.frames)
-    transform = TrainTransform(crop=settings.crop, flip=settings.flip, mean=mean, std=std)
-    clips = ClipDataset(training, sample, transform, seed=config.seed, on_error=on_error, broken=broken)  # pyright: ignore[reportArgumentType]
+    clips = source(data, settings, on_error)
     torch.manual_seed(config.seed)
-    model = network(settings, len(training.classes))
+    model = network(settings, len(clips.classes))
+    if not is_begun(run_dir):  # else the weights come from its checkpoint
+        started = start_from(model, settings)
+        if is_main_process():
+            (log or print)(started)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if clips.problems and is_main_process():
+        (run_dir / LEFT_OUT).write_text("".join(f"{problem}\n" for problem in clips.problems), encoding="utf-8")
+    broken = BrokenClips(run_dir / "broken.jsonl")
+    training, names = clips.training(settings, config.seed, broken)
+    views = clips.validation(settings, _VALIDATION_VIEWS, broken)
+    prepared = partial(prepare, settings)
 
     def validate(tested: nn.Module) -> dict[str, float]:
-        views = _views(held_out, settings, _VALIDATION_VIEWS, 1, on_error, broken)
-        probabilities, labels, _ = predict(tested, views, batch=config.batch_size, workers=config.workers)
+        assert views is not None
+        options: dict[str, Any] = {"batch": config.batch_size, "workers": config.workers, "prepare": prepared}
+        probabilities, labels, _ = predict(tested, views, **options)
         scores = score(probabilities, labels)
         return {"accuracy": scores.top1, "mean_class": scores.mean_class}
 
     return fit(
         model,
-        clips,
+        training,
         config,
         run_dir,
-        evaluate=validate if len(held_out) else None,
+        evaluate=None if views is None else validate,
         collate=collate_clips,
-        names=lambda index: training.name(training.clips[index]),
-        about={"task": "action", **asdict(settings), "classes": list(training.classes)},
+        prepare=prepared,
+        names=names,
+        about={"task": "action", **asdict(settings), "classes": list(clips.classes)},
         log=log,
     )
 
@@ -204,13 +145,14 @@ def load(weights: Path) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
 
 def evaluate(
     weights: Path,
-    data: Path,
+    data: Path | None,
     *,
     views: int = 10,
     crops: Any = 3,
     batch: int = 8,
     workers: int = 1,
     on_error: str = "skip",
+    on_views: Callable[[int, int], None] | None = None,
 ) -> Tested:
     """Score a trained network on the held-out clips of a folder or list.
 
@@ -218,75 +160,79 @@ def evaluate(
 
     Args:
         weights: checkpoints/best.pt of a run.
-        data: as for `train`: its test or validation split, or the fifth that training held out.
-        views: clips of a video, evenly spread.
-        crops: 1, 3, or "full".
+        data: as for `train`: its test or validation split, or the fifth that training held out; None for 2,000 clips of
+            moving digits in handwriting that was not trained on.
+        views: clips of a video, evenly spread; moving digits have one.
+        crops: 1, 3, or "full"; moving digits are not cropped.
         batch: crops at a time.
         workers: processes that decode.
         on_error: "skip" or "fail" for clips that cannot be read.
+        on_views: called after each batch with how many views are done, and how many there are.
 
     Raises:
         ValueError: wrong weights, or data of other classes.
     """
     model, settings, classes = load(weights)
-    _, held_out = train_and_test(data, on_error=on_error)  # pyright: ignore[reportArgumentType]
-    if held_out.classes != classes:
+    if data is None and classes != RELATIONS:
+        raise ValueError(f"{weights} was not trained on moving digits, but on {', '.join(classes[:5])} ...: give data")
+    clips = source(data, settings, on_error)
+    if clips.classes != classes:
         raise ValueError(
-            f"{data} has {len(held_out.classes)} classes ({', '.join(held_out.classes[:5])} ...), "
+            f"{data} has {len(clips.classes)} classes ({', '.join(clips.classes[:5])} ...), "
             f"{weights} was trained on {len(classes)} ({', '.join(classes[:5])} ...)"
         )
     broken = BrokenClips()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = _views(held_out, settings, views, crops, on_error, broken)
-    probabilities, labels, indices = predict(model.to(device), loaded, batch=batch, workers=workers)
+    held_out, loaded = clips.test(settings, views, crops, broken)
+    options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": partial(prepare, settings)}
+    probabilities, labels, indices = predict(model.to(device), loaded, **options, on_views=on_views)
     return Tested(score(probabilities, labels), held_out, indices, probabilities, labels, broken)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, views: ViewDataset, *, batch: int, workers: int) -> tuple[Tensor, Tensor, Tensor]:
+def predict(
+    model: nn.Module,
+    views: Views,
+    *,
+    batch: int,
+    workers: int,
+    prepare: Callable[[Tensor], Tensor],
+    on_views: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax scores of each readable video, averaged over its views and crops.
+
+    Args:
+        model: in eval mode.
+        views: of the videos.
+        batch: crops at a time.
+        workers: processes that decode.
+        prepare: makes the model's input of loaded clips on its device.
+        on_views: called after each batch with how many views are done, and how many there are.
 
     Returns:
         Scores (N, K), labels (N,) and indices (N,) into the views' clips, on the CPU.
+
+    Raises:
+        ValueError: none of the videos can be read.
     """
     device = next(model.parameters()).device
     sums: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
     labels: dict[int, int] = {}
-    for clips, classes, indices in DataLoader(views, batch_size=batch, num_workers=workers, collate_fn=collate_clips):
+    loader = DataLoader(views, batch_size=batch, num_workers=workers, collate_fn=collate_clips)
+    total = len(views)  # pyright: ignore[reportArgumentType]
+    for number, (clips, classes, indices) in enumerate(loader, 1):
         for part, own, which in zip(clips.split(batch), classes.split(batch), indices.split(batch), strict=True):
             if not part.numel():
                 continue
-            for row, label, index in zip(
-                model(part.to(device)).float().softmax(1).cpu(), own.tolist(), which.tolist(), strict=True
-            ):
+            scores = model(prepare(part.to(device))).float().softmax(1).cpu()
+            for row, label, index in zip(scores, own.tolist(), which.tolist(), strict=True):
                 sums[index] = sums[index] + row if index in sums else row
                 counts[index], labels[index] = counts.get(index, 0) + 1, label
+        if on_views is not None:
+            on_views(min(number * batch, total), total)
     if not sums:
         raise ValueError("none of the clips to test can be read")
     order = sorted(sums)
     probabilities = torch.stack([sums[index] / counts[index] for index in order])
     return probabilities, torch.tensor([labels[index] for index in order]), torch.tensor(order)
-
-
-def _views(
-    clips: ClipList, settings: ActionSettings, views: int, crops: Any, on_error: Any, broken: BrokenClips
-) -> ViewDataset:
-    mean, std = _colours(settings)
-    transform = EvalTransform(crop=settings.crop, crops=crops, mean=mean, std=std)
-    return ViewDataset(clips, parse_schedule(settings.frames), transform, views=views, on_error=on_error, broken=broken)
-
-
-def _colours(settings: ActionSettings) -> tuple[Any, Any]:
-    if settings.network == SMALL:
-        return (MEAN,) * 3, (STD,) * 3
-    return IMAGENET_MEAN, IMAGENET_STD
-
-
-def _replace_last_linear(model: nn.Module, classes: int) -> None:
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not names:
-        raise ValueError(f"{type(model).__name__} has no linear layer to replace by one of {classes} classes")
-    parent, _, child = names[-1].rpartition(".")
-    last = model.get_submodule(names[-1])
-    setattr(model.get_submodule(parent), child, nn.Linear(last.in_features, classes))  # pyright: ignore[reportArgumentType]

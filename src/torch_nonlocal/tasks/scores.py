@@ -19,6 +19,8 @@ class Scores:
         mean_class: top-1 accuracy of each class, averaged over the classes present.
         macro_f1: F1 of each class, averaged over the classes present or predicted.
         confusion: (classes, classes), rows the true class, columns the predicted one.
+        class_accuracy: share of each class's clips that were recognised, (classes,); 0 without clips.
+        class_f1: F1 of each class, (classes,); 0 without clips.
     """
 
     clips: int
@@ -27,11 +29,40 @@ class Scores:
     mean_class: float
     macro_f1: float
     confusion: Tensor
+    class_accuracy: Tensor
+    class_f1: Tensor
 
     def plain(self) -> dict[str, Any]:
         """The figures as JSON values, without the confusion matrix."""
         figures = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "macro_f1": self.macro_f1}
         return {"clips": self.clips, **{name: value for name, value in figures.items() if value is not None}}
+
+    def per_class(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """For each class its name, clips, accuracy and F1 as JSON values; without clips the two are None.
+
+        Args:
+            classes: names, in the order of the labels.
+        """
+        rows = zip(
+            classes, self.confusion.sum(1).tolist(), self.class_accuracy.tolist(), self.class_f1.tolist(), strict=True
+        )
+        return [
+            {"class": name, "clips": clips, "accuracy": accuracy if clips else None, "f1": f1 if clips else None}
+            for name, clips, accuracy, f1 in rows
+        ]
+
+
+def check_scores() -> Any:
+    """torchmetrics' functions for classes; called alone, it tells before a long test what is missing.
+
+    Raises:
+        ImportError: torchmetrics is needed and not installed.
+    """
+    try:
+        from torchmetrics.functional import classification
+    except ImportError as error:
+        raise ImportError("scores need torchmetrics: pip install 'torch-nonlocal[train]'") from error
+    return classification
 
 
 def score(probabilities_NK: Tensor, labels_N: Tensor) -> Scores:
@@ -45,29 +76,29 @@ def score(probabilities_NK: Tensor, labels_N: Tensor) -> Scores:
         ValueError: no clips, or labels outside the classes.
         ImportError: torchmetrics is needed and not installed.
     """
-    try:
-        from torchmetrics.functional import classification
-    except ImportError as error:
-        raise ImportError("scores need torchmetrics: pip install 'torch-nonlocal[train]'") from error
+    classification = check_scores()
     clips, classes = probabilities_NK.shape
     if not clips:
         raise ValueError("no clip was tested: there is nothing to score")
     if labels_N.min() < 0 or labels_N.max() >= classes:
         raise ValueError(f"labels {int(labels_N.min())} to {int(labels_N.max())}: expected 0 to {classes - 1}")
 
-    def accuracy(average: Any, top_k: int = 1) -> float:
-        return float(
-            classification.multiclass_accuracy(probabilities_NK, labels_N, classes, average=average, top_k=top_k)
-        )
+    def accuracy(average: Any, top_k: int = 1) -> Tensor:
+        return classification.multiclass_accuracy(probabilities_NK, labels_N, classes, average=average, top_k=top_k)
+
+    def f1(average: Any) -> Tensor:
+        return classification.multiclass_f1_score(probabilities_NK, labels_N, classes, average=average)
 
     confusion = classification.multiclass_confusion_matrix(probabilities_NK, labels_N, classes)
     return Scores(
         clips=clips,
-        top1=accuracy("micro"),
-        top5=accuracy("micro", 5) if classes > 5 else None,
-        mean_class=accuracy("macro"),
-        macro_f1=float(classification.multiclass_f1_score(probabilities_NK, labels_N, classes, average="macro")),
+        top1=float(accuracy("micro")),
+        top5=float(accuracy("micro", 5)) if classes > 5 else None,
+        mean_class=float(accuracy("macro")),
+        macro_f1=float(f1("macro")),
         confusion=confusion,
+        class_accuracy=accuracy(None),
+        class_f1=f1(None),
     )
 
 
@@ -90,8 +121,9 @@ def confusion_picture(scores: Scores, classes: Sequence[str]) -> Any:
     figure.colorbar(image, ax=axes, label="share of the true class's clips", shrink=0.7)
     named = len(classes) <= 60  # more names than that cannot be read
     ticks = range(len(classes)) if named else []
-    axes.set_xticks(ticks, [classes[i] for i in ticks], rotation=90)
-    axes.set_yticks(ticks, [classes[i] for i in ticks])
+    names = [printable(classes[i]) for i in ticks]
+    axes.set_xticks(ticks, names, rotation=90, parse_math=False)  # dollars in a name are no formula
+    axes.set_yticks(ticks, names, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if len(classes) <= 20:
@@ -108,3 +140,8 @@ def worst_mistakes(probabilities_NK: Tensor, labels_N: Tensor, count: int) -> li
     wrong = (probabilities_NK.argmax(1) != labels_N).nonzero().flatten()
     own = probabilities_NK[wrong, labels_N[wrong]]
     return wrong[torch.argsort(own)][:count].tolist()
+
+
+def printable(text: str) -> str:
+    """Text that any file takes: control characters and what is no Unicode (bytes of odd file names) as escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

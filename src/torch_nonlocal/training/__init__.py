@@ -6,7 +6,8 @@ Knows no task, no model and no data set: `fit` gets them.
 from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
 from torch_nonlocal.training.loop import Result, fit
-from torch_nonlocal.training.run_folder import load_weights_file
+from torch_nonlocal.training.processes import is_main_process
+from torch_nonlocal.training.run_folder import is_begun, load_weights_file
 
 __all__ = [
     "CheckpointError",
@@ -15,5 +16,7 @@ __all__ = [
     "TrainConfig",
     "TrainingMemoryError",
     "fit",
+    "is_begun",
+    "is_main_process",
     "load_weights_file",
 ]

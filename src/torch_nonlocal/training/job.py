@@ -28,6 +28,7 @@ class Given:
     evaluate: Evaluate | None
     collate: Callable[[list[Any]], Any] | None
     names: Callable[[int], str]
+    prepare: Callable[[Any], Any]
 
 
 class Job:
@@ -87,6 +88,10 @@ class Job:
         pin = self.processes.device.type == "cuda"
         workers, collate = self.config.workers, self.given.collate
         return make_loader(self.given.data, parts, workers=workers, collate=collate, pin_memory=pin)
+
+    def inputs(self, loaded: Any) -> Any:
+        """What the model is called with: a loaded batch on this process's device, prepared."""
+        return self.given.prepare(self.processes.send(loaded))
 
     def train_mode(self) -> None:
         """Train mode; frozen norms stay in eval mode."""

@@ -60,6 +60,7 @@ def fit(
     loss: Callable[[Any, Any], Tensor] = F.cross_entropy,
     evaluate: Evaluate | None = None,
     collate: Callable[[list[Any]], Any] | None = None,
+    prepare: Callable[[Any], Any] | None = None,
     names: Callable[[int], str] | None = None,
     about: Mapping[str, Any] | None = None,
     log: Say | None = None,
@@ -82,6 +83,7 @@ def fit(
         evaluate: called with the model in eval mode, without gradients, by every process; gives numbers of which
             "accuracy", else the first, tells the best weights: the higher, the better. Without it the newest are best.
         collate: makes a batch (inputs, labels, indices) of items (input, label, index), for torch's default.
+        prepare: makes the model's input of a batch of inputs, on the device (normalisation, say); None leaves it.
         names: the name of a clip, by index, for messages.
         about: what else tells this run from another, as JSON values; kept with the weights.
         log: gets messages, a line each; None shows a progress bar, or prints to stderr.
@@ -110,7 +112,7 @@ def fit(
             "Give the same data to go on, or another folder"
         )
     processes.wait()  # nobody writes before everybody has read
-    given = Given(train_data, loss, evaluate, collate, names or "clip {}".format)
+    given = Given(train_data, loss, evaluate, collate, names or "clip {}".format, prepare or _as_it_is)
     with memory_errors(config, part):
         job = Job(model, given, config, folder, processes, order, saved)
         status = _go(job, log)
@@ -119,6 +121,10 @@ def fit(
     return Result(
         status, progress.step, job.steps, progress.loss, progress.best, folder.best, folder.path, progress.seconds
     )
+
+
+def _as_it_is(inputs: Any) -> Any:
+    return inputs
 
 
 def _go(job: Job, say: Say | None) -> Status:

@@ -84,6 +84,11 @@ class Processes:
                     buffer.copy_(self.mean(buffer))
 
 
+def is_main_process() -> bool:
+    """Whether this process is the one that speaks; known before the processes have met."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _restart() -> dict[str, Any]:
     """How to meet the other processes after torchrun has restarted them; nothing at a first start.
 

@@ -95,6 +95,11 @@ class RunFolder:
             old.unlink()
 
 
+def is_begun(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a run in this folder has a checkpoint to go on from."""
+    return Path(run_dir, "checkpoints", "last.pt").exists()
+
+
 def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a file of trained weights (best.pt) without running any code of it.
 

@@ -70,7 +70,7 @@ class Tests:
         job, length = self._job, self._job.order.steps_per_epoch
         first = (job.progress.step - 1) // length * length
         for inputs, _, _ in job.loader(first, first + min(job.config.precise_bn, length)):
-            yield job.processes.send(inputs)
+            yield job.inputs(inputs)
 
     def _attention(self) -> dict[str, float]:
         """Attention on a few training clips spread over the data set, the same ones at every test."""
@@ -83,7 +83,7 @@ class Tests:
             clips, stride = SeededClips(job.given.data), job.order.clips // count
             items = [clips[Item(epoch, i * stride, job.config.seed)] for i in range(count)]
             self._shown = (job.given.collate or torch.utils.data.default_collate)(items)[0]
-        return attention_scalars(job.model, job.processes.send(self._shown), count)
+        return attention_scalars(job.model, job.inputs(self._shown), count)
 
 
 def _nothing(model: nn.Module) -> Mapping[str, float]:

@@ -58,7 +58,7 @@ def update(job: Job, batches: Iterator[Any], flags: Callable[[], list[bool]]) ->
         before = time.monotonic()
         inputs, labels, index = next(batches)
         waited += time.monotonic() - before
-        inputs, labels = job.processes.send((inputs, labels))
+        inputs, labels = job.inputs(inputs), job.processes.send(labels)
         if config.channels_last:
             inputs = input_channels_last(inputs)
         with job.spread.part(last=part == config.accumulate - 1):

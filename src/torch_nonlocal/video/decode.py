@@ -11,26 +11,24 @@ Shapes: T frames, H height, W width.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from torch_nonlocal.video import torchcodec_frames
 from torch_nonlocal.video._files import require
 from torch_nonlocal.video.broken import BrokenVideoError, Deadline, SameSize
+from torch_nonlocal.video.container import opened, quoted
 from torch_nonlocal.video.frame_folders import read_frame_folder
 
 # One packet is one shown frame for these; VP8 and MPEG-4 in AVI have packets that show nothing.
-_ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1"})
+_ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "dav1d"})
 
-_MOST_PIXELS = 2**27  # of one frame: 16K fits; a header that claims more is a lie or would take the memory of all else
-
-# What the containers that hold most video begin with, and where: a file cut short still has it.
-_SIGNATURES = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
+_DECODER = "NONLOCAL_DECODER"  # environment variable: processes that decode for others inherit it
 
 
 @dataclass(frozen=True)
@@ -148,13 +146,13 @@ def _read(
         schedule = _schedule(container, stream, path, deadline, whole=whole)
         total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
         if total == 0:
-            raise BrokenVideoError(f"{_name(path)} has no frames", "empty")
+            raise BrokenVideoError(f"{quoted(path)} has no frames", "empty")
         wanted = list(choose(total))
         outside = [index for index in wanted if not 0 <= index < total]
         if outside:
             shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
             plural = "frames" if len(outside) > 1 else "frame"
-            raise ValueError(f"{_name(path)} has {total} frames (0 to {total - 1}); {plural} {shown} asked for")
+            raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); {plural} {shown} asked for")
         return _gather(container, stream, schedule, wanted, path, convert, deadline)
 
 
@@ -170,7 +168,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         schedule = _schedule(container, stream, path, deadline, whole=False)
         total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
         if total == 0:
-            raise BrokenVideoError(f"{_name(path)} has no frames", "empty")
+            raise BrokenVideoError(f"{quoted(path)} has no frames", "empty")
         _, height, width, _ = _gather(container, stream, schedule, [0], path, lambda picture: picture, deadline).shape
         rate = stream.average_rate or stream.guessed_rate
         return VideoInfo(frames=total, fps=float(rate) if rate else 25.0, height=height, width=width)
@@ -183,62 +181,6 @@ def _check_range(start: int, stride: int, count: int | None) -> None:
         raise ValueError(f"stride must be 1 or more, got {stride}")
     if count is not None and count < 1:
         raise ValueError(f"count must be 1 or more (or None: to the end), got {count}")
-
-
-def _name(path: str | os.PathLike[str]) -> str:
-    return repr(os.fspath(path))
-
-
-@contextmanager
-def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[Any, Any]]:
-    """Opens the container and its first video stream; FFmpeg's errors become BrokenVideoErrors that name the file."""
-    av = require("av", extra="video")
-    _check_file(path)
-    try:
-        # The limit given to FFmpeg ends reads that block; the deadline itself is looked at between frames.
-        with av.open(os.fspath(path), timeout=deadline.left(), metadata_errors="replace") as container:
-            cover = av.stream.Disposition.attached_pic
-            streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-            # FFmpeg reads any .txt as "ansi art"; nobody means that.
-            if not streams or streams[0].codec_context is None or container.format.name == "tty":
-                kind = "audio only" if container.streams.audio and not streams else "not a video"
-                raise BrokenVideoError(f"{_name(path)} is not a video: it holds no moving pictures", kind)
-            width, height = streams[0].codec_context.width, streams[0].codec_context.height
-            if width * height > _MOST_PIXELS:
-                raise BrokenVideoError(
-                    f"{_name(path)} says that its frames are {width} x {height}: more than {_MOST_PIXELS} pixels",
-                    "too large",
-                )
-            yield container, streams[0]
-    except av.error.ExitError as error:
-        raise deadline.passed() from error
-    except av.FFmpegError as error:
-        kind = "damaged" if _looks_like_video(path) else "not a video"
-        raise BrokenVideoError(f"{_name(path)} is not a video or is damaged: {error.strerror}", kind) from error
-
-
-def _check_file(path: str | os.PathLike[str]) -> None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        raise BrokenVideoError(f"there is no file {_name(path)}", "missing") from None
-    except OSError as error:
-        raise BrokenVideoError(f"{_name(path)} cannot be opened: {error.strerror}", "unreadable") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise BrokenVideoError(f"{_name(path)} is a folder, not a video", "not a video")
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-        raise BrokenVideoError(f"{_name(path)} is not a regular file and not a video", "not a video")
-    if status.st_size == 0:
-        raise BrokenVideoError(f"{_name(path)} is not a video: the file has 0 bytes", "empty")
-
-
-def _looks_like_video(path: str | os.PathLike[str]) -> bool:
-    try:
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except OSError:
-        return False
-    return any(head[place:].startswith(signature) for place, signature in _SIGNATURES)
 
 
 def _schedule(
@@ -259,7 +201,7 @@ def _schedule(
             packets.append(packet)
     if counted and len(packets) < stream.frames:
         raise BrokenVideoError(
-            f"{_name(path)} is cut short: it holds {len(packets)} of the {stream.frames} frames that it counts",
+            f"{quoted(path)} is cut short: it holds {len(packets)} of the {stream.frames} frames that it counts",
             "damaged",
         )
     if not listed or not packets or not packets[0].is_keyframe:
@@ -303,12 +245,14 @@ def _gather(
     for place, index in enumerate(wanted):
         places.setdefault(index, []).append(place)
     clip: Tensor | None = None
-    same_size = SameSize(_name(path))
+    torchcodec = _torchcodec_asked_for()
+    same_size = SameSize(quoted(path))
+    # PyAV's default, a converter and its threads for each frame, takes several times as long for the same bytes.
+    converter = require("av.video.reformatter", extra="video").VideoReformatter()
     missing = set(places)
 
-    def keep(index: int, frame: Any) -> None:
+    def keep(index: int, picture: Tensor) -> None:
         nonlocal clip
-        picture = _picture(frame)
         same_size.check(picture, f"at frame {index}")
         converted = convert(picture)
         if clip is None:
@@ -317,19 +261,37 @@ def _gather(
             clip[place] = converted
         missing.discard(index)
 
+    if schedule is not None and torchcodec:
+        with suppress(torchcodec_frames.NotTheSameError):
+            for index, picture in torchcodec_frames.frames(path, stream, schedule.pts, sorted(places), deadline):
+                keep(index, picture)
     if schedule is not None:
-        for index, frame in _by_seeking(container, stream, schedule, sorted(places), deadline):
-            keep(index, frame)
+        for index, frame in _by_seeking(container, stream, schedule, sorted(missing), deadline):
+            keep(index, _picture(frame, converter))
     if missing:  # no schedule, or the file did not keep to it
         last = max(missing)
         for index, frame in _from_the_start(path, deadline):
             if index in missing:
-                keep(index, frame)
+                keep(index, _picture(frame, converter))
             if index >= last:
                 break
     if clip is None or missing:
-        raise BrokenVideoError(f"{_name(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
+        raise BrokenVideoError(f"{quoted(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
     return clip
+
+
+def _torchcodec_asked_for() -> bool:
+    """Whether torchcodec is to decode what it decodes to the same bytes.
+
+    Not by default: it takes as long or up to a quarter longer for the same frames, starts more slowly, and conceals the
+    damage of damaged files otherwise (benchmarks in docs/video.md).
+    """
+    decoder = os.environ.get(_DECODER, "pyav")
+    if decoder not in ("pyav", "torchcodec"):
+        raise ValueError(f"{_DECODER}={decoder!r}: expected pyav or torchcodec")
+    if decoder == "torchcodec" and not torchcodec_frames.loads():
+        raise ImportError(f"{_DECODER}=torchcodec: torchcodec does not load; it needs FFmpeg 4 to 8 on this machine")
+    return decoder == "torchcodec"
 
 
 def _by_seeking(
@@ -351,7 +313,7 @@ def _by_seeking(
         # MPEG-TS by its decoding time, and for the other goes to the one after.
         for moment in schedule.seek[schedule.start[run[0]]]:
             container.seek(moment, stream=stream)
-            for frame in container.decode(stream):
+            for frame in _decoded(container, stream, left):
                 deadline.check()
                 if frame.pts in left:
                     yield left.pop(frame.pts), frame
@@ -361,7 +323,23 @@ def _by_seeking(
                 break
 
 
-def _picture(frame: Any) -> Tensor:
+def _decoded(container: Any, stream: Any, wanted: Container[int]) -> Iterator[Any]:
+    """Frames from here on, in the order shown; of the others than those wanted (by time) some are left out.
+
+    H.264 marks the pictures that no other refers to, such as most B-frames: skipping them changes no other picture. Not
+    so HEVC, whose mark speaks of a picture's own temporal layer alone.
+    """
+    context = stream.codec_context
+    if context.name != "h264":
+        yield from container.decode(stream)
+        return
+    for packet in container.demux(stream):
+        context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from packet.decode()
+
+
+def _picture(frame: Any, converter: Any) -> Tensor:
     """One frame as (H, W, 3) RGB uint8, turned the way it is to be shown."""
-    picture = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-    return torch.rot90(picture, round(frame.rotation / 90), dims=(0, 1))  # both counter-clockwise
+    picture = torch.from_numpy(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+    turns = round(frame.rotation / 90)
+    return torch.rot90(picture, turns, dims=(0, 1)) if turns else picture  # both counter-clockwise

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from torch_nonlocal.video.broken import BrokenVideoError, Deadline
-from torch_nonlocal.video.decode import opened
+from torch_nonlocal.video.container import opened
 from torch_nonlocal.video.frame_folders import frame_files, read_picture
 
 

