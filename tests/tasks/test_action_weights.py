@@ -9,7 +9,7 @@ from torch import nn
 pytest.importorskip("timm", reason="pip install 'torch-nonlocal[train]'")
 
 from torch_nonlocal.insertion import blocks
-from torch_nonlocal.tasks.action_network import ActionSettings, network, start_from, take_weights
+from torch_nonlocal.tasks.action_network import ActionSettings, network, start_from
 from torch_nonlocal.training import TrainConfig
 from torch_nonlocal.training.run_folder import RunFolder
 
@@ -50,7 +50,7 @@ def test_blocks_start_at_zero_on_a_network_trained_without(settings, tmp_path):
     before = made(settings, 5)
     path = kept(tmp_path / "run" / "best.pt", before, settings, 5)
     after = made(dataclasses.replace(settings, non_local="0"), 5, seed=1)
-    said = take_weights(after, path)
+    said = start_from(after, dataclasses.replace(settings, weights=str(path)))
     assert list(blocks(after)) == ["0"]
     assert torch.equal(after(CLIPS), before(CLIPS))
     assert said == f"weights: 9 tensors of {path}; new: blocks at 0 (they start at zero)"
@@ -75,7 +75,7 @@ def test_trained_blocks_go_along(settings, tmp_path):
     nn.init.ones_(blocks(before)["0"].norm.weight)
     path = kept(tmp_path / "run" / "best.pt", before, with_blocks, 5)
     after = made(dataclasses.replace(with_blocks, frames="8x1"), 5, seed=1)
-    assert take_weights(after, path).endswith("new: nothing")
+    assert start_from(after, dataclasses.replace(settings, weights=str(path))).endswith("new: nothing")
     assert torch.equal(after(CLIPS), before(CLIPS))
 
 
@@ -83,7 +83,7 @@ def test_weights_of_the_2d_network_are_inflated(settings, tmp_path):
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
     torch.save(flat.state_dict(), tmp_path / "flat.pt")
     model = made(settings, 5)
-    said = take_weights(model, tmp_path / "flat.pt")
+    said = start_from(model, dataclasses.replace(settings, weights=str(tmp_path / "flat.pt")))
     assert torch.equal(model[0].weight, flat[0].weight.unsqueeze(2).repeat(1, 1, 3, 1, 1) / 3)
     assert "1 kernels of them inflated; new: last layer 5 (none there, 5 here)" in said
 
@@ -91,7 +91,7 @@ def test_weights_of_the_2d_network_are_inflated(settings, tmp_path):
 @pytest.mark.parametrize(
     ("of", "places", "message"),
     [
-        ("tiny", "0", "has blocks at 0, this network has none there: expected the same --non-local"),
+        ("tiny", "0", "has blocks at 0, this network has none there: expected the same places"),
         ("other", "none", r"another network: it lacks 1\.running_mean.*besides 4\.weight.*other shapes: 0\.weight"),
     ],
 )
@@ -101,7 +101,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(settings, tmp_path, of
     model = made(settings, 5, seed=1)
     before = {name: one.clone() for name, one in model.state_dict().items()}
     with pytest.raises(ValueError, match=message):
-        take_weights(model, path)
+        start_from(model, dataclasses.replace(settings, weights=str(path)))
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 
 
@@ -112,7 +112,7 @@ def test_code_in_a_file_is_not_run(settings, tmp_path):
 
     torch.save({"model": Code()}, tmp_path / "best.pt")
     with pytest.raises(ValueError, match="cannot be read as weights"):
-        take_weights(made(settings, 5), tmp_path / "best.pt")
+        start_from(made(settings, 5), dataclasses.replace(settings, weights=str(tmp_path / "best.pt")))
     assert not (tmp_path / "written").exists()
 
 

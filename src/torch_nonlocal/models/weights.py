@@ -1,18 +1,21 @@
-"""Weights for the video ResNets: a 2D ResNet's, inflated, or their own."""
+"""Weights from files and from 2D networks, into networks with or without blocks and of other classes."""
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from torch_nonlocal.insertion import blocks
 from torch_nonlocal.insertion.inflation import inflate_weight
 from torch_nonlocal.insertion.storage import safetensors_torch
 from torch_nonlocal.models.video_resnet import VideoResNet
 
 _log = logging.getLogger("torch_nonlocal")
+_FEW = 5
 
 
 def load_weights(model: VideoResNet, weights: str | os.PathLike[str]) -> None:
@@ -32,24 +35,71 @@ def load_weights(model: VideoResNet, weights: str | os.PathLike[str]) -> None:
         ImportError: torchvision or safetensors is needed and not installed.
     """
     state = _imagenet(model.depth) if weights == "imagenet" else read_state(Path(weights))
-    own = model.state_dict()
-    fitted: dict[str, Tensor] = {}
+    taken = take_weights(model, state, str(weights))
+    if taken.new:
+        _log.warning("%s: new are %s", weights, "; ".join(taken.new))
+
+
+class Taken(NamedTuple):
+    """What `take_weights` did.
+
+    Attributes:
+        tensors: how many were taken.
+        inflated: how many of them are kernels that were 2D.
+        new: what keeps its fresh weights, in words: the last layer, blocks.
+    """
+
+    tensors: int
+    inflated: int
+    new: tuple[str, ...]
+
+
+def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Taken:
+    """Take weights as far as they go, in place: blocks that they lack stay as inserted, so they start at zero.
+
+    Tensors go by name. 2D kernels are inflated where the network's are 3D. The last linear layer stays as it is where
+    the weights have another number of classes, or none. All else must be there and fit.
+
+    Args:
+        model: with its blocks.
+        state: tensors by name.
+        source: what messages call them.
+
+    Raises:
+        ValueError: they do not fit; the message names tensors. The network is then as it was.
+    """
+    own, last = model.state_dict(), last_linear(model)
+    taken: dict[str, Tensor] = {}
+    inflated = 0
     for key, value in state.items():
         if key in own and value.ndim == 4 and own[key].ndim == 5:
-            value = inflate_weight(value, own[key].shape[2])
-        if key.startswith("fc.") and key in own and value.shape != own[key].shape:
-            _log.warning("%s: %d classes in the weights, %d here: starts fresh", key, len(value), len(own[key]))
+            value, inflated = inflate_weight(value, own[key].shape[2]), inflated + 1
+        if key in own and value.shape != own[key].shape and key in (f"{last}.weight", f"{last}.bias"):
             continue
-        fitted[key] = value
-    kept = {key for key in own if key.startswith("fc.") or ".non_local." in key}
-    wrong = sorted(key for key, value in fitted.items() if key not in own or value.shape != own[key].shape)
-    missing = sorted(set(own) - set(fitted) - kept - {key for key in own if key.endswith("num_batches_tracked")})
-    if wrong or missing:
-        raise ValueError(
-            f"{weights}: not weights of a {type(model).__name__}-{model.depth}: "
-            f"do not fit: {_few(wrong)}; missing: {_few(missing)}"
-        )
-    model.load_state_dict({**own, **fitted})
+        taken[key] = value
+    fresh = [name for name in blocks(model) if not any(key.startswith(f"{name}.non_local.") for key in state)]
+    _check_fit(source, own, taken, may_lack=(f"{last}.", *(f"{name}.non_local." for name in fresh)))
+    model.load_state_dict({**own, **taken})
+    new: list[str] = []
+    if f"{last}.weight" not in taken:
+        theirs = state.get(f"{last}.weight")
+        there = "none" if theirs is None else f"{len(theirs)} classes"
+        new.append(f"last layer {last} ({there} there, {len(own[f'{last}.weight'])} here)")
+    if fresh:
+        new.append(f"blocks at {', '.join(fresh)} (they start at zero)")
+    return Taken(len(taken), inflated, tuple(new))
+
+
+def last_linear(model: nn.Module) -> str:
+    """The name of a network's last linear layer, which gives its scores.
+
+    Raises:
+        ValueError: it has none.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise ValueError(f"{type(model).__name__} has no linear layer at its end: it gives no scores of classes")
+    return names[-1]
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -86,5 +136,22 @@ def _imagenet(depth: int) -> dict[str, Tensor]:
     return torchvision.models.get_model(f"resnet{depth}", weights="DEFAULT").state_dict()
 
 
-def _few(names: list[str]) -> str:
-    return (", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")) or "none"
+def _check_fit(
+    source: str, own: Mapping[str, Tensor], taken: Mapping[str, Tensor], *, may_lack: tuple[str, ...]
+) -> None:
+    surplus = [key for key in taken if key not in own]
+    misfits = [key for key in taken if key in own and taken[key].shape != own[key].shape]
+    lacking = [
+        key for key in own if key not in taken and not key.startswith(may_lack) and "num_batches_tracked" not in key
+    ]
+    if not (surplus or misfits or lacking):
+        return
+    if surplus and not misfits and not lacking and all(".non_local." in key for key in surplus):
+        places = ", ".join(dict.fromkeys(key.split(".non_local.")[0] for key in surplus))
+        raise ValueError(f"{source} has blocks at {places}, this network has none there: expected the same places")
+    told = [
+        f"{what} {', '.join(keys[:_FEW])}{f' and {len(keys) - _FEW} more' if len(keys) > _FEW else ''}"
+        for what, keys in (("it lacks", lacking), ("it has besides", surplus), ("other shapes:", misfits))
+        if keys
+    ]
+    raise ValueError(f"{source}: weights of another network: {'; '.join(told)}")

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal.insertion import blocks, insert
-from torch_nonlocal.insertion.inflation import inflate, inflate_weight
+from torch_nonlocal.insertion import insert
+from torch_nonlocal.insertion.inflation import inflate
 from torch_nonlocal.models.named import build
 from torch_nonlocal.models.packaged import MEAN, STD, efficientnet_lite0
-from torch_nonlocal.models.weights import load_weights, read_state
+from torch_nonlocal.models.weights import last_linear, load_weights, read_state, take_weights
 from torch_nonlocal.tasks.digits import BLOCK, RelationNet
 from torch_nonlocal.video.sampling import parse_schedule
 from torch_nonlocal.video.transforms import IMAGENET_MEAN, IMAGENET_STD, Triple, normalise
@@ -23,7 +23,6 @@ _OURS = "ours:"
 _AUTO = "auto"
 _SMALL_TIME = [f"blocks.{stage}.*.conv_dw" for stage in range(2, 7)]  # where maps are small: a third of the time
 _AUTO_PLACES = {SMALL: ["blocks.2.1", "blocks.4.2"], DIGITS: ["conv3"]}
-_FEW = 5
 
 
 @dataclass(frozen=True)
@@ -96,60 +95,16 @@ def start_from(model: nn.Module, settings: ActionSettings) -> str:
     if settings.weights == NONE:
         return "weights: all random"
     if settings.weights != IMAGENET:
-        return take_weights(model, Path(settings.weights))
+        taken = take_weights(model, read_state(Path(settings.weights)), settings.weights)
+        kernels = f", {taken.inflated} kernels of them inflated" if taken.inflated else ""
+        new = "; ".join(taken.new) or "nothing"
+        return f"weights: {taken.tensors} tensors of {settings.weights}{kernels}; new: {new}"
     if settings.network == DIGITS:
         raise ValueError("weights 'imagenet': there are none for the network of moving digits; expected 'none' or FILE")
     if settings.network.startswith(_OURS):
         load_weights(model, IMAGENET)  # pyright: ignore[reportArgumentType]
         return "weights: torchvision's of ImageNet, inflated; the last layer and blocks are new"
     return "weights: ImageNet's; the last layer and blocks are new"
-
-
-def take_weights(model: nn.Module, path: Path) -> str:
-    """Take a file's weights as far as they go, in place: blocks that it lacks stay as inserted, so they start at zero.
-
-    Tensors go by name. 2D kernels are inflated where the network's are 3D. The last linear layer stays as it is where
-    the file has another number of classes. All else must be there and fit. Nothing in the file is run.
-
-    Args:
-        model: with its blocks.
-        path: best.pt of a run, or a file of `nl.create_model`.
-
-    Returns:
-        One line: what was taken and what is new.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read or does not fit; the message names tensors. The network is then as it was.
-    """
-    state, own = read_state(path), model.state_dict()
-    last = _last_linear(model)
-    taken: dict[str, Tensor] = {}
-    inflated = 0
-    for key, value in state.items():
-        if key in own and value.ndim == 4 and own[key].ndim == 5:
-            value, inflated = inflate_weight(value, own[key].shape[2]), inflated + 1
-        if key in own and value.shape != own[key].shape and key in (f"{last}.weight", f"{last}.bias"):
-            continue
-        taken[key] = value
-    fresh = [name for name in blocks(model) if not any(key.startswith(f"{name}.non_local.") for key in state)]
-    may_lack = (f"{last}.", *(f"{name}.non_local." for name in fresh))
-    surplus = [key for key in taken if key not in own]
-    misfits = [key for key in taken if key in own and taken[key].shape != own[key].shape]
-    lacking = [
-        key for key in own if key not in taken and not key.startswith(may_lack) and "num_batches_tracked" not in key
-    ]
-    _check_fit(path, surplus, misfits, lacking)
-    model.load_state_dict({**own, **taken})
-    new = []
-    if f"{last}.weight" not in taken:
-        theirs = state.get(f"{last}.weight")
-        there = "none" if theirs is None else f"{len(theirs)} classes"
-        new.append(f"last layer {last} ({there} there, {len(own[f'{last}.weight'])} here)")
-    if fresh:
-        new.append(f"blocks at {', '.join(fresh)} (they start at zero)")
-    kernels = f", {inflated} kernels of them inflated" if inflated else ""
-    return f"weights: {len(taken)} tensors of {path}{kernels}; new: {'; '.join(new) or 'nothing'}"
 
 
 def colours(settings: ActionSettings) -> tuple[Triple, Triple]:
@@ -168,29 +123,8 @@ def prepare(settings: ActionSettings, clips: Tensor) -> Tensor:
     return normalise(clips, *colours(settings))
 
 
-def _check_fit(path: Path, surplus: list[str], misfits: list[str], lacking: list[str]) -> None:
-    if not (surplus or misfits or lacking):
-        return
-    if surplus and not misfits and not lacking and all(".non_local." in key for key in surplus):
-        places = ", ".join(dict.fromkeys(key.split(".non_local.")[0] for key in surplus))
-        raise ValueError(f"{path} has blocks at {places}, this network has none there: expected the same --non-local")
-    told = [
-        f"{what} {', '.join(keys[:_FEW])}{f' and {len(keys) - _FEW} more' if len(keys) > _FEW else ''}"
-        for what, keys in (("it lacks", lacking), ("it has besides", surplus), ("other shapes:", misfits))
-        if keys
-    ]
-    raise ValueError(f"{path}: weights of another network: {'; '.join(told)}")
-
-
-def _last_linear(model: nn.Module) -> str:
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not names:
-        raise ValueError(f"{type(model).__name__} has no linear layer at its end: it gives no scores of classes")
-    return names[-1]
-
-
 def _replace_last_linear(model: nn.Module, classes: int) -> None:
-    name = _last_linear(model)
+    name = last_linear(model)
     parent, _, child = name.rpartition(".")
     last = model.get_submodule(name)
     setattr(model.get_submodule(parent), child, nn.Linear(last.in_features, classes))  # pyright: ignore[reportArgumentType]
