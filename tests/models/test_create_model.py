@@ -190,8 +190,16 @@ class TestWeights:
             (lambda path: None, FileNotFoundError, "no weights file"),
             (lambda path: path.write_bytes(b"nonsense"), ValueError, "cannot be read as weights"),
             (lambda path: torch.save([1, 2], path), ValueError, "no tensors by name"),
-            (lambda path: torch.save({"a": torch.ones(1)}, path), ValueError, "it lacks conv1.weight, .*it has besides a"),
-            (lambda path: torch.save({"conv1.weight": torch.ones(2, 2)}, path), ValueError, "other shapes: conv1.weight"),
+            (
+                lambda path: torch.save({"a": torch.ones(1)}, path),
+                ValueError,
+                "it lacks conv1.weight, .*it has besides a",
+            ),
+            (
+                lambda path: torch.save({"conv1.weight": torch.ones(2, 2)}, path),
+                ValueError,
+                "other shapes: conv1.weight",
+            ),
         ],
         ids=["missing", "broken", "a list", "another network", "another shape"],
     )

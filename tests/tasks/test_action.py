@@ -104,8 +104,8 @@ def test_settings_fit_the_machine():
     small, config, why = action.settings_for(CPU)
     assert (small.network, config.optimiser) == ("small", "adamw")
     assert "no GPU" in why
-    large, _, why = action.settings_for(torch.device("cuda"))
-    assert large.network == "ours:i3d_resnet50_8x8"
+    large, fast, why = action.settings_for(torch.device("cuda"))
+    assert (large.network, large.crop, fast.precision) == ("small", 224, "bf16")
     assert "GPU" in why
 
 

@@ -128,13 +128,12 @@ def test_options_override_a_recipe_and_all_settings_are_said(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "network_name"),
-    [(("--data", "x"), None), (("--data=x",), None), ((), "digits"), (("--recipe=laptop",), "small")],
+    ("arguments", "expected"),
+    [(("--data", "x"), "small"), (("--data=x",), "small"), ((), "digits"), (("--recipe=laptop",), "small")],
 )
-def test_data_and_recipe_choose_the_defaults(arguments, network_name, capsys):
+def test_data_and_recipe_choose_the_defaults(arguments, expected, capsys):
     train("action", *arguments, "--dry-run")
     said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
-    expected = network_name or ("ours:i3d_resnet50_8x8" if torch.cuda.is_available() else "small")
     assert said["network"] == expected
 
 
