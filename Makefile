@@ -2,6 +2,8 @@
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
 OUT ?= demo-out
+# Of each of the two test processes: threads that wait for a busy core take many times as long.
+THREADS ?= 1
 BIN := .venv/bin
 
 .PHONY: help demo test lint bench format clean
@@ -15,7 +17,7 @@ demo: .venv/.ready-demo
 	@$(BIN)/nonlocal demo --out $(OUT)
 
 test: .venv/.ready-dev
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
 
 lint: .venv/.ready-dev
 	@$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ CASES = [
 
 def forward_backward(form, algorithm, normalize, width):
     """One training step's work of the operation, after a small one: libraries set themselves up at first use."""
+    torch.set_num_threads(2)  # the fused kernel shares queries out among threads: that must not cost memory either
     options = {"algorithm": algorithm} | ({"normalize": normalize} if normalize else {})
 
     def run(positions):

@@ -105,9 +105,10 @@ def train(
     muon = _Muon(kernels, lr=lr * _CONVOLUTION_RATE, weight_decay=_WEIGHT_DECAY)
     adamw = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.99), weight_decay=_WEIGHT_DECAY)
     optimizers = (muon, adamw)
+    rising = 0.1 if steps == 1 else max(0.1, 1.1 / steps)  # OneCycleLR divides by zero where it is one step exactly
     schedules = [
         torch.optim.lr_scheduler.OneCycleLR(
-            one, one.defaults["lr"], total_steps=steps, pct_start=0.1, cycle_momentum=False
+            one, one.defaults["lr"], total_steps=steps, pct_start=rising, cycle_momentum=False
         )
         for one in optimizers
     ]

@@ -1,0 +1,127 @@
+"""The evidence script: its controls are what they claim, runs are kept, and the page says what the runs gave."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).parents[2]
+STEPS = 450
+
+
+@pytest.fixture(scope="module")
+def evidence():
+    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def without_dead_paths(net):
+    """Every weight positive: no ReLU is shut, so every input that can matter does."""
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Conv3d):
+                module.weight.abs_()
+    return net.eval()
+
+
+def touched(net, clip_size, position):
+    """Which pixels of a clip the convolutions' last map depends on at one position, (T, H, W), bool."""
+    clip = torch.ones(1, 1, *clip_size, requires_grad=True)
+    features = net.conv3(net.conv2(net.stem(clip)))
+    features[(0, slice(None), *position)].sum().backward()
+    return clip.grad[0, 0] != 0
+
+
+@pytest.mark.parametrize("name", ["none", "wide", "mixed_after_average", "dilated", "large"])
+def test_receptive_field_is_what_gradients_reach(evidence, name):
+    net = without_dead_paths(evidence.build(**evidence.ROWS[name].configuration))
+    reached = touched(net, (24, 72, 72), (6, 9, 9)).nonzero()
+    assert tuple((reached.amax(0) - reached.amin(0) + 1).tolist()) == evidence.receptive_field(net)
+
+
+@pytest.mark.parametrize("name", ["dilated", "large"])
+@pytest.mark.parametrize("corner", [(0, 0, 0), (3, 7, 7)])
+def test_controls_see_the_whole_clip_even_from_a_corner(evidence, name, corner):
+    assert touched(without_dead_paths(evidence.build(**evidence.ROWS[name].configuration)), (8, 32, 32), corner).all()
+
+
+@pytest.mark.parametrize("name", ["wide", "mixed_after_average"])
+def test_controls_have_as_many_parameters_as_the_network_with_one_block(evidence, name):
+    count, wanted = (
+        evidence.parameters(evidence.build(**evidence.ROWS[one].configuration)) for one in (name, "embedded_gaussian")
+    )
+    assert count == pytest.approx(wanted, rel=0.01)
+
+
+def test_every_row_of_a_group_is_a_network_and_every_network_is_in_a_group(evidence):
+    assert {name for names in evidence.GROUPS.values() for name in names} == set(evidence.ROWS)
+
+
+def test_runs_are_kept_and_the_table_is_written(evidence, tmp_path, monkeypatch, capsys):
+    out, page = tmp_path / "new" / "runs.jsonl", tmp_path / "page.md"
+    page.write_text(f"Before.\n{evidence.START}\nold\n{evidence.END}\nAfter.\n")
+    command = ["--seeds", "3", "--steps", "2", "--clips", "20", "--out", str(out), "--markdown", str(page)]
+    evidence.main([*command, "--only", "none", "embedded_gaussian"])
+    none, block = (json.loads(line) for line in out.read_text().splitlines())
+    assert (none["name"], block["name"]) == ("none", "embedded_gaussian")
+    assert none["threads"] == 1
+    assert none["cpu_seconds"] > 0
+    before, text, after = page.read_text().partition(evidence.table([none, block], [3], 2, 20))
+    assert (before, after) == (f"Before.\n{evidence.START}\n", f"\n{evidence.END}\nAfter.\n")
+    assert f"| no block | {none['accuracy']:.3f} |" in text
+    assert "sees" in text
+    assert f"{block['parameters']:,}" in text
+
+    kept = out.read_text()
+    monkeypatch.setattr(evidence, "run", lambda *_: pytest.fail("a finished run was repeated"))
+    evidence.main([*command, "--only", "none", "embedded_gaussian"])
+    assert out.read_text() == kept
+    assert "none, seed 3: done before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 4}, {"steps": 3}, {"clips": 21}, {"configuration": {"hidden": 12}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_run_with_anything_else_does_not_count_as_done(evidence, change):
+    record = {"configuration": {}, "seed": 3, "steps": 2, "clips": 20}
+    assert evidence.finished([record], "none", [3], 2, 20) == [record]
+    assert evidence.finished([record | change], "none", [3], 2, 20) == []
+
+
+def test_mistakes_are_named(evidence, tmp_path):
+    broken = tmp_path / "runs.jsonl"
+    broken.write_text('{}\n{"name": "no')
+    with pytest.raises(ValueError, match="line 2: not JSON"):
+        evidence.read(broken)
+    page = tmp_path / "page.md"
+    page.write_text("no marks\n")
+    with pytest.raises(ValueError, match="expected the lines"):
+        evidence.write_table(page, "text")
+    assert page.read_text() == "no marks\n"
+
+
+def test_the_page_says_what_the_kept_runs_gave(evidence):
+    records = evidence.read(ROOT / "docs" / "evidence.jsonl")
+    for name in evidence.ROWS:
+        assert len(evidence.finished(records, name, [0, 1, 2], STEPS, 2000)) == 3, name
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    shown = page.split(evidence.START)[1].split(evidence.END)[0].strip()
+    assert shown == evidence.table(records, [0, 1, 2], STEPS, 2000)
