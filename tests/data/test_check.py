@@ -95,11 +95,43 @@ def test_the_command_prints_a_summary_and_ends_with_1_if_something_is_broken(tmp
     printed = capsys.readouterr().out
     assert "not a video: " in printed
     assert str(root / "walk/2.mp4") in printed
-    assert "class 'sit' is empty" in printed
+    assert "problem: class 'sit' is empty" in printed
+    assert "1 of 3 clips broken, 1 other problem\n" in printed
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["clips"], report["good"]) == (3, 2)
     assert [clip["kind"] for clip in report["broken"]] == ["not a video"]
     assert report["classes"] == {"run": 1, "sit": 0, "walk": 1}
+
+
+def test_the_command_names_a_missing_clip_by_its_line_and_the_names_it_might_have(tmp_path, capsys):
+    pytest.importorskip("tyro")
+    pytest.importorskip("rich")
+    from torch_nonlocal.cli.data import check
+
+    film(tmp_path / "there.mp4")
+    lines = "label,youtube_id,time_start,time_end\nrun,there,0,10\nrun,gone,5,15\n"
+    (tmp_path / "kinetics_train.csv").write_text(lines)
+    with pytest.raises(SystemExit):
+        check(tmp_path, json=tmp_path / "report.json")
+    expected = "kinetics_train.csv:3: there is no clip 'gone_000005_000015.*' or 'gone.*' below"
+    printed = capsys.readouterr().out
+    assert f"missing: {tmp_path}/{expected}" in printed
+    assert "2 clips of 1 class, 1 good" in printed
+    assert expected in json.loads((tmp_path / "report.json").read_text())["broken"][0]["reason"]
+
+
+def test_the_command_calls_no_class_empty_where_every_line_of_a_list_is_wrong(tmp_path, capsys):
+    pytest.importorskip("tyro")
+    pytest.importorskip("rich")
+    from torch_nonlocal.cli.data import check
+
+    (tmp_path / "train.csv").write_text("".join(f"../{number}.mp4,{number}\n" for number in range(3)))
+    with pytest.raises(SystemExit):
+        check(tmp_path)
+    printed = capsys.readouterr().out
+    assert printed.count("problem: ") == printed.count("lies outside") == 3
+    assert "0 clips of 3 classes" in printed
+    assert "is empty" not in printed
 
 
 def test_the_command_parses_its_line(tmp_path):

@@ -81,7 +81,7 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     touch(tmp_path / "walk/a.mp4")
     with pytest.raises(ValueError, match=r"no folder of clips .*nowhere"):
         find_clips(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="no split 'test': it has none; split_clips makes one"):
+    with pytest.raises(ValueError, match=r"no split 'test': it comes without splits; leave the split out"):
         find_clips(tmp_path, "test")
     with pytest.raises(ValueError, match="got 'dev', expected 'train', 'val', 'test'"):
         find_clips(tmp_path, "dev")
@@ -232,8 +232,8 @@ def test_classes_of_a_plain_list_come_from_its_file_of_names_or_the_training_cli
         ("a.mp4,1\nb.mp4,1\n", r"class '0' \(number 0\) of .*train.csv' is empty"),
         ("a.mp4,0\nb.mp4\n", r"train.csv:2: got 'b.mp4', expected a path and a class"),
         ("a.mp4,0\nb.mp4,\n", r"train.csv:2: got 'b.mp4 ', expected a path and a class"),
-        ("a.mp4,0\na.mp4,1\n", r"train.csv:2: 'a.mp4' is '1', before '0'"),
-        ("a.mp4,0\n../b.mp4,1\n", r"train.csv:2: '../b.mp4' lies outside"),
+        ("a.mp4,0\na.mp4,1\n", r"v:2: 'a.mp4' is listed twice with different classes: '1' here, '0' in .*csv:1"),
+        ("a.mp4,0\n../b.mp4,1\n", r"csv:2: '../b.mp4' lies outside .*: paths .* are relative to the data folder"),
         ("a.mp4,0\nx/../../b.mp4,1\n", r"train.csv:2: 'x/../../b.mp4' lies outside"),
         ("a.mp4,0\n/etc/passwd,1\n", r"train.csv:2: '/etc/passwd' lies outside"),
         ("a.mp4,0\nC:\\b.mp4,1\n", r"train.csv:2: .* lies outside"),
@@ -268,14 +268,69 @@ def test_several_lists_for_a_split_and_files_that_are_no_lists_are_errors(tmp_pa
     with pytest.raises(ValueError, match=r"several lists for 'train': train.csv, train.json"):
         find_clips(tmp_path, "train")
     (tmp_path / "list.csv").write_bytes(b"\xff\xfe\x00a")
-    with pytest.raises(ValueError, match=r"list.csv' is not a text file in UTF-8"):
+    with pytest.raises(ValueError, match=r"list.csv' is not a text file in UTF-8 .*expected a folder of clips, or"):
         find_clips(tmp_path / "list.csv")
+
+
+def test_a_video_for_a_root_is_an_error_that_asks_for_the_folder(tmp_path):
+    touch(tmp_path / "run/a.MP4")
+    for find in (find_clips, train_and_test):
+        with pytest.raises(ValueError, match=r"a.MP4' is a video: expected a folder of clips, .*folder above"):
+            find(tmp_path / "run/a.MP4")
 
 
 def test_an_absolute_path_below_the_root_is_inside(tmp_path):
     touch(tmp_path / "a.mp4")
     (tmp_path / "train.csv").write_text(f"{tmp_path / 'a.mp4'},0\n")
     assert named(find_clips(tmp_path, "train")) == [("a.mp4", "0")]
+
+
+@pytest.mark.parametrize(("listed", "given"), [("real", "link"), ("link", "real"), ("link", "other"), ("link", "link")])
+def test_an_absolute_path_is_inside_however_the_root_is_reached(tmp_path, listed, given):
+    touch(tmp_path / "real/x/a.mp4", tmp_path / "outside.mp4")
+    for link in ("link", "other"):
+        (tmp_path / link).symlink_to(tmp_path / "real")
+    lines = f"{tmp_path / listed / 'x/a.mp4'},0\n{tmp_path / 'outside.mp4'},0\n"
+    (tmp_path / "real/train.csv").write_text(lines)
+    clips = find_clips(tmp_path / given / "train.csv", on_error="skip")
+    assert named(clips) == [("x/a.mp4", "0")]
+    assert len(clips.problems) == 1
+    assert "outside.mp4' lies outside" in clips.problems[0]
+    assert "relative to the folder of the list and must lie below it; put the list in" in clips.problems[0]
+
+
+def test_among_numbers_a_word_or_a_negative_number_is_a_mistake_of_its_line(tmp_path):
+    lines = [f"{number}.mp4,{number % 3}\n" for number in range(9)]
+    (tmp_path / "train.csv").write_text("".join([*lines, "b.mp4,-1\n", "c.mp4,x\n"]))
+    clips = find_clips(tmp_path, "train", on_error="skip")
+    assert clips.classes == ("0", "1", "2")
+    assert clips.counts() == (3, 3, 3)
+    negative, word = clips.problems
+    assert "train.csv:10: label -1 is out of range: expected 0 to 2" in negative
+    assert "train.csv:11: unknown class 'x'; expected a number, 0 to 2, as in other lines" in word
+    (tmp_path / "train.csv").write_text("".join([*lines, "c.mp4,x\n"]))
+    with pytest.raises(ValueError, match=r"train.csv:10: unknown class 'x'"):
+        find_clips(tmp_path, "train")
+    (tmp_path / "classes.txt").write_text("0\n1\n2\nx\n")  # the remedy that is named
+    assert find_clips(tmp_path, "train").counts() == (3, 3, 3, 1)
+
+
+def test_names_among_which_some_are_numbers_stay_names(tmp_path):
+    (tmp_path / "train.csv").write_text("a.mp4,1\nb.mp4,2\nc.mp4,jack\nd.mp4,queen\n")
+    assert find_clips(tmp_path, "train").classes == ("1", "2", "jack", "queen")
+
+
+def test_where_every_entry_is_left_out_the_error_gives_the_first_reason(tmp_path):
+    (tmp_path / "train.csv").write_text("../a.mp4,0\n../b.mp4,1\n")
+    assert len(find_clips(tmp_path, on_error="skip").problems) == 2  # none for the classes, which are empty with it
+    message = r"there are no clips in .*: all 2 entries were left out, the first: .*csv:1: '../a.mp4' lies outside"
+    for root in (tmp_path, tmp_path / "train.csv"):
+        with pytest.raises(ValueError, match=message):
+            train_and_test(root, on_error="skip")
+    (tmp_path / "train.csv").write_text("a.mp4,0\nb.mp4,1\n")
+    (tmp_path / "val.csv").write_text("c.mp4,2\n")
+    with pytest.raises(ValueError, match=r"split 'val': its one entry was left out: .*val.csv:1: label 2 is out"):
+        train_and_test(tmp_path, on_error="skip")
 
 
 def test_held_out_clips_depend_on_path_and_seed_alone(tmp_path):

@@ -278,6 +278,19 @@ def test_the_report_is_one_file_for_every_process_and_every_start(tmp_path):
     ]
 
 
+def test_a_clip_is_written_once_for_each_way_in_which_it_is_broken(tmp_path):
+    file = tmp_path / "broken.jsonl"
+    first, second = BrokenClips(file), BrokenClips(file)
+    for report in (first, second, first, BrokenClips(file), pickle.loads(pickle.dumps(second))):
+        report.add("a.mp4", BrokenVideoError("gone", "missing"))
+        report.add("b.mp4", BrokenVideoError("gone", "missing"))
+    first.add("a.mp4", BrokenVideoError("cut short", "damaged"))
+    assert len(file.read_text().splitlines()) == 3
+    file.unlink()  # the next run's file is another
+    first.add("b.mp4", BrokenVideoError("gone", "missing"))
+    assert [entry.path for entry in second.entries()] == ["b.mp4"]
+
+
 def test_bad_arguments_are_named(good):
     with pytest.raises(ValueError, match="views: got 0, expected 1 or more"):
         ViewDataset(good, (4, 2), TEST, views=0)

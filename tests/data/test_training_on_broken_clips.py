@@ -39,8 +39,8 @@ def test_thirty_broken_files_stop_neither_training_nor_testing_and_all_are_named
     said = nonlocal_("train", "action", "--data", data, "--out", run, *SMALL)
     named = {Path(json.loads(line)["path"]).name for line in (run / "broken.jsonl").read_text().splitlines()}
     assert named == {path.name for path in broken}
-    assert "30 clips could not be read" in said
-    assert "1 problems in lists or empty classes" in said
+    assert "clips that could not be read: 30;" in said
+    assert "problems in lists or empty classes: 1;" in said
     assert "empty" in (run / "left_out.txt").read_text()
 
     weights = run / "checkpoints" / "best.pt"

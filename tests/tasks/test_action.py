@@ -79,6 +79,12 @@ class TestAFolderOfClips:
         own = model.state_dict()
         assert all(torch.equal(own[name], one) for name, one in trained.items() if not name.startswith("classifier"))
 
+    def test_all_clips_can_be_tested_and_a_run_is_named_by_its_folder(self, run, folder):
+        tested = action.evaluate(run[0], folder, views=1, crops=1, batch=4, workers=0, whole=True)
+        assert tested.scores.clips == 12
+        assert len(tested.broken.entries()) == 2
+        assert tested.summary == f"{folder}: 14 clips; 2 classes: blue, red"
+
     def test_other_classes_are_refused(self, run, folder, tmp_path):
         for name in ("one", "two"):
             (tmp_path / name).mkdir()

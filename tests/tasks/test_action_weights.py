@@ -68,6 +68,19 @@ def test_the_last_layer_is_new_for_other_classes(settings, tmp_path):
     assert said.endswith("new: last layer 5 (5 classes there, 3 here); blocks at 0 (they start at zero)")
 
 
+def test_the_last_layer_is_new_for_as_many_other_classes(settings, tmp_path):
+    before = made(settings, 2)
+    path = kept(tmp_path / "run" / "best.pt", before, settings, 2)
+    chosen = dataclasses.replace(settings, weights=str(path))
+    for classes, new in (
+        (["class 0", "class 1"], "nothing"),
+        (["run", "walk"], "last layer 5 (2 other classes there, 2 here)"),
+    ):
+        after = made(chosen, 2, seed=1)
+        assert start_from(after, chosen, classes).endswith(f"new: {new}")
+        assert torch.equal(after[5].weight, before[5].weight) == (new == "nothing")
+
+
 def test_trained_blocks_go_along(settings, tmp_path):
     """A network of 32 frames with blocks starts one of 128."""
     with_blocks = dataclasses.replace(settings, non_local="0")

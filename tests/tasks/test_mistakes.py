@@ -299,7 +299,7 @@ class TestACommand:
             assert (tmp_path / "mistakes" / one["picture"]).stat().st_size < 1_000_000
         said = capsys.readouterr().out
         assert f"mistaken: {listed[0]['clip']}: {listed[0]['true']} taken for {listed[0]['guess']}" in said
-        assert "1 clips could not be read" in said
+        assert "clips that could not be read: 1;" in said
 
     def test_none_are_drawn_if_none_are_asked_for(self, tested_folder, tmp_path):
         root, weights = tested_folder
@@ -326,7 +326,7 @@ class TestACommand:
         tested = dataclasses.replace(tested, labels=labels)
         (root / "test" / "a" / "1.mp4").unlink()
         (root / "test" / "b" / "1.mp4").write_bytes(b"broken meanwhile")
-        found = show_mistakes(weights, root, tested, tmp_path / "mistakes", count=4, views=1, crops=1)
+        found = show_mistakes(weights, tested, tmp_path / "mistakes", count=4)
         notes = {one.clip: one.note for one in found if one.note}
         assert set(notes) == {"test/a/1.mp4", "test/b/1.mp4"}
         assert all(note.startswith("no picture: the clip cannot be read any more: ") for note in notes.values())
@@ -338,15 +338,19 @@ class TestACommand:
         settings = action.ActionSettings("digits", frames="8x1", crop=32, flip=False)
         weights = kept_weights(tmp_path / "best.pt", settings, RELATIONS)
         tested = action.evaluate(weights, None, workers=0)
-        found = show_mistakes(weights, None, tested, tmp_path / "mistakes", count=1, views=10, crops=3)
+        found = show_mistakes(weights, tested, tmp_path / "mistakes", count=1)
         assert [(one.block, one.note) for one in found] == [("conv3.2", "")]
+
+
+NO_VIEWS = []  # `read` gives them
 
 
 def outcome(names, labels, scores):
     clips = tuple(Clip(ROOT / name, label) for name, label in zip(names, labels, strict=True))
     scores, labels = torch.tensor(scores), torch.tensor(labels)
     everything = ClipList(ROOT, CLASSES, clips)
-    return action.Tested(score(scores, labels), everything, torch.arange(len(clips)), scores, labels, BrokenClips())
+    indices = torch.arange(len(clips))
+    return action.Tested(score(scores, labels), everything, indices, scores, labels, BrokenClips(), NO_VIEWS, "")
 
 
 def save(tested, folder, *, count=5, read=lambda index: clip(*SPOTS), model=None):

@@ -28,9 +28,8 @@ def outcome(classes, scores, labels, names=None):
     )
     scores, labels = torch.tensor(scores), torch.tensor(labels)
     indices = torch.arange(1, len(clips))
-    return action.Tested(
-        score(scores, labels), ClipList(ROOT, tuple(classes), clips), indices, scores, labels, BrokenClips()
-    )
+    clip_list = ClipList(ROOT, tuple(classes), clips)
+    return action.Tested(score(scores, labels), clip_list, indices, scores, labels, BrokenClips(), [], "")
 
 
 def read_csv(path):

@@ -105,6 +105,27 @@ def test_another_start_of_the_network_does_not_matter(tmp_path):
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
 
 
+def test_the_attention_is_measured_on_the_same_clips_after_an_interruption(tmp_path):
+    config = plain_config(attention_clips=2, epochs=3, checkpoint_minutes=0.0)
+    train(tmp_path / "whole", config)
+    with pytest.raises(CrashError):
+        train(tmp_path / "broken", config, data=crash_after(21))
+    train(tmp_path / "broken", config)
+    assert "attention/0/entropy" in (tmp_path / "whole" / "metrics.jsonl").read_text()
+    assert without_times(tmp_path / "whole") == without_times(tmp_path / "broken")
+
+
+def test_a_start_that_trained_nothing_leaves_its_folder_to_other_settings(tmp_path):
+    with pytest.raises(CrashError):
+        train(tmp_path / "run", data=crash_after(0))
+    changed = plain_config(lr=0.01)
+    train(tmp_path / "run", changed)
+    train(tmp_path / "whole", changed)
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "run"))
+    with pytest.raises(ValueError, match=r"run with other settings: lr \(was 0.01, is 0.05\)"):
+        train(tmp_path / "run")
+
+
 def test_workers_may_change(tmp_path):
     """Not the numbers: neither between two runs nor within one."""
     ends = []

@@ -63,11 +63,22 @@ def run() -> None:
             description="Non-local self-attention for vision networks.",
             use_underscores=False,
         )
-    except (ValueError, ImportError, FileNotFoundError, PermissionError) as error:
-        Console(stderr=True).print(f"nonlocal: {error}", style="bold red", markup=False, highlight=False)
+    except Exception as error:
+        ours = type(error).__module__.startswith("torch_nonlocal.")
+        if not ours and not isinstance(error, ValueError | ImportError | OSError):
+            raise  # a mistake in the program, not the user's
+        Console(stderr=True).print(f"nonlocal: {_said(error)}", style="bold red", markup=False, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without the traceback that a DataLoader puts around the words of its workers."""
+    text = str(error)
+    if "Original Traceback" in text:
+        return text.strip().splitlines()[-1].partition(": ")[2] or text
+    return text
 
 
 def _placeholder(sentence: str) -> Callable[[], None]:

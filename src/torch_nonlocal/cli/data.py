@@ -1,6 +1,7 @@
 """`nonlocal data check`: what is wrong with a folder of clips, before training on it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,9 @@ def check(
             time_limit=time_limit,
             progress=lambda: bar.advance(task),
         )
+    # A clip of a list that is nowhere is known by its line and the names it might have had, not by a path.
+    named = (replace(clip, reason=clips.missing.get(Path(clip.path), clip.reason)) for clip in report.clips)
+    report = replace(report, clips=tuple(named))
     if json is not None:
         with replacing(json) as temporary:
             temporary.write_text(report.to_json(), "utf-8")
@@ -83,8 +87,9 @@ def _print(report: CheckReport) -> None:
         table.add_row(escape(name), str(count))
     console.print(table)
     if len(counts) > _SHOWN:
-        say(f"and {len(counts) - _SHOWN} more classes")
-    say(f"{report.root}: {len(report.clips)} clips of {len(counts)} classes, {len(report.good)} good")
+        say(f"and {_counted(len(counts) - _SHOWN, 'more class', 'more classes')}")
+    held = f"{_counted(len(report.clips), 'clip')} of {_counted(len(counts), 'class', 'classes')}"
+    say(f"{report.root}: {held}, {len(report.good)} good")
     say(f"balance: the smallest class has {report.balance():.0%} of the clips of the largest")
     frames, seconds = report.frames(), report.seconds()
     if frames:
@@ -99,10 +104,15 @@ def _print(report: CheckReport) -> None:
         told = "the same file in different classes" if group in report.contradictions else "the same file"
         say(f"{told}: {', '.join(clip.path for clip in group)}")
     if len(report.duplicates) > _SHOWN:
-        say(f"and {len(report.duplicates) - _SHOWN} more groups of copies")
+        say(f"and {_counted(len(report.duplicates) - _SHOWN, 'more group', 'more groups')} of copies")
     for clip in report.broken:
         say(f"{clip.kind}: {clip.reason}")
     for problem in report.problems:
-        say(f"left out: {problem}")
+        say(f"problem: {problem}")
     if report.broken or report.problems:
-        say(f"{len(report.broken)} of {len(report.clips)} clips broken, {len(report.problems)} other problems")
+        broken = f"{len(report.broken)} of {_counted(len(report.clips), 'clip')} broken"
+        say(f"{broken}, {_counted(len(report.problems), 'other problem')}")
+
+
+def _counted(number: int, one: str, more: str = "") -> str:
+    return f"{number} {one if number == 1 else more or one + 's'}"

@@ -30,6 +30,7 @@ def evaluate(
     batch: int = 8,
     workers: int = 1,
     on_error: Literal["skip", "fail"] = "skip",
+    whole: bool = False,
 ) -> None:
     """Test trained weights on the held-out clips: accuracies, F1, confusion matrix, a prediction for each clip.
 
@@ -42,7 +43,7 @@ def evaluate(
 
     Args:
         task: action.
-        weights: checkpoints/best.pt of a run of nonlocal train.
+        weights: checkpoints/best.pt of a run of nonlocal train, or the run's folder.
         data: as in training: its test or validation split, or the fifth that was held out; without it, as in training,
             moving digits, in handwriting that was not trained on.
         out: folder for scores.json, predictions, confusion.png and mistakes/; made if missing.
@@ -53,7 +54,10 @@ def evaluate(
         batch: crops at a time.
         workers: processes that decode.
         on_error: skip a clip that cannot be read (it is counted), or fail.
+        whole: test on all clips of the data, not on the held-out ones: for data that was not trained on.
     """
+    if whole and data is None:
+        raise ValueError("--whole: expected --data; moving digits are tested on clips that are never trained on")
     if mistakes < 0:
         raise ValueError(f"--mistakes {mistakes}: expected 0 or more")
     if out.exists() and not out.is_dir():
@@ -63,7 +67,7 @@ def evaluate(
     require("matplotlib", extra="view")
     sizes: dict[str, Any] = {"views": views, "crops": crops if crops == "full" else int(crops)}
     with _bar() as on_views:
-        options: dict[str, Any] = {"batch": batch, "workers": workers, "on_error": on_error}
+        options: dict[str, Any] = {"batch": batch, "workers": workers, "on_error": on_error, "whole": whole}
         tested = action.evaluate(weights, data, **sizes, **options, on_views=on_views)
     broken = tested.broken.entries()
     out.mkdir(parents=True, exist_ok=True)
@@ -72,23 +76,27 @@ def evaluate(
         "per_class": tested.scores.per_class(tested.clips.classes),
         "not_read": [entry._asdict() for entry in broken],
         "left_out": list(tested.clips.problems),
+        "confusion": tested.scores.confusion.tolist(),
         "weights": str(weights),
+        "data": tested.summary,
+        "tested": "all clips" if whole else "the held-out clips",
         **sizes,
     }
     (out / "scores.json").write_text(json.dumps(figures, indent=1) + "\n")
     write_predictions(tested, out / f"predictions.{predictions}")
     confusion_picture(tested.scores, tested.clips.classes).savefig(out / "confusion.png", dpi=120)
     console = Console()
+    console.print(f"{figures['tested']} of {tested.summary}", highlight=False, markup=False, soft_wrap=True)
     for name, value in tested.scores.plain().items():
         console.print(f"{name:<11}{value:,}" if name == "clips" else f"{name:<11}{value:.4f}", highlight=False)
     if mistakes:
-        found = show_mistakes(weights, data, tested, out / "mistakes", count=mistakes, **sizes)
+        found = show_mistakes(weights, tested, out / "mistakes", count=mistakes)
         _say_mistakes(console, found, out / "mistakes" / PAGE)
     if broken:
-        console.print(f"{len(broken)} clips could not be read; scores.json names them", highlight=False)
+        console.print(f"clips that could not be read: {len(broken)}; scores.json names them", highlight=False)
     if tested.clips.problems:
         count = len(tested.clips.problems)
-        console.print(f"{count} problems in lists or empty classes; scores.json names them", highlight=False)
+        console.print(f"problems in lists or empty classes: {count}; scores.json names them", highlight=False)
     console.print(f"figures, predictions and pictures are in {out}/", highlight=False, markup=False)
 
 
@@ -106,5 +114,5 @@ def _say_mistakes(console: Console, found: list[Mistake], page: Path) -> None:
     for mistake in found:
         note = f" ({mistake.note})" if mistake.note else ""
         console.print(f"mistaken: {mistake}{note}", highlight=False, markup=False, soft_wrap=True)
-    if found:
+    if any(mistake.block for mistake in found):
         console.print(f"what was looked at meanwhile: {page}", highlight=False, markup=False)

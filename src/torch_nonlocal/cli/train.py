@@ -69,7 +69,8 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
             data: folder of clips, or a list; without it the moving digits.
             recipe: settings of a paper or for a machine, by name; list shows them all. Any other option overrides
                 them. With --help: the defaults are the recipe's.
-            out: folder of the run: settings, log, TensorBoard curves, checkpoints.
+            out: folder of the run, runs/digits without data, runs/RECIPE with a recipe: settings, log, TensorBoard
+                curves, checkpoints.
             dry_run: print the settings and stop.
             settings: what is trained.
             config: how.
@@ -82,7 +83,7 @@ def command(arguments: Sequence[str]) -> Callable[..., None]:
         _tell(name, chosen, settings, config, data, say)
         if dry_run:
             return
-        _check_start(name, chosen, settings, data)
+        _check_start(name, chosen, settings, data, out)
         _train(data, out, settings, config, on_error, say)
 
     return train
@@ -151,7 +152,11 @@ def _tell(
     say(hint or f"lr {config.lr:g} is for {config.batch_size} clips an update, over all processes and parts")
 
 
-def _check_start(name: str, chosen: Recipe, settings: action.ActionSettings, data: Path | None) -> None:
+def _check_start(name: str, chosen: Recipe, settings: action.ActionSettings, data: Path | None, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file: expected a folder, or a name that is free")
+    if data is not None and settings.network == "digits":
+        raise ValueError(f"--data {data}: the network and recipe 'digits' are for moving digits, without --data")
     if data is None and name != DIGITS_RECIPE:
         raise ValueError(f"recipe {name} is for clips: expected --data; moving digits have --recipe {DIGITS_RECIPE}")
     if chosen.starts_from and settings.weights == "none":
@@ -159,6 +164,8 @@ def _check_start(name: str, chosen: Recipe, settings: action.ActionSettings, dat
             f"recipe {name} goes on from a trained network: expected --weights with best.pt of --recipe "
             f"{chosen.starts_from}, such as runs/{chosen.starts_from}/checkpoints/best.pt"
         )
+    if data is not None and not data.exists():
+        raise ValueError(f"--data {data}: there is no such folder or list")
 
 
 def _train(
@@ -175,10 +182,10 @@ def _train(
     say(_outcome(result))
     broken = BrokenClips(out / "broken.jsonl")
     if len(broken):
-        say(f"{len(broken)} clips could not be read: {broken.path}")
+        say(f"clips that could not be read: {len(broken)}; {broken.path} names them")
     left_out = out / action.LEFT_OUT
     if left_out.exists():
-        say(f"{len(left_out.read_text('utf-8').splitlines())} problems in lists or empty classes: {left_out}")
+        say(f"problems in lists or empty classes: {len(left_out.read_text('utf-8').splitlines())}; see {left_out}")
     if result.status == "stopped":
         say("stopped with a checkpoint: the same command goes on")
         sys.exit(STOPPED)

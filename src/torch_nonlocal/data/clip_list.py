@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -26,13 +26,15 @@ class ClipList:
         root: the folder that holds them.
         classes: names; a label is an index into this tuple.
         clips: path and label of each.
-        problems: what was left out and why, with on_error="skip".
+        problems: what was left out and why, and classes without clips, with on_error="skip".
+        missing: for each path of a list where no clip was found, where it is listed and what was looked for.
     """
 
     root: Path
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     problems: tuple[str, ...] = ()
+    missing: dict[Path, str] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -100,5 +102,5 @@ def split_clips(clips: ClipList, fraction: float = 0.2, seed: int = 0) -> tuple[
         tuple(clip for clip in clips.clips if clip not in held_out),
         tuple(clip for clip in clips.clips if clip in held_out),
     )
-    first, second = (ClipList(clips.root, clips.classes, part, clips.problems) for part in parts)
+    first, second = (replace(clips, clips=part) for part in parts)
     return first, second

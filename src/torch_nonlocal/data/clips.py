@@ -8,8 +8,11 @@ import re
 from pathlib import Path, PurePosixPath
 
 from torch_nonlocal.data.clip_list import Clip, ClipList, OnError, Problems, split_clips
-from torch_nonlocal.data.folders import LAYOUT, SPLITS, clips_below, clips_of_folders, split_folders
+from torch_nonlocal.data.folders import LAYOUT, SPLITS, clips_below, clips_of_folders, is_video_name, split_folders
 from torch_nonlocal.data.lists import Entry, Lists, find_lists, lists_of_file
+
+_NUMBER = re.compile(r"[+-]?\d+")
+_NUMBERED = 3 / 4  # of a list's lines: where so many give a number for a class, a word is a mistake
 
 
 def find_clips(
@@ -20,7 +23,10 @@ def find_clips(
     Understood, and tried in this order: lists in the folder (Kinetics CSV, UCF101 and HMDB51 split files,
     Something-Something JSON or CSV, "path class" or "path,class" named after their split); folders of classes, in the
     root or below train, val and test. A clip is a video file or a folder of numbered pictures. Names in lists are
-    looked up anywhere below the root, and never outside it.
+    relative to the root (or absolute) and looked up anywhere below it, never outside.
+
+    Where no file names the classes and at least three lines of four give a number, classes are numbers, and a line
+    with a word is a mistake.
 
     Args:
         root: the folder, or one list, whose clips lie below its folder.
@@ -31,11 +37,13 @@ def find_clips(
 
     Returns:
         The clips in the order of their paths or lists, always the same. Labels have the same meaning in every split:
-        classes are those that the data set lists, else those of its training clips.
+        classes are those that the data set lists, else those of its training clips. With on_error="skip" the list is
+        empty if every line is a mistake.
 
     Raises:
-        ValueError: if there are no clips or no such split; and, naming file and line, for a class that is unknown, out
-            of range or without clips, a path that leaves the root, a malformed line, or a name of several files.
+        ValueError: if there are no clips or no such split, or the root is a video; and, naming file and line, for a
+            class that is unknown, out of range or without clips, a path that leaves the root, a malformed line, a clip
+            in two classes, or a name of several files.
     """
     root = Path(root)
     problems = Problems(on_error)
@@ -43,10 +51,14 @@ def find_clips(
         raise ValueError(f"split: got {split!r}, expected {', '.join(map(repr, SPLITS))} or None for all")
     if not root.exists():
         raise ValueError(f"there is no folder of clips {str(root)!r}")
+    if root.is_file() and is_video_name(root.name):
+        expected = "expected a folder of clips, or a list in text; give the folder above it that holds all classes"
+        raise ValueError(f"{str(root)!r} is a video: {expected}")
     lists = lists_of_file(root, split) if root.is_file() else find_lists(root, fold)
     if lists is not None:
         chosen = split if root.is_file() else _chosen(split, tuple(lists.splits), root)
-        return _clips_of_lists(root.parent if root.is_file() else root, lists, chosen, problems)
+        base = (root.parent, "the folder of the list") if root.is_file() else (root, "the data folder")
+        return _clips_of_lists(_Locator(*base), lists, chosen, problems)
     folders = split_folders(root)
     return clips_of_folders(root, folders, _chosen(split, tuple(folders), root), problems)
 
@@ -76,13 +88,23 @@ def train_and_test(
         on_error: as for `find_clips`.
 
     Raises:
-        ValueError: as `find_clips` and `split_clips`.
+        ValueError: as `find_clips` and `split_clips`; with on_error="skip" also if nothing is left of a list.
     """
     splits = available_splits(root)
     if "train" in splits and len(splits) > 1:
         held_out = "val" if "val" in splits else "test"  # published test lists often have no classes
-        return find_clips(root, "train", on_error=on_error), find_clips(root, held_out, on_error=on_error)
-    return split_clips(find_clips(root, on_error=on_error), fraction, seed)
+        return _any_clips(root, "train", on_error), _any_clips(root, held_out, on_error)
+    return split_clips(_any_clips(root, None, on_error), fraction, seed)
+
+
+def _any_clips(root: str | os.PathLike[str], split: str | None, on_error: OnError) -> ClipList:
+    clips = find_clips(root, split, on_error=on_error)
+    if not len(clips):
+        where = f"{os.fspath(root)!r}" + (f", split {split!r}" if split else "")
+        reason, *others = clips.problems
+        entries = f"all {1 + len(others)} entries were left out, the first" if others else "its one entry was left out"
+        raise ValueError(f"there are no clips in {where}: {entries}: {reason}")
+    return clips
 
 
 def _chosen(split: str | None, available: tuple[str, ...], root: Path) -> str | None:
@@ -92,15 +114,18 @@ def _chosen(split: str | None, available: tuple[str, ...], root: Path) -> str | 
     stand_in = {"val": "test", "test": "val"}.get(split)
     if stand_in in available:
         return stand_in
-    has = f"it has {', '.join(available)}" if available else "it has none; split_clips makes one"
+    has = f"it has {', '.join(available)}"
+    if not available:
+        has = "it comes without splits; leave the split out (training holds a fifth of each class out by itself)"
     raise ValueError(f"{str(root)!r} has no split {split!r}: {has}")
 
 
-def _clips_of_lists(root: Path, lists: Lists, split: str | None, problems: Problems) -> ClipList:
+def _clips_of_lists(locate: _Locator, lists: Lists, split: str | None, problems: Problems) -> ClipList:
     classes = lists.classes or _classes_of(lists)
     numbers = {name: number for number, name in enumerate(classes)}
-    locate = _Locator(root)
     labels: dict[Path, int] = {}
+    first: dict[Path, str] = {}
+    missing: dict[Path, str] = {}
     for one in [split] if split else lists.splits:
         for entry in lists.splits[one]:
             mistake = entry.mistake or _wrong_label(entry, numbers) or locate.mistake(entry)
@@ -108,38 +133,48 @@ def _clips_of_lists(root: Path, lists: Lists, split: str | None, problems: Probl
                 problems.add(mistake)
                 continue
             path = locate(entry)
+            if path is None:
+                path = locate.expected(entry)
+                missing.setdefault(path, locate.sought(entry))
             label = numbers[entry.label] if entry.label in numbers else int(entry.label)
             if labels.setdefault(path, label) != label:
-                problems.add(f"{entry.where}: {entry.names[0]!r} is {entry.label!r}, before {classes[labels[path]]!r}")
+                both = f"{classes[label]!r} here, {classes[labels[path]]!r} in {first[path]}"
+                problems.add(f"{entry.where}: {entry.names[0]!r} is listed twice with different classes: {both}")
+            first.setdefault(path, entry.where)
     clips = tuple(Clip(path, label) for path, label in labels.items())
     if not clips and not problems.found:
         raise ValueError(f"{str(lists.source)!r} lists no clips: {LAYOUT}")
-    if split in (None, "train"):
+    if clips and split in (None, "train"):
         used = {clip.label for clip in clips}
         for number, name in enumerate(classes):
             if number not in used:
                 problems.add(f"class {name!r} (number {number}) of {str(lists.source)!r} is empty: no clip is of it")
-    return ClipList(root, classes, clips, tuple(problems.found))
+    return ClipList(locate.root, classes, clips, tuple(problems.found), missing)
 
 
 def _classes_of(lists: Lists) -> tuple[str, ...]:
     """Names of the classes of the training clips (of all, where no split is for training)."""
     entries = lists.splits.get("train") or [entry for split in lists.splits.values() for entry in split]
-    labels = {entry.label for entry in entries if not entry.mistake}
-    if labels and all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
+    labels = [entry.label for entry in entries if not entry.mistake]
+    numbers = [int(label) for label in labels if _NUMBER.fullmatch(label)]
+    if labels and len(numbers) >= _NUMBERED * len(labels):
         # A number beyond the number of clips cannot be a class: one before it would be empty.
-        possible = [int(label) for label in labels if 0 <= int(label) < len(entries)]
+        possible = [number for number in numbers if 0 <= number < len(entries)]
         return tuple(str(number) for number in range(max(possible, default=-1) + 1))
-    return tuple(sorted(labels))
+    return tuple(sorted(set(labels)))
 
 
 def _wrong_label(entry: Entry, numbers: dict[str, int]) -> str:
     if entry.label in numbers:
         return ""
-    if re.fullmatch(r"[+-]?\d+", entry.label):
+    if _NUMBER.fullmatch(entry.label):
         if 0 <= int(entry.label) < len(numbers):
             return ""
-        return f"{entry.where}: label {entry.label} is out of range: expected 0 to {len(numbers) - 1}"
+        expected = f"0 to {len(numbers) - 1}" if numbers else "0 or more"
+        return f"{entry.where}: label {entry.label} is out of range: expected {expected}"
+    if numbers and all(map(_NUMBER.fullmatch, numbers)):
+        expected = f"expected a number, 0 to {len(numbers) - 1}, as in other lines, or the names of all classes"
+        return f"{entry.where}: unknown class {entry.label!r}; {expected} in a file classes.txt"
     near = difflib.get_close_matches(entry.label, numbers, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {len(numbers)} classes"
     return f"{entry.where}: unknown class {entry.label!r}{hint}"
@@ -148,15 +183,19 @@ def _wrong_label(entry: Entry, numbers: dict[str, int]) -> str:
 class _Locator:
     """Looks up the names in lists below the root; walks through the folders once, when a name is not where it says."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, called: str) -> None:
         self.root = root
+        self._called = called
+        self._real_root = os.path.realpath(root)
         self._by_stem: dict[str, list[PurePosixPath]] | None = None
 
     def mistake(self, entry: Entry) -> str:
         """What is wrong with an entry's names; nothing, or that they leave the root or fit several files."""
         for name in entry.names:
             if self._inside(name) is None:
-                return f"{entry.where}: {name!r} lies outside {str(self.root)!r}"
+                rule = f"paths in a list are relative to {self._called} and must lie below it"
+                outside = f"{name!r} lies outside {str(self.root)!r}"
+                return f"{entry.where}: {outside}: {rule}; put the list in a folder above its clips"
         for name in entry.names:
             found = self._found(name)
             if len(found) > 1:
@@ -165,23 +204,42 @@ class _Locator:
                 return ""
         return ""
 
-    def __call__(self, entry: Entry) -> Path:
-        """The entry's file; where there is none, the path at which it was expected."""
+    def __call__(self, entry: Entry) -> Path | None:
+        """The entry's file or folder of frames, None if there is none."""
         for name in entry.names:
             found = self._found(name)
             if found:
                 return self.root / found[0]
+        return None
+
+    def expected(self, entry: Entry) -> Path:
+        """The path of a clip that is not there."""
         return self.root / str(self._inside(entry.names[0]))
+
+    def sought(self, entry: Entry) -> str:
+        """Where a clip that is not there is listed, and the names under which it was looked for."""
+        names = [name if PurePosixPath(name).suffix else f"{name}.*" for name in entry.names]
+        return f"{entry.where}: there is no clip {' or '.join(map(repr, names))} below {str(self.root)!r}"
 
     def _inside(self, name: str) -> PurePosixPath | None:
         """A name as a path below the root, None if it leaves it."""
         path = name.replace("\\", "/")
-        if os.path.isabs(path):
-            path = os.path.relpath(path, self.root.absolute())
-        path = os.path.normpath(path)
-        if path.startswith("..") or path == "." or "\0" in path or os.path.isabs(path) or re.match(r"[A-Za-z]:", path):
+        if "\0" in path:
+            return None
+        path = self._from_root(path) if os.path.isabs(path) else os.path.normpath(path)
+        if _leaves(path) or path == "." or os.path.isabs(path) or re.match(r"[A-Za-z]:", path):
             return None
         return PurePosixPath(path)
+
+    def _from_root(self, path: str) -> str:
+        """An absolute path as one relative to the root; either may be written by way of links."""
+        relative = os.path.relpath(path, self.root.absolute())
+        if _leaves(relative):
+            relative = os.path.relpath(path, self._real_root)
+        if _leaves(relative):
+            folder, name = os.path.split(path)
+            relative = os.path.relpath(os.path.join(os.path.realpath(folder), name), self._real_root)
+        return relative
 
     def _found(self, name: str) -> list[PurePosixPath]:
         path = self._inside(name)
@@ -197,6 +255,11 @@ class _Locator:
             if end == path.parts or (not path.suffix and (*end[:-1], candidate.stem) == path.parts):
                 fitting.append(candidate)
         return list(dict.fromkeys(fitting))
+
+
+def _leaves(path: str) -> bool:
+    """Whether a relative path without needless parts begins by going up."""
+    return PurePosixPath(path).parts[:1] == ("..",)
 
 
 def _index(root: Path) -> dict[str, list[PurePosixPath]]:

@@ -306,7 +306,9 @@ def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{str(file)!r} is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+        place = f"{error.reason} at byte {error.start}"
+        expected = "expected a folder of clips, or a list in text"
+        raise ValueError(f"{str(file)!r} is not a text file in UTF-8 ({place}): {expected}") from error
 
 
 def _json(file: Path, kind: type) -> Any:

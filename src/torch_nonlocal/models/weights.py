@@ -54,7 +54,7 @@ class Taken(NamedTuple):
     new: tuple[str, ...]
 
 
-def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Taken:
+def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str, *, same_classes: bool = True) -> Taken:
     """Take weights as far as they go, in place: blocks that they lack stay as inserted, so they start at zero.
 
     Tensors go by name. 2D kernels are inflated where the network's are 3D. The last linear layer stays as it is where
@@ -64,6 +64,7 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         model: with its blocks.
         state: tensors by name.
         source: what messages call them.
+        same_classes: False leaves the last layer as it is, though its size may be the same.
 
     Raises:
         ValueError: they do not fit; the message names tensors. The network is then as it was.
@@ -74,7 +75,8 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     for key, value in state.items():
         if key in own and value.ndim == 4 and own[key].ndim == 5:
             value, inflated = inflate_weight(value, own[key].shape[2]), inflated + 1
-        if key in own and value.shape != own[key].shape and key in (f"{last}.weight", f"{last}.bias"):
+        of_last = key in own and key in (f"{last}.weight", f"{last}.bias")
+        if of_last and not (same_classes and value.shape == own[key].shape):
             continue
         taken[key] = value
     fresh = [name for name in blocks(model) if not any(key.startswith(f"{name}.non_local.") for key in state)]
@@ -83,7 +85,7 @@ def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     new: list[str] = []
     if f"{last}.weight" not in taken:
         theirs = state.get(f"{last}.weight")
-        there = "none" if theirs is None else f"{len(theirs)} classes"
+        there = "none" if theirs is None else f"{len(theirs)} {'classes' if same_classes else 'other classes'}"
         new.append(f"last layer {last} ({there} there, {len(own[f'{last}.weight'])} here)")
     if fresh:
         new.append(f"blocks at {', '.join(fresh)} (they start at zero)")
@@ -133,7 +135,13 @@ def _imagenet(depth: int) -> dict[str, Tensor]:
         import torchvision
     except ImportError as error:
         raise ImportError("weights='imagenet' needs torchvision: pip install torchvision") from error
-    return torchvision.models.get_model(f"resnet{depth}", weights="DEFAULT").state_dict()
+    try:
+        return torchvision.models.get_model(f"resnet{depth}", weights="DEFAULT").state_dict()
+    except OSError as error:  # no network, no such host, a download cut off
+        raise OSError(
+            f"the ImageNet weights of resnet{depth} are not on this machine, and torchvision cannot download them "
+            f"({error}): bring the file (.pth) and give its path as the weights"
+        ) from error
 
 
 def _check_fit(

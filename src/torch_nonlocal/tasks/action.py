@@ -72,9 +72,11 @@ def train(
     torch.manual_seed(config.seed)
     model = network(settings, len(clips.classes))
     if not is_begun(run_dir):  # else the weights come from its checkpoint
-        started = start_from(model, settings)
+        started = start_from(model, settings, clips.classes)
         if is_main_process():
             (log or print)(started)
+    if is_main_process():
+        (log or print)(clips.summary)
     run_dir.mkdir(parents=True, exist_ok=True)
     if clips.problems and is_main_process():
         (run_dir / LEFT_OUT).write_text("".join(f"{problem}\n" for problem in clips.problems), encoding="utf-8")
@@ -115,6 +117,8 @@ class Tested:
         probabilities: of each of those, (N, classes).
         labels: true classes, (N,).
         broken: clips that could not be read.
+        views: the data set of views, as many in a row for each clip.
+        summary: what was tested, in words.
     """
 
     scores: Scores
@@ -123,6 +127,8 @@ class Tested:
     probabilities: Tensor
     labels: Tensor
     broken: BrokenClips
+    views: Views
+    summary: str
 
 
 def load(weights: Path) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
@@ -132,7 +138,7 @@ def load(weights: Path) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
         FileNotFoundError: no such file.
         ValueError: not weights of this task.
     """
-    held = load_weights_file(weights)
+    held = load_weights_file(weights / "checkpoints" / "best.pt" if weights.is_dir() else weights)
     about = dict(held["about"])
     if about.pop("task", None) != "action":
         raise ValueError(f"{weights}: not weights of `nonlocal train action`")
@@ -152,6 +158,7 @@ def evaluate(
     batch: int = 8,
     workers: int = 1,
     on_error: str = "skip",
+    whole: bool = False,
     on_views: Callable[[int, int], None] | None = None,
 ) -> Tested:
     """Score a trained network on the held-out clips of a folder or list.
@@ -159,7 +166,7 @@ def evaluate(
     Softmax scores are averaged over `views` clips of each video and `crops` crops of each.
 
     Args:
-        weights: checkpoints/best.pt of a run.
+        weights: checkpoints/best.pt of a run, or the run's folder.
         data: as for `train`: its test or validation split, or the fifth that training held out; None for 2,000 clips of
             moving digits in handwriting that was not trained on.
         views: clips of a video, evenly spread; moving digits have one.
@@ -167,6 +174,7 @@ def evaluate(
         batch: crops at a time.
         workers: processes that decode.
         on_error: "skip" or "fail" for clips that cannot be read.
+        whole: all clips, not only the held-out ones: for data that was not trained on.
         on_views: called after each batch with how many views are done, and how many there are.
 
     Raises:
@@ -175,7 +183,7 @@ def evaluate(
     model, settings, classes = load(weights)
     if data is None and classes != RELATIONS:
         raise ValueError(f"{weights} was not trained on moving digits, but on {', '.join(classes[:5])} ...: give data")
-    clips = source(data, settings, on_error)
+    clips = source(data, settings, on_error, whole=whole)
     if clips.classes != classes:
         raise ValueError(
             f"{data} has {len(clips.classes)} classes ({', '.join(clips.classes[:5])} ...), "
@@ -186,7 +194,8 @@ def evaluate(
     held_out, loaded = clips.test(settings, views, crops, broken)
     options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": partial(prepare, settings)}
     probabilities, labels, indices = predict(model.to(device), loaded, **options, on_views=on_views)
-    return Tested(score(probabilities, labels), held_out, indices, probabilities, labels, broken)
+    scores = score(probabilities, labels)
+    return Tested(scores, held_out, indices, probabilities, labels, broken, loaded, clips.summary)
 
 
 @torch.no_grad()

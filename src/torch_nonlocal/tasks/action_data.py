@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList
-from torch_nonlocal.data.clips import train_and_test
+from torch_nonlocal.data.clips import available_splits, find_clips, train_and_test
 from torch_nonlocal.data.dataset import ClipDataset, ViewDataset
 from torch_nonlocal.data.digit_clips import DigitClips
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
@@ -22,6 +22,7 @@ DIGIT_EPOCH = 3200
 VALIDATION_DIGITS = 500
 TEST_DIGITS = 2000
 _TEST_SEED = 1_000_003  # other clips than those that chose the best weights; the handwriting is the same
+_FEW = 5  # classes that are named
 _SLOWEST, _FASTEST = 1, 3  # of a digit, in pixels a frame
 
 Views = Dataset[tuple[Tensor, int, int] | None]
@@ -35,6 +36,8 @@ class Source(Protocol):
     """Names; a label is an index into them."""
     problems: tuple[str, ...]
     """What was left out of the lists, and classes without clips."""
+    summary: str
+    """How many clips of which classes are trained on and held out, in a line."""
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
         """A data set (clip (C, T, H, W), label, index) to train on, and the names of its clips by index."""
@@ -49,13 +52,14 @@ class Source(Protocol):
         ...
 
 
-def source(data: Path | None, settings: ActionSettings, on_error: Any) -> Source:
+def source(data: Path | None, settings: ActionSettings, on_error: Any, *, whole: bool = False) -> Source:
     """Where clips come from.
 
     Args:
         data: a folder or list, as for `data.clips.find_clips`; None for moving digits.
         settings: frames and size of a clip.
         on_error: "skip" or "fail" for clips that cannot be read.
+        whole: test on all clips, not on the held-out ones.
 
     Raises:
         ValueError: data without clips or with one class; the network of the digits for other data.
@@ -65,17 +69,26 @@ def source(data: Path | None, settings: ActionSettings, on_error: Any) -> Source
         return _Digits(settings)
     if settings.network == DIGITS:
         raise ValueError(f"{data}: network 'digits' is for moving digits alone: expected no --data, or network 'small'")
-    return _Videos(data, on_error)
+    return _Videos(data, on_error, whole)
 
 
 class _Videos:
-    def __init__(self, data: Path, on_error: Any) -> None:
+    def __init__(self, data: Path, on_error: Any, whole: bool) -> None:
         self.on_error = on_error
         self.train_list, self.test_list = train_and_test(data, on_error=on_error)
         self.classes = self.train_list.classes
         self.problems = tuple(dict.fromkeys(self.train_list.problems + self.test_list.problems))
         if len(self.classes) < 2:
             raise ValueError(f"{data}: clips of one class, {', '.join(map(repr, self.classes))}; expected two or more")
+        held_out = f"{len(self.test_list)} held out"
+        if "train" not in available_splits(data):
+            held_out += ", always the same (no split of its own: a fifth of each class)"
+        named = ", ".join(self.classes[:_FEW]) + (", ..." if len(self.classes) > _FEW else "")
+        clips = f"{len(self.train_list)} clips to train on, {held_out}"
+        if whole:
+            self.test_list = find_clips(data, on_error=on_error)
+            clips = f"{len(self.test_list)} clips"
+        self.summary = f"{data}: {clips}; {len(self.classes)} classes: {named}"
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
         mean, std = colours(settings)
@@ -101,6 +114,7 @@ class _Digits:
     def __init__(self, settings: ActionSettings) -> None:
         self.classes: tuple[str, ...] = RELATIONS
         self.problems: tuple[str, ...] = ()
+        self.summary = f"moving digits: {DIGIT_EPOCH:,} clips an epoch, never the same twice; others are held out"
         length, stride = parse_schedule(settings.frames)
         speeds = stride * _SLOWEST, stride * _FASTEST
         field: dict[str, Any] = {"frames": length, "size": settings.crop, "speeds": speeds}

@@ -1,5 +1,6 @@
 """The networks of action recognition: from plain settings to a network with blocks, and what its weights start from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch_nonlocal.models.named import build
 from torch_nonlocal.models.packaged import MEAN, STD, efficientnet_lite0
 from torch_nonlocal.models.weights import last_linear, load_weights, read_state, take_weights
 from torch_nonlocal.tasks.digits import BLOCK, RelationNet
+from torch_nonlocal.training import load_weights_file
 from torch_nonlocal.video.sampling import parse_schedule
 from torch_nonlocal.video.transforms import IMAGENET_MEAN, IMAGENET_STD, Triple, normalise
 
@@ -37,8 +39,9 @@ class ActionSettings:
         non_local: where blocks go, as `nl.insert` takes it; "auto" for two in the small network, one in that of the
             digits and "paper-5" in others; "none" for none.
         flip: turn half of the training clips left to right; wrong where direction is the label.
-        weights: what the network starts from: "none", "imagenet", or a file: best.pt of another run, with or without
-            blocks, of as many classes or others; or weights of the 2D network, which are inflated.
+        weights: what the network starts from: "none" (the small network then has its own of ImageNet), "imagenet", or a
+            file: best.pt of another run, of the same or other classes, whose blocks must have a place here; or weights
+            of the 2D network, which are inflated.
     """
 
     network: str = SMALL
@@ -47,6 +50,16 @@ class ActionSettings:
     non_local: str = _AUTO
     flip: bool = True
     weights: str = NONE
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the network.
+
+        Raises:
+            ValueError: a crop below one pixel, or frames that are no schedule.
+        """
+        if self.crop < 1:
+            raise ValueError(f"crop={self.crop}: expected 1 pixel or more")
+        parse_schedule(self.frames)
 
 
 def network(settings: ActionSettings, classes: int) -> nn.Module:
@@ -82,11 +95,17 @@ def network(settings: ActionSettings, classes: int) -> nn.Module:
     return model
 
 
-def start_from(model: nn.Module, settings: ActionSettings) -> str:
+def start_from(model: nn.Module, settings: ActionSettings, classes: Sequence[str] = ()) -> str:
     """Give a network of `network` the weights that training starts from, in place. Says in one line what they are.
+
+    Args:
+        model: changed in place.
+        settings: of the network.
+        classes: names of the network's; a last layer of other ones, as a file may tell, is not taken.
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: weights cannot be downloaded.
         ValueError: weights that do not fit; the network is then as it was.
         ImportError: what they need is not installed.
     """
@@ -95,7 +114,9 @@ def start_from(model: nn.Module, settings: ActionSettings) -> str:
     if settings.weights == NONE:
         return "weights: all random"
     if settings.weights != IMAGENET:
-        taken = take_weights(model, read_state(Path(settings.weights)), settings.weights)
+        path = Path(settings.weights)
+        same = not classes or _classes_in(path) in (None, list(classes))
+        taken = take_weights(model, read_state(path), settings.weights, same_classes=same)
         kernels = f", {taken.inflated} kernels of them inflated" if taken.inflated else ""
         new = "; ".join(taken.new) or "nothing"
         return f"weights: {taken.tensors} tensors of {settings.weights}{kernels}; new: {new}"
@@ -105,6 +126,14 @@ def start_from(model: nn.Module, settings: ActionSettings) -> str:
         load_weights(model, IMAGENET)  # pyright: ignore[reportArgumentType]
         return "weights: torchvision's of ImageNet, inflated; the last layer and blocks are new"
     return "weights: ImageNet's; the last layer and blocks are new"
+
+
+def _classes_in(path: Path) -> list[str] | None:
+    """The classes that a file of trained weights was trained on; None if it does not tell."""
+    try:
+        return load_weights_file(path)["about"].get("classes")
+    except ValueError:
+        return None
 
 
 def colours(settings: ActionSettings) -> tuple[Triple, Triple]:

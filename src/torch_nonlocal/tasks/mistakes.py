@@ -7,15 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.tasks import action
 from torch_nonlocal.tasks.action import Tested
-from torch_nonlocal.tasks.action_data import source
 from torch_nonlocal.tasks.mistake_picture import draw, look_at
 from torch_nonlocal.tasks.scores import printable, worst_mistakes
 from torch_nonlocal.video.broken import BrokenVideoError
@@ -59,29 +56,22 @@ class Mistake:
         return f"{self.clip}: {self.outcome}"
 
 
-def show_mistakes(
-    weights: Path, data: Path | None, tested: Tested, folder: Path, *, count: int, views: int, crops: Any
-) -> list[Mistake]:
+def show_mistakes(weights: Path, tested: Tested, folder: Path, *, count: int) -> list[Mistake]:
     """`save_mistakes` with the network of a file of weights, and of each clip the middle view of the test.
 
     Args:
         weights: what was tested.
-        data: on what; None for moving digits.
         tested: the outcome.
         folder: for all files; made if missing.
         count: mistakes at most.
-        views: clips of a video in the test.
-        crops: of each clip: 1, 3, or "full".
 
     Raises:
         ImportError: matplotlib is missing.
     """
     model, settings, _ = action.load(weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    middle = _MiddleViews(data, settings, tested, views, crops)
-    return save_mistakes(
-        model.to(device), tested, middle, folder, count=count, prepare=partial(action.prepare, settings)
-    )
+    prepare = partial(action.prepare, settings)
+    return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepare)
 
 
 def save_mistakes(
@@ -137,22 +127,15 @@ def safe_name(clip: str) -> str:
 class _MiddleViews:
     """The middle crop of the middle clip of each video that was tested, by the index into the test's clips."""
 
-    def __init__(
-        self, data: Path | None, settings: action.ActionSettings, tested: Tested, views: int, crops: Any
-    ) -> None:
-        self._broken = BrokenClips()
-        self._clips = tested.clips.clips
-        present, self._views = source(data, settings, "skip").test(settings, views, crops, self._broken)
-        self._each = len(self._views) // len(present)  # pyright: ignore[reportArgumentType]
-        self._places = {clip.path: place for place, clip in enumerate(present.clips)}
+    def __init__(self, tested: Tested) -> None:
+        self._tested = tested
+        self._each = len(tested.views) // len(tested.clips)  # pyright: ignore[reportArgumentType]
 
     def __call__(self, index: int) -> Tensor:
-        path = self._clips[index].path
-        if path not in self._places:
-            raise BrokenVideoError(f"{str(path)!r} is gone", "missing")
-        item = self._views[self._places[path] * self._each + self._each // 2]
+        item = self._tested.views[index * self._each + self._each // 2]
         if item is None:
-            reason = next(entry.reason for entry in self._broken.entries() if entry.path == str(path))
+            path = str(self._tested.clips.clips[index].path)
+            reason = next(entry.reason for entry in self._tested.broken.entries() if entry.path == path)
             raise BrokenVideoError(reason, "damaged")
         view = item[0]
         return view if view.ndim == 4 else view[len(view) // 2]
@@ -176,8 +159,8 @@ def _lines(mistake: Mistake) -> list[str]:
     return [
         mistake.clip,
         mistake.outcome,
-        f"ring: where features after {mistake.block} speak most for {mistake.guess}",
-        "arrows and colours: where the block looks from there",
+        f"ring: where features after {mistake.block} speak most for {mistake.guess}; arrows: its links to other frames",
+        "colours: its weights, full at the strongest arrow's; frames between those of the block are interpolated",
     ]
 
 

@@ -7,7 +7,8 @@ from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
 from torch_nonlocal.training.loop import Result, fit
 from torch_nonlocal.training.processes import is_main_process
-from torch_nonlocal.training.run_folder import is_begun, load_weights_file
+from torch_nonlocal.training.run_folder import load_weights_file
+from torch_nonlocal.training.state import is_begun
 
 __all__ = [
     "CheckpointError",

@@ -104,8 +104,14 @@ def fit(
     order = Order(len(train_data), config.batch_size, config.seed)
     part = Parts(order, config.accumulate, processes.count, processes.rank).size
     folder = RunFolder(Path(run_dir), config, about or {})
-    folder.check()
-    saved = states.read(folder.last)
+    saved, differences = states.read(folder.last), folder.differences()
+    if differences:
+        if saved is not None and saved["progress"]["step"] > 0:
+            raise ValueError(
+                f"{folder.path} holds a run with other settings: {differences}. Give the same ones to go on, "
+                "or another folder"
+            )
+        saved = None  # nothing was trained with them
     if saved is not None and saved["progress"]["clips"] != order.clips:
         raise ValueError(
             f"{folder.path} holds a run on {saved['progress']['clips']} training clips; here are {order.clips}. "

@@ -49,14 +49,14 @@ class RunFolder:
         self._environment = path / "environment.json"
         self._settings = {"config": config.plain(), "about": json.loads(json.dumps(dict(about)))}
 
-    def check(self) -> None:
-        """Compare with the settings that the folder holds.
+    def differences(self) -> str:
+        """What differs of the settings that the folder holds and that change the weights, in words; "" if nothing.
 
         Raises:
-            ValueError: some differ that change the weights; the message names them.
+            ValueError: the folder has a config.json that is not of a run.
         """
         if not self._config.exists():
-            return
+            return ""
         try:
             held = json.loads(self._config.read_text())
             held = {**held["config"], **{f"about.{key}": value for key, value in held["about"].items()}}
@@ -67,11 +67,7 @@ class RunFolder:
             **{f"about.{key}": value for key, value in self._settings["about"].items()},
         }
         differing = [name for name in {**held, **given} if name not in HARMLESS and held.get(name) != given.get(name)]
-        if differing:
-            told = ", ".join(f"{name} (was {held.get(name)!r}, is {given.get(name)!r})" for name in differing)
-            raise ValueError(
-                f"{self.path} holds a run with other settings: {told}. Give the same ones to go on, or another folder"
-            )
+        return ", ".join(f"{name} (was {held.get(name)!r}, is {given.get(name)!r})" for name in differing)
 
     def begin(self, *, step: int, device: torch.device, processes: int) -> None:
         """Make the folder, write the settings, and note this start in environment.json."""
@@ -95,11 +91,6 @@ class RunFolder:
             old.unlink()
 
 
-def is_begun(run_dir: str | os.PathLike[str]) -> bool:
-    """Whether a run in this folder has a checkpoint to go on from."""
-    return Path(run_dir, "checkpoints", "last.pt").exists()
-
-
 def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a file of trained weights (best.pt) without running any code of it.
 
@@ -118,7 +109,9 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
     except Exception as error:  # whatever a damaged or foreign file provokes, the user learns which file it was
-        raise ValueError(f"{path} is not a file of trained weights: {error}") from error
+        raise ValueError(
+            f"{path} is not a file of trained weights, such as checkpoints/best.pt of a run; or it is damaged"
+        ) from error
     if found != WEIGHTS_FORMAT:
         hint = "; best.pt beside it holds the weights" if path.name == "last.pt" else ""
         raise ValueError(f"{path}: its format is {found!r}, expected {WEIGHTS_FORMAT!r}{hint}")

@@ -5,6 +5,7 @@ update restores them. Neither is the schedule: the learning rate is a function o
 by parameter name and whole, so that a run may go on with another number of processes, sharded or not.
 """
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,16 @@ def read(path: Path) -> dict[str, Any] | None:
     if found != FORMAT:
         raise ValueError(f"{path}: its format is {found!r}, expected {FORMAT!r}; name another run folder")
     return state
+
+
+def is_begun(run_dir: str | os.PathLike[str]) -> bool:
+    """Whether a run in this folder has trained weights to go on from.
+
+    Raises:
+        ValueError: its checkpoint is damaged.
+    """
+    saved = read(Path(run_dir, "checkpoints", "last.pt"))
+    return saved is not None and saved["progress"]["step"] > 0
 
 
 def write(path: Path, state: dict[str, Any]) -> None:

@@ -73,15 +73,14 @@ class Tests:
             yield job.inputs(inputs)
 
     def _attention(self) -> dict[str, float]:
-        """Attention on a few training clips spread over the data set, the same ones at every test."""
+        """Attention on a few training clips spread over the data set, the same ones at every test and start."""
         job = self._job
         count = min(job.config.attention_clips, job.order.clips)
         if not count or not job.processes.is_main or job.spread.sharded:  # one process cannot run a sharded network
             return {}
         if self._shown is None:
-            epoch = (job.progress.step - 1) // job.order.steps_per_epoch
             clips, stride = SeededClips(job.given.data), job.order.clips // count
-            items = [clips[Item(epoch, i * stride, job.config.seed)] for i in range(count)]
+            items = [clips[Item(0, i * stride, job.config.seed)] for i in range(count)]
             self._shown = (job.given.collate or torch.utils.data.default_collate)(items)[0]
         return attention_scalars(job.model, job.inputs(self._shown), count)
 
