@@ -178,7 +178,8 @@ def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipRe
         seen = inspect_video(clip.path, time_limit=time_limit)
         if seen.frames < min_frames:
             kind = "too short"
-            reason = f"{str(clip.path)!r} has {seen.frames} frame{'' if seen.frames == 1 else 's'}: a clip has {min_frames} or more"
+            frames = "1 frame" if seen.frames == 1 else f"{seen.frames} frames"
+            reason = f"{str(clip.path)!r} has {frames}: a clip has {min_frames} or more"
     except BrokenVideoError as error:
         kind, reason = error.kind, str(error)
     return ClipReport(str(clip.path), clip.label, kind, reason, *seen, _digest(clip.path))
