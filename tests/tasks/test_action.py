@@ -51,6 +51,7 @@ class TestAFolderOfClips:
         assert result.status == "finished"
         assert result.best["metric"] == "accuracy"
         assert result.best["value"] == 1.0
+        assert 0 < load_weights_file(result.weights)["metrics"]["loss"] < 0.69  # chance is ln 2
         about = json.loads((run_dir / "config.json").read_text())["about"]
         assert (about["task"], about["classes"]) == ("action", ["blue", "red"])
 

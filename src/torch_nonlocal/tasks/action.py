@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from torch_nonlocal.data.broken import BrokenClips
@@ -90,7 +91,8 @@ def train(
         options: dict[str, Any] = {"batch": config.batch_size, "workers": config.workers, "prepare": prepared}
         probabilities, labels, _ = predict(tested, views, **options)
         scores = score(probabilities, labels)
-        return {"accuracy": scores.top1, "mean_class": scores.mean_class}
+        loss = F.nll_loss(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
+        return {"accuracy": scores.top1, "mean_class": scores.mean_class, "loss": float(loss)}
 
     return fit(
         model,

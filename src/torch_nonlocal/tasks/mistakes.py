@@ -159,8 +159,9 @@ def _lines(mistake: Mistake) -> list[str]:
     return [
         mistake.clip,
         mistake.outcome,
-        f"ring: where features after {mistake.block} speak most for {mistake.guess}; arrows: its links to other frames",
-        "colours: its weights, full at the strongest arrow's; frames between those of the block are interpolated",
+        f"ring: where features after {mistake.block} speak most for {mistake.guess}",
+        "arrows: its strongest links to other frames; colours: its weights, full at the strongest arrow's",
+        "frames between those of the block's grid are interpolated",
     ]
 
 
