@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from torch_nonlocal.cli.folders import check_folder
 from torch_nonlocal.tasks import action
 from torch_nonlocal.tasks.mistakes import PAGE, Mistake, show_mistakes
 from torch_nonlocal.tasks.predictions import Format, check_format, write_predictions
@@ -60,8 +61,7 @@ def evaluate(
         raise ValueError("--whole: expected --data; moving digits are tested on clips that are never trained on")
     if mistakes < 0:
         raise ValueError(f"--mistakes {mistakes}: expected 0 or more")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: expected a folder, or a name that is free")
+    check_folder(out)
     check_scores()  # what is missing is said before a long test
     check_format(predictions)
     require("matplotlib", extra="view")

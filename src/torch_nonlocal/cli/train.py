@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from torch_nonlocal.cli.folders import check_folder
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.tasks import action
 from torch_nonlocal.tasks.recipes import DIGITS_RECIPE, RECIPES, Recipe, learning_rate_hint, recipe, settings_for
@@ -153,10 +154,7 @@ def _tell(
 
 
 def _check_start(name: str, chosen: Recipe, settings: action.ActionSettings, data: Path | None, out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: expected a folder, or a name that is free")
-    if data is not None and settings.network == "digits":
-        raise ValueError(f"--data {data}: the network and recipe 'digits' are for moving digits, without --data")
+    check_folder(out)
     if data is None and name != DIGITS_RECIPE:
         raise ValueError(f"recipe {name} is for clips: expected --data; moving digits have --recipe {DIGITS_RECIPE}")
     if chosen.starts_from and settings.weights == "none":
@@ -164,8 +162,6 @@ def _check_start(name: str, chosen: Recipe, settings: action.ActionSettings, dat
             f"recipe {name} goes on from a trained network: expected --weights with best.pt of --recipe "
             f"{chosen.starts_from}, such as runs/{chosen.starts_from}/checkpoints/best.pt"
         )
-    if data is not None and not data.exists():
-        raise ValueError(f"--data {data}: there is no such folder or list")
 
 
 def _train(

@@ -13,7 +13,7 @@ from torch_nonlocal.data.clips import available_splits, find_clips, train_and_te
 from torch_nonlocal.data.dataset import ClipDataset, ViewDataset
 from torch_nonlocal.data.digit_clips import DigitClips
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
-from torch_nonlocal.tasks.action_network import DIGITS, ActionSettings, colours
+from torch_nonlocal.tasks.action_network import DIGITS, ActionSettings
 from torch_nonlocal.video.sampling import parse_schedule
 from torch_nonlocal.video.transforms import EvalTransform, TrainTransform
 
@@ -91,8 +91,7 @@ class _Videos:
         self.summary = f"{data}: {clips}; {len(self.classes)} classes: {named}"
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
-        mean, std = colours(settings)
-        transform = TrainTransform(crop=settings.crop, flip=settings.flip, mean=mean, std=std)
+        transform = TrainTransform(crop=settings.crop, flip=settings.flip)
         clips, sample = self.train_list, parse_schedule(settings.frames)
         data = ClipDataset(clips, sample, transform, seed=seed, on_error=self.on_error, broken=broken)
         return data, lambda index: clips.name(clips.clips[index])
@@ -101,8 +100,7 @@ class _Videos:
         return self.test(settings, views, 1, broken)[1] if len(self.test_list) else None
 
     def test(self, settings: ActionSettings, views: int, crops: Any, broken: BrokenClips) -> tuple[ClipList, Views]:
-        mean, std = colours(settings)
-        transform = EvalTransform(crop=settings.crop, crops=crops, mean=mean, std=std)
+        transform = EvalTransform(crop=settings.crop, crops=crops)
         sample, on_error = parse_schedule(settings.frames), self.on_error
         data = ViewDataset(self.test_list, sample, transform, views=views, on_error=on_error, broken=broken)
         return self.test_list, data
