@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_nonlocal import insert
 from torch_nonlocal.benchmark.report import machine
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
-from torch_nonlocal.tasks.digits import BATCH, BLOCK, STEPS, RelationNet, accuracy, train
+from torch_nonlocal.models.relation_net import RelationNet
+from torch_nonlocal.tasks.digits.task import BATCH, BLOCK, STEPS, accuracy, train
 
 CHANNELS = 32
 ONE_CLIP = (1, 1, 8, 32, 32)

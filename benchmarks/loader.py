@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from torch_nonlocal.data.clips import find_clips
 from torch_nonlocal.data.dataset import ClipDataset, collate_clips, item_generator
-from torch_nonlocal.video import TrainTransform, parse_schedule, random_clip, write_mp4
+from torch_nonlocal.media import TrainTransform, parse_schedule, random_clip, write_mp4
 
 SCHEDULE = parse_schedule("64-to-32")
 FRAMES = 300

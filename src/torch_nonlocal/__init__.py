@@ -11,9 +11,9 @@ from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
 if TYPE_CHECKING:
     from torch_nonlocal import view
     from torch_nonlocal.attention import watch
-    from torch_nonlocal.insertion.inflation import inflate
-    from torch_nonlocal.insertion.plan import plan
+    from torch_nonlocal.inflation.inflate import inflate
     from torch_nonlocal.models.registry import create_model, list_models
+    from torch_nonlocal.planning.plan import plan
 
 __all__ = [
     "NonLocal1d",
@@ -39,9 +39,9 @@ __all__ = [
 # Imported when they are used: many never look, draw, plan or build a network, and each costs time.
 _ON_USE = {
     "create_model": "models.registry",
-    "inflate": "insertion.inflation",
+    "inflate": "inflation.inflate",
     "list_models": "models.registry",
-    "plan": "insertion.plan",
+    "plan": "planning.plan",
     "watch": "attention",
 }
 

@@ -16,9 +16,10 @@ a feature map (B, C, T, H, W) becomes (B, N, C) by `x.flatten(2).transpose(1, 2)
 import torch
 from torch import Tensor
 
-from torch_nonlocal._tracing import is_dual, is_recorded, needs_plain_operations
-from torch_nonlocal.algorithms import choose, dense, fused, reassociated, sorted, tiled
-from torch_nonlocal.algorithms._errors import ONLY_DENSE
+from torch_nonlocal._common.tracing import is_dual, is_recorded, needs_plain_operations
+from torch_nonlocal.ops import dense, fused, reassociated, sorted, tiled
+from torch_nonlocal.ops import dispatch as choose
+from torch_nonlocal.ops._errors import ONLY_DENSE
 
 NORMALIZE = ("keys", "queries")
 ALGORITHMS = {

@@ -51,7 +51,7 @@ def test_view_looks_at_a_video(tmp_path):
 def test_view_looks_through_trained_2d_blocks_frame_by_frame(tmp_path):
     pytest.importorskip("torchvision", reason="pip install torchvision")
     import torch_nonlocal as nl
-    from torch_nonlocal.models.named import build
+    from torch_nonlocal.models.build import build
 
     nl.save_blocks(nl.insert(build("torchvision:resnet18"), at="layer2"), tmp_path / "blocks.pt")
     arguments = "--model", "torchvision:resnet18", "--frames", 2, "--size", 64, "--point", "1,20,30", "-o", "out"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import torch_nonlocal as nl
-from torch_nonlocal.algorithms import dense
 from torch_nonlocal.attention import watch
-from torch_nonlocal.layers.positions import to_positions
+from torch_nonlocal.layers.groups import to_positions
+from torch_nonlocal.ops import dense
 
 BLOCKS = {1: nl.NonLocal1d, 2: nl.NonLocal2d, 3: nl.NonLocal3d}
 

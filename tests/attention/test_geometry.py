@@ -8,7 +8,7 @@ from torch import nn
 
 import torch_nonlocal as nl
 from torch_nonlocal.attention import Geometry, probe_geometry, receptive, watch
-from torch_nonlocal.tasks.digits import RelationNet
+from torch_nonlocal.models.relation_net import RelationNet
 
 
 def conv3(a, b, kernel, stride=1, padding=None, **options):

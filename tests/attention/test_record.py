@@ -6,8 +6,8 @@ import pytest
 import torch
 from dense_maps import awake, configurations, full_map, points_of, sample, seen_by
 
-from torch_nonlocal.algorithms import dense
 from torch_nonlocal.attention import similarity, watch
+from torch_nonlocal.ops import dense
 
 
 @pytest.mark.parametrize(("dims", "options"), configurations())

@@ -12,7 +12,7 @@ from torch_nonlocal.training.errors import NonFiniteLossError
 WORKER = """Caught BrokenVideoError in DataLoader worker process 0.
 Original Traceback (most recent call last):
   File "worker.py", line 1, in fetch
-torch_nonlocal.video.broken.BrokenVideoError: 'a.mp4' is damaged: frame 3 cannot be decoded
+torch_nonlocal.media.broken.BrokenVideoError: 'a.mp4' is damaged: frame 3 cannot be decoded
 """
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from torch_nonlocal.video import write_mp4
+from torch_nonlocal.media import write_mp4
 
 
 def film(path: Path, seed: int = 0, *, frames: int = 12, height: int = 48, width: int = 64) -> Path:

@@ -20,7 +20,7 @@ from torch_nonlocal.data.broken import BrokenClips  # noqa: E402
 from torch_nonlocal.data.clip_list import ClipList  # noqa: E402
 from torch_nonlocal.data.clips import find_clips  # noqa: E402
 from torch_nonlocal.data.dataset import ClipDataset, ViewDataset, collate_clips  # noqa: E402
-from torch_nonlocal.video import (  # noqa: E402
+from torch_nonlocal.media import (  # noqa: E402
     BrokenVideoError,
     EvalTransform,
     TrainTransform,
@@ -234,7 +234,7 @@ READ_8K = """
 import resource, sys
 from torch_nonlocal.data.clips import find_clips
 from torch_nonlocal.data.dataset import ClipDataset
-from torch_nonlocal.video import TrainTransform
+from torch_nonlocal.media import TrainTransform
 small, large = (ClipDataset(find_clips(root), (12, 1), TrainTransform(32), on_error="fail") for root in sys.argv[1:])
 small[0]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,7 +13,7 @@ import torch
 from tiny_training import TinyClips, network, plain_config, train
 
 import torch_nonlocal as nl
-from torch_nonlocal.training.processes import Processes
+from torch_nonlocal.distributed.processes import Processes
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ import torch
 import torch.utils.tensorboard
 from tiny_training import TinyClips, last, network, plain_config, same_state, train
 
-from torch_nonlocal.training import atomic
+from torch_nonlocal._common import files
 
 UPDATES = 36
 
@@ -36,7 +36,7 @@ def start(folder, workers, die_in_write=0):
             os.kill(os.getpid(), signal.SIGKILL)
         real(handle)
 
-    atomic.os.fsync = fsync
+    files.os.fsync = fsync
     config = plain_config(
         steps=UPDATES, accumulate=2, clip_grad=1.0, ema=0.9, schedule="cosine", warmup=0.1, workers=workers,
         checkpoint_minutes=0.0, precise_bn=1, eval_every=7,

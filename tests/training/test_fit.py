@@ -42,10 +42,10 @@ def test_the_loss_is_that_of_a_loop_by_hand(tmp_path):
     config = plain_config(milestones=(), weight_decay=0.01, clip_grad=0.7)
     data = TinyClips(augment=False, dtype=torch.float64)
     train(tmp_path, config, model=network("group", torch.float64, dropout=0.0), data=data)
-    from torch_nonlocal.training.optimiser import make_optimiser
-    from torch_nonlocal.training.sampler import Order
+    from torch_nonlocal.training.optimizer import make_optimiser
+    from torch_nonlocal.training.sampler import ShuffledBatches
 
-    net, order = network("group", torch.float64, dropout=0.0), Order(13, 4, 0)
+    net, order = network("group", torch.float64, dropout=0.0), ShuffledBatches(13, 4, 0)
     optimiser = make_optimiser(net, config)
     for step, line in enumerate(lines(tmp_path)):
         items = [data[item.index] for item in order.batch(step)]
@@ -119,9 +119,9 @@ def test_precise_statistics_are_means_over_batches(tmp_path):
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Flatten(), nn.Linear(100, 3))
     data = TinyClips(8, augment=False)
     result, model = train(tmp_path, plain_config(epochs=1, precise_bn=2), model=net, data=data, evaluate=None)
-    from torch_nonlocal.training.sampler import Order
+    from torch_nonlocal.training.sampler import ShuffledBatches
 
-    order = Order(8, 4, 0)
+    order = ShuffledBatches(8, 4, 0)
     with torch.no_grad():
         maps = [model[0](torch.stack([data[item.index][0] for item in order.batch(step)])) for step in (0, 1)]
     kept = load_weights_file(result.weights)["model"]
@@ -155,9 +155,9 @@ def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, kind):
         return f"clips/{index}.mp4"
 
     state = {"bad": False}
-    from torch_nonlocal.training.sampler import Order
+    from torch_nonlocal.training.sampler import ShuffledBatches
 
-    batches = [[item.index for item in Order(13, 4, 0).batch(step)] for step in range(30)]
+    batches = [[item.index for item in ShuffledBatches(13, 4, 0).batch(step)] for step in range(30)]
     when = next(step for step, batch in enumerate(batches) if 9 in batch)
     if kind == "gradient":
         when = 4

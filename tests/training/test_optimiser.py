@@ -7,8 +7,8 @@ import torch
 from tiny_training import network, plain_config
 from torch import nn
 
-from torch_nonlocal.training.average import Average, copy_into, put_back, tensors_of
-from torch_nonlocal.training.optimiser import gradient_norm, make_optimiser, parameter_groups, schedule_factor
+from torch_nonlocal.training.ema import Average, copy_into, put_back, tensors_of
+from torch_nonlocal.training.optimizer import gradient_norm, make_optimiser, parameter_groups, schedule_factor
 from torch_nonlocal.training.precision import LossScale
 
 

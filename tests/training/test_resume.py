@@ -13,7 +13,8 @@ import pytest
 import torch
 from tiny_training import TinyClips, last, network, plain_config, same_state, train
 
-from torch_nonlocal.training import CheckpointError, atomic, load_weights_file
+from torch_nonlocal._common.files import write_bytes
+from torch_nonlocal.training import CheckpointError, load_weights_file
 
 pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
 pytest.importorskip("tensorboard", reason="pip install 'torch-nonlocal[train]'")
@@ -236,11 +237,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, monkeypatc
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(
-        CheckpointError, match=r"last.pt could not be written: the disk is full; the one before it is intact"
+        CheckpointError, match=r"last.pt could not be written: the disk is full; the previous file is intact"
     ):
         train(tmp_path / "full", config)
     assert last(tmp_path / "full")["progress"]["step"] == 2
-    assert not list((tmp_path / "full").rglob("*.partial"))
+    assert not list((tmp_path / "full").rglob("*.part*"))
     train(tmp_path / "full", config)
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "full"))
 
@@ -254,8 +255,8 @@ def test_a_write_that_fails_within_torch_is_known_for_a_full_disk(tmp_path):
             pass
 
     path = tmp_path / "x.pt"
-    with pytest.raises(CheckpointError, match="the disk is full; there was none before it") as caught:
-        atomic.write(path, lambda file: torch.save({"a": torch.zeros(9)}, Full()))
+    with pytest.raises(OSError, match="the disk is full; there was no previous file") as caught:
+        write_bytes(path, lambda file: torch.save({"a": torch.zeros(9)}, Full()))
     assert caught.value.errno == errno.ENOSPC
     assert not path.exists()
 

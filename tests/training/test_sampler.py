@@ -7,7 +7,8 @@ import pytest
 import torch
 from tiny_training import TinyClips
 
-from torch_nonlocal.training.sampler import Item, Order, Parts, SeededClips, make_loader, mixed, seeded
+from torch_nonlocal._common.seeds import mix_seed, seeded
+from torch_nonlocal.training.sampler import Item, RankBatchSampler, SeededClips, ShuffledBatches, make_loader
 
 
 def indices(order, step):
@@ -15,7 +16,7 @@ def indices(order, step):
 
 
 def test_an_epoch_takes_every_clip_once_but_for_what_is_left_over():
-    order = Order(11, 4, seed=0)
+    order = ShuffledBatches(11, 4, seed=0)
     assert order.steps_per_epoch == 2
     for epoch in range(3):
         seen = indices(order, 2 * epoch) + indices(order, 2 * epoch + 1)
@@ -26,25 +27,25 @@ def test_an_epoch_takes_every_clip_once_but_for_what_is_left_over():
 
 
 def test_any_update_can_be_asked_for_alone():
-    forward = Order(20, 3, seed=5)
+    forward = ShuffledBatches(20, 3, seed=5)
     expected = [forward.batch(step) for step in range(18)]
     for step in (17, 3, 0, 11):
-        assert Order(20, 3, seed=5).batch(step) == expected[step]
-    assert Order(20, 3, seed=6).batch(0) != expected[0]
+        assert ShuffledBatches(20, 3, seed=5).batch(step) == expected[step]
+    assert ShuffledBatches(20, 3, seed=6).batch(0) != expected[0]
 
 
 def test_the_same_clip_is_drawn_differently_in_another_epoch():
-    order = Order(4, 4, seed=0)
+    order = ShuffledBatches(4, 4, seed=0)
     seeds = {epoch: {item.index: item.seed for item in order.batch(epoch)} for epoch in range(2)}
     assert all(seeds[0][index] != seeds[1][index] for index in range(4))
 
 
 @pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (1, 2), (2, 2), (1, 4)])
 def test_parts_make_up_the_global_batch(accumulate, processes):
-    order = Order(10, 8, seed=1)
+    order = ShuffledBatches(10, 8, seed=1)
     runs = []
     for process in range(processes):
-        parts = Parts(order, accumulate, processes, process)
+        parts = RankBatchSampler(order, accumulate, processes, process)
         parts.stop = 1
         runs.append(list(parts))
     assert all(len(part) == 8 // (accumulate * processes) for run in runs for part in run)
@@ -53,13 +54,13 @@ def test_parts_make_up_the_global_batch(accumulate, processes):
 
 def test_wrong_sizes_are_named():
     with pytest.raises(ValueError, match="3 clips, fewer than one batch; lower batch_size to 3"):
-        Order(3, 4, seed=0)
+        ShuffledBatches(3, 4, seed=0)
     with pytest.raises(ValueError, match="multiple of accumulate x processes = 2 x 3"):
-        Parts(Order(9, 8, seed=0), 2, 3, 0)
+        RankBatchSampler(ShuffledBatches(9, 8, seed=0), 2, 3, 0)
 
 
 def read(workers, start=0, stop=9):
-    parts = Parts(Order(10, 3, seed=1), 1, 1, 0)
+    parts = RankBatchSampler(ShuffledBatches(10, 3, seed=1), 1, 1, 0)
     parts.start, parts.stop = start, stop
     loader = make_loader(TinyClips(10), parts, workers=workers, collate=None, pin_memory=False)
     return [tuple(batch) for batch in loader]
@@ -89,10 +90,10 @@ def test_seeded_draws_repeat():
 
 
 def test_mixed_numbers_differ():
-    seeds = {mixed(seed, epoch, index) for seed in range(5) for epoch in range(10) for index in range(100)}
+    seeds = {mix_seed(seed, epoch, index) for seed in range(5) for epoch in range(10) for index in range(100)}
     assert len(seeds) == 5000
-    assert mixed(1, 2) != mixed(2, 1)
-    assert mixed(0) != mixed(0, 0)
+    assert mix_seed(1, 2) != mix_seed(2, 1)
+    assert mix_seed(0) != mix_seed(0, 0)
     assert all(0 <= seed < 2**32 for seed in seeds)
 
 

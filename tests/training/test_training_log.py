@@ -7,7 +7,7 @@ import torch
 from tiny_training import network, plain_config, train
 
 import torch_nonlocal as nl
-from torch_nonlocal.training.watchers.attention import attention_scalars
+from torch_nonlocal.training.callbacks.attention import attention_scalars
 
 pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
 accumulator = pytest.importorskip(

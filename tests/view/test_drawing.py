@@ -268,7 +268,7 @@ def test_a_film_has_every_frame_under_its_weights(digits, tmp_path, name):
     rows = {"layer2": hot_row(), "layer3": hot_row().flip(0)}
     written = view.video(tmp_path / name, digits, rows, query=(3, 13, 18), fps=8)
     if name.endswith("mp4"):
-        from torch_nonlocal.video import probe, read_clip
+        from torch_nonlocal.media import probe, read_clip
 
         assert (probe(written).frames, probe(written).fps) == (8, 8)
         frames = read_clip(written).numpy()

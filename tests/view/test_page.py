@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import torch_nonlocal as nl
 from torch_nonlocal.attention import BlockRecord, similarity
 from torch_nonlocal.view.page import bundle
-from torch_nonlocal.view.page.quantise import BITS, packed_size, quantise
+from torch_nonlocal.view.page.quantize import BITS, packed_size, quantise
 
 CLIP = torch.linspace(0, 1, 3 * 16 * 20).reshape(3, 16, 20, 1)
 

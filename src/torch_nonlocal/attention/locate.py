@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.capture import capture_outputs, find_module
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
 from torch_nonlocal.attention.undisturbed import undisturbed
@@ -39,11 +40,7 @@ def probe_geometry(
     """
     size = tuple(input_size)
     image_size = size[1:] if per_frame else size
-    try:
-        module = model.get_submodule(place)
-    except AttributeError as error:
-        names = ", ".join(name for name, _ in model.named_children())
-        raise ValueError(f"no module {place!r}; modules: {names}, and those inside them") from error
+    module = find_module(model, place)
     like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), torch.zeros(0))
     example = Example(channels, image_size, like.dtype, like.device, lambda network, x: network(x))
     output = _output(model, module, example)
@@ -98,15 +95,9 @@ def _caller(rest: dict[Any, Any], key: Any, count: int) -> Callable[[nn.Module, 
 
 def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | None:
     """The module's output on an empty input of the example's size."""
-    outputs: list[Any] = []
-    with undisturbed(model):
-        handle = module.register_forward_hook(lambda _module, _args, output: outputs.append(output))
-        try:
-            example.call(
-                model, torch.zeros(1, example.channels, *example.size, dtype=example.dtype, device=example.device)
-            )
-        finally:
-            handle.remove()
+    with undisturbed(model), capture_outputs({"": module}) as seen:
+        example.call(model, torch.zeros(1, example.channels, *example.size, dtype=example.dtype, device=example.device))
+    outputs = seen[""]
     return outputs[-1] if outputs and isinstance(outputs[-1], Tensor) else None
 
 

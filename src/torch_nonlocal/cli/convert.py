@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torch_nonlocal.checkpoints import SOURCES, Converted, read
+from torch_nonlocal.weights import SOURCES, Converted, read
 
 _SHOWN = 8  # names of a list that a person reads before "and n more"
 

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from torch_nonlocal._common.files import replacing
 from torch_nonlocal.data.check import CheckReport, check_clips
 from torch_nonlocal.data.clips import find_clips
-from torch_nonlocal.video._files import replacing
 
 data = tyro.extras.SubcommandApp()
 """The commands below `nonlocal data`."""

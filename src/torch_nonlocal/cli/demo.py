@@ -16,8 +16,9 @@ from torch_nonlocal import insert, view
 from torch_nonlocal.benchmark.block import PAPER_SIZES, forward_backward
 from torch_nonlocal.benchmark.meter import measure
 from torch_nonlocal.data.moving_digits import MovingDigits
-from torch_nonlocal.tasks.digits import BLOCK, STEPS, RelationNet, accuracy, train
-from torch_nonlocal.tasks.digits_attention import digit_focus, example
+from torch_nonlocal.models.relation_net import RelationNet
+from torch_nonlocal.tasks.digits.attention import digit_focus, example
+from torch_nonlocal.tasks.digits.task import BLOCK, STEPS, accuracy, train
 from torch_nonlocal.tasks.related import BIKES_POINTS, bikes, related
 
 PLACE = "conv3"  # the block sits before the head's 1x1x1 convolution, on a 4 x 8 x 8 grid

@@ -7,10 +7,10 @@ import torch
 import tyro
 from rich.console import Console
 
-from torch_nonlocal.insertion.plan import Plan
-from torch_nonlocal.insertion.plan import plan as make_plan
-from torch_nonlocal.insertion.plan_text import CHOSEN, legend
-from torch_nonlocal.models.named import build
+from torch_nonlocal.models.build import build
+from torch_nonlocal.planning.plan import Plan
+from torch_nonlocal.planning.plan import plan as make_plan
+from torch_nonlocal.planning.report import CHOSEN, legend
 
 
 def plan(

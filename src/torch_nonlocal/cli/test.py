@@ -10,12 +10,12 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from torch_nonlocal.cli.folders import check_folder
-from torch_nonlocal.tasks import action
-from torch_nonlocal.tasks.mistakes import PAGE, Mistake, show_mistakes
-from torch_nonlocal.tasks.predictions import Format, check_format, write_predictions
-from torch_nonlocal.tasks.scores import check_scores, confusion_picture
-from torch_nonlocal.video._files import require
+from torch_nonlocal._common.files import check_folder
+from torch_nonlocal._common.optional import require
+from torch_nonlocal.tasks.action import task as action
+from torch_nonlocal.tasks.action.metrics import check_scores, confusion_picture
+from torch_nonlocal.tasks.action.mistakes import PAGE, Mistake, show_mistakes
+from torch_nonlocal.tasks.action.predictions import Format, check_format, write_predictions
 
 
 def evaluate(

@@ -13,10 +13,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from torch_nonlocal.cli.folders import check_folder
+from torch_nonlocal._common.files import check_folder
 from torch_nonlocal.data.broken import BrokenClips
-from torch_nonlocal.tasks import action
-from torch_nonlocal.tasks.recipes import DIGITS_RECIPE, RECIPES, Recipe, learning_rate_hint, recipe, settings_for
+from torch_nonlocal.tasks.action import task as action
+from torch_nonlocal.tasks.action.recipes import DIGITS_RECIPE, RECIPES, Recipe, learning_rate_hint, recipe, settings_for
 from torch_nonlocal.training import Result, TrainConfig, is_main_process
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)

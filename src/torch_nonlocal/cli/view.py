@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torch_nonlocal import view as drawing
 from torch_nonlocal.attention import BlockRecord
-from torch_nonlocal.models.named import PACKAGED
+from torch_nonlocal.models.build import PACKAGED
 from torch_nonlocal.tasks.look import CHECKPOINTS, look, read_inputs
 from torch_nonlocal.view.page.frames import eye_catcher
 

@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import NamedTuple
 
-from torch_nonlocal.video.broken import BrokenVideoError
+from torch_nonlocal.media.broken import BrokenVideoError
 
 
 class Broken(NamedTuple):

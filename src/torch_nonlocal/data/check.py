@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from torch_nonlocal.data.clip_list import Clip, ClipList
-from torch_nonlocal.video.broken import BrokenVideoError
-from torch_nonlocal.video.frame_folders import frame_files
-from torch_nonlocal.video.inspect import Inspection, inspect_video
+from torch_nonlocal.media.broken import BrokenVideoError
+from torch_nonlocal.media.frame_folders import frame_files
+from torch_nonlocal.media.inspect import Inspection, inspect_video
 
 _PIECE = 2**20  # bytes read at once
 

@@ -20,10 +20,10 @@ from torch.utils.data import Dataset, default_collate
 
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList, OnError, Problems
-from torch_nonlocal.video.broken import BrokenVideoError
-from torch_nonlocal.video.decode import read_sampled
-from torch_nonlocal.video.sampling import Schedule, random_clip, uniform_clips
-from torch_nonlocal.video.transforms import EvalTransform, TrainTransform, View
+from torch_nonlocal.media.broken import BrokenVideoError
+from torch_nonlocal.media.decode import read_sampled
+from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
+from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
 _FEWEST_FRAMES = 2  # one frame is a picture
 

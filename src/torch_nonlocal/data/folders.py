@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from torch_nonlocal.data.clip_list import Clip, ClipList, Problems
-from torch_nonlocal.video.frame_folders import frame_files
+from torch_nonlocal.media.frame_folders import frame_files
 
 VIDEOS = frozenset(
     [

@@ -4,7 +4,7 @@
 `blocks` changes the network; `storage` writes and reads block weights.
 """
 
-from torch_nonlocal.insertion.blocks import blocks, insert, remove
-from torch_nonlocal.insertion.storage import load_blocks, save_blocks
+from torch_nonlocal.insertion.block_files import load_blocks, save_blocks
+from torch_nonlocal.insertion.insert import blocks, insert, remove
 
 __all__ = ["blocks", "insert", "load_blocks", "remove", "save_blocks"]

@@ -1,11 +1,11 @@
 """What a place's output looks like: from a run of the example input, or from the module where that is certain."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from torch_nonlocal._common.capture import capture_outputs, evaluating
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = ((nn.BatchNorm1d, 1), (nn.BatchNorm2d, 2), (nn.BatchNorm3d, 3))
@@ -43,17 +43,8 @@ def outputs_by_run(model: nn.Module, targets: dict[str, nn.Module], example_inpu
     Raises:
         ValueError: a target that did not run, ran more than once, or whose output is not a channels-first map.
     """
-    seen: dict[str, list[Any]] = {name: [] for name in targets}
-    handles = [
-        module.register_forward_hook(lambda _module, _args, output, runs=seen[name]: runs.append(output))
-        for name, module in targets.items()
-    ]
-    try:
-        with _undisturbed(model), torch.no_grad():
-            call(model, example_input)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with capture_outputs(targets) as seen, evaluating(model), torch.no_grad():
+        call(model, example_input)
     return {name: one_map(name, targets[name], runs) for name, runs in seen.items()}
 
 
@@ -124,19 +115,3 @@ def one_map(name: str, module: nn.Module, runs: list[Any]) -> Output:
     if not output.is_floating_point():
         raise ValueError(f"{name!r} ({kind}) returns {output.dtype}: a block needs floating-point features")
     return Output(output.shape[1], output.ndim - 2, output.device, output.dtype)
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside (no batch statistics change); modes and random state as before, after."""
-    modes = {module: module.training for module in model.modules()}
-    devices = sorted(
-        {p.device.index for p in model.parameters() if p.device.type == "cuda" and p.device.index is not None}
-    )
-    with torch.random.fork_rng(devices=devices):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes.items():
-                module.training = training

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from torch_nonlocal import functional
-from torch_nonlocal._tracing import is_recorded, needs_plain_operations
+from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
+from torch_nonlocal.layers.groups import ATTEND, to_map, to_positions
 from torch_nonlocal.layers.norm import zero_norm
-from torch_nonlocal.layers.positions import ATTEND, to_map, to_positions
 from torch_nonlocal.layers.projection import Linear, apply, linear, project, with_norm
 
 PAIRWISE = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")

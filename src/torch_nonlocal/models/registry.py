@@ -8,8 +8,8 @@ from typing import Any
 
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.insertion.targets import Places
+from torch_nonlocal.models.fitting import load_weights
 from torch_nonlocal.models.video_resnet import C2D_8X8, I3D_8X8, VideoResNet
-from torch_nonlocal.models.weights import load_weights
 
 _BUILDERS = {
     f"{family}_resnet{depth}{suffix}": partial(VideoResNet, depth, kernel=kernel, time=time)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_nonlocal._common.capture import clip_features
 from torch_nonlocal.attention import BlockRecord, probe_geometry, similarity, watch
 from torch_nonlocal.insertion import blocks, load_blocks
-from torch_nonlocal.models.features import clip_features
-from torch_nonlocal.models.named import PACKAGED, build
+from torch_nonlocal.media import probe, read_clip
+from torch_nonlocal.models.build import PACKAGED, build
 from torch_nonlocal.models.packaged import normalize
-from torch_nonlocal.video import probe, read_clip
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth")
 PACKAGED_PLACE = "blocks.4"

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from torch_nonlocal._common.capture import clip_features
 from torch_nonlocal.attention import BlockRecord, probe_geometry, similarity
-from torch_nonlocal.models.features import clip_features
+from torch_nonlocal.media import read_clip
 from torch_nonlocal.models.packaged import efficientnet_lite0, normalize
-from torch_nonlocal.video import read_clip
 
 BIKES_FRAMES = tuple(range(108, 134, 5))  # one shot: a cyclist waits in traffic, the camera moves a little
 BIKES_POINTS = {  # (frame, y, x) in pixels of the 272 x 640 frames

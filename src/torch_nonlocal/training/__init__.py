@@ -3,12 +3,12 @@
 Knows no task, no model and no data set: `fit` gets them.
 """
 
+from torch_nonlocal.distributed.processes import is_main_process
+from torch_nonlocal.training.checkpoint import is_begun
 from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
 from torch_nonlocal.training.loop import Result, fit
-from torch_nonlocal.training.processes import is_main_process
 from torch_nonlocal.training.run_folder import load_weights_file
-from torch_nonlocal.training.state import is_begun
 
 __all__ = [
     "CheckpointError",

@@ -6,15 +6,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torch_nonlocal.training import state as states
-from torch_nonlocal.training.average import Average
+from torch_nonlocal.distributed.processes import Processes, Spread
+from torch_nonlocal.training import checkpoint as states
+from torch_nonlocal.training.batch_norm import fix_weights, frozen_norms, train_mode
 from torch_nonlocal.training.config import TrainConfig
-from torch_nonlocal.training.normalisation import fix_weights, frozen_norms, train_mode
-from torch_nonlocal.training.optimiser import make_optimiser
+from torch_nonlocal.training.ema import Average
+from torch_nonlocal.training.optimizer import make_optimiser
 from torch_nonlocal.training.precision import LossScale, weights_channels_last
-from torch_nonlocal.training.processes import Processes, Spread
 from torch_nonlocal.training.run_folder import RunFolder
-from torch_nonlocal.training.sampler import Order, Parts, make_loader
+from torch_nonlocal.training.sampler import RankBatchSampler, ShuffledBatches, make_loader
 
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
@@ -54,7 +54,7 @@ class Job:
         config: TrainConfig,
         folder: RunFolder,
         processes: Processes,
-        order: Order,
+        order: ShuffledBatches,
         saved: dict[str, Any] | None,
     ) -> None:
         self.given, self.config, self.folder, self.processes, self.order = given, config, folder, processes, order
@@ -71,7 +71,7 @@ class Job:
             make_optimiser(self.model, config),
             LossScale(enabled=config.precision == "fp16"),
             Average(self.model, config.ema) if config.ema is not None else None,
-            states.Progress(clips=order.clips),
+            states.Progress(clips=order.items),
         )
         if saved is not None:
             states.restore(self.training, saved)
@@ -82,8 +82,8 @@ class Job:
 
     def loader(self, first: int, stop: int) -> Any:
         """This process's parts of the updates first <= update < stop, with the order and draws they always have."""
-        order = Order(self.order.clips, self.order.batch_size, self.config.seed)
-        parts = Parts(order, self.config.accumulate, self.processes.count, self.processes.rank)
+        order = ShuffledBatches(self.order.items, self.order.batch_size, self.config.seed)
+        parts = RankBatchSampler(order, self.config.accumulate, self.processes.count, self.processes.rank)
         parts.start, parts.stop = first, stop
         pin = self.processes.device.type == "cuda"
         workers, collate = self.config.workers, self.given.collate

@@ -10,17 +10,17 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_nonlocal.training import state as states
+from torch_nonlocal.distributed.processes import Processes
+from torch_nonlocal.training import checkpoint as states
+from torch_nonlocal.training.callbacks.log import Log, Say, board_writer
 from torch_nonlocal.training.config import TrainConfig
+from torch_nonlocal.training.evaluator import Tests
 from torch_nonlocal.training.job import Evaluate, Given, Job
 from torch_nonlocal.training.precision import check_precision, memory_errors
-from torch_nonlocal.training.processes import Processes
 from torch_nonlocal.training.run_folder import RunFolder
-from torch_nonlocal.training.sampler import Order, Parts
+from torch_nonlocal.training.sampler import RankBatchSampler, ShuffledBatches
 from torch_nonlocal.training.signals import StopRequest
-from torch_nonlocal.training.testing import Tests
 from torch_nonlocal.training.update import Updated, update
-from torch_nonlocal.training.watchers.log import Log, Say, board_writer
 
 Status = Literal["finished", "stopped", "finished before"]
 
@@ -101,8 +101,8 @@ def fit(
     board_writer()  # a missing package is said before anything is done
     processes = Processes()
     check_precision(config, processes.device)
-    order = Order(len(train_data), config.batch_size, config.seed)
-    part = Parts(order, config.accumulate, processes.count, processes.rank).size
+    order = ShuffledBatches(len(train_data), config.batch_size, config.seed)
+    part = RankBatchSampler(order, config.accumulate, processes.count, processes.rank).size
     folder = RunFolder(Path(run_dir), config, about or {})
     saved, differences = states.read(folder.last), folder.differences()
     if differences:
@@ -112,9 +112,9 @@ def fit(
                 "or another folder"
             )
         saved = None  # nothing was trained with them
-    if saved is not None and saved["progress"]["clips"] != order.clips:
+    if saved is not None and saved["progress"]["clips"] != order.items:
         raise ValueError(
-            f"{folder.path} holds a run on {saved['progress']['clips']} training clips; here are {order.clips}. "
+            f"{folder.path} holds a run on {saved['progress']['clips']} training clips; here are {order.items}. "
             "Give the same data to go on, or another folder"
         )
     processes.wait()  # nobody writes before everybody has read

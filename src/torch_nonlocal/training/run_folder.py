@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common import files
 from torch_nonlocal._version import __version__
-from torch_nonlocal.training import atomic
+from torch_nonlocal.training.checkpoint import write_torch
 from torch_nonlocal.training.config import HARMLESS, TrainConfig
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
@@ -72,17 +73,17 @@ class RunFolder:
     def begin(self, *, step: int, device: torch.device, processes: int) -> None:
         """Make the folder, write the settings, and note this start in environment.json."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
-        atomic.write_json(self._config, self._settings)
+        files.write_json(self._config, self._settings)
         try:
             starts = json.loads(self._environment.read_text())["starts"]
         except (OSError, ValueError, KeyError, TypeError):
             starts = []
-        atomic.write_json(self._environment, {"starts": [*starts, _environment(step, device, processes)]})
+        files.write_json(self._environment, {"starts": [*starts, _environment(step, device, processes)]})
 
     def write_weights(self, path: Path, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float]) -> None:
         """Write weights for use: the tensors, the settings, and what a test said of them."""
         content = {"format": WEIGHTS_FORMAT, "model": model, "step": step, "metrics": dict(metrics), **self._settings}
-        atomic.write_torch(path, content)
+        write_torch(path, content)
 
     def keep(self, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float], newest: int) -> None:
         """Write the weights of one test besides the best, and remove all such files but the newest."""

@@ -5,14 +5,13 @@ the data set for a clip are seeded for that clip and epoch. So the numbers do no
 how many workers read, or where a run was interrupted.
 """
 
-import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from torch_nonlocal._common.seeds import mix_seed, seeded
 
 
 class Item(NamedTuple):
@@ -23,7 +22,7 @@ class Item(NamedTuple):
     seed: int
 
 
-class Order:
+class ShuffledBatches:
     """The order of the clips.
 
     Args:
@@ -41,7 +40,7 @@ class Order:
                 f"batch_size={batch_size}: the training data has {clips} clips, fewer than one batch; "
                 f"lower batch_size to {clips} or below"
             )
-        self.clips, self.batch_size, self.seed = clips, batch_size, seed
+        self.items, self.batch_size, self.seed = clips, batch_size, seed
         self.steps_per_epoch = clips // batch_size
         """Whole batches; which clips are left over differs from epoch to epoch."""
         self._epoch, self._permutation = -1, torch.empty(0)
@@ -50,19 +49,19 @@ class Order:
         """The clips of an update, counted from 0, in order."""
         epoch, place = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
-            generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
-            self._epoch, self._permutation = epoch, torch.randperm(self.clips, generator=generator)
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
+            self._epoch, self._permutation = epoch, torch.randperm(self.items, generator=generator)
         chosen = self._permutation[place * self.batch_size : (place + 1) * self.batch_size].tolist()
-        return [Item(epoch, index, mixed(self.seed, epoch, index)) for index in chosen]
+        return [Item(epoch, index, mix_seed(self.seed, epoch, index)) for index in chosen]
 
 
-class Parts(Sampler[list[Item]]):
+class RankBatchSampler(Sampler[list[Item]]):
     """The parts of global batches that one process computes, from one update to another.
 
     A global batch is cut into accumulate x processes runs of equal length; process p takes run p of each of the parts.
     """
 
-    def __init__(self, order: Order, accumulate: int, processes: int, process: int) -> None:
+    def __init__(self, order: ShuffledBatches, accumulate: int, processes: int, process: int) -> None:
         if order.batch_size % (accumulate * processes):
             raise ValueError(
                 f"batch_size={order.batch_size}: expected a multiple of accumulate x processes = "
@@ -121,7 +120,7 @@ class SeededClips(Dataset[Any]):
 
 
 def make_loader(
-    data: Any, parts: Parts, *, workers: int, collate: Callable[[list[Any]], Any] | None, pin_memory: bool
+    data: Any, parts: RankBatchSampler, *, workers: int, collate: Callable[[list[Any]], Any] | None, pin_memory: bool
 ) -> DataLoader[Any]:
     """A loader of the parts; its own generator keeps it from drawing on the network's random numbers."""
     return DataLoader(
@@ -132,44 +131,3 @@ def make_loader(
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),
     )
-
-
-def seed_all(seed: int) -> None:
-    """Seed Python's, NumPy's (if it is in use) and torch's random numbers, on every device."""
-    random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed)
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and the CPU's random numbers inside; outside they go on as if nothing had been drawn."""
-    numpy = sys.modules.get("numpy")
-    python_state, torch_state = random.getstate(), torch.get_rng_state()
-    numpy_state = numpy.random.get_state() if numpy else None
-    random.seed(seed)
-    torch.default_generator.manual_seed(seed)
-    if numpy:
-        numpy.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        torch.set_rng_state(torch_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)
-
-
-def mixed(*numbers: int) -> int:
-    """One seed of 32 bits from several whole numbers: other numbers, or the same in another order, give another one.
-
-    The mixing is the finaliser of MurmurHash3 (Appleby, 2011), applied after each number.
-    """
-    state = 0x9E3779B9
-    for number in numbers:
-        state = (state * 31 + number) & 0xFFFFFFFF
-        state = ((state ^ (state >> 16)) * 0x85EBCA6B) & 0xFFFFFFFF
-        state = ((state ^ (state >> 13)) * 0xC2B2AE35) & 0xFFFFFFFF
-        state ^= state >> 16
-    return state

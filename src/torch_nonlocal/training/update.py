@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.seeds import mix_seed, seed_all
 from torch_nonlocal.training.errors import NonFiniteLossError
 from torch_nonlocal.training.job import Job
-from torch_nonlocal.training.optimiser import gradient_norm, scale_gradients, schedule_factor
+from torch_nonlocal.training.optimizer import gradient_norm, scale_gradients, schedule_factor
 from torch_nonlocal.training.precision import autocast, input_channels_last
-from torch_nonlocal.training.sampler import mixed, seed_all
 
 
 class Updated(NamedTuple):
@@ -49,7 +49,7 @@ def update(job: Job, batches: Iterator[Any], flags: Callable[[], list[bool]]) ->
     config, training, scale = job.config, job.training, job.training.scale
     trained = [one for group in training.optimiser.param_groups for one in group["params"]]
     step = training.progress.step
-    seed_all(mixed(config.seed, step, job.processes.rank, 1))  # dropout: a matter of the update, not of the past
+    seed_all(mix_seed(config.seed, step, job.processes.rank, 1))  # dropout: a matter of the update, not of the past
     lr = config.lr * schedule_factor(config, step, job.steps)
     for group in training.optimiser.param_groups:
         group["lr"] = lr

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
 from torch_nonlocal.view.clips import as_clip, choose_frames, frame_y_x, nearest_frame, thin_out
-from torch_nonlocal.view.colours import Scale, bright_part, scale_of
+from torch_nonlocal.view.colors import Scale, bright_part, scale_of
 from torch_nonlocal.view.overlays import describe
 from torch_nonlocal.view.picture import Picture
 from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, lay_out

@@ -14,9 +14,9 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
-from torch_nonlocal.video import write_gif, write_mp4
+from torch_nonlocal.media import write_gif, write_mp4
 from torch_nonlocal.view.clips import as_clip, as_query, as_row
-from torch_nonlocal.view.colours import Scale, scale_of
+from torch_nonlocal.view.colors import Scale, scale_of
 from torch_nonlocal.view.overlays import ALPHA, CMAP, paint
 
 _SMALLEST, _WIDEST, _HIGHEST = 256, 1280, 720  # pixels: width of a panel, of all panels, height of a panel

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from torch_nonlocal.view.clips import as_clip, as_query, as_row, choose_frames, temporal_cell
-from torch_nonlocal.view.colours import Scale, blend, resize, scale_of
+from torch_nonlocal.view.colors import Scale, blend, resize, scale_of
 from torch_nonlocal.view.picture import Picture
 from torch_nonlocal.view.strip import Strip, lay_out
 

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from torch_nonlocal.video._files import replacing
+from torch_nonlocal._common.files import replacing
 
 _DOTS_PER_INCH = 200
 _VECTOR_DOTS_PER_INCH = 300  # of the frames inside a PDF or SVG

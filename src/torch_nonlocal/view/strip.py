@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from torch_nonlocal.view.colours import Scale
+from torch_nonlocal.view.colors import Scale
 
 _SHEET = 7.5  # inches, the text width of a two-column paper
 _MARGIN, _GAP = 0.08, 0.07

@@ -28,7 +28,7 @@ class Maps:
         key: phi, or b, likewise.
         grid: of the queries.
         key_grid: of the keys.
-        attend: who sees whom, as in `torch_nonlocal.layers.positions`.
+        attend: who sees whom, as in `torch_nonlocal.layers.groups`.
         weights: the form and its options; its tensors are not used.
     """
 

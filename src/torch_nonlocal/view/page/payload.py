@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
-from torch_nonlocal.view.page.quantise import BITS, Quantised, packed_size, quantise
+from torch_nonlocal.view.page.quantize import BITS, Quantised, packed_size, quantise
 
 TOLERANCE = 0.02  # of a weight: more bits are taken until the strongest weights of sampled rows are within
 _STRONGEST = 20  # weights of a row, as many as there are arrows

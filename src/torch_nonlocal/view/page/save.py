@@ -9,10 +9,10 @@ from typing import Any
 
 from matplotlib import colormaps
 
+from torch_nonlocal._common.files import replacing
 from torch_nonlocal.attention import BlockRecord
-from torch_nonlocal.video._files import replacing
 from torch_nonlocal.view.clips import as_clip, as_query
-from torch_nonlocal.view.colours import SIGNED_CMAP
+from torch_nonlocal.view.colors import SIGNED_CMAP
 from torch_nonlocal.view.overlays import ALPHA, CMAP
 from torch_nonlocal.view.page import bundle, frames
 from torch_nonlocal.view.page.payload import Block, Store, prepare

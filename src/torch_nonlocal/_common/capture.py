@@ -1,0 +1,83 @@
+"""Outputs of modules while a network runs, and runs that leave the network as it was."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def capture_outputs(
+    modules: Mapping[str, nn.Module], keep: Callable[[Any], Any] = lambda output: output
+) -> Iterator[dict[str, list[Any]]]:
+    """Record what modules return while the block of code runs; their hooks are removed afterwards.
+
+    Args:
+        modules: by any name.
+        keep: what is recorded of an output; the output itself by default.
+
+    Yields:
+        For each name a list with one entry per run of the module, filled while the network runs.
+    """
+    outputs: dict[str, list[Any]] = {name: [] for name in modules}
+    handles = []
+    try:
+        for name, module in modules.items():
+            runs = outputs[name]
+            hook = lambda _module, _args, output, runs=runs: runs.append(keep(output))  # noqa: E731 (bound per module)
+            handles.append(module.register_forward_hook(hook))
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, so that no batch statistics change; modes and random state are restored afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    devices = sorted(
+        {p.device.index for p in model.parameters() if p.device.type == "cuda" and p.device.index is not None}
+    )
+    with torch.random.fork_rng(devices=devices):
+        model.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+
+def find_module(model: nn.Module, name: str) -> nn.Module:
+    """A module by its name.
+
+    Raises:
+        ValueError: the model has no such module; the message lists the top-level ones.
+    """
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        names = ", ".join(child for child, _ in model.named_children())
+        raise ValueError(f"no module {name!r}; modules: {names}, and those inside them") from error
+
+
+@torch.no_grad()
+def clip_features(model: nn.Module, at: str, frames_TCHW: Tensor) -> Tensor:
+    """A 2D network's features of every frame, stacked as a clip: (T, 3, H, W) -> (1, C, T, H', W').
+
+    Args:
+        model: a 2D network in eval mode.
+        at: name of the module whose output is taken.
+        frames_TCHW: its input, one frame per batch item.
+
+    Raises:
+        ValueError: no such module, or its output is not (T, C, H', W').
+    """
+    with capture_outputs({at: find_module(model, at)}) as seen:
+        model(frames_TCHW)
+    outputs = seen[at]
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
+        raise ValueError(f"{at!r}: expected one output (T, C, H, W) in a run, got {len(outputs)} of another kind")
+    return outputs[0].transpose(0, 1).unsqueeze(0)

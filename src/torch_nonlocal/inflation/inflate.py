@@ -1,0 +1,356 @@
+"""From a 2D network to a 3D one: kernels repeated over time (Carreira and Zisserman, CVPR 2017)."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+
+from torch_nonlocal.inflation.modules import (
+    BatchNormAct3d,
+    ClipCount,
+    RunsByFrame,
+    TakesClips,
+    TimeConv3d,
+    change_class,
+)
+from torch_nonlocal.inflation.tracing import has_own_forward, pools_before_scores, takes_any_axes
+from torch_nonlocal.insertion.targets import Places, find_targets
+
+INITS = ("repeat", "centre")
+TIME_PADDINGS = ("replicate", "zeros")
+_SAME_CLASSES = {nn.BatchNorm2d: nn.BatchNorm3d, nn.Dropout2d: nn.Dropout3d}
+_POOLS = {
+    nn.MaxPool2d: nn.MaxPool3d,
+    nn.AvgPool2d: nn.AvgPool3d,
+    nn.AdaptiveAvgPool2d: nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool2d: nn.AdaptiveMaxPool3d,
+}
+_OF_CLIPS = (
+    *(nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.MaxPool3d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.Dropout3d, TakesClips),
+)
+_TIMM_SAME_CONV = ("timm.layers.conv2d_same", "Conv2dSame")
+_TIMM_NORM_ACT = ("timm.layers.norm_act", "BatchNormAct2d")
+
+
+def inflate_weight(weight: Tensor, time_kernel: int, *, centre: bool = False) -> Tensor:
+    """A 2D kernel (O, I, H, W) as a 3D one (O, I, time_kernel, H, W).
+
+    Args:
+        weight: of a 2D convolution.
+        time_kernel: frames.
+        centre: False: repeated and divided by `time_kernel`, so that a still clip gives what the image gives. True:
+            all of it on the middle frame, zeros elsewhere, so that every frame gives what it gives alone.
+    """
+    if not centre:
+        return weight.unsqueeze(2).repeat(1, 1, time_kernel, 1, 1) / time_kernel
+    inflated = torch.zeros(*weight.shape[:2], time_kernel, *weight.shape[2:], dtype=weight.dtype, device=weight.device)
+    inflated[:, :, time_kernel // 2] = weight
+    return inflated
+
+
+def inflate(
+    model: nn.Module,
+    time_kernel: int = 3,
+    *,
+    at: Places | None = None,
+    init: Literal["repeat", "centre"] = "repeat",
+    time_padding: Literal["replicate", "zeros"] = "replicate",
+    time_stride: Mapping[str, int] | None = None,
+    example_input: Tensor | None = None,
+) -> nn.Module:
+    """A 3D network from a 2D one: images (B, 3, H, W) become clips (B, 3, T, H, W). The 2D network stays as it is.
+
+    Chosen convolutions get a kernel over time; everything else does to each frame what it did to an image. Modules,
+    names and state_dict keys are the 2D network's; only kernels get an axis. Where the network ends in scores (B, K),
+    time is averaged: before the last layer where a pool or `nn.Flatten` leads to it, over the frames' scores otherwise.
+
+    By default a still clip gives the image's output, on every frame: time is padded by repeating the first and the
+    last frame. With zeros, as I3D pads, that holds only for frames further from both ends than all kernels together
+    reach; nearer ones fade.
+
+    Args:
+        model: a 2D network. Its own forward code may be written for images (permute, mean over (2, 3), functional
+            pools): it then runs on all frames as one batch, and what it calls still sees clips.
+        time_kernel: frames that a chosen convolution sees; odd, so that it has a middle frame.
+        at: the convolutions that get it, as `insert` takes places: names, globs, modules of `model`, or a list of
+            these. None: all with a kernel above 1 x 1, depthwise ones too.
+        init: "repeat": each kernel repeated over time and divided by `time_kernel` (I3D). "centre": the kernel on the
+            middle frame and zeros elsewhere, so that at first each frame gives what it gives alone.
+        time_padding: "replicate" or "zeros".
+        time_stride: convolutions and max- or average-pools, by name or glob, and their stride over time, in frames;
+            1 everywhere else. Both ways of a residual block need the same one.
+        example_input: images (B, 3, H, W) to check the result on: as still clips they must give the 2D output, in eval
+            mode and with repeated edge frames.
+
+    Returns:
+        A new network, on the device, in the dtype and in the mode of the old one.
+
+    Raises:
+        TypeError: not a module, or not a tensor as example.
+        ValueError: an even or non-positive `time_kernel`; a layer that cannot be inflated (all are named, with their
+            classes); a network that is 3D already, has hooks or has no convolution; places that are no convolutions;
+            a wrong option; an example whose still clip gives something else.
+    Reference: Carreira and Zisserman, Quo Vadis, Action Recognition?, CVPR 2017, section 2.4 (I3D).
+
+    Example:
+        >>> net3d = nl.inflate(torchvision.models.resnet18(), 3)
+        >>> net3d(torch.randn(1, 3, 8, 224, 224)).shape
+        torch.Size([1, 1000])
+    """
+    _check_options(model, time_kernel, init, time_padding)
+    if example_input is not None and (not isinstance(example_input, Tensor) or example_input.ndim != 4):
+        raise _wrong_example(example_input)
+    _check_network(model)
+    chosen = _chosen_convolutions(model, at)
+    strides = _strides(model, time_stride)
+    made = _build(model, chosen, strides, time_kernel, init, time_padding)
+    if example_input is not None:
+        exact = made if time_padding == "replicate" else _build(model, chosen, strides, time_kernel, init, "replicate")
+        _check_still_clip(model, exact, example_input, frames=max(2, time_kernel))
+    return made
+
+
+def _check_options(model: Any, time_kernel: Any, init: str, time_padding: str) -> None:
+    if not isinstance(model, nn.Module):
+        hint = "; inflate_weight takes one kernel" if isinstance(model, Tensor) else ""
+        raise TypeError(f"inflate: expected a network (nn.Module), got {type(model).__name__}{hint}")
+    if not isinstance(time_kernel, int) or isinstance(time_kernel, bool):
+        raise TypeError(f"time_kernel: expected a whole number of frames, got {time_kernel!r}")
+    if time_kernel < 1 or time_kernel % 2 == 0:
+        near = max(1, time_kernel + 1)
+        raise ValueError(
+            f"time_kernel={time_kernel}: expected an odd number of frames, 1 or more, such as {near}: "
+            "an even kernel has no middle frame, so that features would move by half a frame at each layer"
+        )
+    if init not in INITS:
+        raise ValueError(f"init={init!r}: expected {' or '.join(map(repr, INITS))}")
+    if time_padding not in TIME_PADDINGS:
+        raise ValueError(f"time_padding={time_padding!r}: expected {' or '.join(map(repr, TIME_PADDINGS))}")
+
+
+def _wrong_example(example: Any) -> Exception:
+    if isinstance(example, Tensor):
+        return ValueError(f"example_input: expected images (B, 3, H, W), got {tuple(example.shape)}")
+    return TypeError(f"example_input: expected a tensor of images (B, 3, H, W), got {type(example).__name__}")
+
+
+def _check_network(model: nn.Module) -> None:
+    of_clips = [name for name, module in model.named_modules() if isinstance(module, _OF_CLIPS)]
+    if of_clips:
+        first = model.get_submodule(of_clips[0])
+        raise ValueError(
+            f"{type(model).__name__} is a network for clips already: {of_clips[0]!r} is a {type(first).__name__}"
+        )
+    unknown = {name: problem for name, module in model.named_modules() if (problem := _problem(module))}
+    if unknown:
+        named = [f"{name or 'the network'} ({problem})" for name, problem in unknown.items()]
+        raise ValueError(f"cannot inflate {_listing(named)}")
+    hooked = [name or "the network" for name, module in model.named_modules() if _has_hooks(module)]
+    if hooked:
+        raise ValueError(
+            f"hooks at {_listing(hooked)} were made for images: remove them first "
+            "(nl.remove for blocks, remove_weight_norm and the like for weights), and put them back after"
+        )
+    if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
+        raise ValueError(f"{type(model).__name__} has no 2D convolution to inflate")
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _listing(names: list[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def _problem(module: nn.Module) -> str | None:
+    """Why a module cannot be inflated, with its class; None if it can."""
+    kind = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{kind.__name__}: compiled; inflate the network it was made from"
+    if isinstance(module, LazyModuleMixin):
+        return f"{kind.__name__}: has no weights yet; run the network once"
+    if hasattr(module, "parametrizations"):
+        return f"{kind.__name__}: parametrised; torch.nn.utils.parametrize.remove_parametrizations first"
+    if kind.__module__.startswith("torch.ao.nn"):
+        return f"{kind.__name__}: quantised; inflate the network it was made from"
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        base = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.ConvTranspose2d
+        own = kind.forward is not base.forward or kind._conv_forward is not base._conv_forward  # pyright: ignore
+        known = (kind.__module__, kind.__name__) == _TIMM_SAME_CONV
+        return f"{kind.__name__}: a convolution with a forward of its own" if own and not known else None
+    if any(_is_kernel(parameter) for parameter in module.parameters(recurse=False)):
+        return f"{kind.__name__}: has a 2D kernel of its own and is no nn.Conv2d"
+    return None
+
+
+def _is_kernel(parameter: Tensor) -> bool:
+    # A scale (1, C, 1, 1) has four axes too.
+    return parameter.ndim == 4 and sum(size > 1 for size in parameter.shape) > 1
+
+
+def _chosen_convolutions(model: nn.Module, at: Places | None) -> set[str]:
+    if at is None:
+        convs = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+        return {name for name, conv in convs.items() if max(conv.kernel_size) > 1}
+    places = {"": model} if at is model else find_targets(model, at)
+    others = {name: module for name, module in places.items() if not isinstance(module, nn.Conv2d)}
+    if others:
+        named = _listing([f"{name!r} ({type(module).__name__})" for name, module in others.items()])
+        raise ValueError(f"at names places that are no 2D convolutions: {named}{_convolution_inside(others)}")
+    return set(places)
+
+
+def _convolution_inside(places: dict[str, nn.Module]) -> str:
+    for name, module in places.items():
+        for inner, inside in module.named_modules():
+            if isinstance(inside, nn.Conv2d):
+                return f"; did you mean {f'{name}.{inner}'!r}?"
+    return ""
+
+
+def _strides(model: nn.Module, time_stride: Mapping[str, int] | None) -> dict[str, int]:
+    if time_stride is not None and not isinstance(time_stride, Mapping):
+        raise TypeError(
+            f"time_stride: expected a dict of places and strides in frames, such as {{'layer2.0.conv2': 2}}, "
+            f"got {type(time_stride).__name__}"
+        )
+    strides: dict[str, int] = {}
+    for place, stride in (time_stride or {}).items():
+        if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+            raise ValueError(f"time_stride at {place!r}: expected a whole number of frames, 1 or more, got {stride!r}")
+        for name, module in find_targets(model, place).items():
+            if not isinstance(module, nn.Conv2d) and not _is_strided_pool(module):
+                raise ValueError(
+                    f"time_stride at {name!r}: expected a convolution, nn.MaxPool2d or nn.AvgPool2d, "
+                    f"got {type(module).__name__}"
+                )
+            strides[name] = stride
+    return strides
+
+
+def _is_strided_pool(module: nn.Module) -> bool:
+    return type(module) in (nn.MaxPool2d, nn.AvgPool2d) and not getattr(module, "return_indices", False)
+
+
+def _build(
+    model: nn.Module, chosen: set[str], strides: dict[str, int], time_kernel: int, init: str, time_padding: str
+) -> nn.Module:
+    made = copy.deepcopy(model)
+    image_code, pooled = _roles(made)
+    inside = {
+        module
+        for name, module in made.named_modules(remove_duplicate=False)
+        if any(made.get_submodule(parent) in image_code for parent in _parents(name))
+    }
+    count = ClipCount()
+    for name, module in list(made.named_modules()):
+        stride = strides.get(name, 1)
+        if isinstance(module, nn.Conv2d):
+            _inflate_convolution(module, time_kernel if name in chosen else 1, stride, init == "centre", time_padding)
+        elif isinstance(module, nn.ConvTranspose2d):
+            _inflate_transposed(module)
+        elif (type(module).__module__, type(module).__name__) == _TIMM_NORM_ACT:
+            module.__class__ = BatchNormAct3d
+        elif type(module) in _SAME_CLASSES:
+            module.__class__ = _SAME_CLASSES[type(module)]  # the same attributes, checked for another number of axes
+        elif module not in image_code and type(module) in _POOLS:
+            _inflate_pool(module, stride, pools_time=module in pooled)
+        if module in image_code or (module in inside and has_own_forward(module)):
+            change_class(module, RunsByFrame if module in image_code else TakesClips)
+            module._clip_count, module._in_image_code = count, module in inside  # pyright: ignore
+    return made
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".") if name else []
+    return [".".join(parts[:length]) for length in range(len(parts))]
+
+
+def _roles(model: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
+    """The modules with image code of their own, and the pools that can pool time too."""
+    image_code: set[nn.Module] = set()
+    pooled: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if not has_own_forward(module) or _has_a_clip_class(module):
+            continue
+        if not takes_any_axes(module):
+            image_code.add(module)
+        elif pools := pools_before_scores(module):
+            # Image code outside goes on with frames: there, time must not be pooled.
+            if any(model.get_submodule(parent) in image_code for parent in _parents(name)):
+                image_code.add(module)
+            else:
+                pooled |= pools
+    return image_code, pooled
+
+
+def _has_a_clip_class(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) or type(module) in _SAME_CLASSES:
+        return True
+    if (type(module).__module__, type(module).__name__) == _TIMM_NORM_ACT:
+        return True
+    # Indices of maxima count the pixels of a frame, not of a clip.
+    return type(module) in _POOLS and not getattr(module, "return_indices", False)
+
+
+def _inflate_convolution(conv: Any, time_kernel: int, stride: int, centre: bool, time_padding: str) -> None:
+    same = (type(conv).__module__, type(conv).__name__) == _TIMM_SAME_CONV or conv.padding == "same"
+    space = (0, 0) if same or conv.padding == "valid" else conv.padding
+    conv.__class__ = TimeConv3d
+    conv.time_padding, conv.same = time_padding, same
+    conv.kernel_size, conv.stride = (time_kernel, *conv.kernel_size), (stride, *conv.stride)
+    conv.dilation, conv.padding = (1, *conv.dilation), (time_kernel // 2, *space)
+    conv.output_padding = (0, 0, 0)
+    conv._reversed_padding_repeated_twice = [size for size in reversed(conv.padding) for _ in range(2)]
+    kernel = inflate_weight(conv.weight.detach(), time_kernel, centre=centre)
+    conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
+
+
+def _inflate_transposed(conv: Any) -> None:
+    conv.__class__ = nn.ConvTranspose3d
+    conv.kernel_size, conv.stride, conv.dilation = (1, *conv.kernel_size), (1, *conv.stride), (1, *conv.dilation)
+    conv.padding, conv.output_padding = (0, *conv.padding), (0, *conv.output_padding)
+    conv._reversed_padding_repeated_twice = [size for size in reversed(conv.padding) for _ in range(2)]
+    conv.weight = nn.Parameter(conv.weight.detach().unsqueeze(2), requires_grad=conv.weight.requires_grad)
+
+
+def _inflate_pool(pool: Any, stride: int, pools_time: bool) -> None:
+    pool.__class__ = _POOLS[type(pool)]
+    if hasattr(pool, "output_size"):
+        pool.output_size = (1 if pools_time else None, *_pair(pool.output_size))
+        return
+    pool.kernel_size, pool.stride = (1, *_pair(pool.kernel_size)), (stride, *_pair(pool.stride))
+    pool.padding = (0, *_pair(pool.padding))
+    if isinstance(pool, nn.MaxPool3d):
+        pool.dilation = (1, *_pair(pool.dilation))
+
+
+def _pair(value: Any) -> tuple[Any, Any]:
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)  # pyright: ignore[reportReturnType]
+
+
+@torch.no_grad()
+def _check_still_clip(model: nn.Module, made: nn.Module, images: Tensor, frames: int) -> None:
+    """Raise ValueError unless still clips give what the images give."""
+    image_net, clip_net = copy.deepcopy(model).eval(), copy.deepcopy(made).eval()
+    clip = images.unsqueeze(2).repeat(1, 1, frames, 1, 1)
+    for expected, got in zip(_tensors(image_net(images)), _tensors(clip_net(clip)), strict=True):
+        expected = expected.unsqueeze(2).expand_as(got) if got.ndim == 5 and expected.ndim == 4 else expected
+        if got.shape != expected.shape:
+            raise ValueError(f"a still clip gives {tuple(got.shape)}, the image {tuple(expected.shape)}")
+        error = (got - expected).abs().max().item()
+        bound = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().item()
+        if error > bound:
+            raise ValueError(f"a still clip's output is {error:.2g} away from the image's, more than {bound:.2g}")
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value] if value.is_floating_point() else []
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [tensor for item in items for tensor in _tensors(item)]

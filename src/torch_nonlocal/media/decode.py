@@ -1,0 +1,345 @@
+"""Frames of a video file, by their exact index.
+
+Frame i is the i-th frame that plain decoding from the start presents. The file's packets are listed first (nothing is
+decoded), which gives the number of frames and their times; then decoding starts at the key frame before each wanted
+frame. Files whose list cannot be trusted (missing or repeated times, hidden frames) are decoded from the start.
+Everything that can take long looks at a deadline, so that no file stops a program for good.
+
+Shapes: T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal._common.optional import require
+from torch_nonlocal.media import torchcodec_frames
+from torch_nonlocal.media.broken import BrokenVideoError, Deadline, SameSize
+from torch_nonlocal.media.container import opened, quoted
+from torch_nonlocal.media.frame_folders import read_frame_folder
+
+# One packet is one shown frame for these; VP8 and MPEG-4 in AVI have packets that show nothing.
+_ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "dav1d"})
+
+_DECODER = "NONLOCAL_DECODER"  # environment variable: processes that decode for others inherit it
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds.
+
+    Attributes:
+        frames: number of frames; valid indices are 0 to frames - 1.
+        fps: frames per second, on average over the file.
+        height: of a frame as shown (rotation applied), in pixels.
+        width: likewise.
+    """
+
+    frames: int
+    fps: float
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Times of the frames in the order they are shown, and where decoding can start."""
+
+    pts: list[int]
+    start: list[int]  # for each frame, the frame number of the last key frame up to it
+    seek: dict[int, tuple[int, int]]  # key frame number -> the times to seek to, the second if the first fails
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    *,
+    frames: Iterable[int] | None = None,
+    start: int = 0,
+    stride: int = 1,
+    count: int | None = None,
+) -> Tensor:
+    """Reads frames of a video (or the one frame of a picture) by index.
+
+    Either `frames` names the indices, in any order and with repeats, or `start`, `stride` and `count` do.
+    The rotation a phone writes into the file is applied; pixels are as stored (no stretching of non-square ones).
+
+    Args:
+        path: a file that FFmpeg can decode.
+        frames: indices from 0.
+        start: the first index.
+        stride: the distance between two indices.
+        count: how many frames; None reads to the end.
+
+    Returns:
+        (T, H, W, 3), RGB, uint8 in [0, 255].
+
+    Raises:
+        ValueError: if the file is missing, is no video or has no frames, if decoding fails, or if an index is outside
+            the video; the message gives the valid range.
+        ImportError: if PyAV is not installed.
+    """
+    wanted = None if frames is None else [int(index) for index in frames]
+    if wanted is None:
+        _check_range(start, stride, count)
+    elif (start, stride, count) != (0, 1, None):
+        raise ValueError("give either frames=[...] or start, stride and count, not both")
+    elif not wanted:
+        raise ValueError("frames=[] asks for no frames")
+
+    def choose(total: int) -> list[int]:
+        if wanted is not None:
+            return wanted
+        stop = total if count is None else start + stride * (count - 1) + 1
+        return list(range(start, stop, stride)) or [start]
+
+    return _read(path, choose, lambda picture: picture, Deadline(path, None), whole=False)
+
+
+def read_sampled(
+    path: str | os.PathLike[str],
+    choose: Callable[[int], Sequence[int]],
+    convert: Callable[[Tensor], Tensor],
+    *,
+    time_limit: float | None = None,
+) -> Tensor:
+    """Reads frames chosen once their number is known, each made smaller (or otherwise converted) as it is decoded.
+
+    Only one frame is held at its full size, so a clip of an 8K video takes the memory of the converted one. A file that
+    holds less than it says (cut short) is refused.
+
+    Args:
+        path: a file that FFmpeg can decode, or a folder of numbered pictures.
+        choose: from the number of frames to the indices wanted, in any order and with repeats.
+        convert: from one frame, (H, W, 3) RGB uint8, to a tensor of the same shape for each frame.
+        time_limit: seconds after which reading is given up; None waits.
+
+    Returns:
+        (T, ...): what `convert` gave, in the order of the indices.
+
+    Raises:
+        BrokenVideoError: (a ValueError) if the file is missing, no video, empty, damaged or over the time limit.
+        ValueError: if an index is outside the video.
+        ImportError: if PyAV (or for a folder Pillow) is not installed.
+    """
+    deadline = Deadline(path, time_limit)
+    if os.path.isdir(path):
+        return read_frame_folder(path, choose, convert, deadline)
+    return _read(path, choose, convert, deadline, whole=True)
+
+
+def _read(
+    path: str | os.PathLike[str],
+    choose: Callable[[int], Sequence[int]],
+    convert: Callable[[Tensor], Tensor],
+    deadline: Deadline,
+    *,
+    whole: bool,
+) -> Tensor:
+    with opened(path, deadline) as (container, stream):
+        schedule = _schedule(container, stream, path, deadline, whole=whole)
+        total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
+        if total == 0:
+            raise BrokenVideoError(f"{quoted(path)} has no frames", "empty")
+        wanted = list(choose(total))
+        outside = [index for index in wanted if not 0 <= index < total]
+        if outside:
+            shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
+            plural = "frames" if len(outside) > 1 else "frame"
+            raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); {plural} {shown} asked for")
+        return _gather(container, stream, schedule, wanted, path, convert, deadline)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Counts a video's frames and gives their rate and size.
+
+    Raises:
+        ValueError: if the file is missing, is no video or has no frames.
+        ImportError: if PyAV is not installed.
+    """
+    deadline = Deadline(path, None)
+    with opened(path, deadline) as (container, stream):
+        schedule = _schedule(container, stream, path, deadline, whole=False)
+        total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
+        if total == 0:
+            raise BrokenVideoError(f"{quoted(path)} has no frames", "empty")
+        _, height, width, _ = _gather(container, stream, schedule, [0], path, lambda picture: picture, deadline).shape
+        rate = stream.average_rate or stream.guessed_rate
+        return VideoInfo(frames=total, fps=float(rate) if rate else 25.0, height=height, width=width)
+
+
+def _check_range(start: int, stride: int, count: int | None) -> None:
+    if start < 0:
+        raise ValueError(f"start must be 0 or more, got {start}")
+    if stride < 1:
+        raise ValueError(f"stride must be 1 or more, got {stride}")
+    if count is not None and count < 1:
+        raise ValueError(f"count must be 1 or more (or None: to the end), got {count}")
+
+
+def _schedule(
+    container: Any, stream: Any, path: str | os.PathLike[str], deadline: Deadline, *, whole: bool
+) -> _Schedule | None:
+    """Lists the frames from the packets, without decoding; None if the list could be wrong.
+
+    With `whole`, a file that holds fewer packets than its header counts is refused.
+    """
+    listed = stream.codec_context.name.removeprefix("lib") in _ONE_FRAME_A_PACKET
+    counted = whole and "mp4" in container.format.name.split(",")  # others count otherwise, or not at all
+    if not listed and not counted:
+        return None
+    packets = []
+    for packet in container.demux(stream):
+        deadline.check()
+        if packet.size:
+            packets.append(packet)
+    if counted and len(packets) < stream.frames:
+        raise BrokenVideoError(
+            f"{quoted(path)} is cut short: it holds {len(packets)} of the {stream.frames} frames that it counts",
+            "damaged",
+        )
+    if not listed or not packets or not packets[0].is_keyframe:
+        return None
+    if any(packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt for packet in packets):
+        return None
+    packets.sort(key=lambda packet: packet.pts)
+    pts = [packet.pts for packet in packets]
+    if len(set(pts)) != len(pts) or not packets[0].is_keyframe:
+        return None
+    start, seek = [], {}
+    for index, packet in enumerate(packets):
+        if packet.is_keyframe:
+            seek[index] = (packet.pts, packet.dts)
+        start.append(index if packet.is_keyframe else start[-1])
+    return _Schedule(pts, start, seek)
+
+
+def _count_by_decoding(path: str | os.PathLike[str], deadline: Deadline) -> int:
+    return sum(1 for _ in _from_the_start(path, deadline))
+
+
+def _from_the_start(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[int, Any]]:
+    with opened(path, deadline) as (container, stream):  # opened anew: not every format can seek
+        for index, frame in enumerate(container.decode(stream)):
+            deadline.check()
+            yield index, frame
+
+
+def _gather(
+    container: Any,
+    stream: Any,
+    schedule: _Schedule | None,
+    wanted: list[int],
+    path: str | os.PathLike[str],
+    convert: Callable[[Tensor], Tensor],
+    deadline: Deadline,
+) -> Tensor:
+    """Decodes the wanted frames, in ascending order, and stacks what `convert` makes of them, (T, ...)."""
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(wanted):
+        places.setdefault(index, []).append(place)
+    clip: Tensor | None = None
+    torchcodec = _torchcodec_asked_for()
+    same_size = SameSize(quoted(path))
+    # PyAV's default, a converter and its threads for each frame, takes several times as long for the same bytes.
+    converter = require("av.video.reformatter", extra="video").VideoReformatter()
+    missing = set(places)
+
+    def keep(index: int, picture: Tensor) -> None:
+        nonlocal clip
+        same_size.check(picture, f"at frame {index}")
+        converted = convert(picture)
+        if clip is None:
+            clip = torch.empty((len(wanted), *converted.shape), dtype=converted.dtype)
+        for place in places[index]:
+            clip[place] = converted
+        missing.discard(index)
+
+    if schedule is not None and torchcodec:
+        with suppress(torchcodec_frames.NotTheSameError):
+            for index, picture in torchcodec_frames.frames(path, stream, schedule.pts, sorted(places), deadline):
+                keep(index, picture)
+    if schedule is not None:
+        for index, frame in _by_seeking(container, stream, schedule, sorted(missing), deadline):
+            keep(index, _picture(frame, converter))
+    if missing:  # no schedule, or the file did not keep to it
+        last = max(missing)
+        for index, frame in _from_the_start(path, deadline):
+            if index in missing:
+                keep(index, _picture(frame, converter))
+            if index >= last:
+                break
+    if clip is None or missing:
+        raise BrokenVideoError(f"{quoted(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
+    return clip
+
+
+def _torchcodec_asked_for() -> bool:
+    """Whether torchcodec is to decode what it decodes to the same bytes.
+
+    Not by default: it takes as long or up to a quarter longer for the same frames, starts more slowly, and conceals the
+    damage of damaged files otherwise (benchmarks in docs/video.md).
+    """
+    decoder = os.environ.get(_DECODER, "pyav")
+    if decoder not in ("pyav", "torchcodec"):
+        raise ValueError(f"{_DECODER}={decoder!r}: expected pyav or torchcodec")
+    if decoder == "torchcodec" and not torchcodec_frames.loads():
+        raise ImportError(f"{_DECODER}=torchcodec: torchcodec does not load; it needs FFmpeg 4 to 8 on this machine")
+    return decoder == "torchcodec"
+
+
+def _by_seeking(
+    container: Any, stream: Any, schedule: _Schedule, wanted: list[int], deadline: Deadline
+) -> Iterator[tuple[int, Any]]:
+    """Yields (index, frame) for the wanted indices (ascending), decoding only from key frames before them."""
+    number = {key: place for place, key in enumerate(schedule.seek)}
+    runs: list[list[int]] = []
+    for index in wanted:
+        near = runs and number[schedule.start[index]] - number[schedule.start[runs[-1][-1]]] <= 1
+        if near:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    for run in runs:
+        left = {schedule.pts[index]: index for index in run}
+        last = schedule.pts[run[-1]]
+        # MP4 finds a key frame by the time at which it is shown, and for its decoding time goes to the one before;
+        # MPEG-TS by its decoding time, and for the other goes to the one after.
+        for moment in schedule.seek[schedule.start[run[0]]]:
+            container.seek(moment, stream=stream)
+            for frame in _decoded(container, stream, left):
+                deadline.check()
+                if frame.pts in left:
+                    yield left.pop(frame.pts), frame
+                if not left or frame.pts is None or frame.pts > last:
+                    break
+            if not left:
+                break
+
+
+def _decoded(container: Any, stream: Any, wanted: Container[int]) -> Iterator[Any]:
+    """Frames from here on, in the order shown; of the others than those wanted (by time) some are left out.
+
+    H.264 marks the pictures that no other refers to, such as most B-frames: skipping them changes no other picture. Not
+    so HEVC, whose mark speaks of a picture's own temporal layer alone.
+    """
+    context = stream.codec_context
+    if context.name != "h264":
+        yield from container.decode(stream)
+        return
+    for packet in container.demux(stream):
+        context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
+        yield from packet.decode()
+
+
+def _picture(frame: Any, converter: Any) -> Tensor:
+    """One frame as (H, W, 3) RGB uint8, turned the way it is to be shown."""
+    picture = torch.from_numpy(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+    turns = round(frame.rotation / 90)
+    return torch.rot90(picture, turns, dims=(0, 1)) if turns else picture  # both counter-clockwise

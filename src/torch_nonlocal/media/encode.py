@@ -1,0 +1,116 @@
+"""Frames into MP4 and GIF files.
+
+Frames come one by one, so a generator writes a film of any length in the memory of one frame. A file is written to a
+temporary name and renamed: it appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from torch_nonlocal._common.files import replacing
+from torch_nonlocal._common.optional import require
+
+
+def write_mp4(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -> Path:
+    """Writes H.264 in yuv420p, which every player and browser shows.
+
+    Args:
+        path: the file to write.
+        frames: (T, H, W, 3) RGB uint8 in [0, 255], a tensor or an array, or any iterable of (H, W, 3) frames.
+            An odd height or width gains one line that repeats the last (yuv420p needs even sizes).
+        fps: frames per second, more than 0.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: if there are no frames, their shape, dtype or sizes are wrong, fps is not positive, or the folder
+            does not exist. Nothing is written then.
+        ImportError: if PyAV is not installed.
+    """
+    av = require("av", extra="video")
+    np = require("numpy", extra="video")
+    _check_fps(fps)
+    checked = _checked(frames)
+    first = next(checked)
+    height, width = first.shape[0] + first.shape[0] % 2, first.shape[1] + first.shape[1] % 2
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+    ):
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.colorspace = 6  # BT.601, what swscale converts RGB to; untagged, players guess by size
+        for frame_HWC in _chain(first, checked):
+            padding = ((0, height - frame_HWC.shape[0]), (0, width - frame_HWC.shape[1]), (0, 0))
+            picture = np.ascontiguousarray(np.pad(frame_HWC, padding, mode="edge"))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return Path(path)
+
+
+def write_gif(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -> Path:
+    """Writes an endless animated GIF, 256 colours for each frame.
+
+    GIF counts time in hundredths of a second: frame times are rounded so that the whole keeps its length. Viewers
+    slow down GIFs of more than 50 frames per second, so no frame lasts less than 0.02 s.
+
+    Args:
+        path: the file to write.
+        frames: as for `write_mp4`.
+        fps: frames per second, more than 0.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: as for `write_mp4`.
+        ImportError: if Pillow is not installed.
+    """
+    image = require("PIL.Image", extra="video")
+    _check_fps(fps)
+    colours = []
+    for frame_HWC in _checked(frames):
+        picture = image.fromarray(frame_HWC)
+        palette = picture.quantize(256, method=image.Quantize.FASTOCTREE)  # keeps rare colours, unlike the median cut
+        colours.append(picture.quantize(palette=palette, dither=image.Dither.FLOYDSTEINBERG))
+    ends = [round(100 * (index + 1) / fps) for index in range(len(colours))]
+    milliseconds = [10 * max(2, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
+    with replacing(path) as temporary:
+        colours[0].save(
+            temporary, format="GIF", save_all=True, append_images=colours[1:], duration=milliseconds, loop=0
+        )
+    return Path(path)
+
+
+def _check_fps(fps: float) -> None:
+    if not 0 < fps < float("inf"):
+        raise ValueError(f"fps must be more than 0, got {fps}")
+
+
+def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _checked(frames: Iterable[Any]) -> Iterator[Any]:
+    """Gives the frames as (H, W, 3) uint8 arrays of one size; at least one."""
+    np = require("numpy", extra="video")
+    shape = None
+    for index, frame in enumerate(frames):
+        array = frame.detach().cpu().numpy() if hasattr(frame, "detach") else np.asarray(frame)
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or array.size == 0:
+            raise ValueError(
+                f"frames must be (T, H, W, 3) uint8 RGB; frame {index} is {tuple(array.shape)} {array.dtype}"
+            )
+        if shape is not None and array.shape != shape:
+            raise ValueError(f"frame {index} is {array.shape}, the frames before it {shape}: one size for all")
+        shape = array.shape
+        yield array
+    if shape is None:
+        raise ValueError("there are no frames to write")

@@ -1,0 +1,298 @@
+"""Softmax forms without the N x M map: query tiles, softmax in place in a reused buffer, recomputed in backward.
+
+One tile of R rows at a time, each step a matrix product or one fused pass over the tile:
+
+    forward    W = softmax(scale theta_tile phi^T + bias)      y_tile = W g
+    backward   W again                                         dg += W^T dy_tile
+               dW = dy_tile g^T                                 dS = W * (dW - rowsum(dW * W)), in place
+               dtheta_tile = scale dS phi                       dphi += scale dS^T theta_tile      dbias += colsum(dS)
+
+Normalisation over queries is the same computation with the roles of queries and keys exchanged: a tile holds keys, its
+rows are softmaxed over the queries, and y accumulates. Small maps may be kept instead of recomputed (`keep`), which
+saves one product in seven.
+
+Inputs are taken channel-major, as convolutions give them, without a copy: measured, that is the faster layout for the
+products along D. The rows of a tile that are summed into the gradients of phi and g are copied position-major, which is
+the faster one there. Half types are computed in float32. Memory: two tiles, the outputs, and copies of one clip where
+inputs are of a half type or position-major.
+
+Shapes: B batch, N query positions, M key positions, D inner width, V value width, R rows of a tile.
+Source of the recomputation: Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal.ops._errors import refuse_second_derivative
+from torch_nonlocal.ops._flops import announce, flop_formula
+from torch_nonlocal.ops._operator import Operator
+
+# A tile. Measured: the more rows, the less often the accumulated gradients are read and written; beyond 512 nothing is
+# gained, and two tiles are the memory that this algorithm takes.
+TILE_BYTES = 24 * 2**20
+MIN_ROWS, MAX_ROWS = 64, 512
+
+
+def softmax(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    *,
+    scale: float = 1.0,
+    normalize: str = "keys",
+    key_bias_BM: Tensor | None = None,
+    keep: bool = False,
+) -> Tensor:
+    """The softmax forms, as `dense.softmax`: (B, N, V). `keep` holds the weights for backward: N * M again."""
+    announce()
+    if normalize == "queries":
+        y_BNV, _ = torch.ops.torch_nonlocal.softmax_columns(theta_BND, phi_BMD, g_BMV, scale, keep)
+    else:
+        y_BNV, _ = torch.ops.torch_nonlocal.softmax_rows(theta_BND, phi_BMD, g_BMV, key_bias_BM, scale, keep)
+    return y_BNV
+
+
+# --- rows: each query's weights sum to one -----------------------------------------------------------------------
+
+
+@Operator
+def _softmax_rows(
+    theta: Tensor, phi: Tensor, g: Tensor, key_bias: Tensor | None, scale: float, keep: bool
+) -> tuple[Tensor, Tensor]:
+    B, N, M, V = theta.shape[0], theta.shape[1], phi.shape[1], g.shape[2]
+    y_BNV, kept_BNM = g.new_empty(B, N, V), _kept(theta, N, M, keep)
+    rows, buffer = _tiles(theta, N, M)
+    for b in range(B):
+        query, key, value, bias = _ready(theta[b], phi[b], g[b], _of_clip(key_bias, b))
+        for part in _parts(N, rows):
+            tile = kept_BNM[b, part] if keep else buffer[: part.stop - part.start]
+            _weights_(tile, query[part], key, bias, scale)
+            _product_(y_BNV[b, part], tile, value)
+    return y_BNV, kept_BNM
+
+
+@_softmax_rows.register_fake
+def _(theta, phi, g, key_bias, scale, keep):
+    y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
+    return y, _kept(theta, theta.shape[1], phi.shape[1], keep)
+
+
+@Operator
+def _softmax_rows_backward(
+    dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, key_bias: Tensor | None, kept: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
+    keep = kept.shape[1] > 0
+    dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+    dbias = phi.new_zeros(B, 0 if key_bias is None else M)
+    rows, gradient = _tiles(theta, N, M)
+    buffer = _tiles(theta, 1 if keep else N, M)[1]
+    for b in range(B):
+        query, key, value, bias, dout = _ready(theta[b], phi[b], g[b], _of_clip(key_bias, b), dy[b])
+        dkey, dvalue = key.new_zeros(key.shape), value.new_zeros(value.shape)
+        for part in _parts(N, rows):
+            dtile = gradient[: part.stop - part.start]
+            if keep:
+                tile = kept[b, part]
+            else:
+                tile = buffer[: part.stop - part.start]
+                _weights_(tile, query[part], key, bias, scale)
+            dvalue.addmm_(tile.mT, dout[part].contiguous())
+            torch.mm(dout[part], value.mT, out=dtile)
+            _softmax_backward_(dtile, tile)
+            _product_(dtheta[b, part], dtile, key, scale)
+            dkey.addmm_(dtile.mT, query[part].contiguous(), alpha=scale)
+            if key_bias is not None:
+                dbias[b] += dtile.sum(0)
+        dphi[b], dg[b] = dkey, dvalue
+    return dtheta, dphi, dg, dbias
+
+
+@_softmax_rows_backward.register_fake
+def _(dy, theta, phi, g, key_bias, kept, scale):
+    dbias = phi.new_empty(phi.shape[0], 0 if key_bias is None else phi.shape[1])
+    return *(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g)), dbias
+
+
+def _rows_setup(ctx, inputs, output):
+    theta, phi, g, key_bias, ctx.scale, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros the size of the kept weights
+    ctx.save_for_backward(theta, phi, g, key_bias, output[1])
+
+
+def _rows_gradients(ctx, dy, _dkept):
+    if dy is None:
+        return (None,) * 6
+    theta, phi, g, key_bias, kept = ctx.saved_tensors
+    gradients = torch.ops.torch_nonlocal.softmax_rows_backward(dy, theta, phi, g, key_bias, kept, ctx.scale)
+    dtheta, dphi, dg, dbias = gradients
+    return dtheta, dphi, dg, None if key_bias is None else dbias, None, None
+
+
+_softmax_rows.register_autograd(_rows_gradients, setup_context=_rows_setup)
+refuse_second_derivative(_softmax_rows_backward)
+
+
+# --- columns: each key's weights sum to one; tiles of keys, softmaxed over the queries ----------------------------
+
+
+@Operator
+def _softmax_columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: bool) -> tuple[Tensor, Tensor]:
+    B, N, M, V = theta.shape[0], theta.shape[1], phi.shape[1], g.shape[2]
+    y_BNV, kept_BMN = g.new_empty(B, N, V), _kept(theta, M, N, keep)
+    rows, buffer = _tiles(phi, M, N)
+    for b in range(B):
+        query, key, value = _ready(theta[b], phi[b], g[b])
+        y_NV = value.new_zeros(N, V)
+        for part in _parts(M, rows):
+            tile = kept_BMN[b, part] if keep else buffer[: part.stop - part.start]
+            _weights_(tile, key[part], query, None, scale)
+            y_NV.addmm_(tile.mT, value[part].contiguous())
+        y_BNV[b] = y_NV
+    return y_BNV, kept_BMN
+
+
+@_softmax_columns.register_fake
+def _(theta, phi, g, scale, keep):
+    y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
+    return y, _kept(theta, phi.shape[1], theta.shape[1], keep)
+
+
+@Operator
+def _softmax_columns_backward(
+    dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, kept: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
+    keep = kept.shape[1] > 0
+    dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+    rows, gradient = _tiles(phi, M, N)
+    buffer = _tiles(phi, 1 if keep else M, N)[1]
+    for b in range(B):
+        query, key, value, dout = _ready(theta[b], phi[b], g[b], dy[b])
+        dquery = query.new_zeros(query.shape)
+        for part in _parts(M, rows):
+            dtile = gradient[: part.stop - part.start]
+            if keep:
+                tile = kept[b, part]
+            else:
+                tile = buffer[: part.stop - part.start]
+                _weights_(tile, key[part], query, None, scale)
+            _product_(dg[b, part], tile, dout)
+            torch.mm(value[part], dout.mT, out=dtile)
+            _softmax_backward_(dtile, tile)
+            _product_(dphi[b, part], dtile, query, scale)
+            dquery.addmm_(dtile.mT, key[part].contiguous(), alpha=scale)
+        dtheta[b] = dquery
+    return dtheta, dphi, dg
+
+
+@_softmax_columns_backward.register_fake
+def _(dy, theta, phi, g, kept, scale):
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+
+
+def _columns_setup(ctx, inputs, output):
+    theta, phi, g, ctx.scale, _ = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # no zeros the size of the kept weights
+    ctx.save_for_backward(theta, phi, g, output[1])
+
+
+def _columns_gradients(ctx, dy, _dkept):
+    if dy is None:
+        return (None,) * 5
+    theta, phi, g, kept = ctx.saved_tensors
+    gradients = torch.ops.torch_nonlocal.softmax_columns_backward(dy, theta, phi, g, kept, ctx.scale)
+    return *gradients, None, None
+
+
+_softmax_columns.register_autograd(_columns_gradients, setup_context=_columns_setup)
+refuse_second_derivative(_softmax_columns_backward)
+
+
+# --- the pieces --------------------------------------------------------------------------------------------------
+
+
+def _weights_(tile_RM: Tensor, query_RD: Tensor, key_MD: Tensor, bias_M: Tensor | None, scale: float) -> None:
+    """softmax over the last axis of scale * query . key + bias, into the tile."""
+    if bias_M is None:
+        torch.addmm(tile_RM, query_RD, key_MD.mT, beta=0, alpha=scale, out=tile_RM)
+    else:
+        torch.addmm(bias_M, query_RD, key_MD.mT, alpha=scale, out=tile_RM)
+    torch.softmax(tile_RM, -1, out=tile_RM)
+
+
+def _softmax_backward_(dtile_RM: Tensor, weights_RM: Tensor) -> None:
+    """In place, the gradient of the weights becomes the gradient of the logits: one pass."""
+    backward = torch.ops.aten._softmax_backward_data.out
+    backward(dtile_RM, weights_RM, -1, weights_RM.dtype, grad_input=dtile_RM)
+
+
+def _product_(out: Tensor, one: Tensor, other: Tensor, scale: float = 1.0) -> None:
+    """out = scale * one @ other, where `out` may be of a half type."""
+    if out.dtype == one.dtype:
+        torch.addmm(out, one, other, beta=0, alpha=scale, out=out)
+    else:
+        out.copy_((one @ other).mul_(scale))
+
+
+def _kept(like: Tensor, rows: int, columns: int, keep: bool) -> Tensor:
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return like.new_empty(like.shape[0], rows if keep else 0, columns, dtype=dtype)
+
+
+def _ready(*tensors: Tensor | None) -> list[Any]:
+    """At least float32, since half types would round the logits, and channel-major: (P, W), P contiguous."""
+    return [tensor if tensor is None else _channel_major(_wide(tensor)) for tensor in tensors]
+
+
+def _channel_major(tensor: Tensor) -> Tensor:
+    return tensor.mT.contiguous().mT if tensor.ndim == 2 else tensor.contiguous()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _of_clip(key_bias: Tensor | None, b: int) -> Tensor | None:
+    return None if key_bias is None else key_bias[b]
+
+
+def _tiles(like: Tensor, count: int, width: int) -> tuple[int, Tensor]:
+    """Rows of a tile and a buffer for one."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    rows = min(max(TILE_BYTES // (dtype.itemsize * width), MIN_ROWS), MAX_ROWS, count)
+    return rows, like.new_empty(rows, width, dtype=dtype)
+
+
+def _parts(count: int, rows: int) -> list[slice]:
+    return [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
+
+
+@flop_formula(torch.ops.torch_nonlocal.softmax_rows)
+def _rows_flops(theta, phi, g, *_, out_shape=None, **__):
+    return _products(theta, phi, g, of_theta=1, of_g=1)
+
+
+@flop_formula(torch.ops.torch_nonlocal.softmax_columns)
+def _columns_flops(theta, phi, g, *_, out_shape=None, **__):
+    return _products(theta, phi, g, of_theta=1, of_g=1)
+
+
+@flop_formula(torch.ops.torch_nonlocal.softmax_rows_backward)
+def _rows_backward_flops(_dy, theta, phi, g, _bias, kept, *_, out_shape=None, **__):
+    return _products(theta, phi, g, of_theta=2 if kept[1] else 3, of_g=2)
+
+
+@flop_formula(torch.ops.torch_nonlocal.softmax_columns_backward)
+def _columns_backward_flops(_dy, theta, phi, g, kept, *_, out_shape=None, **__):
+    return _products(theta, phi, g, of_theta=2 if kept[1] else 3, of_g=2)
+
+
+def _products(theta, phi, g, *, of_theta: int, of_g: int) -> int:
+    """Two operations a multiply-add, for products as long as D (theta with phi) and V (with g)."""
+    (batch, queries, width), keys, values = theta, phi[1], g[2]
+    return 2 * batch * queries * keys * (of_theta * width + of_g * values)

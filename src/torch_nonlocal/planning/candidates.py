@@ -1,0 +1,81 @@
+"""Which places of a network are worth a look, and which of them the paper's results speak for."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from torch_nonlocal.insertion.insert import CHILD
+from torch_nonlocal.insertion.presets import preset_places, spread, stages
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_POOLS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
+_MOST_RECOMMENDED = {8: 2, 16: 3}  # blocks by the stride of the map: res3 and res4 in the paper's five
+
+
+def candidates(model: nn.Module) -> list[str]:
+    """Names of the modules a user would think of: every residual block of every stage.
+
+    In a network without stages the modules just under its containers that hold convolutions; of a plain sequence of
+    layers, those before each pooling and the last.
+    """
+    found = [block for blocks in stages(model).values() for block in blocks]
+    return found or _units(model, "")
+
+
+def recommended(model: nn.Module, sizes: Mapping[str, tuple[int, ...]], input_size: tuple[int, ...]) -> list[str]:
+    """The paper's five places, or in networks without four stages the like: two at stride 8, three at stride 16.
+
+    Args:
+        model: any network.
+        sizes: height and width (of sequences the length) of the map at each candidate, in the network's order.
+        input_size: of the network's input.
+    """
+    if len(stages(model)) == 4:
+        return [name for name in preset_places(model, "paper-5") if name in sizes]
+    by_stride: dict[int, list[str]] = {}
+    for name, size in sizes.items():
+        strides = [full / part for full, part in zip(input_size[-len(size) :], size, strict=True)]
+        by_stride.setdefault(2 ** round(math.log2(max(strides))), []).append(name)
+    chosen = [name for stride, most in _MOST_RECOMMENDED.items() for name in spread(by_stride.get(stride, []), most)]
+    if not chosen and by_stride:
+        chosen = spread(by_stride[max(by_stride)], 1)
+    return [name for name in sizes if name in chosen]
+
+
+def takes_block(module: nn.Module, runs: list[Any], input_axes: int | None) -> bool:
+    """Whether a place can have a block: it ran once, and returned one map with as many axes as the input has."""
+    if hasattr(module, CHILD) or len(runs) != 1 or not isinstance(runs[0], Tensor):
+        return False
+    output = runs[0]
+    axes = (4, 5) if input_axes is None else (input_axes,)
+    return output.ndim in axes and output.ndim in (3, 4, 5) and output.is_floating_point()
+
+
+def _units(module: nn.Module, name: str) -> list[str]:
+    inside = {f"{name}.{child}" if name else child: one for child, one in module.named_children()}
+    if name and not isinstance(module, _CONTAINERS):
+        return [name] if inside and _has_convolution(module) else []
+    if isinstance(module, nn.Sequential) and all(not list(one.children()) for one in inside.values()):
+        return _ends(inside) if _has_convolution(module) else []
+    return [unit for path, one in inside.items() for unit in _units(one, path)]
+
+
+def _ends(layers: Mapping[str, nn.Module]) -> list[str]:
+    """Of a sequence of layers those before each pooling, and the last."""
+    names, ends = list(layers), []
+    for name, after in zip(names, [*names[1:], ""], strict=True):
+        if not isinstance(layers[name], _POOLS) and (not after or isinstance(layers[after], _POOLS)):
+            ends.append(name)
+    return ends
+
+
+def _has_convolution(module: nn.Module) -> bool:
+    return any(isinstance(one, _CONVS) for one in module.modules())

@@ -1,0 +1,1 @@
+"""Action recognition: from a folder of clips to a tested network."""

@@ -1,0 +1,144 @@
+"""Scores of a classifier on a test set: accuracies, F1, confusion; on torchmetrics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal._common.files import printable
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well clips were recognised.
+
+    Attributes:
+        clips: how many were tested.
+        top1: share whose class had the highest score.
+        top5: share whose class was among the five highest; None with five classes or fewer.
+        mean_class: top-1 accuracy of each class, averaged over the classes present.
+        macro_f1: F1 of each class, averaged over the classes present or predicted.
+        confusion: (classes, classes), rows the true class, columns the predicted one.
+        class_accuracy: share of each class's clips that were recognised, (classes,); 0 without clips.
+        class_f1: F1 of each class, (classes,); 0 without clips.
+    """
+
+    clips: int
+    top1: float
+    top5: float | None
+    mean_class: float
+    macro_f1: float
+    confusion: Tensor
+    class_accuracy: Tensor
+    class_f1: Tensor
+
+    def plain(self) -> dict[str, Any]:
+        """The figures as JSON values, without the confusion matrix."""
+        figures = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "macro_f1": self.macro_f1}
+        return {"clips": self.clips, **{name: value for name, value in figures.items() if value is not None}}
+
+    def per_class(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """For each class its name, clips, accuracy and F1 as JSON values; without clips the two are None.
+
+        Args:
+            classes: names, in the order of the labels.
+        """
+        rows = zip(
+            classes, self.confusion.sum(1).tolist(), self.class_accuracy.tolist(), self.class_f1.tolist(), strict=True
+        )
+        return [
+            {"class": name, "clips": clips, "accuracy": accuracy if clips else None, "f1": f1 if clips else None}
+            for name, clips, accuracy, f1 in rows
+        ]
+
+
+def check_scores() -> Any:
+    """torchmetrics' functions for classes; called alone, it tells before a long test what is missing.
+
+    Raises:
+        ImportError: torchmetrics is needed and not installed.
+    """
+    try:
+        from torchmetrics.functional import classification
+    except ImportError as error:
+        raise ImportError("scores need torchmetrics: pip install 'torch-nonlocal[train]'") from error
+    return classification
+
+
+def score(probabilities_NK: Tensor, labels_N: Tensor) -> Scores:
+    """Scores of N tested clips over K classes.
+
+    Args:
+        probabilities_NK: softmax scores, averaged over the views of each clip.
+        labels_N: true classes.
+
+    Raises:
+        ValueError: no clips, or labels outside the classes.
+        ImportError: torchmetrics is needed and not installed.
+    """
+    classification = check_scores()
+    clips, classes = probabilities_NK.shape
+    if not clips:
+        raise ValueError("no clip was tested: there is nothing to score")
+    if labels_N.min() < 0 or labels_N.max() >= classes:
+        raise ValueError(f"labels {int(labels_N.min())} to {int(labels_N.max())}: expected 0 to {classes - 1}")
+
+    def accuracy(average: Any, top_k: int = 1) -> Tensor:
+        return classification.multiclass_accuracy(probabilities_NK, labels_N, classes, average=average, top_k=top_k)
+
+    def f1(average: Any) -> Tensor:
+        return classification.multiclass_f1_score(probabilities_NK, labels_N, classes, average=average)
+
+    confusion = classification.multiclass_confusion_matrix(probabilities_NK, labels_N, classes)
+    return Scores(
+        clips=clips,
+        top1=float(accuracy("micro")),
+        top5=float(accuracy("micro", 5)) if classes > 5 else None,
+        mean_class=float(accuracy("macro")),
+        macro_f1=float(f1("macro")),
+        confusion=confusion,
+        class_accuracy=accuracy(None),
+        class_f1=f1(None),
+    )
+
+
+def confusion_picture(scores: Scores, classes: Sequence[str]) -> Any:
+    """The confusion matrix as a matplotlib figure, rows normalised to the clips of the true class.
+
+    Raises:
+        ImportError: matplotlib is needed and not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("pictures need matplotlib: pip install 'torch-nonlocal[view]'") from error
+    counts = scores.confusion.double()
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    side = min(max(4.0, 0.4 * len(classes) + 2), 24)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="cividis")
+    figure.colorbar(image, ax=axes, label="share of the true class's clips", shrink=0.7)
+    named = len(classes) <= 60  # more names than that cannot be read
+    ticks = range(len(classes)) if named else []
+    names = [printable(classes[i]) for i in ticks]
+    axes.set_xticks(ticks, names, rotation=90, parse_math=False)  # dollars in a name are no formula
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if len(classes) <= 20:
+        for row in range(len(classes)):
+            for column in range(len(classes)):
+                bright = float(shares[row, column]) > 0.5
+                text = str(int(counts[row, column]))
+                axes.text(column, row, text, ha="center", va="center", color="black" if bright else "white")
+    return figure
+
+
+def worst_mistakes(probabilities_NK: Tensor, labels_N: Tensor, count: int) -> list[int]:
+    """Indices of the wrongly recognised clips, those first whose true class had the least score."""
+    wrong = (probabilities_NK.argmax(1) != labels_N).nonzero().flatten()
+    own = probabilities_NK[wrong, labels_N[wrong]]
+    return wrong[torch.argsort(own)][:count].tolist()

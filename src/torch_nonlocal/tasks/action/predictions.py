@@ -1,0 +1,106 @@
+"""What was predicted for each tested clip, as a table: CSV, or Parquet."""
+
+import csv
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from torch_nonlocal._common.files import printable, replacing
+from torch_nonlocal._common.optional import require
+from torch_nonlocal.tasks.action.task import Tested
+
+Format = Literal["csv", "parquet"]
+_MOST_IN_CSV = 100  # columns of scores; more make a table that no spreadsheet shows
+_HIGHEST = 5
+
+
+def write_predictions(tested: Tested, path: Path) -> Path:
+    """Write a row for each clip, in the order of the clips.
+
+    Columns: clip (its name below the data's folder), path, class, predicted, predicted_score, class_score, class_rank
+    (1: the true class has the highest score), then top2, top2_score to top5, top5_score (the next classes, as many as
+    there are) and, for each class, "score NAME". Scores are softmax scores averaged over views. CSV leaves out the
+    columns of each class where there are more than 100 classes; Parquet has all.
+
+    Args:
+        tested: a test's outcome.
+        path: ends in .csv or .parquet.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: another ending, or a folder that does not exist.
+        ImportError: pyarrow is needed and not installed.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"{path}: expected a name that ends in .csv or .parquet")
+    if path.suffix == ".parquet":
+        _write_parquet(tested, path)
+    else:
+        _write_csv(tested, path)
+    return path
+
+
+def check_format(name: Format) -> None:
+    """Refuse a format that cannot be written here, before a long test.
+
+    Raises:
+        ImportError: pyarrow is needed and not installed.
+    """
+    if name == "parquet":
+        require("pyarrow.parquet", extra="parquet")
+
+
+def _write_csv(tested: Tested, path: Path) -> None:
+    columns = _columns(tested)
+    if len(tested.clips.classes) <= _MOST_IN_CSV:
+        columns |= _each_class(tested)
+    written = [
+        [f"{value:.6f}" for value in values.tolist()] if isinstance(values, torch.Tensor) else values
+        for values in columns.values()
+    ]
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*written, strict=True))
+
+
+def _write_parquet(tested: Tested, path: Path) -> None:
+    pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
+    columns = _columns(tested) | _each_class(tested)
+    arrays = {
+        name: pyarrow.array(values.numpy(), pyarrow.float32()) if isinstance(values, torch.Tensor) else values
+        for name, values in columns.items()
+    }
+    with replacing(path) as temporary:
+        parquet.write_table(pyarrow.table(arrays), temporary)
+
+
+def _columns(tested: Tested) -> dict[str, Any]:
+    """Name -> values, the same number of each; scores are tensors."""
+    scores_NK, labels_N1 = tested.probabilities, tested.labels[:, None]
+    names = [printable(name) for name in tested.clips.classes]
+    clips = [tested.clips.clips[index] for index in tested.indices.tolist()]
+    best_N1 = scores_NK.argmax(1, keepdim=True)
+    own_N1 = scores_NK.gather(1, labels_N1)
+    columns: dict[str, Any] = {
+        "clip": [printable(tested.clips.name(clip)) for clip in clips],
+        "path": [printable(str(clip.path)) for clip in clips],
+        "class": [names[label] for label in tested.labels.tolist()],
+        "predicted": [names[best] for best in best_N1.flatten().tolist()],
+        "predicted_score": scores_NK.amax(1),
+        "class_score": own_N1.flatten(),
+        "class_rank": (1 + (scores_NK > own_N1).sum(1)).tolist(),
+    }
+    following = scores_NK.scatter(1, best_N1, -1.0).topk(min(_HIGHEST, len(names)) - 1)
+    for place in range(following.indices.shape[1]):
+        columns[f"top{place + 2}"] = [names[k] for k in following.indices[:, place].tolist()]
+        columns[f"top{place + 2}_score"] = following.values[:, place]
+    return columns
+
+
+def _each_class(tested: Tested) -> dict[str, Any]:
+    scores_KN = tested.probabilities.T
+    return {f"score {printable(name)}": row for name, row in zip(tested.clips.classes, scores_KN, strict=True)}

@@ -1,0 +1,1 @@
+"""Moving digits: a small 3D network that one block completes."""

@@ -1,0 +1,246 @@
+"""Reading another project's checkpoint as blocks and networks of ours."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal._common.tensor_files import read_tensors, write_tensors
+from torch_nonlocal.insertion.block_files import write_blocks
+from torch_nonlocal.weights.assemble import Assembled, Overrides, assemble
+from torch_nonlocal.weights.foreign import SOURCES
+from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source
+from torch_nonlocal.weights.refused import other_kind
+from torch_nonlocal.weights.whole_network import Network, network_keys, whole_network
+
+NETWORK_FORMAT = "torch-nonlocal network 1"
+_FEW_TENSORS = 50  # fewer of a network's names are no sign of a network
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a checkpoint of another project is here.
+
+    Attributes:
+        source: the project, a name of `SOURCES`.
+        plan: class and options of each block by place, as in the files of `nl.save_blocks`.
+        tensors: of the blocks, "<place>/<parameter>".
+        network: the whole network, if the file has one that is one of ours.
+        no_network: why not, if the file has another one.
+        renamed: the file's key -> "<place>/<parameter>", or the network's key.
+        left_over: keys of the file that were not used.
+        assumptions: what the file does not tell and was taken as the source usually has it.
+    """
+
+    source: str
+    plan: dict[str, dict[str, Any]]
+    tensors: dict[str, Tensor]
+    network: Network | None
+    no_network: str | None
+    renamed: dict[str, str]
+    left_over: list[str]
+    assumptions: list[str]
+
+    def save(self, path: str | os.PathLike[str], *, whole: bool | None = None) -> None:
+        """Write the whole network, for `nl.create_model(..., weights=path)`, or the blocks, for `nl.load_blocks`.
+
+        Args:
+            path: ending in .safetensors, or anything else for a file of `torch.save`; replaced if it exists.
+            whole: True: the network; False: only its blocks; None: the network if there is one.
+
+        Raises:
+            ValueError: there is no such part; the message says why.
+            ImportError: safetensors is asked for and not installed.
+        """
+        if whole or (whole is None and self.network is not None):
+            if self.network is None:
+                raise ValueError(f"no whole network to save: {self.no_network or 'the file holds blocks only'}")
+            header = {"format": NETWORK_FORMAT, "call": self.network.call(Path(path).name)}
+            write_tensors(Path(path), self.network.state, header, key="state_dict")
+            return
+        if not self.plan:
+            raise ValueError("no blocks to save: the file is a network without any")
+        write_blocks(Path(path), self.plan, self.tensors)
+
+
+def read(
+    path: str | os.PathLike[str],
+    *,
+    source: str | None = None,
+    pairwise: str | None = None,
+    subsample: int | Sequence[int] | None = None,
+    scale: float | str | None = None,
+    places: Mapping[str, str] | None = None,
+) -> Converted:
+    """Read the non-local blocks, and where ours match the whole network, of another project's checkpoint.
+
+    Args:
+        path: .safetensors, a `torch.save` file or a pickle of Caffe2 blobs. Nothing in it is run.
+        source: the project, a name of `SOURCES`; None: recognised from the names of the tensors.
+        pairwise: "embedded_gaussian" or "dot_product", where the tensors are alike and the source's usual is wrong.
+        subsample: factor of the keys' max-pooling, 1 for none, where the source's usual is wrong.
+        scale: of the softmax: "sqrt" or a number, 1 for none, where the source's usual is wrong.
+        places: where blocks go in your network, {name in the file or usual place: name of the module it follows}.
+
+    Returns:
+        What was read, renamed, assumed and left over.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is broken, or asks for code to be run; no block of a known source, or of two; attention
+            of another kind (the message says why it has no equal); tensors that are missing or do not fit together;
+            an option that contradicts them.
+        ImportError: safetensors is needed and not installed.
+
+    Example:
+        >>> converted = read("i3d_nonlocal_32x2_IN_pretrain_400k.pkl")
+        >>> converted.save("i3d.safetensors")
+        >>> model = nl.create_model("i3d_resnet50_8x8", non_local=list(converted.plan), weights="i3d.safetensors", ...)
+    """
+    if source is not None and source not in SOURCES:
+        raise ValueError(f"source={source!r}: expected one of {', '.join(SOURCES)}")
+    tensors = read_tensors(path)
+    try:
+        return _convert(tensors, source, Overrides(pairwise, subsample, scale), dict(places or {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _convert(tensors: dict[str, Tensor], wanted: str | None, overrides: Overrides, places: dict[str, str]) -> Converted:
+    if other := other_kind(tensors):
+        kind, name = other
+        raise ValueError(f"{name!r} is {kind.name}, which has no equal here: {kind.reason}")
+    source, found = _found(tensors, wanted)
+    _check_repeated(source, found, tensors)
+    placed, notes = _placed(source, found, tensors, places)
+    made = {place: assemble(block, source, overrides) for place, block in placed.items()}
+    renamed = {
+        key: f"{place}/{name}"
+        for place, block in placed.items()
+        for key, name in [*((key, name) for name, key in block.keys.items()), *block.repeated.items()]
+    }
+    network, of_network, no_network = whole_network(
+        tensors,
+        source,
+        {place: one.tensors for place, one in made.items()},
+        {place: one.settings for place, one in made.items()},
+    )
+    renamed |= of_network
+    left_over = [key for key in tensors if key not in renamed]
+    return Converted(
+        source=source.name,
+        plan={place: {"class": one.kind, "options": one.options} for place, one in made.items()},
+        tensors={f"{place}/{name}": tensor for place, one in made.items() for name, tensor in one.tensors.items()},
+        network=network,
+        no_network=no_network,
+        renamed=renamed,
+        left_over=left_over,
+        assumptions=_assumptions(made) + notes + _frames_as_images(made, [tensors[key] for key in left_over]),
+    )
+
+
+def _found(tensors: dict[str, Tensor], wanted: str | None) -> tuple[Source, list[FoundBlock]]:
+    """The file's only source and its blocks."""
+    best: dict[str, tuple[int, Source, FoundBlock]] = {}
+    for source in SOURCES.values():
+        for block in _blocks_of(source, tensors):
+            score = len(block.keys) + len(block.repeated)
+            forced = wanted == source.name
+            if not forced and not source.is_own(block):
+                continue
+            if forced or block.name not in best or score > best[block.name][0]:
+                best[block.name] = (len(tensors) + 1 if forced else score, source, block)
+    by_source: dict[str, list[FoundBlock]] = {}
+    for _, source, block in best.values():
+        by_source.setdefault(source.name, []).append(block)
+    if len(by_source) > 1:
+        listed = " and ".join(f"{name} ({blocks[0].name!r})" for name, blocks in by_source.items())
+        raise ValueError(f"blocks of several sources in one file, {listed}: convert them one by one")
+    if by_source:
+        name, blocks = next(iter(by_source.items()))
+        if wanted is not None and name != wanted:
+            raise ValueError(f"source={wanted!r}: its blocks are named as those of {name} ({SOURCES[name].project})")
+        return SOURCES[name], blocks
+    for source in SOURCES.values():
+        names = source.network
+        if names and wanted in (None, source.name) and network_keys(tensors, names) >= _FEW_TENSORS:
+            return source, []
+    known = ", ".join(f"{source.name} ({source.project})" for source in SOURCES.values())
+    raise ValueError(
+        "no non-local block of a known source; "
+        f"its tensors are named {', '.join(list(tensors)[:5])}, ...; known: {known}"
+    )
+
+
+def _blocks_of(source: Source, tensors: Mapping[str, Tensor]) -> list[FoundBlock]:
+    grouped: dict[str, FoundBlock] = {}
+    for key, tensor in tensors.items():
+        named = source.named(key)
+        if named is None:
+            continue
+        block = grouped.setdefault(named.block, FoundBlock(named.block, {}, {}, {}))
+        if named.parameter in block.tensors:
+            block.repeated[key] = named.parameter
+        else:
+            block.tensors[named.parameter] = tensor
+            block.keys[named.parameter] = key
+    return [block for block in grouped.values() if _is_block(block)]
+
+
+def _check_repeated(source: Source, found: list[FoundBlock], tensors: Mapping[str, Tensor]) -> None:
+    for block in found:
+        for key, name in block.repeated.items():
+            if not torch.equal(tensors[key], block.tensors[name]):
+                raise ValueError(f"{key} and {block.keys[name]} are the same tensor to {source.name}, but they differ")
+
+
+def _is_block(block: FoundBlock) -> bool:
+    """Three of the four convolutions are a block, if a broken one; g and W_z of transposed shapes are gaussian's."""
+    present = [part for part in CONVOLUTIONS if f"{part}.weight" in block.tensors]
+    if len(present) >= 3:
+        return True
+    g, out = block.tensors.get("g.weight"), block.tensors.get("out.weight")
+    return g is not None and out is not None and g.ndim > 2 and g.shape[:2] == out.shape[1::-1]
+
+
+def _placed(
+    source: Source, found: list[FoundBlock], tensors: Mapping[str, Tensor], places: dict[str, str]
+) -> tuple[dict[str, FoundBlock], list[str]]:
+    placed: dict[str, FoundBlock] = {}
+    notes: list[str] = []
+    names = [block.name for block in found]
+    unused = set(places)
+    for block in found:
+        usual = source.place(block.name, names, tensors)
+        asked = [name for name in (block.name, usual.name) if name in places]
+        unused -= set(asked)
+        place = places[asked[0]] if asked else usual.name
+        if place in placed:
+            raise ValueError(
+                f"two blocks for {place!r}: {placed[place].name!r} and {block.name!r}; places= sets them apart"
+            )
+        placed[place] = block
+        if usual.note and not asked:
+            notes.append(usual.note)
+    if unused:
+        blocks = ", ".join(map(repr, names))
+        raise ValueError(
+            f"places: no block {', '.join(map(repr, sorted(unused)))} in the file; it has {blocks or 'none'}"
+        )
+    return placed, notes
+
+
+def _assumptions(made: Mapping[str, Assembled]) -> list[str]:
+    """The blocks' assumptions, each said once."""
+    return list(dict.fromkeys(said for one in made.values() for said in one.assumed.values()))
+
+
+def _frames_as_images(made: Mapping[str, Assembled], others: list[Tensor]) -> list[str]:
+    """TSM and mmaction2's TSM wrap a block: it sees clips in a network that runs frames as a batch of images."""
+    if any(one.kind == "NonLocal3d" for one in made.values()) and any(tensor.ndim == 4 for tensor in others):
+        return ["the blocks see clips (B, C, T, H, W), but the file has 2D convolutions: its network stacks the frames"]
+    return []

@@ -1,0 +1,46 @@
+"""AGW (ReID-Survey) and fast-reid: dot product with one inner channel, blocks "NL_2.0" beside the stages.
+
+Names as AlexHex7's. `reduc_ratio // reduc_ratio` makes the inner width 1; the published weights are of that width.
+"""
+
+import re
+from collections.abc import Collection
+
+from torch_nonlocal.weights.foreign.alexhex7 import MODULES
+from torch_nonlocal.weights.foreign.source import Computes, FoundBlock, Source, dotted
+from torch_nonlocal.weights.places import Place, follow
+
+_STAGE = re.compile(r"(?P<owner>(?:.+\.)?)NL_(?P<stage>\d)\.(?P<index>\d+)")
+
+
+def _is_own(block: FoundBlock) -> bool:
+    g = block.tensors.get("g.weight")
+    one_wide = g is not None and g.ndim > 2 and g.shape[0] == 1 < g.shape[1]
+    return one_wide or _STAGE.fullmatch(block.name) is not None
+
+
+def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
+    """The n blocks "NL_2.0", "NL_2.1", ... follow the last n residual blocks of layer2."""
+    match = _STAGE.fullmatch(block)
+    if match is None:
+        return follow(block, blocks, keys)
+    beside = f"{match['owner']}NL_{match['stage']}."
+    count = sum(one.startswith(beside) for one in blocks)
+    for stage in (f"{match['owner']}layer{match['stage']}", f"{match['owner']}base.layer{match['stage']}"):
+        heads = {key[len(stage) + 1 :].partition(".")[0] for key in keys if key.startswith(f"{stage}.")}
+        depth = sum(head.isdigit() for head in heads)
+        if depth >= count:
+            return Place(f"{stage}.{depth - count + int(match['index'])}")
+    return Place(block, f"{block}: the file has no layer{match['stage']} to count; '{block}=NAME' places it")
+
+
+AGW = Source(
+    name="agw",
+    project="AGW (ReID-Survey) or fast-reid",
+    named=dotted(MODULES),
+    computes=lambda block: Computes(
+        "dot_product" if block.form == "embedded_gaussian" else block.form, 2 if block.pools_after else None
+    ),
+    is_own=_is_own,
+    place=_place,
+)

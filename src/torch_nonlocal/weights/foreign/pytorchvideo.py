@@ -1,0 +1,13 @@
+"""PyTorchVideo: PySlowFast's block with "norm" for "bn", by default without pooling; none of its networks has one."""
+
+from torch_nonlocal.weights.foreign.slowfast import MODULES
+from torch_nonlocal.weights.foreign.source import Computes, Source, dotted
+
+PYTORCHVIDEO = Source(
+    name="pytorchvideo",
+    project="PyTorchVideo",
+    named=dotted(MODULES),
+    computes=lambda block: Computes(
+        block.form, None, pool_first=True, scale="sqrt", assumed=("pairwise", "subsample", "scale")
+    ),
+)

@@ -1,0 +1,82 @@
+"""Which frames of a video make a clip."""
+
+import pytest
+import torch
+
+from torch_nonlocal.media import parse_schedule, random_clip, uniform_clips
+
+
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [("8x8", (8, 8)), ("32x2", (32, 2)), ("4x16", (4, 16)), (" 8X4 ", (8, 4)), ("64-to-32", (32, 2))],
+)
+def test_named_schedules(name, schedule):
+    assert parse_schedule(name) == schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("eight", r"got 'eight', expected FRAMESxSTRIDE such as 8x8"),
+        ("8", "expected FRAMESxSTRIDE"),
+        ("0x8", "1 or more"),
+        ("8x0", "1 or more"),
+        ("64-to-0", "no multiple"),
+        ("64-to-30", "64 is no multiple of 30"),
+        ("-8x8", "expected"),
+    ],
+)
+def test_other_names_are_errors_that_say_what_was_expected(name, message):
+    with pytest.raises(ValueError, match=message):
+        parse_schedule(name)
+
+
+def test_random_starts_reach_every_place_at_which_the_clip_fits():
+    generator = torch.Generator().manual_seed(0)
+    drawn = [random_clip(12, 3, 4, generator) for _ in range(200)]
+    assert {clip[0] for clip in drawn} == {0, 1, 2, 3}
+    assert all(clip == [clip[0], clip[0] + 4, clip[0] + 8] for clip in drawn)
+
+
+@pytest.mark.parametrize(
+    ("total", "length", "stride", "expected"),
+    [
+        (57, 8, 8, [[0, 8, 16, 24, 32, 40, 48, 56]]),  # fits once
+        (20, 8, 8, [[start + 2 * i for i in range(8)] for start in range(6)]),  # stride 2 is the largest that fits
+        (8, 8, 8, [list(range(8))]),
+        (3, 8, 8, [[0, 1, 2, 0, 1, 2, 0, 1]]),
+        (1, 4, 2, [[0, 0, 0, 0]]),
+        (5, 1, 8, [[0], [1], [2], [3], [4]]),
+    ],
+)
+def test_short_videos_are_sampled_more_densely_then_start_over(total, length, stride, expected):
+    generator = torch.Generator().manual_seed(1)
+    drawn = [random_clip(total, length, stride, generator) for _ in range(100)]
+    assert sorted(map(list, {tuple(clip) for clip in drawn})) == expected
+    assert uniform_clips(total, length, stride, 2) == [expected[0], expected[-1]]
+
+
+def test_the_generator_moves_on_by_the_same_for_every_video():
+    after = []
+    for total in (1, 20, 10_000):
+        generator = torch.Generator().manual_seed(2)
+        random_clip(total, 8, 8, generator)
+        after.append(torch.rand(1, generator=generator))
+    assert after[0] == after[1] == after[2]
+
+
+def test_uniform_clips_run_from_the_start_to_the_end_at_equal_steps():
+    clips = uniform_clips(100, 4, 3, 10)
+    assert [clip[0] for clip in clips] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
+    assert clips[-1][-1] == 99
+    assert uniform_clips(101, 4, 3, 1) == [[45, 48, 51, 54]]
+
+
+@pytest.mark.parametrize(("total", "length", "stride"), [(0, 8, 8), (9, 0, 1), (9, 1, 0)])
+def test_numbers_below_one_are_errors(total, length, stride):
+    with pytest.raises(ValueError, match="must be 1 or more, got 0"):
+        random_clip(total, length, stride, torch.Generator())
+    with pytest.raises(ValueError, match="must be 1 or more, got 0"):
+        uniform_clips(total, length, stride, 1)
+    with pytest.raises(ValueError, match="clips must be 1 or more, got 0"):
+        uniform_clips(9, 1, 1, 0)

@@ -1,0 +1,224 @@
+"""How the algorithms behave inside PyTorch: compile, operator checks, FLOPs, higher derivatives, choice, errors."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import torch_nonlocal as nl
+from torch_nonlocal import functional
+from torch_nonlocal.ops import dense, fused, tiled
+from torch_nonlocal.ops import dispatch as choose
+
+OPS = torch.ops.torch_nonlocal
+
+
+def inputs(N=20, M=15, D=4, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, N, D), (2, M, D), (2, M, D)
+    return [torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("operator", "arguments"),
+    [
+        ("softmax_rows", lambda t, p, g: (t, p, g, None, 0.5, False)),
+        ("softmax_rows", lambda t, p, g: (t, p, g, p.detach()[..., 0].clone().requires_grad_(), 0.5, True)),
+        ("softmax_columns", lambda t, p, g: (t, p, g, 0.5, False)),
+        ("softmax_columns", lambda t, p, g: (t, p, g, 0.5, True)),
+        ("softmax_flash", lambda t, p, g: (t, p, g, 0.5)),
+        ("ramp_sum", lambda t, p, g: (*(x.detach()[..., 0].clone().requires_grad_() for x in (t, p)), g, True)),
+    ],
+)
+def test_operators_keep_the_rules_of_operators(operator, arguments):
+    # schema, autograd registration, fake tensors and dynamic shapes, as torch.library checks them
+    torch.library.opcheck(getattr(OPS, operator), arguments(*inputs()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
+def test_compiled_blocks_are_one_graph(pairwise):
+    block = nl.NonLocal2d(6, pairwise=pairwise)
+    torch.nn.init.normal_(block.norm.weight)
+    x = torch.randn(2, 6, 5, 5)
+    expected, grads = [], []
+    for run in (block, torch.compile(block, fullgraph=True, backend="aot_eager")):
+        block.zero_grad()
+        y = run(x)
+        y.square().sum().backward()
+        expected.append(y.detach())
+        grads.append([p.grad.clone() for p in block.parameters()])
+        for module in block.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.reset_running_stats()
+    torch.testing.assert_close(*expected)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", ["tiled", "fused"])
+def test_flops_are_counted(algorithm):
+    theta, phi, g = (t.detach().requires_grad_() for t in inputs(40, 30, 8, torch.float32))
+    with FlopCounterMode(display=False) as forward:
+        y = functional.embedded_gaussian(theta, phi, g, algorithm=algorithm)
+    with FlopCounterMode(display=False) as backward:
+        y.sum().backward()
+    product = 2 * 2 * 40 * 30 * 8
+    assert forward.get_total_flops() == 2 * product
+    kept = algorithm == "tiled"  # so small a map is kept: no logits again
+    assert backward.get_total_flops() == (4 if kept else 5) * product
+
+
+def test_a_counter_that_runs_already_learns_the_formulas():
+    program = """
+import torch
+import torch_nonlocal as nl
+from torch.utils.flop_counter import FlopCounterMode
+theta = torch.randn(2, 40, 8)
+with FlopCounterMode(display=False) as counter:
+    nl.functional.embedded_gaussian(theta, theta, theta, algorithm="tiled")
+print(counter.get_total_flops())
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(result.stdout) == 2 * 2 * 2 * 40 * 40 * 8
+
+
+def test_dot_product_counts_the_cheaper_order():
+    theta, phi, g = (t.detach() for t in inputs(400, 300, 8, torch.float32))
+    with FlopCounterMode(display=False) as counter:
+        functional.dot_product(theta, phi, g)
+    assert counter.get_total_flops() == 2 * 2 * (400 + 300) * 8 * 8
+    theta, phi, g = (t.detach() for t in inputs(4, 3, 80, torch.float32))
+    with FlopCounterMode(display=False) as counter:
+        functional.dot_product(theta, phi, g)
+    assert counter.get_total_flops() == 2 * 2 * 4 * 3 * (80 + 80)
+
+
+FAST = [
+    (lambda t, p, g: functional.embedded_gaussian(t, p, g, algorithm="tiled")),
+    (lambda t, p, g: functional.embedded_gaussian(t, p, g, algorithm="tiled", normalize="queries")),
+    (lambda t, p, g: functional.embedded_gaussian(t, p, g, algorithm="fused")),
+    (lambda t, p, g: functional.concatenation(t[..., 0], p[..., 0], g, algorithm="sorted")),
+]
+
+
+@pytest.mark.parametrize("operation", FAST)
+def test_double_backward_says_which_algorithm_has_it(operation):
+    theta, phi, g = inputs()
+    (gradient,) = torch.autograd.grad(operation(theta, phi, g).square().sum(), theta, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no double backward; pass algorithm='dense'"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("operation", FAST)
+def test_forward_derivatives_say_which_algorithm_has_them(operation):
+    theta, phi, g = (t.detach() for t in inputs())
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(theta, torch.ones_like(theta))
+        with pytest.raises(NotImplementedError, match="pass algorithm='dense'"):
+            operation(dual, phi, g)
+
+
+def test_dense_has_double_backward_and_forward_derivatives():
+    arguments = inputs(4, 3, 2)
+    operation = lambda *qkv: functional.embedded_gaussian(*qkv, algorithm="dense")  # noqa: E731
+    assert torch.autograd.gradgradcheck(operation, arguments)
+    assert torch.autograd.gradcheck(operation, arguments, check_forward_ad=True)
+
+
+def test_vmap():
+    theta, phi, g = (t.detach()[None].expand(3, -1, -1, -1) for t in inputs())
+    y = torch.func.vmap(functional.embedded_gaussian)(theta, phi, g)
+    torch.testing.assert_close(y[1], functional.embedded_gaussian(theta[1], phi[1], g[1]))
+
+
+@pytest.mark.parametrize("operation", FAST)
+def test_autocast_gives_half_results_of_half_inputs(operation):
+    theta, phi, g = (t.detach().float() for t in inputs())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = operation(theta, phi, g)
+    assert y.dtype == torch.bfloat16
+    rounded = [t.bfloat16().float() for t in (theta, phi, g)]
+    torch.testing.assert_close(y.float(), operation(*rounded), rtol=2e-2, atol=2e-2)
+
+
+def test_other_dtypes_are_named():
+    theta, phi, g = (t.detach() for t in inputs())
+    with pytest.raises(ValueError, match=r"expected one dtype, got theta torch\.float64, phi torch\.float32"):
+        functional.embedded_gaussian(theta, phi.float(), g)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"algorithm": "fused", "normalize": "queries"}, "'tiled' has both"),
+        ({"key_bias_BM": torch.zeros(2, 15), "algorithm": "fused"}, "'tiled' has both"),
+        ({"key_bias_BM": torch.zeros(2, 15), "normalize": "queries"}, "would cancel"),
+        ({"key_bias_BM": torch.zeros(2, 9)}, r"key_bias \(B, M\)"),
+        ({"algorithm": "sorted"}, "expected one of 'auto', 'dense', 'tiled', 'fused'"),
+    ],
+)
+def test_impossible_combinations(options, message):
+    with pytest.raises(ValueError, match=message):
+        functional.embedded_gaussian(*(t.detach().float() for t in inputs()), **options)
+
+
+def test_fused_needs_equal_widths():
+    theta, phi, g = (t.detach() for t in inputs())
+    with pytest.raises(ValueError, match="D = 4, V = 3"):
+        functional.embedded_gaussian(theta, phi, g[..., :3], algorithm="fused")
+
+
+CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
+
+
+def test_choice_by_the_size_of_the_map():
+    assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **CPU).algorithm == "dense"
+    assert choose.for_softmax(8, 784, 784, 256, 256, training=True, **CPU).algorithm == "fused"
+    half = {"device": torch.device("cpu"), "dtype": torch.bfloat16}
+    assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **half).algorithm == "fused"
+    assert choose.for_softmax(1, 3136, 3136, 64, 32, training=True, **CPU).algorithm == "tiled"
+    assert choose.for_softmax(1, 3136, 3136, 256, 256, training=True, **CPU).algorithm == "fused"
+    assert choose.for_softmax(1, 3136, 3136, 512, 512, training=True, **CPU).algorithm == "tiled"
+    assert choose.for_softmax(1, 3136, 3136, 512, 512, training=False, **CPU).algorithm == "fused"
+    assert choose.keeps(1, 3136, 3136, torch.float32, training=True)
+    assert not choose.keeps(1, 3136, 3136, torch.float32, training=False)
+    assert not choose.keeps(1, 12544, 12544, torch.float32, training=True)
+
+
+def test_explain_says_what_runs_and_why():
+    text = nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28))
+    assert "N = 12,544 queries, M = 12,544 keys, D = 256" in text
+    assert "fused, because PyTorch's fused attention kernel" in text
+    assert "600 MB" in text
+    text = nl.explain(nl.NonLocal3d(8, pairwise="concatenation", subsample=2, attend="space"), (2, 8, 4, 6, 6))
+    assert "8 x (N = 36 queries, M = 9 keys" in text
+    assert "sorted" in text
+    assert "asks for it by name" in nl.explain(nl.NonLocal1d(8, algorithm="dense"), (1, 8, 5))
+    assert "theta (phi^T g)" in nl.explain(nl.NonLocal1d(8, pairwise="dot_product"), (1, 8, 50))
+    with pytest.raises(ValueError, match="expected 5 sizes, the second 512 channels"):
+        nl.explain(nl.NonLocal3d(512), (1, 256, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        ((5, 5), {}, "dense"),
+        ((40, 40), {}, "fused"),
+        ((40, 40), {"normalize": "queries"}, "tiled"),
+        ((40, 40), {"pairwise": "gaussian", "inner_channels": 2}, "tiled"),
+    ],
+)
+def test_explain_tells_what_functional_does(monkeypatch, size, options, expected):
+    called = []
+    for name, module in (("dense", dense), ("fused", fused), ("tiled", tiled)):
+        real = module.softmax
+        monkeypatch.setattr(
+            module, "softmax", lambda *a, name=name, real=real, **k: called.append(name) or real(*a, **k)
+        )
+    block = nl.NonLocal2d(8, **options).train()
+    block(torch.randn(1, 8, *size))
+    assert called == [expected]
+    assert f": {expected}, because" in nl.explain(block, (1, 8, *size))

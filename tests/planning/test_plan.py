@@ -1,0 +1,238 @@
+"""The plan: exact parameters and FLOPs, memory as measured, a model that is left alone, errors as of insert."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.flop_counter import FlopCounterMode
+
+import torch_nonlocal as nl
+from torch_nonlocal.benchmark import meter
+from torch_nonlocal.planning.plan import Plan
+
+FORMS = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+
+
+class Unit(nn.Module):
+    """Two convolutions of a U-Net."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x):
+        return self.second(self.first(x).relu()).relu()
+
+
+class UNet(nn.Module):
+    """Three resolutions, joined by skips."""
+
+    def __init__(self, width=32):
+        super().__init__()
+        self.down1, self.down2, self.bottom = Unit(3, width), Unit(width, 2 * width), Unit(2 * width, 4 * width)
+        self.up2, self.up1 = Unit(6 * width, 2 * width), Unit(3 * width, width)
+        self.out = nn.Conv2d(width, 1, 1)
+        self.shrink, self.grow = nn.MaxPool2d(2), nn.Upsample(scale_factor=2)
+
+    def forward(self, x):
+        one = self.down1(x)
+        two = self.down2(self.shrink(one))
+        up = self.up2(torch.cat([two, self.grow(self.bottom(self.shrink(two)))], 1))
+        return self.out(self.up1(torch.cat([one, self.grow(up)], 1)))
+
+
+class LooksAtValues(nn.Module):
+    """A network whose path depends on what it computes, so that it cannot run without values."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Unit(3, 8), Unit(8, 8)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x) if x.sum().item() > -1 else x
+
+
+class NeverComputes(UNet):
+    def forward(self, x):
+        assert isinstance(x, FakeTensor)
+        return super().forward(x)
+
+
+def network(name):
+    if name == "unet":
+        return UNet()
+    if name == "r3d_18":
+        return pytest.importorskip("torchvision").models.video.r3d_18()
+    if name == "efficientnet_lite0":
+        return pytest.importorskip("timm").create_model("efficientnet_lite0")
+    return nl.create_model(name)
+
+
+def training_step(name, shape, places, options, bare):
+    """After a step with the blocks, so that both ways have the same code and buffers loaded."""
+    torch.manual_seed(0)
+    model, x = network(name).train(), torch.randn(shape)
+    nl.insert(model, places, x, **options)
+
+    def step():
+        model(x).sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    step()
+    if bare:
+        nl.remove(model)
+    return step
+
+
+MEMORY = [
+    # network, input, places, options
+    ("unet", (2, 3, 192, 192), ["down2"], {}),
+    ("unet", (2, 3, 192, 192), ["bottom"], {"algorithm": "dense"}),
+    ("r3d_18", (1, 3, 16, 112, 112), ["layer1.1"], {"subsample": 4}),
+    ("i3d_resnet50", (1, 3, 16, 160, 160), "paper-5", {}),
+    ("efficientnet_lite0", (8, 3, 224, 224), ["blocks.1.1", "blocks.2.1"], {}),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "shape", "at", "options"), MEMORY)
+def test_memory_is_within_15_percent_of_what_a_fresh_process_measures(name, shape, at, options, monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # the C library else keeps freed memory, and uses it again
+    plan = nl.plan(network(name), torch.zeros(shape), at, **options)
+    bare, with_blocks = (
+        meter.measure(training_step, name, shape, plan.chosen, options, without, repeats=0).extra_bytes
+        for without in (True, False)
+    )
+    assert plan.total.memory == pytest.approx(with_blocks - bare, rel=0.15)
+
+
+@pytest.mark.parametrize("options", [{"pairwise": form} for form in FORMS] + [{"subsample": 2, "norm": None}])
+def test_parameters_and_flops_are_exactly_those_of_the_inserted_block(options):
+    x = torch.randn(2, 3, 32, 32)
+    place = next(place for place in nl.plan(UNet(8), x, "down2", **options).places if place.chosen)
+    for algorithm, expected in (("auto", place.flops), ("dense", place.flops_dense)):
+        model = nl.insert(UNet(8), "down2", x, algorithm=algorithm, **options)
+        block = nl.blocks(model)["down2"]
+        with FlopCounterMode(display=False) as counter:
+            block(torch.randn(place.shape))
+        assert expected == counter.get_total_flops() > 0
+        assert place.parameters == sum(parameter.numel() for parameter in block.parameters())
+
+
+def test_share_is_of_the_networks_own_flops():
+    x = torch.randn(1, 3, 32, 32)
+    plan = nl.plan(UNet(8), x)
+    with FlopCounterMode(display=False) as counter:
+        UNet(8)(x)
+    assert plan.network.flops == counter.get_total_flops()
+    assert plan.places[0].share == plan.places[0].flops / plan.network.flops
+
+
+def test_the_map_costs_what_it_holds():
+    place = nl.plan(UNet(8), torch.zeros(2, 3, 64, 64), "down1").places[0]
+    assert (place.queries, place.keys, place.map_bytes) == (4096, 4096, 2 * 4 * 4096**2)
+    assert place.memory_dense > 2 * place.map_bytes > place.memory
+
+
+def test_the_model_is_left_alone_and_computes_nothing():
+    model, x = NeverComputes(8).train(), torch.randn(1, 3, 32, 32)
+    model.down1.eval()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    torch.manual_seed(3)
+    random = torch.get_rng_state()
+    nl.plan(model, x, "down1", pairwise="concatenation")
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_hooks for module in model.modules())
+    assert not nl.blocks(model)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_a_network_that_looks_at_values_is_planned_too():
+    model, x = LooksAtValues().train(), torch.rand(1, 3, 32, 32)
+    plan = nl.plan(model, x)
+    assert [place.name for place in plan.places] == ["first", "second"]
+    assert plan.network.memory is None
+    assert "each block by itself" in str(plan)
+    features = plan.places[0].shape
+    assert plan.places[0].memory > 4 * torch.Size(features).numel()
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_places_of_a_resnet_are_its_residual_blocks_and_the_papers_are_marked():
+    resnet = pytest.importorskip("torchvision").models.resnet18()
+    plan = nl.plan(resnet, torch.zeros(1, 3, 64, 64))
+    assert [place.name for place in plan.places] == [f"layer{stage}.{i}" for stage in (1, 2, 3, 4) for i in (0, 1)]
+    expected = ["layer2.0", "layer2.1", "layer3.0", "layer3.1"]
+    assert plan.chosen == list(plan.recommended) == expected
+    nl.insert(resnet, plan.chosen)
+    assert plan.total.parameters == sum(p.numel() for block in nl.blocks(resnet).values() for p in block.parameters())
+
+
+def test_named_places_are_marked_among_the_others():
+    plan = nl.plan(UNet(8), torch.zeros(1, 3, 32, 32), ["up*", "down1.first"])
+    assert [place.name for place in plan.places] == ["down1", "down1.first", "down2", "bottom", "up2", "up1"]
+    assert plan.chosen == ["down1.first", "up2", "up1"]
+    assert plan.total.parameters == sum(place.parameters for place in plan.places if place.chosen)
+
+
+ERRORS = [
+    # at, options
+    ("dwn1", {}),
+    ("missing.*", {}),
+    ("paper-5", {}),
+    ("down1", {"pairwise": "cosine"}),
+    ("down1", {"attend": "time"}),
+    (None, {"inner_channels": 0}),
+]
+
+
+@pytest.mark.parametrize(("at", "options"), ERRORS)
+def test_errors_are_those_of_insert(at, options):
+    x = torch.zeros(1, 3, 32, 32)
+    with pytest.raises(ValueError) as expected:  # noqa: PT011
+        nl.insert(UNet(8), at or "down1", x, **options)
+    with pytest.raises(ValueError) as given:  # noqa: PT011
+        nl.plan(UNet(8), x, at, **options)
+    assert str(given.value) == str(expected.value)
+
+
+def test_a_place_with_a_block_is_refused_by_name_and_not_offered():
+    x = torch.zeros(1, 3, 32, 32)
+    model = nl.insert(UNet(8), "down1", x)
+    assert "down1" not in [place.name for place in nl.plan(model, x).places]
+    with pytest.raises(ValueError, match="'down1' has a block already"):
+        nl.plan(model, x, "down1")
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "message"),
+    [
+        (UNet(8), torch.zeros(1, 4, 32, 32), "UNet does not run on an input of 1x4x32x32: .*channels"),
+        (nn.Linear(3, 3), torch.zeros(1, 3), "no place for a block found in Linear"),
+        (UNet(8), torch.zeros(1, 3, 4, 4), "smaller"),
+    ],
+)
+def test_a_network_that_cannot_be_planned_says_why_in_one_line(model, x, message):
+    with pytest.raises(ValueError, match=message) as error:
+        nl.plan(model, x, subsample=8)
+    assert "\n" not in str(error.value)
+
+
+def test_the_plan_prints_and_is_plain_json():
+    plan = nl.plan(UNet(8), torch.zeros(1, 3, 32, 32))
+    assert isinstance(plan, Plan)
+    for text in (str(plan), plan.markdown()):
+        assert all(place.name in text and f"{place.parameters:,}" in text for place in plan.places)
+        assert "table 2b" in text
+    content = json.loads(json.dumps(plan.as_dict()))
+    assert content["places"][0]["shape"] == list(plan.places[0].shape)
+    assert content["total"]["memory"] == plan.total.memory

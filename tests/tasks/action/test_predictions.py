@@ -1,0 +1,115 @@
+"""Tables of predictions, read back."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+for module, extra in {"av": "video", "accelerate": "train", "torchmetrics": "train", "timm": "train"}.items():
+    pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
+
+from torch_nonlocal.data.broken import BrokenClips  # noqa: E402 (after the skips)
+from torch_nonlocal.data.clip_list import Clip, ClipList  # noqa: E402
+from torch_nonlocal.tasks.action import task as action  # noqa: E402
+from torch_nonlocal.tasks.action.metrics import score  # noqa: E402
+from torch_nonlocal.tasks.action.predictions import check_format, write_predictions  # noqa: E402
+
+ROOT = Path("/clips")
+
+
+def outcome(classes, scores, labels, names=None):
+    """A test of clips of which the first could not be read."""
+    names = names or [f"{classes[label]}/{number}.mp4" for number, label in enumerate(labels)]
+    clips = (
+        Clip(ROOT / "unread.mp4", 0),
+        *(Clip(ROOT / name, label) for name, label in zip(names, labels, strict=True)),
+    )
+    scores, labels = torch.tensor(scores), torch.tensor(labels)
+    indices = torch.arange(1, len(clips))
+    clip_list = ClipList(ROOT, tuple(classes), clips)
+    return action.Tested(score(scores, labels), clip_list, indices, scores, labels, BrokenClips(), [], "")
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def read_parquet(path):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'torch-nonlocal[parquet]'")
+    return parquet.read_table(path).to_pylist()
+
+
+READERS = {"csv": read_csv, "parquet": read_parquet}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_a_table_says_what_was_predicted_of_every_clip_that_was_read(kind, tmp_path):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pip install 'torch-nonlocal[parquet]'")
+    tested = outcome(["jump", "run", "wave"], [[0.5, 0.25, 0.25], [0.125, 0.625, 0.25]], [0, 2])
+    first, second = READERS[kind](write_predictions(tested, tmp_path / f"predictions.{kind}"))
+    assert list(first) == [
+        *("clip", "path", "class", "predicted", "predicted_score", "class_score", "class_rank"),
+        *("top2", "top2_score", "top3", "top3_score", "score jump", "score run", "score wave"),
+    ]
+    assert (first["clip"], first["path"], first["predicted"]) == ("jump/0.mp4", str(ROOT / "jump/0.mp4"), "jump")
+    assert (second["class"], second["predicted"], second["top2"], second["top3"]) == ("wave", "run", "wave", "jump")
+    named = ("predicted_score", "class_score", "class_rank", "top2_score", "score jump", "score run", "score wave")
+    assert [float(second[name]) for name in named] == [0.625, 0.25, 2, 0.25, 0.125, 0.625, 0.25]
+    assert int(first["class_rank"]) == 1
+
+
+def test_equal_scores_name_every_class_once(tmp_path):
+    tested = outcome(["a", "b", "c"], [[0.25, 0.375, 0.375]], [2])
+    (row,) = read_csv(write_predictions(tested, tmp_path / "predictions.csv"))
+    assert sorted([row["predicted"], row["top2"], row["top3"]]) == ["a", "b", "c"]
+    assert row["class_rank"] == "1"
+
+
+@pytest.mark.parametrize(("kind", "columns"), [("csv", 7 + 2 * 4), ("parquet", 7 + 2 * 4 + 101)])
+def test_with_many_classes_only_parquet_has_every_score(kind, columns, tmp_path):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pip install 'torch-nonlocal[parquet]'")
+    scores = torch.rand(1, 101, generator=torch.Generator().manual_seed(0)).softmax(1)
+    tested = outcome([f"class {k}" for k in range(101)], scores.tolist(), [7])
+    (row,) = READERS[kind](write_predictions(tested, tmp_path / f"predictions.{kind}"))
+    assert len(row) == columns
+    order = scores[0].argsort(descending=True)[:5].tolist()
+    assert [row[name] for name in ("predicted", "top2", "top3", "top4", "top5")] == [f"class {k}" for k in order]
+    assert float(row["class_score"]) == pytest.approx(float(scores[0, 7]), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("a, \"b\" 'c'.mp4", "a, \"b\" 'c'.mp4"),
+        ("日本/é.mp4", "日本/é.mp4"),
+        ("two\nlines.mp4", r"two\nlines.mp4"),
+        ("no \udcff text.mp4", r"no \udcff text.mp4"),
+    ],
+    ids=["quotes", "other scripts", "a line break", "bytes that are no text"],
+)
+def test_any_file_name_can_be_written(kind, name, written, tmp_path):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pip install 'torch-nonlocal[parquet]'")
+    tested = outcome(["a", "b"], [[0.75, 0.25]], [1], [name])
+    (row,) = READERS[kind](write_predictions(tested, tmp_path / f"predictions.{kind}"))
+    assert row["clip"] == written
+
+
+def test_another_ending_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a name that ends in \.csv or \.parquet"):
+        write_predictions(outcome(["a", "b"], [[0.75, 0.25]], [0]), tmp_path / "predictions.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "pyarrow.parquet", raising=False)
+    with pytest.raises(ImportError, match=r"torch-nonlocal\[parquet\]"):
+        check_format("parquet")
+    check_format("csv")

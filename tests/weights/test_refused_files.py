@@ -1,0 +1,300 @@
+"""Hostile and broken files: refused with a reason, nothing of them executed, nothing written."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from foreign_layouts import caffe2_blobs, named_as, random_parts, save_pickle
+
+from torch_nonlocal.weights import read
+
+numpy = pytest.importorskip("numpy")
+
+
+class Calls:
+    """Pickles as a call of anything."""
+
+    def __init__(self, function, *args, state=None):
+        self.parts = (function, args) if state is None else (function, args, state)
+
+    def __reduce__(self):
+        return self.parts
+
+
+def touch(marker):
+    return Calls(os.system, f"touch {marker}")
+
+
+def forged(shape, raw, dtype="f4"):
+    """An array of numpy's whose bytes are not what its shape says."""
+    reconstruct = numpy.zeros(1).__reduce__()[0]
+    state = (1, shape, numpy.dtype(dtype), False, raw)
+    return Calls(reconstruct, numpy.ndarray, (0,), b"b", state=state)
+
+
+def text(*lines):
+    """A pickle written by hand, protocol 0."""
+    return "\n".join(lines).encode()
+
+
+def write_pickle(path, content, protocol=2):
+    save_pickle(path, content, protocol)
+
+
+def write_torch(path, content):
+    torch.save(content, path)
+
+
+def write_bytes(path, content):
+    path.write_bytes(content)
+
+
+# name -> (file, how it is written, content from the marker's path, what the error says)
+HOSTILE = {
+    "os.system": ("a.pkl", write_pickle, lambda m: touch(m), r"(posix|nt)\.system"),
+    "os.system in blobs": ("a.pkl", write_pickle, lambda m: {"blobs": {"conv1_w": touch(m)}}, r"\.system"),
+    "os.system in a torch file": ("a.pth", write_torch, lambda m: {"state_dict": {"a": touch(m)}}, r"\.system"),
+    "os.system in a torch file called .pkl": ("a.pkl", write_torch, lambda m: {"blobs": {"a": touch(m)}}, r"\.system"),
+    "os.system as a key": ("a.pkl", write_pickle, lambda m: {"blobs": [(touch(m), 1)]}, r"\.system"),
+    "system by its other name": (
+        "a.pkl",
+        write_bytes,
+        lambda m: text("cposix", "system", f"(S'touch {m}'", "tR."),
+        r"posix\.system",
+    ),
+    "system by the INST operation": (
+        "a.pkl",
+        write_bytes,
+        lambda m: text(f"(S'touch {m}'", "ios", "system", "."),
+        r"os\.system",
+    ),
+    "eval": ("a.pkl", write_pickle, lambda m: Calls(eval, f"open({str(m)!r}, 'w')"), r"eval"),
+    "eval of Python 2": (
+        "a.pkl",
+        write_bytes,
+        lambda m: text("c__builtin__", "eval", f"(S\"open('{m}', 'w')\"", "tR."),
+        r"__builtin__\.eval",
+    ),
+    "getattr": ("a.pkl", write_pickle, lambda m: Calls(getattr, "", "join"), r"getattr"),
+    "numpy's own loader": ("a.pkl", write_pickle, lambda m: Calls(numpy.load, str(m)), r"numpy.*load"),
+    "array of objects": (
+        "a.pkl",
+        write_pickle,
+        lambda m: {"blobs": {"a": numpy.array([{}, []], dtype=object)}},
+        "array of Python objects",
+    ),
+    "array of objects that run": (
+        "a.pkl",
+        write_pickle,
+        lambda m: {"blobs": {"a": numpy.array([touch(m)], dtype=object)}},
+        r"array of Python objects|\.system",
+    ),
+    "array of structures": (
+        "a.pkl",
+        write_pickle,
+        lambda m: {"blobs": {"a": numpy.zeros(2, dtype=[("x", "f4")])}},
+        "dtype 'V4'",
+    ),
+    "array of text": ("a.pkl", write_pickle, lambda m: {"blobs": {"a": numpy.array(["x"])}}, "dtype 'U1'"),
+    "array in foreign byte order": (
+        "a.pkl",
+        write_pickle,
+        lambda m: {"blobs": {"a": numpy.zeros(2, dtype=">f4")}},
+        "big-endian",
+    ),
+    "array larger than its bytes": (
+        "a.pkl",
+        write_pickle,
+        lambda m: {"blobs": {"a": forged((1 << 40,), b"abcd")}},
+        r"shape \(1099511627776,\) in 4 bytes",
+    ),
+    "array of negative size": ("a.pkl", write_pickle, lambda m: {"blobs": {"a": forged((-1,), b"abcd")}}, "shape"),
+    "change of numpy's function": (
+        "a.pkl",
+        write_bytes,
+        lambda m: text("cnumpy", "dtype", "}S'x'", "I1", "sb."),
+        "changes a function",
+    ),
+    "persistent id": ("a.pkl", write_bytes, lambda m: text("Pfile", "."), "a.pkl"),
+    "extension code": ("a.pkl", write_bytes, lambda m: b"\x80\x02\x82\x01.", "a.pkl"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_file_is_refused_and_never_run(case, tmp_path):
+    name, write, content, said = HOSTILE[case]
+    marker = tmp_path / "executed"
+    write(tmp_path / name, content(marker))
+    with pytest.raises(ValueError, match=said) as error:
+        read(tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+    assert "weights_only" not in str(error.value), "no advice to trust the file"
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("case", [case for case in HOSTILE if "system" in case and case != "os.system as a key"])
+def test_the_hostile_files_would_run_in_an_ordinary_reader(case, tmp_path):
+    name, write, content, _ = HOSTILE[case]
+    if os.name != "posix":
+        pytest.skip("the files name posix")
+    marker = tmp_path / "executed"
+    write(tmp_path / name, content(marker))
+    if write is write_torch:
+        torch.load(tmp_path / name, weights_only=False)
+    else:
+        with (tmp_path / name).open("rb") as file:
+            pickle.load(file)
+    assert marker.exists()
+
+
+def good(path):
+    parts = random_parts(3)
+    if path.suffix == ".pkl":
+        save_pickle(path, {"blobs": caffe2_blobs(parts, "nonlocal_conv3_1")})
+    elif path.suffix == ".safetensors":
+        pytest.importorskip("safetensors.torch").save_file(named_as("tea1528", parts, "nl"), path)
+    else:
+        torch.save(named_as("tea1528", parts, "nl"), path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+@pytest.mark.parametrize("part", [0.0, 0.1, 0.6, 0.99])
+def test_cut_off_file_is_refused(tmp_path, suffix, part):
+    path = tmp_path / f"theirs{suffix}"
+    good(path)
+    assert read(path).plan
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(ValueError, match=f"theirs{suffix}"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+def test_text_is_refused(tmp_path, suffix):
+    path = tmp_path / f"theirs{suffix}"
+    path.write_text("<!DOCTYPE html><html>404: not found</html>\n")
+    pytest.importorskip("safetensors") if suffix == ".safetensors" else None
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"epoch": 3, "lr": 0.1}, "no tensors by name; it has epoch, lr"),
+        ([1, 2], "holds a list"),
+        ({"state_dict": {}}, "no tensors by name"),
+    ],
+)
+def test_file_without_tensors_is_refused(tmp_path, content, said):
+    torch.save(content, tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / "theirs.pth")
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        read("nowhere.pth")
+
+
+def changed(layout="tea1528", *, drop=(), form="embedded", **shapes):
+    """A block's state dict with tensors dropped, or of other shapes."""
+    state = named_as(layout, random_parts(3, form=form), "nl")
+    state = {key: value for key, value in state.items() if key.removeprefix("nl.") not in drop}
+    return state | {f"nl.{key.replace('__', '.')}": torch.randn(shape) for key, shape in shapes.items()}
+
+
+# a state dict, what the error says
+BROKEN = {
+    "no phi": (lambda: changed(drop=("phi.weight", "phi.bias")), r"'nl' \(tea1528\) has no phi.weight"),
+    "no W_z": (lambda: changed("alexhex7", drop=("W.0.weight",)), r"has no out.weight"),
+    "one bias": (lambda: changed(drop=("phi.bias",)), "no phi.bias, while others have one"),
+    "no variance": (lambda: changed(drop=("W_z.1.running_var",)), "has no norm.running_var"),
+    "no norm weight": (lambda: changed(drop=("W_z.1.weight",)), "has no norm.weight"),
+    "phi of other channels": (
+        lambda: changed(phi__weight=(4, 9, 1, 1, 1)),
+        r"nl.phi.weight has shape .* expected \(4, 8",
+    ),
+    "theta of other width": (lambda: changed(theta__weight=(5, 8, 1, 1, 1)), r"nl.theta.weight has shape"),
+    "3x3 kernel": (lambda: changed(g__weight=(4, 8, 3, 3, 3)), "expected"),
+    "linear layers": (lambda: changed(g__weight=(4, 8)), "expected a 1x1 convolution"),
+    "long bias": (lambda: changed(g__bias=(5,)), r"nl.g.bias has shape \(5,\), expected \(4,\)"),
+    "short norm": (lambda: {**changed(), "nl.W_z.1.weight": torch.ones(3)}, r"nl.W_z.1.weight has shape \(3,\)"),
+    "short w_f": (
+        lambda: {**changed(form="concatenation"), "nl.W_f.0.weight": torch.ones(1, 7, 1, 1)},
+        r"nl.W_f.0.weight has shape",
+    ),
+    "integers": (lambda: {**changed(), "nl.g.weight": torch.ones(4, 8, 1, 1, 1).int()}, "dtype torch.int32"),
+    "two sources": (
+        lambda: {**changed(), **named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1")},
+        "several sources in one file, .*tea1528.*slowfast|several sources in one file, .*slowfast.*tea1528",
+    ),
+    "copies that differ": (
+        lambda: {**named_as("gluoncv", random_parts(3), "nl"), "nl.W_bn.0.bias": torch.ones(8)},
+        r"nl.W_bn.0.bias and nl.W.bias|nl.W.bias and nl.W_bn.0.bias",
+    ),
+    "w_f whose bias has nowhere to go": (
+        lambda: {
+            **named_as("tea1528", random_parts(2, form="concatenation"), "nl"),
+            "nl.W_f.0.weight": torch.cat([torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1)], dim=1),
+            "nl.W_f.0.bias": torch.ones(1),
+        },
+        "w_f's half for theta is zero",
+    ),
+    "two blocks for one place": (
+        lambda: {
+            **named_as("alexhex7", random_parts(3), "layer2.1.nl"),
+            **named_as("alexhex7", random_parts(3), "layer2.1.non_local"),
+        },
+        "two blocks for 'layer2.1'",
+    ),
+    "no block": (lambda: {"fc.weight": torch.ones(2, 2)}, "no non-local block of a known source"),
+    "CCNet": (
+        lambda: {
+            f"head.cca.{k}": torch.ones(1)
+            for k in ("query_conv.weight", "key_conv.weight", "value_conv.weight", "gamma")
+        },
+        r"'head.cca' is criss-cross attention",
+    ),
+    "DNL": (
+        lambda: {f"nl.{k}.weight": torch.ones(1) for k in ("conv_query", "conv_key", "conv_value", "conv_mask")},
+        "'nl' is disentangled non-local",
+    ),
+    "CGNL": (
+        lambda: {f"layer3.4.{k}.weight": torch.ones(1) for k in ("t", "p", "g", "z", "gn")},
+        "compact generalized",
+    ),
+    "ANN": (lambda: {f"a.{k}.weight": torch.ones(1) for k in ("f_key.0", "f_value", "W")}, "asymmetric non-local"),
+    "A2": (lambda: {f"a.{k}.weight": torch.ones(1) for k in ("convA", "convB", "convV")}, "double attention"),
+    "GC": (lambda: {f"{k}.weight": torch.ones(1) for k in ("conv_mask", "channel_add_conv.0")}, "global context"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_tensors_that_make_no_block_are_refused_by_name(case, tmp_path):
+    state, said = BROKEN[case]
+    torch.save(state(), tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match=said) as error:
+        read(tmp_path / "theirs.pth")
+    assert str(tmp_path / "theirs.pth") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"source": "slowfest"}, "expected one of .*slowfast"),
+        ({"source": "slowfast"}, "named as those of tea1528"),
+        ({"pairwise": "dot"}, "expected one of 'embedded_gaussian'"),
+        ({"pairwise": "concatenation"}, "tensors of 'embedded_gaussian' or 'dot_product'"),
+        ({"pairwise": "gaussian"}, "tensors of 'embedded_gaussian' or 'dot_product'"),
+        ({"pairwise": "dot_product", "scale": "sqrt"}, "applies to the softmax forms"),
+        ({"scale": "cube"}, "scale='cube'"),
+        ({"subsample": 0}, "subsample=0"),
+        ({"places": {"ln": "layer2.1"}}, "no block 'ln' in the file; it has 'nl'"),
+    ],
+)
+def test_option_that_contradicts_the_file(tmp_path, options, said):
+    torch.save(changed(), tmp_path / "theirs.pth")
+    with pytest.raises(ValueError, match=said):
+        read(tmp_path / "theirs.pth", **options)

@@ -1,0 +1,300 @@
+"""Whole ResNets of other projects become ours: every tensor at its place, and the same scores."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from foreign_layouts import caffe2_blobs, formula, named_as, random_parts, save_pickle
+
+import torch_nonlocal as nl
+from torch_nonlocal.models.video_resnet import VideoResNet
+from torch_nonlocal.weights import read
+
+COUNTS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+NORM = ("weight", "bias", "running_mean", "running_var")
+CAFFE2_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+CLASSES = 5
+PAPER_5 = ["layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"]
+
+
+def inflated(stage, index):
+    """Which residual blocks of I3D have time kernels: all of res2, every other of res3 and res4, the second of res5."""
+    return (True, index % 2 == 0, index % 2 == 0, index % 2 == 1)[stage]
+
+
+def layers(depth, i3d, middle=False):
+    """(stage, block, convolution 0 for the shortcut, weight shape) of a ResNet but its stem and fc; stage 0 is res2."""
+    width_in = 64
+    for stage, count in enumerate(COUNTS[depth]):
+        width = 64 * 2**stage
+        for index in range(count):
+            t = 3 if i3d and inflated(stage, index) else 1
+            t1, t2 = (1, t) if middle else (t, 1)
+            if index == 0:
+                yield stage, index, 0, (4 * width, width_in, 1, 1, 1)
+            yield stage, index, 1, (width, width_in, t1, 1, 1)
+            yield stage, index, 2, (width, width, t2, 3, 3)
+            yield stage, index, 3, (4 * width, width, 1, 1, 1)
+            width_in = 4 * width
+
+
+def caffe2_names(stage, index, number):
+    branch = f"res{stage + 2}_{index}_branch" + ("1" if number == 0 else "2" + " abc"[number])
+    return f"{branch}_w", {name: f"{branch}_bn_{short}" for name, short in CAFFE2_NORM.items()}
+
+
+def slowfast_names(stage, index, number):
+    start = f"s{stage + 2}.pathway0_res{index}."
+    module = "branch1" if number == 0 else "branch2." + " abc"[number]
+    return f"{start}{module}.weight", {name: f"{start}{module}_bn.{name}" for name in NORM}
+
+
+def mmaction2_names(stage, index, number):
+    module = f"backbone.layer{stage + 1}.{index}." + ("downsample" if number == 0 else f"conv{number}")
+    return f"{module}.conv.weight", {name: f"{module}.bn.{name}" for name in NORM}
+
+
+def gluoncv_names(stage, index, number):
+    start = f"res_layers.{stage}.{index}."
+    conv, norm = ("downsample.0", "downsample.1") if number == 0 else (f"conv{number}", f"bn{number}")
+    return f"{start}{conv}.weight", {name: f"{start}{norm}.{name}" for name in NORM}
+
+
+def plain_norm(module):
+    return {name: f"{module}.{name}" for name in NORM}
+
+
+# source -> names of residual blocks, stem, stem's norm, last layer, and a block of ours at layer2.1
+LAYOUTS = {
+    "caffe2": (
+        caffe2_names,
+        "conv1_w",
+        {name: f"res_conv1_bn_{short}" for name, short in CAFFE2_NORM.items()},
+        ("pred_w", "pred_b"),
+        "nonlocal_conv{3}_{1}",
+    ),
+    "slowfast": (
+        slowfast_names,
+        "s1.pathway0_stem.conv.weight",
+        plain_norm("s1.pathway0_stem.bn"),
+        ("head.projection.weight", "head.projection.bias"),
+        "s{3}.pathway0_nonlocal{1}",
+    ),
+    "mmcv": (
+        mmaction2_names,
+        "backbone.conv1.conv.weight",
+        plain_norm("backbone.conv1.bn"),
+        ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias"),
+        "backbone.layer{2}.{1}.non_local_block",
+    ),
+    "gluoncv": (
+        gluoncv_names,
+        "first_stage.0.weight",
+        plain_norm("first_stage.1"),
+        ("fc.weight", "fc.bias"),
+        "res_layers.{1}.{1}.nonlocal_block",
+    ),
+}
+
+
+def rows(source, depth=50, i3d=True, middle=False):
+    """(their key, our key, shape) of every tensor of a network without its non-local blocks."""
+    names, stem, stem_norm, (fc_weight, fc_bias), _ = LAYOUTS[source]
+    table = [(stem, "conv1.weight", (64, 3, 5 if i3d else 1, 7, 7))]
+    table += [(theirs, f"bn1.{name}", (64,)) for name, theirs in stem_norm.items()]
+    for stage, index, number, shape in layers(depth, i3d, middle):
+        conv, norm = names(stage, index, number)
+        ours = f"layer{stage + 1}.{index}."
+        ours_conv, ours_norm = ("downsample.0", "downsample.1") if number == 0 else (f"conv{number}", f"bn{number}")
+        table.append((conv, f"{ours}{ours_conv}.weight", shape))
+        table += [(theirs, f"{ours}{ours_norm}.{name}", (shape[0],)) for name, theirs in norm.items()]
+    return [*table, (fc_weight, "fc.weight", (CLASSES, 2048)), (fc_bias, "fc.bias", (CLASSES,))]
+
+
+def numbered(table):
+    """Each tensor filled with its own number; one stored element each, so that files stay small."""
+    return {theirs: torch.tensor(float(number)).expand(shape) for number, (theirs, _, shape) in enumerate(table)}
+
+
+@pytest.mark.parametrize(
+    ("source", "depth", "i3d", "middle", "kind"),
+    [
+        ("slowfast", 50, True, False, "i3d_resnet50"),
+        ("mmcv", 50, True, False, "i3d_resnet50"),
+        ("gluoncv", 50, True, False, "i3d_resnet50"),
+        ("slowfast", 101, False, False, "c2d_resnet101"),
+        ("mmcv", 50, True, True, "i3d_resnet50_3x3x3"),
+    ],
+)
+def test_every_tensor_has_its_place(tmp_path, source, depth, i3d, middle, kind):
+    table = rows(source, depth, i3d, middle)
+    torch.save({"state_dict": numbered(table)}, tmp_path / "theirs.pth")
+    converted = read(tmp_path / "theirs.pth")
+    network = converted.network
+    assert network is not None
+    assert converted.source == source
+    suffix = "_8x8" if source == "slowfast" and not middle else ""
+    assert network.arguments == {"name": f"{kind}{suffix}", "num_classes": CLASSES}
+    for number, (_, ours, shape) in enumerate(table):
+        assert network.state[ours].shape == shape
+        assert network.state[ours].flatten()[0] == number, ours
+    with torch.device("meta"):
+        expected = VideoResNet(depth, kernel=network.kernel, num_classes=CLASSES).state_dict()
+    assert set(network.state) == {key for key in expected if not key.endswith("num_batches_tracked")}
+    assert converted.left_over == []
+    assert converted.renamed == {theirs: ours for theirs, ours, _ in table}
+
+
+def test_blocks_come_with_the_network(tmp_path):
+    state = numbered(rows("slowfast"))
+    for index in (1, 3):
+        parts = random_parts(3, channels=512, inner=256, seed=index)
+        state |= named_as("slowfast", parts, f"s3.pathway0_nonlocal{index}")
+    state["optimizer.step"] = torch.zeros(1)
+    torch.save({"model_state": state}, tmp_path / "theirs.pyth")
+    converted = read(tmp_path / "theirs.pyth")
+    network = converted.network
+    assert network is not None
+    assert network.arguments == {
+        "name": "i3d_resnet50_8x8",
+        "num_classes": CLASSES,
+        "non_local": ["layer2.1", "layer2.3"],
+        "pairwise": "embedded_gaussian",
+        "subsample": 2,
+        "pool_first": True,
+        "scale": "sqrt",
+        "norm": "batch",
+    }
+    assert torch.equal(network.state["layer2.3.non_local.g.weight"], parts["g.weight"])
+    assert converted.left_over == ["optimizer.step"]
+
+
+# what is wrong with a network that is not one of ours -> the reason
+NOT_OURS = {
+    "slow pathway": (lambda t: [(a, b, (*s[:2], 1, *s[3:]) if b == "conv1.weight" else s) for a, b, s in t], "differ"),
+    "three frames": (
+        lambda t: [(a, b, (*s[:2], 3, *s[3:]) if b == "conv1.weight" else s) for a, b, s in t],
+        "first kernel",
+    ),
+    "without last layer": (lambda t: [row for row in t if not row[1].startswith("fc.")], "a last layer"),
+    "cut off": (lambda t: [row for row in t if row[1] != "layer3.2.conv2.weight"], r"layer3.2.conv2.weight is missing"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_OURS)
+def test_another_network_gives_its_blocks_and_the_reason(tmp_path, case):
+    change, said = NOT_OURS[case]
+    state = numbered(change(rows("slowfast"))) | named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1")
+    torch.save(state, tmp_path / "theirs.pth")
+    converted = read(tmp_path / "theirs.pth")
+    assert converted.network is None
+    assert list(converted.plan) == ["layer2.1"]
+    assert said in str(converted.no_network)
+    with pytest.raises(ValueError, match="no whole network to save"):
+        converted.save(tmp_path / "ours.pt", whole=True)
+    assert not (tmp_path / "ours.pt").exists()
+
+
+def test_differences_that_weights_do_not_carry_are_said(tmp_path):
+    torch.save(numbered(rows("mmcv")), tmp_path / "theirs.pth")
+    network = read(tmp_path / "theirs.pth").network
+    assert network is not None
+    assert "pool1_kernel 1 there, 3 here" in network.differences[0]
+    torch.save(numbered(rows("slowfast")), tmp_path / "theirs.pth")
+    network = read(tmp_path / "theirs.pth").network
+    assert network is not None
+    assert not any("there" in said for said in network.differences)
+
+
+def random_blobs(affine):
+    """Caffe2 blobs of an I3D-R50 with five blocks, small enough activations to compare."""
+    generator = torch.Generator().manual_seed(0)
+    blobs = {}
+    for theirs, ours, shape in rows("caffe2"):
+        if len(shape) > 1:
+            fan = torch.Size(shape[1:]).numel()
+            value = torch.randn(shape, generator=generator) * (2 / fan) ** 0.5
+        elif ours.endswith(("running_var", ".weight")):
+            value = torch.rand(shape, generator=generator) + 0.5
+        else:
+            value = torch.randn(shape, generator=generator) * 0.2
+        if not (affine and theirs.endswith(("_rm", "_riv"))):
+            blobs[theirs] = value
+    blocks = {}
+    for stage, index in ((3, 1), (3, 3), (4, 1), (4, 3), (4, 5)):
+        width = 128 * 2 ** (stage - 1)
+        parts = random_parts(
+            3, channels=width, inner=width // 2, norm=None if affine else "batch", seed=10 * stage + index
+        )
+        parts = {name: tensor * 0.2 if name.endswith("weight") else tensor for name, tensor in parts.items()}
+        blocks[stage, index] = parts
+    return blobs, blocks
+
+
+def reference_scores(clip, blobs, blocks):
+    """video-nonlocal-net's I3D-R50 from its blobs: stem without stride in time, pools 1x3x3 (unpadded) and 2x1x1."""
+    blobs = {key: value.double() for key, value in blobs.items()}
+
+    def normed(x, name):
+        s, b = (blobs[f"{name}_{short}"].view(1, -1, 1, 1, 1) for short in "sb")
+        if f"{name}_rm" not in blobs:
+            return x * s + b
+        mean, variance = (blobs[f"{name}_{short}"].view(1, -1, 1, 1, 1) for short in ("rm", "riv"))
+        return (x - mean) / (variance + 1e-5).sqrt() * s + b
+
+    def convolved(x, name, stride=1):
+        weight = blobs[f"{name}_w"]
+        padding = tuple(size // 2 for size in weight.shape[2:])
+        return F.conv3d(x, weight, stride=(1, stride, stride), padding=padding)
+
+    x = torch.relu(normed(convolved(clip.double(), "conv1", 2), "res_conv1_bn"))
+    x = F.max_pool3d(x, (1, 3, 3), (1, 2, 2))
+    for stage, count in enumerate(COUNTS[50], 2):
+        for index in range(count):
+            name, stride = f"res{stage}_{index}_branch", 2 if stage > 2 and index == 0 else 1
+            y = torch.relu(normed(convolved(x, f"{name}2a"), f"{name}2a_bn"))
+            y = torch.relu(normed(convolved(y, f"{name}2b", stride), f"{name}2b_bn"))
+            y = normed(convolved(y, f"{name}2c"), f"{name}2c_bn")
+            x = torch.relu(y + (normed(convolved(x, f"{name}1", stride), f"{name}1_bn") if index == 0 else x))
+            if (stage, index) in blocks:
+                inner = blocks[stage, index]["g.weight"].shape[0]
+                x = formula(x, blocks[stage, index], pool=(1, 2, 2), pool_first=True, scale=inner**-0.5)
+        if stage == 2:
+            x = F.max_pool3d(x, (2, 1, 1))
+    return x.mean((2, 3, 4)) @ blobs["pred_w"].T + blobs["pred_b"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("affine", [False, True])
+def test_caffe2_network_gives_the_same_scores(tmp_path, affine):
+    if affine:
+        pytest.importorskip("safetensors", reason="pip install 'torch-nonlocal[checkpoints]'")
+    saved = tmp_path / ("ours.safetensors" if affine else "ours.pt")
+    blobs, blocks = random_blobs(affine)
+    clip = torch.randn(1, 3, 4, 48, 48, generator=torch.Generator().manual_seed(1))
+    expected = reference_scores(clip, blobs, blocks)
+
+    arrays = {name: tensor.numpy() for name, tensor in blobs.items()}
+    for (stage, index), parts in blocks.items():
+        arrays |= caffe2_blobs(parts, f"nonlocal_conv{stage}_{index}")
+    save_pickle(tmp_path / "theirs.pkl", {"blobs": arrays}, protocol=4)
+    converted = read(tmp_path / "theirs.pkl")
+    network = converted.network
+    assert network is not None
+    assert network.arguments["name"] == "i3d_resnet50_8x8"
+    assert network.arguments["non_local"] == PAPER_5
+    assert network.arguments["norm"] == (None if affine else "batch")
+    assert affine == any("4 frames at a time" in said for said in converted.assumptions)
+    assert "pool1_padding 0 there, 1 here" in network.differences[0]
+
+    converted.save(saved)
+    named = nl.create_model(**network.arguments, weights=saved)
+    with torch.device("meta"):  # the same weights with the source's own pools, which no name has
+        theirs = VideoResNet(50, kernel=network.kernel, time=network.time, num_classes=CLASSES)
+    options = {key: network.arguments[key] for key in ("pairwise", "subsample", "pool_first", "scale", "norm")}
+    nl.insert(theirs, PAPER_5, **options)
+    theirs.load_state_dict(named.state_dict(), assign=True)
+    theirs.double().eval()
+    with torch.no_grad():
+        scores = theirs(clip.double())
+    assert (reference_scores(clip, blobs, {}) - expected).abs().max() > 0.01 * expected.abs().max()
+    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
