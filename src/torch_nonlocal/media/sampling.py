@@ -8,9 +8,10 @@ its last (0, 1, 2, 0, 1, ...).
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _NAMED = re.compile(r"(?:(\d+)x(\d+)|(\d+)-to-(\d+))")
 
@@ -62,6 +63,8 @@ def random_clip(total: int, length: int, stride: int, generator: torch.Generator
     Raises:
         ValueError: if a number is below 1.
     """
+    import torch  # not at the top: command-line help parses schedules without torch
+
     _check(total, length, stride)
     stride = _fitting(total, length, stride)
     starts = max(total - (length - 1) * stride, 1)
