@@ -1,4 +1,4 @@
-"""Centres of receptive fields against centres worked out by hand; nothing of the model changes."""
+"""Centers of receptive fields against centers worked out by hand; nothing of the model changes."""
 
 import copy
 
@@ -56,7 +56,7 @@ def i3d():
 
 
 def unpadded():
-    """Centre of index 0: (5 - 1) / 2 = 2, then 2 * 1 further."""
+    """Center of index 0: (5 - 1) / 2 = 2, then 2 * 1 further."""
     return nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.ReLU(), nn.Conv2d(4, 4, 3))
 
 
@@ -98,7 +98,7 @@ def grouped():
         (lambda: nn.Sequential(nn.Conv1d(3, 4, 4, 4)), "0", (64,), (1.5,), (4,)),
     ],
 )
-def test_centres_are_those_worked_out_by_hand(net, place, size, offset, stride):
+def test_centers_are_those_worked_out_by_hand(net, place, size, offset, stride):
     found = probe_geometry(net(), place, size)
     assert found.probed
     assert found.offset == offset
@@ -265,7 +265,7 @@ def test_every_pixel_has_its_nearest_position():
         assert geometry.nearest_query(geometry.query_pixel(point)) == point
 
 
-def test_spread_puts_a_weight_at_its_receptive_fields_centre():
+def test_spread_puts_a_weight_at_its_receptive_fields_center():
     geometry = Geometry((2, 3, 3), (2, 3, 3), (1, 1, 1), (4, 12, 12), (0.0, 1.0, 1.0), (2.0, 4.0, 4.0))
     row = torch.zeros(2, 3, 3)
     row[1, 1, 2] = 1.0

@@ -14,21 +14,21 @@ from torch_nonlocal.view.clips import (  # noqa: E402 (after the skip)
     temporal_cell,
 )
 
-COLOUR = torch.randint(0, 256, (5, 7, 9, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-GREY = COLOUR[..., 0]
+COLOR = torch.randint(0, 256, (5, 7, 9, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+GRAY = COLOR[..., 0]
 
 
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        (COLOUR, COLOUR),
-        (COLOUR.numpy(), COLOUR),
-        (COLOUR.float() / 255, COLOUR),
-        ((COLOUR.double() / 255).numpy(), COLOUR),
-        (COLOUR[2], COLOUR[2:3]),
-        (GREY, GREY[..., None].expand(-1, -1, -1, 3)),
-        (GREY[..., None], GREY[..., None].expand(-1, -1, -1, 3)),
-        (GREY[0], GREY[:1, ..., None].expand(-1, -1, -1, 3)),
+        (COLOR, COLOR),
+        (COLOR.numpy(), COLOR),
+        (COLOR.float() / 255, COLOR),
+        ((COLOR.double() / 255).numpy(), COLOR),
+        (COLOR[2], COLOR[2:3]),
+        (GRAY, GRAY[..., None].expand(-1, -1, -1, 3)),
+        (GRAY[..., None], GRAY[..., None].expand(-1, -1, -1, 3)),
+        (GRAY[0], GRAY[:1, ..., None].expand(-1, -1, -1, 3)),
         (torch.ones(4, 6, dtype=torch.bfloat16), torch.full((1, 4, 6, 3), 255)),
         (torch.ones(2, 4, 6, 3, requires_grad=True), torch.full((2, 4, 6, 3), 255)),
     ],
@@ -51,7 +51,7 @@ def test_every_layout_becomes_thwc_uint8(given, expected):
         (torch.zeros(8), r"\(8,\) is no clip"),
         (torch.zeros(0, 8, 8, 3), "empty"),
         (torch.full((4, 4, 3), 200.0), r"looks like \[0, 255\]; divide by 255"),
-        (torch.randn(4, 4, 3) * 2 - 1, "looks normalised"),
+        (torch.randn(4, 4, 3) * 2 - 1, "looks normalized"),
         (torch.full((4, 4, 3), float("nan")), "not finite"),
         (torch.zeros(4, 4, 3, dtype=torch.int64), "int64"),
     ],
@@ -72,13 +72,13 @@ def test_other_layouts_are_errors_that_say_what_to_do(given, message):
 )
 def test_rows_of_another_shape_are_errors(row, message):
     with pytest.raises(ValueError, match=message):
-        as_row(row, as_clip(COLOUR))
+        as_row(row, as_clip(COLOR))
 
 
 @pytest.mark.parametrize("query", [(5, 0, 0), (0, 7, 0), (0, 0, -1), (0, 0)])
 def test_a_query_outside_the_clip_is_an_error(query):
     with pytest.raises(ValueError, match=r"valid are 0 to|\(frame, y, x\)"):
-        as_query(query, as_clip(COLOUR))
+        as_query(query, as_clip(COLOR))
 
 
 def test_frames_share_the_temporal_cells_evenly():

@@ -50,12 +50,12 @@ def test_the_hottest_cell_is_hottest_in_its_frames_and_nowhere_else(digits, inte
     assert frames.dtype == np.uint8
     hot = np.zeros((8, 32, 32), dtype=bool)
     hot[4:6, 4:8, 24:28] = True  # the cell's share: frames 4 and 5, rows 4 to 7, columns 24 to 27
-    centre = hot.copy()
-    centre[:, [4, 7]] = centre[:, :, [24, 27]] = False
+    center = hot.copy()
+    center[:, [4, 7]] = center[:, :, [24, 27]] = False
     around = np.zeros_like(hot)
     around[4:6, :12, 20:32] = True  # where bilinear weights fade out
     heat = warmth(frames)
-    assert heat[centre].min() > heat[~around].max() + 60
+    assert heat[center].min() > heat[~around].max() + 60
     if interpolation == "nearest":
         assert heat[hot].min() > heat[~hot].max() + 60
         assert len(np.unique(frames[4, 4:8, 24:28].reshape(-1, 3), axis=0)) == 1
@@ -69,12 +69,12 @@ def test_nearest_cells_cover_their_area_where_sizes_do_not_divide():
     assert [len(np.unique(line)) for line in frame] == [3] * 5
 
 
-def test_alpha_nothing_shows_the_frame_in_grey(digits):
+def test_alpha_nothing_shows_the_frame_in_gray(digits):
     frames = view.overlay(digits, hot_row(), alpha=0)
     np.testing.assert_array_equal(frames[..., 0], np.rint(digits.numpy() * 255))
 
 
-def test_signed_weights_get_two_colours(digits):
+def test_signed_weights_get_two_colors(digits):
     row = torch.zeros(8, 4, 4)
     row[0, 0, 0], row[0, 3, 3] = 2.0, -2.0
     frame = view.overlay(digits, row, interpolation="nearest")[0]
@@ -134,8 +134,8 @@ def test_arrows_are_the_strongest_wider_and_on_top_by_weight(digits, link):
     widths = [arrow.get_linewidth() for arrow in drawn]
     assert widths == sorted(widths)
     assert widths[0] < widths[-1]
-    colours = [arrow.get_edgecolor() for arrow in drawn]
-    assert len(set(colours)) == 12
+    colors = [arrow.get_edgecolor() for arrow in drawn]
+    assert len(set(colors)) == 12
 
 
 def test_negative_links_count_by_size_and_look_different(digits, link):
@@ -236,7 +236,7 @@ def test_saving_writes_pixels_or_vectors_by_the_suffix(digits, link, tmp_path):
     ("options", "message"),
     [
         ({"alpha": 1.5}, "alpha must be 0 to 1"),
-        ({"cmap": "infrno"}, "no colour map 'infrno'"),
+        ({"cmap": "infrno"}, "no color map 'infrno'"),
         ({"vmax": 0}, "vmax must be more than 0"),
         ({"interpolation": "cubic"}, "'nearest' or 'bilinear'"),
     ],

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import torch_nonlocal as nl
 from torch_nonlocal.attention import BlockRecord, similarity
 from torch_nonlocal.view.page import bundle
-from torch_nonlocal.view.page.quantize import BITS, packed_size, quantise
+from torch_nonlocal.view.page.quantize import BITS, packed_size, quantize
 
 CLIP = torch.linspace(0, 1, 3 * 16 * 20).reshape(3, 16, 20, 1)
 
@@ -88,7 +88,7 @@ def test_large_logits_get_more_bits(tmp_path: Path) -> None:
 @given(bits=st.sampled_from(BITS), positions=st.integers(1, 9), width=st.integers(1, 7), seed=st.integers(0, 99))
 def test_packed_codes_come_back(bits: int, positions: int, width: int, seed: int) -> None:
     values = torch.randn(positions, width, generator=torch.Generator().manual_seed(seed))
-    found = quantise(values, bits)
+    found = quantize(values, bits)
     data = found.packed()
     assert len(data) == packed_size(positions, width, bits)
     stream = int.from_bytes(data, "big") >> (8 * len(data) - bits * positions * width)
@@ -100,7 +100,7 @@ def test_packed_codes_come_back(bits: int, positions: int, width: int, seed: int
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
-    assert (quantise(torch.zeros(2, 3), 8).values == 0).all()
+    assert (quantize(torch.zeros(2, 3), 8).values == 0).all()
 
 
 def test_a_coarser_grid_is_smaller_and_says_how_far_it_is(record, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_coarser_grid_is_smaller_and_says_how_far_it_is(record, tmp_path: Path
     (block,) = carried(path)["blocks"]
     assert (block["grid"], block["coarser"]) == ([3, 4, 5], 2)
     assert 0 < block["distance"] < 1
-    assert block["queryCentres"][1] == [1.5, 5.5, 9.5, 13.5]
+    assert block["queryCenters"][1] == [1.5, 5.5, 9.5, 13.5]
 
     torch.manual_seed(0)
     even = torch.randn(1, 6, 3, 4, 5).repeat_interleave(2, 3).repeat_interleave(2, 4)
@@ -137,7 +137,7 @@ def test_every_form_can_be_made_coarser(options: dict, tmp_path: Path) -> None:
     assert block_spec["grid"] == [4, 4, 5]
     assert 0 <= block_spec["distance"] < 1
     for axis, count in enumerate(block_spec["grid"]):
-        assert len(block_spec["queryCentres"][axis]) == len(block_spec["covering"][axis]) == count
+        assert len(block_spec["queryCenters"][axis]) == len(block_spec["covering"][axis]) == count
         assert max(block_spec["covering"][axis]) < block_spec["keyGrid"][axis]
 
 

@@ -224,8 +224,8 @@ CONTRASTS = """() => {
   };
   const behind = (node) => {
     for (; node; node = node.parentElement) {
-      const colour = parse(getComputedStyle(node).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour.slice(0, 3);
+      const color = parse(getComputedStyle(node).backgroundColor);
+      if (color.length < 4 || color[3] > 0) return color.slice(0, 3);
     }
     return [255, 255, 255];
   };

@@ -1,5 +1,6 @@
 """Outputs of modules while a network runs, and runs that leave the network as it was."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -36,18 +37,32 @@ def capture_outputs(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, so that no batch statistics change; modes and random state are restored afterwards."""
-    modes = {module: module.training for module in model.modules()}
+    """Run the model in eval mode inside the context; its modes and the random state are restored afterwards.
+
+    Modes are set module by module, because a model may override `train()` and `eval()` with side effects.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     devices = sorted(
         {p.device.index for p in model.parameters() if p.device.type == "cuda" and p.device.index is not None}
     )
     with torch.random.fork_rng(devices=devices):
-        model.eval()
+        for module, _ in modes:
+            module.training = False
         try:
             yield
         finally:
-            for module, training in modes.items():
+            for module, training in modes:
                 module.training = training
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Run what torch.compile has compiled as plain PyTorch inside the context, so that module hooks are called."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:

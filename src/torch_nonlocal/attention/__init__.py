@@ -1,10 +1,12 @@
-"""What a block looks at: exact weights of chosen positions, computed on demand from theta and phi, never as a map.
+"""What a block attends to: exact weights of chosen positions, computed on demand from theta and phi.
 
-`watch` records a run; a `BlockRecord` answers for one block: rows, columns, links, strongest, statistics.
-`weights` holds the arithmetic, streamed by `strongest` and `statistics`; `geometry` is the way from grid positions to
-input pixels and back, found by `receptive` and `locate`. `similarity` is a record without a block.
+`watch` records a run of a model. A `BlockRecord` answers for one block: rows, column, links, strongest, statistics.
+`weights` holds the arithmetic, which `strongest` and `statistics` evaluate tile by tile. `geometry` maps grid positions
+to input pixels and back; `receptive` and `locate` find the mapping. `similarity` makes a record without a block.
+`attribution` measures how much a block contributes.
 """
 
+from torch_nonlocal.attention.attribution import added_magnitudes, gradient_times_activation
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.links import Link
 from torch_nonlocal.attention.locate import probe_geometry
@@ -21,6 +23,8 @@ __all__ = [
     "Seen",
     "Statistics",
     "Strongest",
+    "added_magnitudes",
+    "gradient_times_activation",
     "probe_geometry",
     "similarity",
     "watch",

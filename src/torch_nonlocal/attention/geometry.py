@@ -1,6 +1,6 @@
 """From a block's grid to the input's pixels and back, one affine rule an axis: pixel = offset + stride * index.
 
-A pixel's coordinate is its index: the centre of the first pixel is 0, its edges are -0.5 and 0.5.
+A pixel's coordinate is its index: the center of the first pixel is 0, its edges are -0.5 and 0.5.
 """
 
 import math
@@ -20,9 +20,9 @@ class Geometry:
         key_grid: sizes of the keys' map, smaller where keys are pooled.
         pool: pooling factor an axis, 1 where there is none.
         input_size: sizes of the network's input on the same axes.
-        offset: pixel index of the centre of grid index 0, an axis; may be fractional or negative.
+        offset: pixel index of the center of grid index 0, an axis; may be fractional or negative.
         stride: pixels from one grid index to the next, an axis.
-        probed: whether offset and stride are the true centres of receptive fields; False: even cells are assumed.
+        probed: whether offset and stride are the true centers of receptive fields; False: even cells are assumed.
     """
 
     grid: tuple[int, ...]
@@ -37,30 +37,30 @@ class Geometry:
     def evenly(
         grid: Sequence[int], key_grid: Sequence[int], pool: Sequence[int], input_size: Sequence[int]
     ) -> "Geometry":
-        """The grid's cells divide the input evenly: what is assumed where the true centres cannot be found."""
+        """The grid's cells divide the input evenly: what is assumed where the true centers cannot be found."""
         stride = tuple(pixels / cells for pixels, cells in zip(input_size, grid, strict=True))
         offset = tuple((step - 1) / 2 for step in stride)
         return Geometry(tuple(grid), tuple(key_grid), tuple(pool), tuple(input_size), offset, stride)
 
     def query_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
-        """Pixel coordinates (frame, y, x) of a grid position's centre."""
+        """Pixel coordinates (frame, y, x) of a grid position's center."""
         return tuple(o + s * i for o, s, i in zip(self.offset, self.stride, point, strict=True))
 
     def key_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
-        """Pixel coordinates of the centre of a key: of the area that was pooled into it."""
-        centres = [pool * i + (pool - 1) / 2 for pool, i in zip(self.pool, point, strict=True)]
-        return tuple(o + s * c for o, s, c in zip(self.offset, self.stride, centres, strict=True))
+        """Pixel coordinates of the center of a key: of the area that was pooled into it."""
+        centers = [pool * i + (pool - 1) / 2 for pool, i in zip(self.pool, point, strict=True)]
+        return tuple(o + s * c for o, s, c in zip(self.offset, self.stride, centers, strict=True))
 
     def key_area(self, point: Sequence[int]) -> tuple[tuple[float, float], ...]:
         """First and last pixel edge of a key's area, an axis: the cells pooled into it, each one stride wide."""
-        centre = self.key_pixel(point)
+        center = self.key_pixel(point)
         half = [pool * step / 2 for pool, step in zip(self.pool, self.stride, strict=True)]
-        return tuple((c - h, c + h) for c, h in zip(centre, half, strict=True))
+        return tuple((c - h, c + h) for c, h in zip(center, half, strict=True))
 
     def spread(self, row: Tensor) -> Tensor:
         """A row or column at its true place in the input, for drawing: (*key_grid) or (*grid) -> (*input_size).
 
-        The first axis of a clip takes the nearest frame's cell; in space a pixel between centres takes from both, in
+        The first axis of a clip takes the nearest frame's cell; in space a pixel between centers takes from both, in
         proportion. Values stay weights of cells; they are not divided among pixels.
 
         Raises:
@@ -82,7 +82,7 @@ class Geometry:
         return row
 
     def nearest_query(self, pixel: Sequence[float]) -> tuple[int, ...]:
-        """The grid position whose centre is nearest to an input pixel.
+        """The grid position whose center is nearest to an input pixel.
 
         Raises:
             ValueError: a pixel outside the input; the message gives the valid range.

@@ -12,8 +12,8 @@ class Link:
     Attributes:
         source: x_i on the block's grid, (t, y, x).
         target: x_j on the keys' grid (the block's grid, or coarser where keys are pooled).
-        source_pixel: centre of x_i in the input, (frame, y, x), fractional.
-        target_pixel: centre of x_j's area in the input.
+        source_pixel: center of x_i in the input, (frame, y, x), fractional.
+        target_pixel: center of x_j's area in the input.
         weight: w_ij; signed for dot product.
     """
 

@@ -20,7 +20,7 @@ def probe_geometry(
 ) -> Geometry:
     """Where the positions of a module's output lie in the network's input, for `similarity` and for drawing.
 
-    Centres of receptive fields, found by running the network on thin strips; the model is left as it was. Where they
+    Centers of receptive fields, found by running the network on thin strips; the model is left as it was. Where they
     cannot be found (an operation over the whole map lies before the place), cells that divide the input evenly;
     `probed` tells.
 

@@ -1,12 +1,12 @@
-"""Where a place's positions lie in the input: the centres of their receptive fields, found by running the network.
+"""Where a place's positions lie in the input: the centers of their receptive fields, found by running the network.
 
 A not-a-number passes through convolutions, pooling and activations to every output that depends on it, whatever the
 weights. So the first p pixels of one axis are made NaN, and the last output that turns NaN is noted. Where it advances
 with p is the first pixel that the next output depends on; from the other end of the axis, the last. Their middle is the
-centre, exactly: centre = offset + stride * index. Three steps in a row must lie on one line, at both ends. The input is
+center, exactly: center = offset + stride * index. Three steps in a row must lie on one line, at both ends. The input is
 a strip, long on that axis and thin on the others, so it costs little.
 
-Normalisation layers and non-local blocks are passed over: where features come from does not depend on them. Any other
+Normalization layers and non-local blocks are passed over: where features come from does not depend on them. Any other
 operation over the whole map (squeeze and excitation, adaptive pooling) leaves no edge to find: no rule then.
 """
 
@@ -30,7 +30,7 @@ _SPLIT = 8  # strips in a batch that narrow down where a step is
 
 
 class AxisRule(NamedTuple):
-    """On one axis, centre = offset + stride * index in pixels.
+    """On one axis, center = offset + stride * index in pixels.
 
     `pixels` of input gave `cells` positions, in runs of `run` (above 1 after up-sampling).
     """

@@ -38,11 +38,11 @@ class BlockRecord:
         self.attend = attend
         self.batch_size = batch
         self._geometry = geometry
-        self._locate = locate  # finds the true centres when they are first asked for
+        self._locate = locate  # finds the true centers when they are first asked for
 
     @property
     def geometry(self) -> Geometry:
-        """Where grid positions lie in the input; `geometry.probed` tells whether by true receptive-field centres."""
+        """Where grid positions lie in the input; `geometry.probed` tells whether by true receptive-field centers."""
         self.settle()
         return self._geometry
 

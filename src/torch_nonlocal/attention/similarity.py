@@ -1,4 +1,4 @@
-"""A block without parameters: the gaussian form on L2-normalised features, for any pretrained network."""
+"""A block without parameters: the gaussian form on L2-normalized features, for any pretrained network."""
 
 from collections.abc import Sequence
 

@@ -56,7 +56,7 @@ class Strongest:
         return torch.stack(torch.unravel_index(self.indices, self.geometry.key_grid), dim=-1)
 
     def target_pixels(self) -> Tensor:
-        """Input pixels, (frame, y, x), of the centres of the keys that are looked at: (N, K, axes), float64."""
+        """Input pixels, (frame, y, x), of the centers of the keys that are looked at: (N, K, axes), float64."""
         axes = len(self.geometry.key_grid)
         first = torch.tensor(self.geometry.key_pixel((0,) * axes), dtype=torch.float64)
         second = torch.tensor(self.geometry.key_pixel((1,) * axes), dtype=torch.float64)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.capture import eager
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.locate import example_of, located
 from torch_nonlocal.attention.receptive import Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
-from torch_nonlocal.attention.undisturbed import eagerly
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers import NonLocal
 
@@ -96,7 +96,7 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
         seen, stack = Seen(list(self._blocks)), ExitStack()
         run = _Run(self._model, self._blocks)
         with stack:  # undone here if a step fails, else kept
-            stack.enter_context(eagerly())
+            stack.enter_context(eager())
             handle = self._model.register_forward_pre_hook(run.note_input, with_kwargs=True, prepend=True)
             stack.callback(handle.remove)
             for name, block in self._blocks.items():

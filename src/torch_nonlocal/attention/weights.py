@@ -98,7 +98,7 @@ class PairWeights:
             yield start, self._scores(query, key, None if buffer is None else buffer[: len(query)])
 
     def log_sum(self, group: int) -> Tensor:
-        """log of the normaliser: per query (N,) or, normalised over queries, per key (M,); streamed once, kept."""
+        """log of the normalizer: per query (N,) or, normalized over queries, per key (M,); streamed once, kept."""
         if group not in self._log_sums:
             tiles = (scores for _, scores in self.score_tiles(group, reuse=True))
             if self.normalize == "keys":

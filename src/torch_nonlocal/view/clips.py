@@ -39,7 +39,7 @@ def as_clip(clip: Any) -> np.ndarray:
 
 def _with_channels(given: np.ndarray) -> np.ndarray:
     shape = given.shape
-    expected = "expected (T, H, W, 3), (T, H, W) grey, or one image (H, W, 3) or (H, W)"
+    expected = "expected (T, H, W, 3), (T, H, W) gray, or one image (H, W, 3) or (H, W)"
     if given.ndim == 2:
         return given[None, :, :, None]
     if given.ndim == 3:
@@ -48,7 +48,7 @@ def _with_channels(given: np.ndarray) -> np.ndarray:
         if shape[0] == 3:
             raise ValueError(
                 f"shape {shape} looks like one image with channels first: image.permute(1, 2, 0) puts them last "
-                "(for three grey frames, give clip[..., None])"
+                "(for three gray frames, give clip[..., None])"
             )
         if shape[2] not in (2, 4):
             return given[..., None]
@@ -78,7 +78,7 @@ def _as_uint8(clip_THWC: np.ndarray) -> np.ndarray:
     tolerance = 1e-3
     if low < -tolerance:
         raise ValueError(
-            f"a clip of floats lies in [0, 1], got {low:.3g} to {high:.3g}: it looks normalised; "
+            f"a clip of floats lies in [0, 1], got {low:.3g} to {high:.3g}: it looks normalized; "
             "undo that first (clip * std + mean)"
         )
     if high > 1 + tolerance:
@@ -112,7 +112,7 @@ def as_row(row: Any, clip_THWC: np.ndarray) -> np.ndarray:
 
 
 def as_query(query: Sequence[float] | None, clip_THWC: np.ndarray) -> tuple[int, float, float] | None:
-    """Checks a position (frame, y, x), or (y, x) of an image, in pixels of the clip; 0 is the first one's centre.
+    """Checks a position (frame, y, x), or (y, x) of an image, in pixels of the clip; 0 is the first one's center.
 
     Raises:
         ValueError: if it is no such triple or lies outside the clip; the message gives the valid range.

@@ -22,7 +22,7 @@ class Link(Protocol):
     """How strongly a position looks at another.
 
     Attributes:
-        source_pixel: x_i, (frame, y, x) in pixels of the clip, or (y, x) of an image; 0 is the first pixel's centre.
+        source_pixel: x_i, (frame, y, x) in pixels of the clip, or (y, x) of an image; 0 is the first pixel's center.
         target_pixel: x_j, likewise.
         weight: of x_j for x_i; may be negative (dot product).
     """
@@ -42,7 +42,7 @@ Arrow = tuple[Point, Point, float]
 
 
 def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = None, k: int = 20) -> Picture:
-    """Draws the strongest links: an arrow starts at x_i and ends at x_j, its colour and width say its weight.
+    """Draws the strongest links: an arrow starts at x_i and ends at x_j, its color and width say its weight.
 
     Only frames that take part are shown. If they are more than eight, eight of them evenly spaced are, with the
     query's among them, and the strongest links within these; the caption says so.
@@ -98,7 +98,7 @@ def _arrow(link: Link, clip_THWC: np.ndarray, asked: list[int] | None) -> Arrow:
 def _point(pixel: Sequence[float], clip_THWC: np.ndarray, asked: list[int] | None) -> Point:
     frame, y, x = frame_y_x(pixel, clip_THWC)
     for name, value, size in zip(("frame", "y", "x"), (frame, y, x), clip_THWC.shape, strict=False):
-        # Padding moves the centre of a receptive field a little beyond the edge; farther is another clip's.
+        # Padding moves the center of a receptive field a little beyond the edge; farther is another clip's.
         beyond = max(-value, value - (size - 1))
         if not beyond <= max(1.0, 0.25 * size):
             raise ValueError(
@@ -125,13 +125,13 @@ def _draw(sheet: Sheet, arrow: Arrow, scale: Scale, rank: int) -> None:
     source, target, weight = arrow
     begin, end = sheet.place(0, *source), sheet.place(0, *target)
     strength = float(scale.strength(np.array(weight)))
-    colour = scale.cmap(scale.norm(weight))
+    color = scale.cmap(scale.norm(weight))
     width = 0.7 + 1.3 * strength
     outline = [withStroke(linewidth=width + 1.0, foreground=OUTLINE)]
     length = _POINTS * float(np.hypot(end[0] - begin[0], end[1] - begin[1]))
     if length < 5:  # no room for a head: a dot where it would point
         sheet.axes.plot(
-            *end, marker="o", markersize=2.5 + 1.5 * strength, markerfacecolor=colour, markeredgecolor=OUTLINE,
+            *end, marker="o", markersize=2.5 + 1.5 * strength, markerfacecolor=color, markeredgecolor=OUTLINE,
             markeredgewidth=0.5, zorder=6, gid=f"link-{rank}",
         )  # fmt: skip
         return
@@ -145,7 +145,7 @@ def _draw(sheet: Sheet, arrow: Arrow, scale: Scale, rank: int) -> None:
         shrinkA=0,
         shrinkB=0,
         linewidth=width,
-        color=colour,
+        color=color,
         joinstyle="miter",
         capstyle="round",
         path_effects=outline,

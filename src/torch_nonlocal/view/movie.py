@@ -42,12 +42,12 @@ def video(
         path: ends in .mp4 or .gif.
         clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`. Small frames are enlarged, big ones reduced.
         rows: (T', H', W') weights, or {name of the block: weights} for several side by side.
-        query: (frame, y, x) in pixels of the clip, or (y, x) of an image: a white ring in its own frame, a grey one
+        query: (frame, y, x) in pixels of the clip, or (y, x) of an image: a white ring in its own frame, a gray one
             in the others.
         fps: frames per second.
         alpha: how much of the frame the strongest weight covers, 0 to 1.
-        cmap: a matplotlib colour map; weights with a sign are drawn in a diverging one instead.
-        vmax: the weight that gets the last colour; None: the largest of each row.
+        cmap: a matplotlib color map; weights with a sign are drawn in a diverging one instead.
+        vmax: the weight that gets the last color; None: the largest of each row.
         interpolation: "bilinear", or "nearest" to see the grid's cells.
 
     Returns:
@@ -96,7 +96,7 @@ def _panel(
     scale: Scale,
     point: tuple[int, float, float] | None,
 ) -> np.ndarray:
-    """One frame with the block's name above, its number and the colour scale below."""
+    """One frame with the block's name above, its number and the color scale below."""
     enlarged = size[0] >= frame_HWC.shape[1]
     picture = Image.fromarray(frame_HWC).resize(
         size, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
@@ -119,17 +119,17 @@ def _panel(
     least, most = (f"{-scale.high:.2g}" if scale.signed else "0"), f"{scale.high:.2g}"
     draw.text((right, middle), most, fill=_INK, font=font, anchor="rm")
     bar_right = right - round(font.getlength(most)) - text // 2
-    bar = scale.colours(np.linspace(-scale.high if scale.signed else 0, scale.high, 5 * text))
-    colours = np.tile(np.rint(bar).astype(np.uint8), (text * 3 // 4, 1, 1))
-    panel.paste(Image.fromarray(colours), (bar_right - colours.shape[1], middle - colours.shape[0] // 2))
-    draw.text((bar_right - colours.shape[1] - text // 2, middle), least, fill=_INK, font=font, anchor="rm")
+    bar = scale.colors(np.linspace(-scale.high if scale.signed else 0, scale.high, 5 * text))
+    colors = np.tile(np.rint(bar).astype(np.uint8), (text * 3 // 4, 1, 1))
+    panel.paste(Image.fromarray(colors), (bar_right - colors.shape[1], middle - colors.shape[0] // 2))
+    draw.text((bar_right - colors.shape[1] - text // 2, middle), least, fill=_INK, font=font, anchor="rm")
     return np.asarray(panel)
 
 
-def _ring(picture: Image.Image, across: float, down: float, colour: tuple[int, int, int]) -> None:
+def _ring(picture: Image.Image, across: float, down: float, color: tuple[int, int, int]) -> None:
     radius = max(min(picture.size) / 40, 6)
     draw = ImageDraw.Draw(picture)
-    for extra, fill, line in ((1.5, (0, 0, 0), 5), (0.0, colour, 2)):
+    for extra, fill, line in ((1.5, (0, 0, 0), 5), (0.0, color, 2)):
         reach = radius + extra
         draw.ellipse((across - reach, down - reach, across + reach, down + reach), outline=fill, width=line)
 

@@ -1,4 +1,4 @@
-"""Weights laid over frames as colours.
+"""Weights laid over frames as colors.
 
 Shapes: T frames, H height, W width of the clip, in pixels; T', H', W' of the block's grid.
 """
@@ -34,8 +34,8 @@ def overlay(
         clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`.
         row: (T', H', W') weights; with T' < T a frame shows the cell in time that it belongs to.
         alpha: how much of the frame the strongest weight covers, 0 to 1.
-        cmap: a matplotlib colour map; weights with a sign are drawn in a diverging one instead.
-        vmax: the weight that gets the last colour; None: the largest of the row.
+        cmap: a matplotlib color map; weights with a sign are drawn in a diverging one instead.
+        vmax: the weight that gets the last color; None: the largest of the row.
         interpolation: "bilinear", or "nearest" to see the grid's cells.
 
     Returns:
@@ -62,7 +62,7 @@ def heatmap(
     scale_bar: bool = True,
     interpolation: str = "bilinear",
 ) -> Picture:
-    """Draws where one query looks: frames side by side with their index, weights as colours, and the scale.
+    """Draws where one query looks: frames side by side with their index, weights as colors, and the scale.
 
     Args:
         clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`.
@@ -70,8 +70,8 @@ def heatmap(
         query: (frame, y, x) in pixels of the clip, or (y, x) of an image, marked with a ring.
         frames: the frames to show; None: all, or eight evenly spaced ones with the query's among them.
         alpha: how much of the frame the strongest weight covers, 0 to 1.
-        cmap: a matplotlib colour map; weights with a sign are drawn in a diverging one instead.
-        vmax: the weight that gets the last colour; None: the largest of the row.
+        cmap: a matplotlib color map; weights with a sign are drawn in a diverging one instead.
+        vmax: the weight that gets the last color; None: the largest of the row.
         scale_bar: whether to draw the scale.
         interpolation: "bilinear", or "nearest" to see the grid's cells.
 

@@ -1,4 +1,4 @@
-"""Frames side by side on one sheet, with their numbers, a colour scale and a caption.
+"""Frames side by side on one sheet, with their numbers, a color scale and a caption.
 
 The sheet has one coordinate system for everything: inches from its left upper corner, y downwards. So an arrow from
 one frame to another is an ordinary line, and text never depends on the size of the clip.
@@ -24,7 +24,7 @@ from torch_nonlocal.view.colors import Scale
 _SHEET = 7.5  # inches, the text width of a two-column paper
 _MARGIN, _GAP = 0.08, 0.07
 _LABEL, _TITLE, _CAPTION = 0.2, 0.22, 0.24  # heights of lines of text
-_SCALE = 0.78  # width kept for the colour scale
+_SCALE = 0.78  # width kept for the color scale
 _LOWEST, _NARROWEST, _HIGHEST = 0.6, 0.8, 4.0  # of a frame
 _TEXT, _SMALL_TEXT = 8, 7  # points
 _INK = "#1a1a1a"
@@ -35,12 +35,12 @@ OUTLINE = "#000000"
 
 @dataclass
 class Strip:
-    """One row of the sheet: frames of one block, and the scale of its colours.
+    """One row of the sheet: frames of one block, and the scale of its colors.
 
     Attributes:
         frames: pictures (H, W, 3) uint8 to show, all of one size, in order.
         numbers: their indices in the clip.
-        scale: of the colours; None draws no scale.
+        scale: of the colors; None draws no scale.
         title: written above; "" for none.
     """
 
@@ -67,7 +67,7 @@ class Sheet:
     boxes: list[dict[int, tuple[float, float, float, float]]] = field(default_factory=list)
 
     def place(self, strip: int, frame: int, y: float, x: float) -> tuple[float, float]:
-        """Where a pixel's centre lies on the sheet, in inches from the left and from the top."""
+        """Where a pixel's center lies on the sheet, in inches from the left and from the top."""
         left, top, width, height = self.boxes[strip][frame]
         across = min(max((x + 0.5) / self.size[1], 0.0), 1.0)
         down = min(max((y + 0.5) / self.size[0], 0.0), 1.0)
@@ -161,7 +161,7 @@ def _draw_frame(axes: Axes, frame_HWC: np.ndarray, box: tuple[float, float, floa
 
 
 def _draw_scale(figure: Figure, scale: Scale, left: float, top: float, height: float) -> None:
-    """A colour bar with numbers; what they count, and in which power of ten, stands above it."""
+    """A color bar with numbers; what they count, and in which power of ten, stands above it."""
     sheet_width, sheet_height = figure.get_size_inches()
     bounds = (left / sheet_width, 1 - (top + height) / sheet_height, 0.1 / sheet_width, height / sheet_height)
     axes = figure.add_axes(bounds)

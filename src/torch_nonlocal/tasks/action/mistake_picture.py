@@ -11,14 +11,14 @@ Shapes: B clips, C channels, T frames, H height, W width; T', H', W' of the bloc
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal.attention import BlockRecord, Link, watch
+from torch_nonlocal.attention import BlockRecord, Link, added_magnitudes, gradient_times_activation, watch
 from torch_nonlocal.insertion import blocks
 
 _ARROWS = 20
@@ -68,7 +68,8 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
     if not inserted:
         return None, "no arrows: the network has no non-local blocks"
     clip = clip_BCTHW.to(next(model.parameters()).device)
-    records, added = _run(model, inserted, clip)
+    with torch.no_grad(), watch(model) as records, added_magnitudes(inserted) as added:
+        model(clip)
     working = [name for name in records if added.get(name, 0.0) > _ADDS_NOTHING]
     if not working:
         return None, "no arrows: the blocks add nothing to their input, they have learned nothing yet"
@@ -76,7 +77,9 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
         record = records[name]
         if len(record.geometry.grid) != 3:
             continue
-        evidence_THW = _evidence(model, inserted[name], clip, guess=guess, true=true)
+        evidence_THW = gradient_times_activation(
+            model, inserted[name], clip, lambda scores_BK: scores_BK[0, guess] - scores_BK[0, true]
+        )[0]
         place = torch.unravel_index(evidence_THW.argmax(), evidence_THW.shape)
         point = tuple(int(index) for index in place)
         row = record.rows([point])[0].cpu()
@@ -166,50 +169,6 @@ def text_figure(lines: Sequence[str], width: float) -> Any:
                 kept = min(kept - 1, int(kept * room / text.get_window_extent(renderer).width))
                 text.set_text(f"{line[: kept // 3]}\u2026{line[kept // 3 - kept :]}")  # the end of a path tells most
     return figure
-
-
-@torch.no_grad()
-def _run(model: nn.Module, inserted: dict[str, Any], clip: Tensor) -> tuple[dict[str, BlockRecord], dict[str, float]]:
-    """The blocks' records, in running order, and how much each adds, relative to its input."""
-    added: dict[str, float] = {}
-
-    def measure(name: str) -> Callable[..., None]:
-        def hook(_block: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            size = torch.linalg.vector_norm(args[0]).clamp_min(torch.finfo(output.dtype).tiny)
-            added[name] = float(torch.linalg.vector_norm(output - args[0]) / size)
-
-        return hook
-
-    with watch(model) as seen:
-        handles = [block.register_forward_hook(measure(name)) for name, block in inserted.items()]
-        try:
-            model(clip)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return dict(seen), added
-
-
-def _evidence(model: nn.Module, block: nn.Module, clip: Tensor, *, guess: int, true: int) -> Tensor:
-    """Gradient times activation of score(guess) - score(true) after a block, summed over channels: (T', H', W')."""
-    kept: list[Tensor] = []
-
-    def begin_here(_block: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        kept.append(output.detach().requires_grad_())
-        return kept[-1].clone()  # what follows may work in place
-
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    handle = block.register_forward_hook(begin_here)
-    try:
-        model.requires_grad_(False)  # nothing before the block is kept for backward
-        with torch.enable_grad():
-            scores_K = model(clip)[0]
-            gradient = torch.autograd.grad(scores_K[guess] - scores_K[true], kept[-1])[0]
-    finally:
-        handle.remove()
-        for parameter in trained:
-            parameter.requires_grad_()
-    return (gradient * kept[-1].detach())[0].float().sum(0)
 
 
 def _stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:

@@ -1,6 +1,6 @@
 """The interactive page: one HTML file, opened from disk, that shows what every pixel looks at.
 
-`quantise` brings theta and phi into few bits, `payload` describes a block for the page, `frames` embeds pictures,
+`quantize` brings theta and phi into few bits, `payload` describes a block for the page, `frames` embeds pictures,
 `bundle` joins template, style and scripts of `static/`, `save` checks and writes.
 """
 

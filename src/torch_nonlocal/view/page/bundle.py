@@ -7,9 +7,11 @@ import re
 from importlib.resources import files
 from typing import Any
 
+from torch_nonlocal._common.optional import require
+
 _STATIC = files("torch_nonlocal.view.page") / "static"
 # In the order in which they build on each other.
-_SCRIPTS = ("data.js", "measures.js", "colours.js", "draw.js", "stage.js", "player.js", "controls.js", "main.js")
+_SCRIPTS = ("data.js", "measures.js", "colors.js", "draw.js", "stage.js", "player.js", "controls.js", "main.js")
 _IMPORT = re.compile(r"^import [^;]*?;\n", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(?:async )?function |class |const |let )", re.MULTILINE)
 
@@ -25,7 +27,7 @@ def render(title: str, page: dict[str, Any], texts: list[str]) -> str:
     Raises:
         ImportError: Jinja2 is missing.
     """
-    jinja2 = require_jinja2()
+    jinja2 = require("jinja2")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     safe = jinja2.utils.markupsafe.Markup
     template = environment.from_string(_read("page.html.j2"))
@@ -36,19 +38,6 @@ def render(title: str, page: dict[str, Any], texts: list[str]) -> str:
         page=safe(_json(page)),
         texts=texts,
     )
-
-
-def require_jinja2() -> Any:
-    """The jinja2 module.
-
-    Raises:
-        ImportError: it is missing; the message names what brings it.
-    """
-    try:
-        import jinja2
-    except ModuleNotFoundError as error:
-        raise ImportError("the page needs 'jinja2': pip install 'torch-nonlocal[view]'") from error
-    return jinja2
 
 
 def _read(name: str) -> str:

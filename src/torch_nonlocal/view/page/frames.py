@@ -39,10 +39,10 @@ def _data_uri(frame_HWC: np.ndarray) -> str:
 def eye_catcher(clip_THWC: np.ndarray) -> tuple[int, float, float]:
     """A position worth showing first: the middle of the block of the middle frame that varies most."""
     frame = len(clip_THWC) // 2
-    grey_HW = clip_THWC[frame].mean(axis=-1)
-    height, width = grey_HW.shape
+    gray_HW = clip_THWC[frame].mean(axis=-1)
+    height, width = gray_HW.shape
     step = max(1, min(height, width) // 8)
     rows, columns = height // step, width // step
-    blocks = grey_HW[: rows * step, : columns * step].reshape(rows, step, columns, step)
+    blocks = gray_HW[: rows * step, : columns * step].reshape(rows, step, columns, step)
     row, column = divmod(int(blocks.std(axis=(1, 3)).argmax()), columns)
     return frame, (row + 0.5) * step - 0.5, (column + 0.5) * step - 0.5

@@ -44,8 +44,8 @@ class Maps:
         """Whether queries and keys are the same numbers (gaussian form), so that the page carries them once."""
         return self.query.shape == self.key.shape and torch.equal(self.query, self.key)
 
-    def centred(self) -> Maps:
-        """The same weights from smaller numbers, which quantise better.
+    def centered(self) -> Maps:
+        """The same weights from smaller numbers, which quantize better.
 
         A softmax over keys does not change when every phi moves by the same vector c (each logit of query i moves by
         theta_i . c), one over queries not when every theta does.
@@ -75,7 +75,7 @@ class Maps:
         return pairs.rows(group, torch.tensor([index]))[0]
 
     def log_sums(self) -> Tensor | None:
-        """Logarithms of the softmax's sums in raster order, a query (normalised over keys) or a key; else None."""
+        """Logarithms of the softmax's sums in raster order, a query (normalized over keys) or a key; else None."""
         if not self.weights.is_softmax:
             return None
         pairs = self.pairs()

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
-from torch_nonlocal.view.page.quantize import BITS, Quantised, packed_size, quantise
+from torch_nonlocal.view.page.quantize import BITS, Quantized, packed_size, quantize
 
 TOLERANCE = 0.02  # of a weight: more bits are taken until the strongest weights of sampled rows are within
 _STRONGEST = 20  # weights of a row, as many as there are arrows
@@ -74,7 +74,7 @@ class Block:
     bits: int
     error: Error
     distance: float
-    _encoded: list[Quantised] = field(default_factory=list)
+    _encoded: list[Quantized] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -137,19 +137,19 @@ def prepare(record: BlockRecord, *, batch: int, coarser: int) -> Block:
     distance = coarse_distance(fine, exact, coarser, positions[:16]) if coarser > 1 else 0.0
     if exact.weights.pairwise == "concatenation":
         return Block(record, exact, batch, coarser, 32, Error(0.0, 0.0, len(positions)), distance)
-    maps = exact.centred()
+    maps = exact.centered()
     pairs = exact.pairs()
     expected = [exact.row(pairs, position) for position in positions]
     for bits in BITS:
-        encoded = [quantise(maps.query, bits)]
-        encoded.append(encoded[0] if maps.is_shared else quantise(maps.key, bits))
+        encoded = [quantize(maps.query, bits)]
+        encoded.append(encoded[0] if maps.is_shared else quantize(maps.key, bits))
         error = _error(_read(maps, encoded), positions, expected)
         if error.relative <= TOLERANCE:
             break
     return Block(record, maps, batch, coarser, encoded[0].bits, error, distance, encoded)
 
 
-def _read(maps: Maps, encoded: list[Quantised]) -> Maps:
+def _read(maps: Maps, encoded: list[Quantized]) -> Maps:
     return Maps(encoded[0].values, encoded[1].values, maps.grid, maps.key_grid, maps.attend, maps.weights)
 
 
@@ -175,7 +175,7 @@ def _sample(query_PD: Tensor) -> list[int]:
 
 
 def _places(geometry: Geometry, clip_shape: Sequence[int], coarser: int) -> dict[str, Any]:
-    """Centres of queries and keys on each axis (frame, y, x) in the clip's pixels, and which key covers a query."""
+    """Centers of queries and keys on each axis (frame, y, x) in the clip's pixels, and which key covers a query."""
     missing = 3 - len(geometry.grid)
     query, key, covering = [], [], []
     for axis in range(3):
@@ -201,7 +201,7 @@ def _places(geometry: Geometry, clip_shape: Sequence[int], coarser: int) -> dict
         key.append(_means(fine_key, step))
         middles = [min(start + step // 2, cells - 1) for start in range(0, cells, step)]
         covering.append([fine_covering[middle] // step for middle in middles])
-    return {"queryCentres": query, "keyCentres": key, "covering": covering}
+    return {"queryCenters": query, "keyCenters": key, "covering": covering}
 
 
 def _means(values: list[float], step: int) -> list[float]:

@@ -16,7 +16,7 @@ _CHUNK = 2**18  # codes packed at a time; a multiple of 8, so that chunks end on
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """A matrix (P, D) as whole numbers: x = scale_P * (code_PD - zero), zero = 2^(bits - 1) - 1.
 
     Attributes:
@@ -47,14 +47,14 @@ class Quantised:
         return b"".join(np.packbits(chunk.astype(np.uint8)).tobytes() for chunk in chunks)
 
 
-def quantise(values_PD: Tensor, bits: int) -> Quantised:
+def quantize(values_PD: Tensor, bits: int) -> Quantized:
     """Rounds a float matrix to `bits` bits, the largest value of each position to the largest code."""
     zero = _zero(bits)
     values = values_PD.float().numpy()
     largest = np.abs(values).max(axis=1) if values.size else np.zeros(len(values), np.float32)
     scale = np.where(largest > 0, largest / zero, 1.0).astype(np.float32)
     code = np.rint(values / scale[:, None]).clip(-zero, zero) + zero
-    return Quantised(bits, code.astype(np.uint16), scale)
+    return Quantized(bits, code.astype(np.uint16), scale)
 
 
 def packed_size(positions: int, width: int, bits: int) -> int:

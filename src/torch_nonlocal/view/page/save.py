@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib import colormaps
 
 from torch_nonlocal._common.files import replacing
+from torch_nonlocal._common.optional import require_all
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.view.clips import as_clip, as_query
 from torch_nonlocal.view.colors import SIGNED_CMAP
@@ -71,7 +72,7 @@ def save_page(
         _check(record, clip_THWC.shape, batch)
     if coarser < 1 or int(coarser) != coarser:
         raise ValueError(f"coarser={coarser}: expected 1 (the blocks' own grid), 2, 3, ...")
-    bundle.require_jinja2()
+    require_all(("jinja2",), extra="view")
 
     pictures = frames.data_uris(clip_THWC)
     blocks = {name: prepare(record, batch=batch, coarser=coarser) for name, record in records.items()}
@@ -84,7 +85,7 @@ def save_page(
         "frames": pictures,
         "pixelated": frames.is_small(clip_THWC),
         "alpha": ALPHA,
-        "colours": {"unsigned": _colours(CMAP), "signed": _colours(SIGNED_CMAP)},
+        "colors": {"unsigned": _colors(CMAP), "signed": _colors(SIGNED_CMAP)},
         "start": start or frames.eye_catcher(clip_THWC),
         "blocks": [{**block.describe(store, clip_THWC.shape), "name": name} for name, block in blocks.items()],
     }
@@ -141,6 +142,6 @@ def _refuse(size: int, blocks: Mapping[str, Block], max_bytes: int, coarser: int
     )
 
 
-def _colours(cmap: str) -> str:
-    """256 colours as one hexadecimal text."""
+def _colors(cmap: str) -> str:
+    """256 colors as one hexadecimal text."""
     return "".join(bytes(int(value) for value in colormaps[cmap](level, bytes=True)[:3]).hex() for level in range(256))

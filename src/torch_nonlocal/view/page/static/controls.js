@@ -177,7 +177,7 @@ export function showAbout(block) {
     );
   }
   parts.push(
-    "Brightness: the last colour is the largest weight in other frames (of a single image, the largest but its own), " +
+    "Brightness: the last color is the largest weight in other frames (of a single image, the largest but its own), " +
     "so that a position's weight on itself does not outshine the rest.",
   );
   byId("about").replaceChildren(...parts.map((text, index) => {

@@ -1,16 +1,16 @@
 // Frames and arrows on the screen.
 
-import { paintHeat } from "./colours.js";
+import { paintHeat } from "./colors.js";
 
-// Each frame in colour, and in grey for under the weights, so that colour then means weight alone.
+// Each frame in color, and in gray for under the weights, so that color then means weight alone.
 export async function loadFrames(uris) {
   return Promise.all(uris.map(async (uri) => {
     const image = new Image();
     image.src = uri;
     await image.decode();
-    const colour = blank(image.naturalWidth, image.naturalHeight);
-    colour.getContext("2d").drawImage(image, 0, 0);
-    return { colour, grey: toGrey(colour) };
+    const color = blank(image.naturalWidth, image.naturalHeight);
+    color.getContext("2d").drawImage(image, 0, 0);
+    return { color, gray: toGray(color) };
   }));
 }
 
@@ -21,15 +21,15 @@ function blank(width, height) {
   return canvas;
 }
 
-function toGrey(colour) {
-  const grey = blank(colour.width, colour.height);
-  const image = colour.getContext("2d").getImageData(0, 0, colour.width, colour.height);
+function toGray(color) {
+  const gray = blank(color.width, color.height);
+  const image = color.getContext("2d").getImageData(0, 0, color.width, color.height);
   const pixels = image.data;
   for (let i = 0; i < pixels.length; i += 4) {
     pixels[i] = pixels[i + 1] = pixels[i + 2] = 0.299 * pixels[i] + 0.587 * pixels[i + 1] + 0.114 * pixels[i + 2];
   }
-  grey.getContext("2d").putImageData(image, 0, 0);
-  return grey;
+  gray.getContext("2d").putImageData(image, 0, 0);
+  return gray;
 }
 
 // One frame of the clip on a canvas, with its weights if there are any.
@@ -38,7 +38,7 @@ export function drawFrame(canvas, picture, heat, { pixelated }) {
   context.imageSmoothingEnabled = !pixelated;
   context.imageSmoothingQuality = "high";
   context.globalAlpha = 1;
-  context.drawImage(heat ? picture.grey : picture.colour, 0, 0, canvas.width, canvas.height);
+  context.drawImage(heat ? picture.gray : picture.color, 0, 0, canvas.width, canvas.height);
   if (!heat) return;
   if (heat.outside) {
     context.globalAlpha = 0.55;
@@ -67,13 +67,13 @@ export function drawMarks(svg, { arrows, rings }) {
 }
 
 // An arrow starts at x_i, with a dot where many start, and ends at x_j; where there is no room for a head, a dot.
-function arrowShape({ from, to, strength, colour, rank, weight, size = 1, dotted = false }) {
+function arrowShape({ from, to, strength, color, rank, weight, size = 1, dotted = false }) {
   const group = element("g", { class: "link", "data-rank": rank, "data-weight": weight });
   const length = Math.hypot(to.x - from.x, to.y - from.y);
   const stroke = size * (1.1 + 1.9 * strength);
   if (length < 7) {
     group.append(element("circle", {
-      cx: to.x, cy: to.y, r: size * (2.2 + 1.8 * strength), fill: colour, stroke: "#000", "stroke-opacity": 0.8,
+      cx: to.x, cy: to.y, r: size * (2.2 + 1.8 * strength), fill: color, stroke: "#000", "stroke-opacity": 0.8,
     }));
     return group;
   }
@@ -94,12 +94,12 @@ function arrowShape({ from, to, strength, colour, rank, weight, size = 1, dotted
     { x: to.x - head * direction.x - wing * direction.y, y: to.y - head * direction.y + wing * direction.x },
   ].map(point).join(" ");
   const outline = { fill: "none", stroke: "#000", "stroke-opacity": 0.7, "stroke-linejoin": "round" };
-  if (dotted) group.append(element("circle", { cx: from.x, cy: from.y, r: stroke + 1, fill: colour, stroke: "#000", "stroke-opacity": 0.7 }));
+  if (dotted) group.append(element("circle", { cx: from.x, cy: from.y, r: stroke + 1, fill: color, stroke: "#000", "stroke-opacity": 0.7 }));
   group.append(
     element("path", { d: line, ...outline, "stroke-width": stroke + 1.6 }),
     element("polygon", { points: tip, ...outline, "stroke-width": 1.8 }),
-    element("path", { d: line, fill: "none", stroke: colour, "stroke-width": stroke }),
-    element("polygon", { points: tip, fill: colour }),
+    element("path", { d: line, fill: "none", stroke: color, "stroke-width": stroke }),
+    element("polygon", { points: tip, fill: color }),
   );
   return group;
 }
@@ -119,7 +119,7 @@ function ringShape({ x, y, faint, radius = 6 }) {
   return group;
 }
 
-// The colour scale with its numbers at both ends.
+// The color scale with its numbers at both ends.
 export function drawScale(canvas, scale) {
   canvas.width = 256;
   canvas.height = 1;

@@ -2,7 +2,7 @@
 
 import { Block, toIndex } from "./data.js";
 import { available, formatPixel, formatWeight, measure, nearestIndex, sentence, strongestLinks } from "./measures.js";
-import { Scale, brightest, readTables } from "./colours.js";
+import { Scale, brightest, readTables } from "./colors.js";
 import { loadFrames } from "./draw.js";
 import { Stage, Strip } from "./stage.js";
 import { Player } from "./player.js";
@@ -16,7 +16,7 @@ const MOST_ARROWS = 50;
 async function start() {
   const page = JSON.parse(document.getElementById("page-data").textContent);
   const clip = page.clip;
-  const tables = readTables(page.colours);
+  const tables = readTables(page.colors);
   const blocks = page.blocks.map((spec) => {
     const block = new Block(spec);
     block.queryCount = block.group([0, 0, 0], block.grid).count;
@@ -91,8 +91,8 @@ async function start() {
     const began = performance.now();
     const block = blocks[state.block];
     const asked = [state.asked.frame, state.asked.y, state.asked.x];
-    const point = asked.map((place, axis) => nearestIndex(place, block.queryCentres[axis]));
-    const pixel = point.map((index, axis) => block.queryCentres[axis][index]);
+    const point = asked.map((place, axis) => nearestIndex(place, block.queryCenters[axis]));
+    const pixel = point.map((index, axis) => block.queryCenters[axis][index]);
     const query = { frame: state.asked.frame, point, pixel };
     const outward = state.mode === "out";
     const grid = outward ? block.keyGrid : block.grid;
@@ -149,9 +149,9 @@ async function start() {
 
   function showHint(pixel, event) {
     const { block, values, mode } = scene;
-    const centres = mode === "out" ? block.keyCentres : block.queryCentres;
+    const centers = mode === "out" ? block.keyCenters : block.queryCenters;
     const grid = mode === "out" ? block.keyGrid : block.grid;
-    const at = [pixel.frame, pixel.y, pixel.x].map((place, axis) => nearestIndex(place, centres[axis]));
+    const at = [pixel.frame, pixel.y, pixel.x].map((place, axis) => nearestIndex(place, centers[axis]));
     const hint = document.getElementById("hint");
     hint.textContent = `${formatWeight(values[toIndex(at, grid)], block.softmax)} · ${formatPixel([pixel.frame, pixel.y, pixel.x], block)}`;
     hint.hidden = false;
@@ -168,7 +168,7 @@ async function start() {
     const { block, query } = scene;
     const by = [byFrame, byY, byX];
     const point = query.point.map((i, axis) => Math.min(Math.max(i + by[axis], 0), block.grid[axis] - 1));
-    const pixel = point.map((index, axis) => block.queryCentres[axis][index]);
+    const pixel = point.map((index, axis) => block.queryCenters[axis][index]);
     const inFrame = byFrame === 0 ? query.frame : Math.min(Math.max(Math.ceil(pixel[0] - 0.5), 0), clip[0] - 1);
     state.follow = false;
     select({ frame: inFrame, y: pixel[1], x: pixel[2] });

@@ -2,16 +2,16 @@
 
 import { toIndex, toPoint } from "./data.js";
 
-// A frame of the clip for a centre in time; halfway between two it is the earlier one.
-export function nearestFrame(centre, frames) {
-  return Math.min(Math.max(Math.ceil(centre - 0.5), 0), frames - 1);
+// A frame of the clip for a center in time; halfway between two it is the earlier one.
+export function nearestFrame(center, frames) {
+  return Math.min(Math.max(Math.ceil(center - 0.5), 0), frames - 1);
 }
 
-// The index of the centre nearest to a place on one axis; halfway between two it is the first.
-export function nearestIndex(place, centres) {
+// The index of the center nearest to a place on one axis; halfway between two it is the first.
+export function nearestIndex(place, centers) {
   let best = 0;
-  for (let i = 1; i < centres.length; i++) {
-    if (Math.abs(place - centres[i]) < Math.abs(place - centres[best]) - 1e-6) best = i;
+  for (let i = 1; i < centers.length; i++) {
+    if (Math.abs(place - centers[i]) < Math.abs(place - centers[best]) - 1e-6) best = i;
   }
   return best;
 }
@@ -68,8 +68,8 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
     const [source, target] = outward ? [point, other] : [other, block.coveringKey(point)];
     return {
       source, target, weight: values[index], other,
-      sourcePixel: source.map((i, axis) => block.queryCentres[axis][i]),
-      targetPixel: target.map((i, axis) => block.keyCentres[axis][i]),
+      sourcePixel: source.map((i, axis) => block.queryCenters[axis][i]),
+      targetPixel: target.map((i, axis) => block.keyCenters[axis][i]),
     };
   });
 }
@@ -78,8 +78,8 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
 export function measure(block, values, point, mode) {
   const outward = mode === "out";
   const grid = outward ? block.keyGrid : block.grid;
-  const centres = outward ? block.keyCentres : block.queryCentres;
-  const here = point.map((i, axis) => block.queryCentres[axis][i]);
+  const centers = outward ? block.keyCenters : block.queryCenters;
+  const here = point.map((i, axis) => block.queryCenters[axis][i]);
   const own = outward ? block.coveringKey(point) : point;
   const group = block.group(own, grid);
   const perFrame = new Float64Array(grid[0]);
@@ -96,8 +96,8 @@ export function measure(block, values, point, mode) {
     if (share === 0) continue;
     const [t, y, x] = toPoint(index, grid);
     entropy -= share * Math.log(share);
-    pixels += share * Math.hypot(centres[1][y] - here[1], centres[2][x] - here[2]);
-    frames += share * Math.abs(centres[0][t] - here[0]);
+    pixels += share * Math.hypot(centers[1][y] - here[1], centers[2][x] - here[2]);
+    frames += share * Math.abs(centers[0][t] - here[0]);
     perFrame[t] += share;
   }
   return {

@@ -58,11 +58,11 @@ function heatOf(scene, frame, detail) {
   const { block, values, mode, query } = scene;
   const outward = mode === "out";
   const grid = outward ? block.keyGrid : block.grid;
-  const centres = outward ? block.keyCentres : block.queryCentres;
-  const cell = nearestIndex(frame, centres[0]);
+  const centers = outward ? block.keyCenters : block.queryCenters;
+  const cell = nearestIndex(frame, centers[0]);
   const outside = block.attend === "space" && cell !== query.point[0];
   const { scale, clip, alpha, smooth } = scene;
-  return { values, grid, centres, frame: cell, clip, scale, alpha, smooth, detail, outside };
+  return { values, grid, centers, frame: cell, clip, scale, alpha, smooth, detail, outside };
 }
 
 function ends(scene, link) {
@@ -74,13 +74,13 @@ function ends(scene, link) {
 
 function arrow(scene, link, rank, from, to, size) {
   const strength = Math.min(Math.abs(link.weight) / scene.strongest, 1);
-  const colour = scene.scale.lineColour(strength, link.weight);
-  return { from, to, strength, colour, rank, weight: link.weight, size, dotted: scene.mode === "in" };
+  const color = scene.scale.lineColor(strength, link.weight);
+  return { from, to, strength, color, rank, weight: link.weight, size, dotted: scene.mode === "in" };
 }
 
 function sharesCell(scene, frame) {
-  const centres = scene.block.queryCentres[0];
-  return nearestIndex(frame, centres) === scene.query.point[0];
+  const centers = scene.block.queryCenters[0];
+  return nearestIndex(frame, centers) === scene.query.point[0];
 }
 
 // One frame, big: arrows within it, dots where arrows from other frames end.
@@ -186,7 +186,7 @@ export class Strip {
     word.className = "word";
     word.textContent = "frame ";
     number.append(word, String(frame));
-    const grid = scene.mode === "out" ? scene.block.keyCentres[0] : scene.block.queryCentres[0];
+    const grid = scene.mode === "out" ? scene.block.keyCenters[0] : scene.block.queryCenters[0];
     const share = document.createElement("span");
     share.className = "share";
     share.textContent = formatShare(scene.measures.perFrame[nearestIndex(frame, grid)]);

@@ -1,9 +1,9 @@
-// Weights as colours: the scale, as view/colours.py has it.
+// Weights as colors: the scale, as view/colors.py has it.
 
 function table(hex) {
-  const colours = new Uint8Array(256 * 3);
-  for (let i = 0; i < colours.length; i++) colours[i] = parseInt(hex.substr(2 * i, 2), 16);
-  return colours;
+  const colors = new Uint8Array(256 * 3);
+  for (let i = 0; i < colors.length; i++) colors[i] = parseInt(hex.substr(2 * i, 2), 16);
+  return colors;
 }
 
 export class Scale {
@@ -33,8 +33,8 @@ export class Scale {
     return `rgb(${this.table[3 * level]} ${this.table[3 * level + 1]} ${this.table[3 * level + 2]})`;
   }
 
-  // For lines on dark frames: without the darkest colours of the map.
-  lineColour(strength, weight) {
+  // For lines on dark frames: without the darkest colors of the map.
+  lineColor(strength, weight) {
     if (this.signed) return this.css(Math.round(weight > 0 ? 150 + 105 * strength : 105 - 105 * strength));
     return this.css(Math.round(255 * (0.5 + 0.47 * strength)));
   }
@@ -44,7 +44,7 @@ export function readTables({ unsigned, signed }) {
   return { unsigned: table(unsigned), signed: table(signed) };
 }
 
-// The weight that gets the last colour: the largest of the other frames, because a position's weight on itself and on
+// The weight that gets the last color: the largest of the other frames, because a position's weight on itself and on
 // its surroundings would outshine them; without other frames, the largest but its own.
 export function brightest(block, values, point, mode) {
   const grid = mode === "out" ? block.keyGrid : block.grid;
@@ -63,17 +63,17 @@ export function brightest(block, values, point, mode) {
 // Reused between paints.
 const layer = document.createElement("canvas");
 
-// Lays the weights of one frame over a canvas: cells spread smoothly from centre to centre, or with their edges.
-export function paintHeat(context, { values, grid, centres, frame, clip, scale, alpha, smooth, detail }) {
+// Lays the weights of one frame over a canvas: cells spread smoothly from center to center, or with their edges.
+export function paintHeat(context, { values, grid, centers, frame, clip, scale, alpha, smooth, detail }) {
   const [, clipHeight, clipWidth] = clip;
   const fit = detail / Math.max(clipHeight, clipWidth);
   const height = Math.max(1, Math.round(clipHeight * fit)), width = Math.max(1, Math.round(clipWidth * fit));
-  const rows = spreadAxis(height, clipHeight, centres[1], smooth);
-  const columns = spreadAxis(width, clipWidth, centres[2], smooth);
+  const rows = spreadAxis(height, clipHeight, centers[1], smooth);
+  const columns = spreadAxis(width, clipWidth, centers[2], smooth);
   const start = frame * grid[1] * grid[2];
   const least = scale.signed ? 0.1 : 0.25; // the middle of a diverging map is light: it would veil the frame
   const image = new ImageData(width, height);
-  const pixels = image.data, colours = scale.table;
+  const pixels = image.data, colors = scale.table;
   for (let y = 0, out = 0; y < height; y++) {
     const above = start + rows.low[y] * grid[2], below = start + rows.next[y] * grid[2], down = rows.part[y];
     for (let x = 0; x < width; x++, out += 4) {
@@ -82,9 +82,9 @@ export function paintHeat(context, { values, grid, centres, frame, clip, scale, 
       const bottom = values[below + left] * (1 - across) + values[below + right] * across;
       const weight = top * (1 - down) + bottom * down;
       const level = 3 * scale.level(weight);
-      pixels[out] = colours[level];
-      pixels[out + 1] = colours[level + 1];
-      pixels[out + 2] = colours[level + 2];
+      pixels[out] = colors[level];
+      pixels[out + 1] = colors[level + 1];
+      pixels[out + 2] = colors[level + 2];
       pixels[out + 3] = 255 * alpha * (least + (1 - least) * scale.strength(weight));
     }
   }
@@ -97,18 +97,18 @@ export function paintHeat(context, { values, grid, centres, frame, clip, scale, 
 
 const axes = new Map();
 
-// For each of `size` painted pixels: the cells before and after it and how far it lies between their centres.
-function spreadAxis(size, pixels, centres, smooth) {
-  const name = `${size} ${pixels} ${smooth} ${centres.length} ${centres[0]} ${centres[centres.length - 1]}`;
+// For each of `size` painted pixels: the cells before and after it and how far it lies between their centers.
+function spreadAxis(size, pixels, centers, smooth) {
+  const name = `${size} ${pixels} ${smooth} ${centers.length} ${centers[0]} ${centers[centers.length - 1]}`;
   if (axes.has(name)) return axes.get(name);
   const low = new Int32Array(size), next = new Int32Array(size), part = new Float32Array(size);
   for (let i = 0; i < size; i++) {
     const place = ((i + 0.5) * pixels) / size - 0.5;
     let cell = 0;
-    while (cell + 1 < centres.length && centres[cell + 1] <= place) cell++;
-    const after = Math.min(cell + 1, centres.length - 1);
-    const gap = centres[after] - centres[cell];
-    const between = gap > 0 ? Math.min(Math.max((place - centres[cell]) / gap, 0), 1) : 0;
+    while (cell + 1 < centers.length && centers[cell + 1] <= place) cell++;
+    const after = Math.min(cell + 1, centers.length - 1);
+    const gap = centers[after] - centers[cell];
+    const between = gap > 0 ? Math.min(Math.max((place - centers[cell]) / gap, 0), 1) : 0;
     low[i] = smooth ? cell : between > 0.5 ? after : cell;
     next[i] = smooth ? after : low[i];
     part[i] = smooth ? between : 0;
