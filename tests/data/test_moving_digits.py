@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torch_nonlocal.data import RELATIONS, MovingDigits, MovingDigitsDataset
-from torch_nonlocal.data.moving_digits import DIGIT_SIZE
+from torch_nonlocal.data.moving_digits import DIGIT_SIZE, Motions
 
 pytest.importorskip("sklearn")
 
@@ -180,3 +180,10 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'torch-nonlocal\[demo\]'"):
         MovingDigits()
+
+
+def test_clips_rendered_one_by_one_are_those_of_the_batch(train):
+    batch, motions = train.batch(6, seeded(8)), train.draw(6, seeded(8))
+    for i in range(6):
+        one = train.render(Motions(*(part[i : i + 1] for part in motions)))
+        assert all(torch.equal(part, whole[i : i + 1]) for part, whole in zip(one, batch, strict=True))

@@ -48,6 +48,22 @@ class Clips(NamedTuple):
         return inside[..., 0, :, None] & inside[..., 1, None, :]
 
 
+class Motions(NamedTuple):
+    """What a batch of clips shows: a few integers a clip, drawn before any pixel.
+
+    Attributes:
+        images: (B, 2), which digit images of the split.
+        start: (B, 2, 2), (y, x) of each digit's top left corner in the first frame, in pixels.
+        step: (B, 2, 2), (dy, dx) of each digit from one frame to the next, in pixels.
+        labels: (B,), index into `RELATIONS`.
+    """
+
+    images: Tensor
+    start: Tensor
+    step: Tensor
+    labels: Tensor
+
+
 class MovingDigits:
     """Generator of moving-digit clips.
 
@@ -95,7 +111,7 @@ class MovingDigits:
         """(images, 64), float32 in [0, 1]: the digits of this split."""
 
     def batch(self, n: int, generator: torch.Generator) -> Clips:
-        """Draws n clips; the same generator state gives the same clips.
+        """Draw n clips; the same generator state gives the same clips.
 
         Args:
             n: number of clips, at least 1.
@@ -104,15 +120,18 @@ class MovingDigits:
         Raises:
             ValueError: if n is below 1.
         """
+        return self.render(self.draw(n, generator))
+
+    def draw(self, n: int, generator: torch.Generator) -> Motions:
+        """Draw what n clips show, without their pixels; arguments and errors as in `batch`."""
         if n < 1:
             raise ValueError(f"n: got {n}, expected at least 1 clip")
-        size, frames = self.size, self.frames
 
         def draw(low: int, high: int, *shape: int) -> Tensor:
             return torch.randint(low, high, shape, generator=generator)
 
         images_BO = draw(0, len(self.digits), n, 2)
-        start_BO2 = draw(0, size, n, 2, 2)
+        start_BO2 = draw(0, self.size, n, 2, 2)
         speed_BO = draw(self.speeds[0], self.speeds[1] + 1, n, 2)
         labels_B = draw(0, len(RELATIONS), n)
         first_B = draw(0, 4, n)
@@ -120,18 +139,24 @@ class MovingDigits:
         # quarter turns from the first direction to the second, by label: none, two, or one to either side
         turn_B = torch.tensor([0, 2, 1])[labels_B] + 2 * side_B * (labels_B == 2)
         direction_BO = torch.stack((first_B, (first_B + turn_B) % 4), dim=1)
-
         step_BO2 = torch.tensor(_DIRECTIONS)[direction_BO] * speed_BO.unsqueeze(-1)
-        corners_BOT2 = (start_BO2.unsqueeze(2) + step_BO2.unsqueeze(2) * torch.arange(frames).view(1, 1, -1, 1)) % size
+        return Motions(images_BO, start_BO2, step_BO2, labels_B)
+
+    def render(self, motions: Motions) -> Clips:
+        """The clips of drawn motions."""
+        size, frames = self.size, self.frames
+        start_BO12, step_BO12 = motions.start.unsqueeze(2), motions.step.unsqueeze(2)
+        corners_BOT2 = (start_BO12 + step_BO12 * torch.arange(frames).view(1, 1, -1, 1)) % size
 
         cells_S = torch.arange(DIGIT_SIZE)
         rows_BOTS = (corners_BOT2[..., 0, None] + cells_S) % size
         columns_BOTS = (corners_BOT2[..., 1, None] + cells_S) % size
         pixels_BOTP = (rows_BOTS.unsqueeze(-1) * size + columns_BOTS.unsqueeze(-2)).flatten(-2)
-        ink_BOTP = self.digits[images_BO].unsqueeze(2).expand_as(pixels_BOTP)
+        ink_BOTP = self.digits[motions.images].unsqueeze(2).expand_as(pixels_BOTP)
+        n = len(motions.labels)
         layers = torch.zeros(n, 2, frames, size * size).scatter_(-1, pixels_BOTP, ink_BOTP)
         clips = layers.amax(dim=1).view(n, 1, frames, size, size)
-        return Clips(clips, labels_B, corners_BOT2, images_BO)
+        return Clips(clips, motions.labels, corners_BOT2, motions.images)
 
     def dataset(self, length: int, *, seed: int = 0) -> "MovingDigitsDataset":
         """A map-style view of `length` clips for a DataLoader; see `MovingDigitsDataset`."""
