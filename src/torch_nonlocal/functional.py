@@ -13,6 +13,8 @@ Shapes: B batch, N query positions, M key positions, D inner width, V value widt
 a feature map (B, C, T, H, W) becomes (B, N, C) by `x.flatten(2).transpose(1, 2)`, a view.
 """
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
@@ -20,9 +22,10 @@ from torch_nonlocal._common.tracing import is_dual, is_recorded, needs_plain_ope
 from torch_nonlocal.ops import dense, fused, reassociated, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
 from torch_nonlocal.ops._errors import ONLY_DENSE
+from torch_nonlocal.ops.names import Algorithm, Normalize, Pairwise
 
-NORMALIZE = ("keys", "queries")
-ALGORITHMS = {
+NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
+ALGORITHMS: dict[Pairwise, tuple[Algorithm, ...]] = {
     "gaussian": ("auto", "dense", "tiled", "fused"),
     "embedded_gaussian": ("auto", "dense", "tiled", "fused"),
     "dot_product": ("auto", "dense", "reassociated"),
@@ -32,7 +35,12 @@ ALGORITHMS = {
 
 
 def gaussian(
-    x_query_BND: Tensor, x_key_BMD: Tensor, g_BMV: Tensor, *, normalize: str = "keys", algorithm: str = "auto"
+    x_query_BND: Tensor,
+    x_key_BMD: Tensor,
+    g_BMV: Tensor,
+    *,
+    normalize: Normalize = "keys",
+    algorithm: Algorithm = "auto",
 ) -> Tensor:
     """Gaussian form, y_i = sum_j softmax_j(x_i . x_j) g_j.
 
@@ -59,9 +67,9 @@ def embedded_gaussian(
     g_BMV: Tensor,
     *,
     scale: float = 1.0,
-    normalize: str = "keys",
+    normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
-    algorithm: str = "auto",
+    algorithm: Algorithm = "auto",
 ) -> Tensor:
     """Embedded gaussian (softmax) form, y_i = sum_j softmax_j(scale * theta_i . phi_j + bias_j) g_j.
 
@@ -121,7 +129,7 @@ def embedded_gaussian(
     return tiled.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=bias, keep=keep)
 
 
-def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm: str = "auto") -> Tensor:
+def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm: Algorithm = "auto") -> Tensor:
     """Dot product form, y_i = 1 / M * sum_j (theta_i . phi_j) g_j.
 
     Args:
@@ -146,7 +154,7 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
     return reassociated.dot_product(theta_BND, phi_BMD, g_BMV)
 
 
-def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: str = "auto") -> Tensor:
+def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algorithm = "auto") -> Tensor:
     """Concatenation form, y_i = 1 / M * sum_j ReLU(a_i + b_j) g_j.
 
     w_f . [theta_i, phi_j] is a sum of two scalars, a_i = w_theta . theta_i and b_j = w_phi . phi_j, so the tensor of
@@ -176,14 +184,14 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: str =
 
 
 def choice(
-    pairwise: str,
+    pairwise: Pairwise,
     sizes: tuple[int, int, int, int, int],
     *,
-    algorithm: str = "auto",
+    algorithm: Algorithm = "auto",
     device: torch.device,
     dtype: torch.dtype,
     training: bool,
-    normalize: str = "keys",
+    normalize: Normalize = "keys",
 ) -> choose.Choice:
     """What runs, and why, for one form and (B, N, M, D, V); see `torch_nonlocal.explain` for blocks."""
     if algorithm != "auto":
@@ -195,10 +203,7 @@ def choice(
     return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
 
 
-megabytes = choose.megabytes
-
-
-def _algorithm(form: str, algorithm: str, *inputs: Tensor | None) -> str:
+def _algorithm(form: Pairwise, algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
     """The checked name; "dense" wherever only ordinary operations will do."""
     _check_choice("algorithm", algorithm, ALGORITHMS[form])
     if algorithm == "dense" or needs_plain_operations(inputs[0]):
@@ -221,7 +226,7 @@ def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _check_fused(theta: Tensor, g: Tensor, normalize: str, key_bias: Tensor | None) -> None:
+def _check_fused(theta: Tensor, g: Tensor, normalize: Normalize, key_bias: Tensor | None) -> None:
     if normalize != "keys" or key_bias is not None:
         raise ValueError("algorithm='fused' has no key bias and no normalize='queries'; 'tiled' has both")
     if not fused.can_run(theta.device, theta.dtype, theta.shape[2], g.shape[2]):
@@ -231,7 +236,7 @@ def _check_fused(theta: Tensor, g: Tensor, normalize: str, key_bias: Tensor | No
         )
 
 
-def _check_bias(key_bias: Tensor | None, phi: Tensor, normalize: str) -> None:
+def _check_bias(key_bias: Tensor | None, phi: Tensor, normalize: Normalize) -> None:
     if key_bias is None:
         return
     if normalize == "queries":

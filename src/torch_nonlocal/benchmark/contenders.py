@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_nonlocal import functional
+from torch_nonlocal.functional import Pairwise
 from torch_nonlocal.layers import NonLocal3d
 
 FORMS = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
@@ -32,7 +33,7 @@ class Cell:
         whole_block: the block with its convolutions, (1, 2 D, T, H, W), instead of the operation alone.
     """
 
-    form: str
+    form: Pairwise
     positions: int
     width: int
     whole_block: bool = False
@@ -90,7 +91,7 @@ def _operation(contender: str, cell: Cell, backward: bool) -> Callable[[], Any]:
     return work
 
 
-def _by_name(contender: str, form: str) -> Callable[..., Tensor]:
+def _by_name(contender: str, form: Pairwise) -> Callable[..., Tensor]:
     if contender == "SDPA":
         if form not in ("embedded_gaussian", "gaussian"):
             raise ValueError("has the softmax forms only")
@@ -119,7 +120,7 @@ def _block(contender: str, cell: Cell, backward: bool) -> Callable[[], Any]:
     return lambda: run(x)
 
 
-def _module(contender: str, form: str, channels: int, size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
+def _module(contender: str, form: Pairwise, channels: int, size: tuple[int, int, int]) -> tuple[nn.Module, Tensor]:
     """A block and its input: 3D but for timm, whose block is 2D."""
     x = torch.randn(1, channels, *size)
     if contender == "ours":

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from torch_nonlocal import functional
+from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.layers.non_local import NonLocal
 
 
@@ -44,7 +45,7 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
         training=block.training,
         normalize=block.normalize,
     )
-    dense_map = functional.megabytes(4 * groups * queries * keys)
+    dense_map = megabytes(4 * groups * queries * keys)
     return (
         f"{block.pairwise.replace('_', ' ')}, {groups} x (N = {queries:,} queries, M = {keys:,} keys, D = {width}): "
         f"{choice.algorithm}, because {choice.why}. The N x M map would take {dense_map} in float32."

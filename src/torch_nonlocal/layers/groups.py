@@ -12,10 +12,12 @@ A map is channels first, (B, C, L), (B, C, H, W) or (B, C, T, H, W). Positions a
 """
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from torch import Tensor
 
-ATTEND = ("spacetime", "space", "time")
+Attend = Literal["spacetime", "space", "time"]
+ATTEND: tuple[Attend, ...] = get_args(Attend)
 
 
 def to_positions(map_BCthw: Tensor, attend: str) -> Tensor:

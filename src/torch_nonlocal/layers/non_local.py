@@ -2,8 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +10,13 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
-from torch_nonlocal.layers.groups import ATTEND, to_map, to_positions
-from torch_nonlocal.layers.norm import zero_norm
+from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
+from torch_nonlocal.layers.groups import ATTEND, Attend, to_map, to_positions
+from torch_nonlocal.layers.norm import NormKind, zero_norm
+from torch_nonlocal.layers.options import Scale, Subsample
 from torch_nonlocal.layers.projection import Linear, apply, linear, project, with_norm
 
-PAIRWISE = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+PAIRWISE: tuple[Pairwise, ...] = get_args(Pairwise)
 _SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
 _log = logging.getLogger("torch_nonlocal")
 
@@ -57,6 +58,11 @@ class NonLocal(nn.Module):
     """
 
     dims: ClassVar[int]
+    pairwise: Pairwise
+    attend: Attend
+    normalize: Normalize
+    algorithm: Algorithm
+    norm_kind: NormKind | None
     _conv: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
     _pool: ClassVar[type[nn.MaxPool1d] | type[nn.MaxPool2d] | type[nn.MaxPool3d]]
 
@@ -65,14 +71,14 @@ class NonLocal(nn.Module):
         channels: int,
         *,
         inner_channels: int | None = None,
-        pairwise: str = "embedded_gaussian",
-        attend: str = "spacetime",
-        subsample: int | Sequence[int] | None = None,
+        pairwise: Pairwise = "embedded_gaussian",
+        attend: Attend = "spacetime",
+        subsample: Subsample = None,
         pool_first: bool = False,
-        scale: float | str | None = None,
-        norm: str | None = "batch",
-        normalize: str = "keys",
-        algorithm: str = "auto",
+        scale: Scale = None,
+        norm: NormKind | None = "batch",
+        normalize: Normalize = "keys",
+        algorithm: Algorithm = "auto",
         checkpoint: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -245,7 +251,13 @@ class NonLocal3d(NonLocal):
 
 
 def _check_options(
-    dims: int, channels: int, inner: int | None, pairwise: str, attend: str, normalize: str, algorithm: str
+    dims: int,
+    channels: int,
+    inner: int | None,
+    pairwise: Pairwise,
+    attend: Attend,
+    normalize: Normalize,
+    algorithm: Algorithm,
 ) -> None:
     if channels < 1:
         raise ValueError(f"channels={channels}: expected at least 1")
@@ -269,7 +281,7 @@ def _check_options(
         raise ValueError(f"normalize='queries' applies to the softmax forms, not to pairwise={pairwise!r}")
 
 
-def _pool_factors(subsample: int | Sequence[int] | None, dims: int, attend: str) -> tuple[int, ...] | None:
+def _pool_factors(subsample: Subsample, dims: int, attend: Attend) -> tuple[int, ...] | None:
     if subsample is None:
         return None
     if isinstance(subsample, int):
@@ -286,7 +298,7 @@ def _pool_factors(subsample: int | Sequence[int] | None, dims: int, attend: str)
     return factors if max(factors) > 1 else None
 
 
-def _softmax_scale(scale: float | str | None, width: int, pairwise: str) -> float:
+def _softmax_scale(scale: Scale, width: int, pairwise: Pairwise) -> float:
     if scale is None:
         return 1.0
     if pairwise not in _SOFTMAX_FORMS:

@@ -1,9 +1,12 @@
 """The normalisation after W_z, zero-initialised so that the block starts as the identity."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor, nn
 
-NORMS = ("batch", "group", "layer", None)
+NormKind = Literal["batch", "group", "layer"]
+NORMS: tuple[NormKind | None, ...] = (*get_args(NormKind), None)
 _BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
@@ -16,7 +19,7 @@ class ChannelLayerNorm(nn.LayerNorm):
 
 
 def zero_norm(
-    kind: str | None, channels: int, dims: int, *, device: torch.device | str | None, dtype: torch.dtype | None
+    kind: NormKind | None, channels: int, dims: int, *, device: torch.device | str | None, dtype: torch.dtype | None
 ) -> nn.Module:
     """A norm whose weight and bias are zero; `nn.Identity` for None.
 

@@ -10,13 +10,15 @@ Source: Wang, Girshick, Gupta, He, Non-local Neural Networks, CVPR 2018, eq. 1 t
 import torch
 from torch import Tensor
 
+from torch_nonlocal.ops.names import Normalize
+
 
 def softmax_weights(
     theta_BND: Tensor,
     phi_BMD: Tensor,
     *,
     scale: float = 1.0,
-    normalize: str = "keys",
+    normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
 ) -> Tensor:
     """exp(scale * theta_i . phi_j + bias_j) / sum, the sum over keys j (eq. 2 and 3) or over queries i: (B, N, M)."""
@@ -42,7 +44,7 @@ def softmax(
     g_BMV: Tensor,
     *,
     scale: float = 1.0,
-    normalize: str = "keys",
+    normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
 ) -> Tensor:
     """Gaussian (theta = phi = x) and embedded gaussian: (B, N, V)."""

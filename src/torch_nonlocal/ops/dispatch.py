@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.ops import fused, reassociated
+from torch_nonlocal.ops.names import Algorithm, Normalize
 
 DENSE_BYTES = 4 * 2**20
 """Maps up to this size stay in the caches: the plain definition is the fastest then, and holds next to nothing."""
@@ -29,7 +31,7 @@ class Choice:
         sizes: by name, "map" in bytes. Kept apart: under torch.compile they are symbols, which have no text.
     """
 
-    algorithm: str
+    algorithm: Algorithm
     reason: str
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -50,7 +52,7 @@ def for_softmax(
     device: torch.device,
     dtype: torch.dtype,
     training: bool,
-    normalize: str = "keys",
+    normalize: Normalize = "keys",
     biased: bool = False,
 ) -> Choice:
     """For the gaussian and embedded gaussian forms."""
@@ -105,8 +107,3 @@ def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:
 def for_concatenation() -> Choice:
     """For the concatenation form."""
     return Choice("sorted", "scores sorted, prefix sums, one gather: N log N")
-
-
-def megabytes(count: float) -> str:
-    """Bytes as text: "39 MB"."""
-    return f"{count / 2**20:,.0f} MB" if count >= 2**20 else f"{count / 2**10:,.0f} kB"

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch_nonlocal.ops._errors import refuse_second_derivative
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
+from torch_nonlocal.ops.names import Normalize
 
 # A tile. Measured: the more rows, the less often the accumulated gradients are read and written; beyond 512 nothing is
 # gained, and two tiles are the memory that this algorithm takes.
@@ -41,7 +42,7 @@ def softmax(
     g_BMV: Tensor,
     *,
     scale: float = 1.0,
-    normalize: str = "keys",
+    normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
     keep: bool = False,
 ) -> Tensor:

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from torch_nonlocal._common.capture import capture_outputs
+from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.insert import attach, make_block, remove
 from torch_nonlocal.insertion.probe import Output, call, outputs_by_run
 from torch_nonlocal.layers import NonLocal
@@ -204,7 +205,7 @@ class _LiveBytes(TorchDispatchMode):
 @contextmanager
 def as_dense(blocks: Iterable[NonLocal]) -> Iterator[None]:
     """Inside, the blocks follow the definition and build the N x M map."""
-    before = [(block, block.algorithm) for block in blocks]
+    before: list[tuple[NonLocal, Algorithm]] = [(block, block.algorithm) for block in blocks]
     for block, _ in before:
         block.algorithm = "dense"
     try:
