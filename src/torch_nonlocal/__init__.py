@@ -1,17 +1,19 @@
-"""Non-local self-attention for vision networks in PyTorch."""
+"""Non-local self-attention for vision networks in PyTorch.
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+Public names are imported on first use: `import torch_nonlocal` alone imports neither torch nor any optional package.
+"""
 
-from torch_nonlocal import functional
+from typing import TYPE_CHECKING
+
+from torch_nonlocal._common.lazy import lazy_exports
 from torch_nonlocal._version import __version__
-from torch_nonlocal.insertion import blocks, insert, load_blocks, remove, save_blocks
-from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
 
 if TYPE_CHECKING:
-    from torch_nonlocal import view
+    from torch_nonlocal import functional, view
     from torch_nonlocal.attention import watch
     from torch_nonlocal.inflation.inflate import inflate
+    from torch_nonlocal.insertion import blocks, insert, load_blocks, remove, save_blocks
+    from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
     from torch_nonlocal.models.registry import create_model, list_models
     from torch_nonlocal.planning.plan import plan
 
@@ -35,20 +37,24 @@ __all__ = [
     "watch",
 ]
 
-
-# Imported when they are used: many never look, draw, plan or build a network, and each costs time.
-_ON_USE = {
-    "create_model": "models.registry",
-    "inflate": "inflation.inflate",
-    "list_models": "models.registry",
-    "plan": "planning.plan",
-    "watch": "attention",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "view":
-        return import_module("torch_nonlocal.view")
-    if name in _ON_USE:
-        return getattr(import_module(f"torch_nonlocal.{_ON_USE[name]}"), name)
-    raise AttributeError(f"module 'torch_nonlocal' has no attribute {name!r}")
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "NonLocal1d": ".layers",
+        "NonLocal2d": ".layers",
+        "NonLocal3d": ".layers",
+        "blocks": ".insertion",
+        "create_model": ".models.registry",
+        "explain": ".layers",
+        "functional": ".functional:",
+        "inflate": ".inflation.inflate",
+        "insert": ".insertion",
+        "list_models": ".models.registry",
+        "load_blocks": ".insertion",
+        "plan": ".planning.plan",
+        "remove": ".insertion",
+        "save_blocks": ".insertion",
+        "view": ".view:",
+        "watch": ".attention",
+    },
+)

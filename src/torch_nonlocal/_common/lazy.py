@@ -1,4 +1,4 @@
-"""Public names that are imported on first use, so that importing a package stays cheap (PEP 562)."""
+"""Lazy package exports (PEP 562): public names are imported on first use, which keeps importing a package cheap."""
 
 import importlib
 import sys
@@ -11,18 +11,20 @@ from torch_nonlocal._common.optional import missing
 def lazy_exports(
     package: str, homes: Mapping[str, str], *, extra: str | None = None
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` for a package whose public names live in submodules.
+    """Return `__getattr__` and `__dir__` for a package whose public names live in submodules.
+
+    The package also imports the names under `TYPE_CHECKING`, so that type checkers and editors see them. Access to a
+    name whose module needs a package that is not installed raises ImportError with the pip command, in one line.
 
     Args:
         package: `__name__` of the package.
-        homes: public name -> module that defines it, relative to the package ("watch" in ".watch"); a name whose home
-            ends in ":" is that module itself ("view": ".view:").
-        extra: the extra of torch-nonlocal that installs what the submodules import; by default that of the package
-            that is missing.
+        homes: maps each public name to the module that defines it, relative to the package ("watch" to ".watch"). A
+            module ending in ":" is itself the exported object ("view" to ".view:").
+        extra: the extra of torch-nonlocal that installs what the submodules import; by default the one that installs
+            the missing package.
 
-    Raises:
-        ImportError: on access to a name whose module imports a package that is not installed; the message is one line
-            with the pip command.
+    Returns:
+        The two functions. Unknown names raise AttributeError, as for any module.
 
     Example:
         >>> __getattr__, __dir__ = lazy_exports(__name__, {"watch": ".watch"})
@@ -39,7 +41,8 @@ def lazy_exports(
                 raise
             raise ImportError(missing([error.name], extra), name=error.name) from error
         value = module if home.endswith(":") else getattr(module, name)
-        setattr(sys.modules[package], name, value)  # a submodule of the same name must not take the function's place
+        # Python binds an imported submodule to its package; a function of the same name must replace it.
+        setattr(sys.modules[package], name, value)
         return value
 
     def names() -> list[str]:

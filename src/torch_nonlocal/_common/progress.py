@@ -1,0 +1,80 @@
+"""A progress bar on a terminal; nothing where standard error is a file or a pipe, or without rich."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from torch_nonlocal._common.optional import is_installed
+
+
+class ProgressBar:
+    """A bar with a counter, named values and the remaining time, on standard error. Use it as a context manager.
+
+    Args:
+        description: what is in progress.
+        total: number of units; None while it is unknown.
+        unit: the units' name in the plural, printed after the counter.
+        done: units done before.
+        values: names of numbers shown beside the bar, such as ("loss",); set by `update`.
+
+    Example:
+        >>> with ProgressBar("test", unit="views") as bar:
+        ...     bar.update(8, total=40)
+    """
+
+    def __init__(
+        self,
+        description: str,
+        total: int | None = None,
+        *,
+        unit: str = "",
+        done: int = 0,
+        values: tuple[str, ...] = (),
+    ) -> None:
+        self._progress = _rich_progress(unit, values) if is_installed("rich") else None
+        if self._progress is not None:
+            blank = dict.fromkeys(values, float("nan"))
+            self._task = self._progress.add_task(description, total=total, completed=done, **blank)
+
+    @property
+    def visible(self) -> bool:
+        """Whether anything is drawn."""
+        return self._progress is not None and not self._progress.disable
+
+    def update(self, done: int, total: int | None = None, *, description: str | None = None, **values: float) -> None:
+        """Set the number of units done and, if given, the total, the description and the named values."""
+        if self._progress is not None:
+            changes: dict[str, Any] = {"completed": done, **values}
+            changes |= {} if total is None else {"total": total}
+            changes |= {} if description is None else {"description": description}
+            self._progress.update(self._task, **changes)
+
+    def advance(self) -> None:
+        """Count one more unit."""
+        if self._progress is not None:
+            self._progress.advance(self._task)
+
+    def print(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._progress is not None:
+            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+
+def _rich_progress(unit: str, values: tuple[str, ...]) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn(unit)] if unit else []
+    columns += [TextColumn(f"{name} {{task.fields[{name}]:.3f}}") for name in values]
+    console = Console(stderr=True)
+    return Progress(*columns, TimeElapsedColumn(), Remaining(), console=console, disable=not console.is_terminal)
