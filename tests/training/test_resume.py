@@ -17,7 +17,6 @@ from torch_nonlocal._common.files import write_bytes
 from torch_nonlocal.training import CheckpointError, load_weights_file
 
 pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
-pytest.importorskip("tensorboard", reason="pip install 'torch-nonlocal[train]'")
 
 
 class CrashError(Exception):
@@ -39,16 +38,16 @@ def crash_after(reads):
 
 def without_times(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    timed = {"seconds", "clips_per_second", "waiting_for_data"}
+    timed = {"seconds", "items_per_second", "waiting_for_data"}
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
 SETTINGS = [
     {},
-    {"optimiser": "adamw", "schedule": "one-cycle", "ema": 0.9, "clip_grad": 0.5},
+    {"optimizer": "adamw", "schedule": "one-cycle", "ema": 0.9, "clip_grad": 0.5},
     {"accumulate": 2, "nesterov": True, "schedule": "cosine", "warmup": 0.3, "precise_bn": 2},
     {"precision": "bf16", "eval_every": 2, "log_every": 4},
-    {"freeze_bn": True, "channels_last": True, "attention_clips": 2},
+    {"freeze_bn": True, "channels_last": True, "attention_items": 2},
 ]
 
 
@@ -107,7 +106,7 @@ def test_another_start_of_the_network_does_not_matter(tmp_path):
 
 
 def test_the_attention_is_measured_on_the_same_clips_after_an_interruption(tmp_path):
-    config = plain_config(attention_clips=2, epochs=3, checkpoint_minutes=0.0)
+    config = plain_config(attention_items=2, epochs=3, checkpoint_minutes=0.0)
     train(tmp_path / "whole", config)
     with pytest.raises(CrashError):
         train(tmp_path / "broken", config, data=crash_after(21))
@@ -123,7 +122,7 @@ def test_a_start_that_trained_nothing_leaves_its_folder_to_other_settings(tmp_pa
     train(tmp_path / "run", changed)
     train(tmp_path / "whole", changed)
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "run"))
-    with pytest.raises(ValueError, match=r"run with other settings: lr \(was 0.01, is 0.05\)"):
+    with pytest.raises(ValueError, match=r"run with another configuration: lr \(saved: 0.01, given: 0.05\)"):
         train(tmp_path / "run")
 
 
@@ -154,7 +153,7 @@ def test_a_polite_end_finishes_the_update_and_goes_on_later(tmp_path, number):
     train(tmp_path / "whole")
     result, _ = train(tmp_path / "asked", data=TinyClips(on_read=ask), log=said.append)
     assert (result.status, result.step) == ("stopped", 4)
-    assert "after 4 updates" in said[-1]
+    assert said[-1] == "interrupted; checkpoint saved after 4 steps; rerun the command to resume"
     assert signal.getsignal(number) is handler
     result, _ = train(tmp_path / "asked")
     assert result.status == "finished"
@@ -168,33 +167,35 @@ def test_a_finished_run_says_so_and_gives_its_weights(tmp_path):
     result, model = train(tmp_path, model=network().requires_grad_(True), log=said.append, data=crash_after(0))
     assert result.status == "finished before"
     assert (result.step, result.best, result.loss) == (6, first.best, first.loss)
-    assert "finished (6 updates)" in said[0]
+    assert "finished (6 steps)" in said[0]
     assert all(torch.equal(one, last(tmp_path)["model"][name]) for name, one in model.state_dict().items())
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == bytes_before
 
 
 def test_other_settings_are_refused_by_name_but_for_harmless_ones(tmp_path):
     train(tmp_path, about={"model": "tiny"})
-    with pytest.raises(ValueError, match=r"lr \(was 0.05, is 0.1\), about.model \(was 'tiny', is 'large'\)"):
+    with pytest.raises(
+        ValueError, match=r"lr \(saved: 0.05, given: 0.1\), about.model \(saved: 'tiny', given: 'large'\)"
+    ):
         train(tmp_path, plain_config(lr=0.1), about={"model": "large"})
-    with pytest.raises(ValueError, match=r"epochs \(was 2, is 3\)"):
+    with pytest.raises(ValueError, match=r"epochs \(saved: 2, given: 3\)"):
         train(tmp_path, plain_config(epochs=3), about={"model": "tiny"})
-    harmless = plain_config(workers=1, checkpoint_minutes=1.0, keep=1, log_every=7, eval_every=2, attention_clips=1)
+    harmless = plain_config(workers=1, checkpoint_minutes=1.0, keep=1, log_every=7, eval_every=2, attention_items=1)
     assert train(tmp_path, harmless, about={"model": "tiny"})[0].status == "finished before"
 
 
 def test_other_data_and_networks_are_refused(tmp_path):
     train(tmp_path)
-    with pytest.raises(ValueError, match="a run on 13 training clips; here are 14"):
+    with pytest.raises(ValueError, match="a run on 13 training items, given: 14"):
         train(tmp_path, data=TinyClips(14))
     net = network()
     net.register_parameter("extra", torch.nn.Parameter(torch.zeros(1)))
-    with pytest.raises(ValueError, match=r"another network: it lacks extra"):
+    with pytest.raises(ValueError, match=r"another model: missing keys: extra"):
         train(tmp_path, model=net)
     net = network()
     net[5] = torch.nn.Linear(200, 4)
     before = {name: one.clone() for name, one in net.state_dict().items()}
-    with pytest.raises(ValueError, match=r"5.weight \(3, 200\) here \(4, 200\)"):
+    with pytest.raises(ValueError, match=r"other shapes: 5.weight \(3, 200\), expected \(4, 200\)"):
         train(tmp_path, model=net)
     assert all(torch.equal(one, before[name]) for name, one in net.state_dict().items())
 
@@ -211,13 +212,13 @@ def test_a_damaged_or_planted_checkpoint_is_named_and_never_run(tmp_path, conten
         (tmp_path / "checkpoints" / name).write_bytes(content)
     with pytest.raises(ValueError, match=r"last.pt cannot be read"):
         train(tmp_path)
-    with pytest.raises(ValueError, match=r"best.pt is not a file of trained weights"):
+    with pytest.raises(ValueError, match=r"best.pt is damaged or not a file of trained weights"):
         load_weights_file(tmp_path / "checkpoints" / "best.pt")
 
 
 def test_weights_are_not_looked_for_in_the_wrong_file(tmp_path):
     train(tmp_path)
-    with pytest.raises(ValueError, match=r"best.pt beside it holds the weights"):
+    with pytest.raises(ValueError, match=r"best.pt in the same folder holds the weights"):
         load_weights_file(tmp_path / "checkpoints" / "last.pt")
     with pytest.raises(FileNotFoundError, match="no weights at"):
         load_weights_file(tmp_path / "nowhere.pt")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from tiny_training import TinyClips
+from torch.utils.data import default_collate
 
 from torch_nonlocal._common.seeds import mix_seed, seeded
-from torch_nonlocal.training.sampler import Item, RankBatchSampler, SeededClips, ShuffledBatches, make_loader
+from torch_nonlocal.training.sampler import Item, RankBatchSampler, SeededItems, ShuffledBatches, make_loader
 
 
 def indices(order, step):
@@ -53,7 +54,7 @@ def test_parts_make_up_the_global_batch(accumulate, processes):
 
 
 def test_wrong_sizes_are_named():
-    with pytest.raises(ValueError, match="3 clips, fewer than one batch; lower batch_size to 3"):
+    with pytest.raises(ValueError, match="3 items, fewer than one batch; expected batch_size=3 or less"):
         ShuffledBatches(3, 4, seed=0)
     with pytest.raises(ValueError, match="multiple of accumulate x processes = 2 x 3"):
         RankBatchSampler(ShuffledBatches(9, 8, seed=0), 2, 3, 0)
@@ -62,8 +63,8 @@ def test_wrong_sizes_are_named():
 def read(workers, start=0, stop=9):
     parts = RankBatchSampler(ShuffledBatches(10, 3, seed=1), 1, 1, 0)
     parts.start, parts.stop = start, stop
-    loader = make_loader(TinyClips(10), parts, workers=workers, collate=None, pin_memory=False)
-    return [tuple(batch) for batch in loader]
+    loader = make_loader(TinyClips(10), parts, workers=workers, collate=default_collate, pin_memory=False)
+    return [(torch.tensor(indices), *batch) for indices, batch in loader]
 
 
 def test_batches_do_not_depend_on_workers_or_on_where_reading_began():
@@ -99,19 +100,13 @@ def test_mixed_numbers_differ():
 
 def test_set_epoch_is_called_when_the_epoch_changes():
     data = TinyClips(4)
-    clips = SeededClips(data)
+    clips = SeededItems(data)
     clips[Item(3, 0, 0)]
     assert data.epoch == 3
 
 
-def test_items_without_an_index_get_theirs():
-    clips = SeededClips([("a", 0), ("b", 1)])
-    assert clips[Item(0, 1, 0)] == ("b", 1, 1)
-
-
-def test_what_is_not_an_item_is_named():
-    with pytest.raises(TypeError, match=r"item 0 .* is a int, expected \(input, label\)"):
-        SeededClips([5])[Item(0, 0, 0)]
+def test_an_item_comes_with_its_index():
+    assert SeededItems(["a", "b"])[Item(0, 1, 0)] == (1, "b")
 
 
 def test_an_error_in_the_data_names_the_item():
@@ -119,5 +114,5 @@ def test_an_error_in_the_data_names_the_item():
         raise OSError("broken")
 
     with pytest.raises(OSError, match="broken") as caught:
-        SeededClips(TinyClips(on_read=fail))[Item(0, 4, 0)]
+        SeededItems(TinyClips(on_read=fail))[Item(0, 4, 0)]
     assert "item 4" in caught.value.__notes__[0]

@@ -17,22 +17,22 @@ accumulator = pytest.importorskip(
 
 def test_tensorboard_files_hold_what_the_lines_say(tmp_path):
     said = []
-    train(tmp_path, plain_config(attention_clips=2), log=said.append)
+    train(tmp_path, plain_config(attention_items=2), log=said.append)
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     tags = set(board.Tags()["scalars"])
-    expected = {"train/loss", "train/lr", "train/accuracy", "train/clips_per_second", "test/accuracy"}
+    expected = {"train/loss", "train/lr", "train/accuracy", "train/items_per_second", "eval/accuracy"}
     assert expected | {"attention/0/entropy", "attention/0/reach_pixels", "attention/0/reach_frames"} <= tags
     found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    for tag in ("train/loss", "test/accuracy"):
+    for tag in ("train/loss", "eval/accuracy"):
         kind, name = tag.split("/")
         told = [(line["step"], line[name]) for line in found if line["kind"] == kind]
         assert [(event.step, event.value) for event in board.Scalars(tag)] == [
             (step, pytest.approx(value, rel=1e-6)) for step, value in told
         ]
     assert [line["step"] for line in found if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    assert [line["step"] for line in found if line["kind"] == "test"] == [3, 6]
+    assert [line["step"] for line in found if line["kind"] == "eval"] == [3, 6]
     assert any("6/6" in line and "loss" in line and "left" in line for line in said)
-    assert any(line.startswith("test after 3 updates: accuracy") for line in said)
+    assert any(line.startswith("evaluation after 3 steps: accuracy") for line in said)
 
 
 def test_lines_are_means_since_the_last_one(tmp_path):

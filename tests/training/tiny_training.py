@@ -1,4 +1,4 @@
-"""A network and a data set as small as they get, with everything in them that an interruption could upset."""
+"""A model and a data set as small as possible that use everything an interruption could disturb."""
 
 import random
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 import torch_nonlocal as nl
-from torch_nonlocal.training import TrainConfig, fit
+from torch_nonlocal.training import Metric, Task, TrainConfig, fit
 
 CLASSES = 3
-QUIET = {"log": lambda text: None}
 
 
 class TinyClips(Dataset):
@@ -36,7 +36,28 @@ class TinyClips(Dataset):
             clip = clip * (1 + self.epoch / 10) + noise.to(clip)
         if self.on_read is not None:
             clip = self.on_read(index, clip)
-        return clip, index % CLASSES, index
+        return clip, index % CLASSES
+
+
+class TinyTask(Task):
+    """Classifies `TinyClips`. `evaluate` and `loss_of` (output, labels) replace the task's own; None for no metric."""
+
+    def __init__(self, model, data, *, about=None, evaluate="accuracy", loss_of=F.cross_entropy, names=None):
+        super().__init__(model, data, about=about)
+        self.metric = Metric("accuracy") if evaluate else None
+        self._evaluate = accuracy if evaluate == "accuracy" else evaluate
+        self._loss_of, self._names = loss_of, names
+
+    def loss(self, model, batch):
+        clips, labels = batch
+        output = model(clips)
+        return {"loss": self._loss_of(output, labels), "accuracy": (output.argmax(1) == labels).float().mean()}
+
+    def evaluate(self, model):
+        return self._evaluate(model) if self._evaluate else {}
+
+    def item_name(self, index):
+        return self._names(index) if self._names else super().item_name(index)
 
 
 def network(norm="batch", dtype=torch.float32, dropout=0.2):
@@ -56,10 +77,10 @@ def network(norm="batch", dtype=torch.float32, dropout=0.2):
 
 
 def plain_config(**changes):
-    """Six updates of four clips, two epochs, quick to write and to read."""
+    """Six steps of four clips, two epochs, quick to write and to read."""
     settings = {
         "epochs": 2, "batch_size": 4, "lr": 0.05, "workers": 0, "log_every": 1, "checkpoint_minutes": 60.0,
-        "attention_clips": 0,
+        "attention_items": 0,
     }  # fmt: skip
     settings |= changes
     if settings.get("steps"):
@@ -68,18 +89,18 @@ def plain_config(**changes):
 
 
 def accuracy(model):
-    """Of the clips without noise."""
+    """Accuracy on the clips without noise."""
     clips = TinyClips(augment=False)
     x = torch.stack([clips[i][0] for i in range(len(clips))]).to(next(model.parameters()).dtype)
     labels = torch.arange(len(clips)) % CLASSES
     return {"accuracy": float((model(x).argmax(1) == labels).float().mean())}
 
 
-def train(folder, config=None, *, model=None, data=None, **options):
-    """Run `fit` and give the result and the network."""
+def train(folder, config=None, *, model=None, data=None, log=lambda text: None, **options):
+    """Run `fit` on a `TinyTask`; returns the result and the model."""
     model = network() if model is None else model
-    given = {"evaluate": accuracy, **QUIET, **options}
-    return fit(model, data if data is not None else TinyClips(), config or plain_config(), folder, **given), model
+    task = TinyTask(model, TinyClips() if data is None else data, **options)
+    return fit(task, config or plain_config(), folder, log=log), model
 
 
 def last(folder):

@@ -1,19 +1,31 @@
-"""Training that loses nothing: one loop for any network and task, on one process or many.
+"""Training: one loop for any model and task, on one process or many, resumable bit for bit.
 
-Knows no task, no model and no data set: `fit` gets them.
+It knows no task, model or data set: `fit` trains a `Task`.
 """
 
-from torch_nonlocal.distributed.processes import is_main_process
-from torch_nonlocal.training.checkpoint import is_begun
-from torch_nonlocal.training.config import TrainConfig
-from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
-from torch_nonlocal.training.loop import Result, fit
-from torch_nonlocal.training.run_folder import load_weights_file
+from typing import TYPE_CHECKING
+
+from torch_nonlocal._common.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from torch_nonlocal.distributed.processes import is_main_process
+    from torch_nonlocal.training.checkpoint import is_begun
+    from torch_nonlocal.training.config import TrainConfig
+    from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
+    from torch_nonlocal.training.loop import Result, fit
+    from torch_nonlocal.training.run_folder import load_weights_file
+    from torch_nonlocal.training.sampler import BatchSampler, Item, ShuffledBatches
+    from torch_nonlocal.training.task import Metric, Task
 
 __all__ = [
+    "BatchSampler",
     "CheckpointError",
+    "Item",
+    "Metric",
     "NonFiniteLossError",
     "Result",
+    "ShuffledBatches",
+    "Task",
     "TrainConfig",
     "TrainingMemoryError",
     "fit",
@@ -21,3 +33,23 @@ __all__ = [
     "is_main_process",
     "load_weights_file",
 ]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "BatchSampler": ".sampler",
+        "CheckpointError": ".errors",
+        "Item": ".sampler",
+        "Metric": ".task",
+        "NonFiniteLossError": ".errors",
+        "Result": ".loop",
+        "ShuffledBatches": ".sampler",
+        "Task": ".task",
+        "TrainConfig": ".config",
+        "TrainingMemoryError": ".errors",
+        "fit": ".loop",
+        "is_begun": ".checkpoint",
+        "is_main_process": "torch_nonlocal.distributed.processes",
+        "load_weights_file": ".run_folder",
+    },
+)

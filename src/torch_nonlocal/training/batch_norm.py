@@ -1,4 +1,4 @@
-"""Batch norms in training: frozen ones, and statistics taken anew before a test."""
+"""Batch norms in training: frozen norms, and statistics recomputed before an evaluation."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,32 +12,32 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """The network's batch norms but for those in non-local blocks, whose scale starts at zero and has to be learned."""
-    of_blocks = {id(inner) for block in model.modules() if isinstance(block, NonLocal) for inner in block.modules()}
-    return [one for one in model.modules() if isinstance(one, _BatchNorm) and id(one) not in of_blocks]
+    """All batch norms except those of non-local blocks, whose weight starts at zero and must be trained."""
+    in_blocks = {id(inner) for block in model.modules() if isinstance(block, NonLocal) for inner in block.modules()}
+    return [one for one in model.modules() if isinstance(one, _BatchNorm) and id(one) not in in_blocks]
 
 
-def fix_weights(norms: Iterable[nn.Module]) -> None:
-    """Leave scale and shift of these norms out of training."""
+def freeze_parameters(norms: Iterable[nn.Module]) -> None:
+    """Exclude weight and bias of these norms from training."""
     for norm in norms:
         norm.requires_grad_(False)
 
 
 def train_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
-    """Train mode, but frozen norms normalise with the statistics they have."""
+    """Set train mode; frozen norms stay in eval mode and normalize with their running statistics."""
     model.train()
     for norm in frozen:
         norm.eval()
 
 
 @torch.no_grad()
-def take_statistics(model: nn.Module, inputs: Iterable[Any], frozen: Iterable[nn.Module]) -> None:
-    """Replace the statistics of the batch norms by plain means over these inputs; leaves the network in eval mode.
+def recompute_statistics(model: nn.Module, inputs: Iterable[Any], frozen: Iterable[nn.Module]) -> None:
+    """Replace the running statistics of batch norms by their means over batches; leaves the model in eval mode.
 
     Args:
-        model: everything but its batch norms runs in eval mode.
-        inputs: what the model is called with; read only if there are statistics to take.
-        frozen: norms to leave as they are.
+        model: all modules except its batch norms run in eval mode.
+        inputs: model inputs, one per batch; not read if there are no statistics to compute.
+        frozen: norms that keep their statistics.
 
     Reference: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021 (precise batch norm).
     """
@@ -48,7 +48,7 @@ def take_statistics(model: nn.Module, inputs: Iterable[Any], frozen: Iterable[nn
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch then takes the plain mean
+        norm.momentum = None  # None makes torch compute the cumulative mean
         norm.train()
     try:
         for one in inputs if norms else ():

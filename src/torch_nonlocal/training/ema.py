@@ -1,4 +1,4 @@
-"""Averaged weights: an exponential moving average beside the trained ones."""
+"""Exponential moving average (EMA) of a model's weights, and weights that are exchanged for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,29 +7,29 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
-    """Exponential moving average of a network's floating weights and statistics.
+class EMA:
+    """Exponential moving average of a model's floating-point parameters and buffers.
 
-    After update t (from 1): average <- average + (1 - d) (weights - average), d = min(decay, (1 + t) / (10 + t)). The
-    smaller d of the first updates (as TensorFlow's ExponentialMovingAverage has it) forgets the untrained weights.
+    After step t, counted from 1: average <- average + (1 - d) (weights - average), d = min(decay, (1 + t) / (10 + t)).
+    The smaller d of the first steps, as in TensorFlow's ExponentialMovingAverage, forgets the untrained weights.
 
     Args:
-        model: averaged from its weights of now.
+        model: the average starts at its current weights.
         decay: in (0, 1).
 
     Attributes:
-        values: by name, as in the network's state_dict; sharded as those are.
+        values: the averages by state_dict name; sharded like the model's tensors.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.values: dict[str, Tensor] = {name: one.clone() for name, one in tensors_of(model).items()}
+        self.values: dict[str, Tensor] = {name: one.clone() for name, one in state_tensors(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after update `step`, counted from 1; counters are copied."""
+        """Add the weights after step `step`, counted from 1. Integer buffers are copied."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, weight in tensors_of(model).items():
+        for name, weight in state_tensors(model).items():
             if weight.is_floating_point():
                 self.values[name].lerp_(weight, 1 - decay)
             else:
@@ -37,9 +37,9 @@ class Average:
 
 
 @contextmanager
-def put_back(model: nn.Module) -> Iterator[None]:
-    """Whatever happens to the network's weights and statistics inside, afterwards they are bit for bit as before."""
-    kept = {name: one.clone() for name, one in tensors_of(model).items()}
+def restore_state(model: nn.Module) -> Iterator[None]:
+    """Restore all parameters and buffers bit for bit on exit, also after an exception."""
+    kept = {name: one.clone() for name, one in state_tensors(model).items()}
     try:
         yield
     finally:
@@ -48,11 +48,11 @@ def put_back(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def copy_into(model: nn.Module, values: dict[str, Tensor]) -> None:
-    """Copy tensors, by name, into the network's own."""
-    for name, one in tensors_of(model).items():
+    """Copy tensors into the model's own by state_dict name."""
+    for name, one in state_tensors(model).items():
         one.copy_(values[name])
 
 
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of the network's state_dict: its own, detached, not copies."""
+def state_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of the model's state_dict, detached but not copied."""
     return {name: one for name, one in model.state_dict().items() if isinstance(one, Tensor)}

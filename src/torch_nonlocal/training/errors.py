@@ -1,23 +1,23 @@
-"""What ends a run, each with what to do about it. All of them leave the last checkpoint as it was."""
+"""Errors that end a run. Each leaves the last checkpoint intact, and its message names what to change."""
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss or its gradient became NaN or infinite.
+    """The loss or its gradient is NaN or infinite.
 
     Attributes:
-        step: the update that would have been next, counted from 1.
-        clips: names of the clips in the batch.
+        step: the step that failed, counted from 1.
+        items: names of the items in its batch.
     """
 
-    def __init__(self, message: str, *, step: int, clips: list[str]) -> None:
+    def __init__(self, message: str, *, step: int, items: list[str]) -> None:
         super().__init__(message)
         self.step = step
-        self.clips = clips
+        self.items = items
 
 
 class TrainingMemoryError(RuntimeError):
-    """The device's memory does not hold the step; the message names the settings to lower."""
+    """Out of memory; the message names the options to lower."""
 
 
 class CheckpointError(OSError):
-    """A checkpoint could not be written, usually because the disk is full; the one before is intact."""
+    """A checkpoint cannot be written, usually because the disk is full; the previous one is intact."""

@@ -1,108 +1,89 @@
-"""All that belongs to one run in this process, put together and, where there is a checkpoint, restored."""
+"""A run in this process: model, optimizer, data and state, restored from a checkpoint if there is one."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
-
-from torch_nonlocal.distributed.processes import Processes, Spread
-from torch_nonlocal.training import checkpoint as states
-from torch_nonlocal.training.batch_norm import fix_weights, frozen_norms, train_mode
+from torch_nonlocal.distributed.processes import Processes
+from torch_nonlocal.distributed.sharding import DistributedModel
+from torch_nonlocal.training import checkpoint
+from torch_nonlocal.training.batch_norm import freeze_parameters, frozen_norms, train_mode
 from torch_nonlocal.training.config import TrainConfig
-from torch_nonlocal.training.ema import Average
-from torch_nonlocal.training.optimizer import make_optimiser
+from torch_nonlocal.training.ema import EMA
+from torch_nonlocal.training.optimizer import make_optimizer
 from torch_nonlocal.training.precision import LossScale, weights_channels_last
 from torch_nonlocal.training.run_folder import RunFolder
-from torch_nonlocal.training.sampler import RankBatchSampler, ShuffledBatches, make_loader
-
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the caller of `fit` brought; see there."""
-
-    data: Any
-    loss: Callable[[Any, Any], Tensor]
-    evaluate: Evaluate | None
-    collate: Callable[[list[Any]], Any] | None
-    names: Callable[[int], str]
-    prepare: Callable[[Any], Any]
+from torch_nonlocal.training.sampler import BatchSampler, RankBatchSampler, make_loader
+from torch_nonlocal.training.task import Task
 
 
 class Job:
     """A run in this process.
 
     Args:
-        model: moved, laid out, sharded and restored in place.
-        given: by the caller.
-        config: of the run.
-        folder: of the run.
-        processes: that train together.
-        order: of the clips.
-        saved: the state to go on from; None at the start.
+        task: what is trained; its model is moved, converted, sharded and restored in place.
+        config: configuration of the run.
+        folder: folder of the run.
+        processes: the processes that train together.
+        sampler: the task's.
+        saved: the state to resume from; None for a new run.
 
     Raises:
-        ValueError: the state is of another network.
+        ValueError: if the state belongs to another model or optimizer.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        given: Given,
+        task: Task,
         config: TrainConfig,
         folder: RunFolder,
         processes: Processes,
-        order: ShuffledBatches,
+        sampler: BatchSampler,
         saved: dict[str, Any] | None,
     ) -> None:
-        self.given, self.config, self.folder, self.processes, self.order = given, config, folder, processes, order
-        self.steps = config.steps if config.steps is not None else (config.epochs or 0) * order.steps_per_epoch
-        self.frozen = frozen_norms(model) if config.freeze_bn else []
-        fix_weights(self.frozen)
-        shard = config.shard or processes.asked_to_shard
+        self.task, self.config, self.folder, self.processes, self.sampler = task, config, folder, processes, sampler
+        self.steps = config.steps if config.steps is not None else (config.epochs or 0) * sampler.steps_per_epoch
+        self.frozen = frozen_norms(task.model) if config.freeze_bn else []
+        freeze_parameters(self.frozen)
+        shard = config.shard or processes.shard_requested
         if config.channels_last and not (shard and processes.count > 1):  # FSDP2 takes contiguous weights only
-            weights_channels_last(model)
-        self.spread = Spread(model, processes, shard=shard)
-        self.model = self.spread.model
-        self.training = states.Training(
+            weights_channels_last(task.model)
+        self.distributed = DistributedModel(task.model, processes, shard=shard)
+        self.model = self.distributed.model
+        self.state = checkpoint.TrainState(
             self.model,
-            make_optimiser(self.model, config),
+            task.optimizer(self.model) or make_optimizer(self.model, config),
             LossScale(enabled=config.precision == "fp16"),
-            Average(self.model, config.ema) if config.ema is not None else None,
-            states.Progress(clips=order.items),
+            EMA(self.model, config.ema) if config.ema is not None else None,
+            checkpoint.Progress(items=sampler.items),
         )
         if saved is not None:
-            states.restore(self.training, saved)
-        self.progress = self.training.progress
+            checkpoint.restore(self.state, saved)
+        self.progress = self.state.progress
         self.is_new = saved is None
         if config.compile:
             self.model.compile()
 
-    def loader(self, first: int, stop: int) -> Any:
-        """This process's parts of the updates first <= update < stop, with the order and draws they always have."""
-        order = ShuffledBatches(self.order.items, self.order.batch_size, self.config.seed)
-        parts = RankBatchSampler(order, self.config.accumulate, self.processes.count, self.processes.rank)
-        parts.start, parts.stop = first, stop
-        pin = self.processes.device.type == "cuda"
-        workers, collate = self.config.workers, self.given.collate
-        return make_loader(self.given.data, parts, workers=workers, collate=collate, pin_memory=pin)
+    def loader(self, start: int, stop: int) -> Any:
+        """(indices, batch) of this process's parts of the steps start <= step < stop; the same in every call."""
+        parts = RankBatchSampler(self.sampler, self.config.accumulate, self.processes.count, self.processes.rank)
+        parts.start, parts.stop = start, stop
+        pin_memory = self.processes.device.type == "cuda"
+        workers, collate = self.config.workers, self.task.collate
+        return make_loader(self.task.data, parts, workers=workers, collate=collate, pin_memory=pin_memory)
 
-    def inputs(self, loaded: Any) -> Any:
-        """What the model is called with: a loaded batch on this process's device, prepared."""
-        return self.given.prepare(self.processes.send(loaded))
+    def prepared(self, batch: Any) -> Any:
+        """A loaded batch on this process's device, prepared by the task."""
+        return self.task.prepare(self.processes.send(batch))
 
     def train_mode(self) -> None:
-        """Train mode; frozen norms stay in eval mode."""
+        """Set train mode; frozen norms stay in eval mode."""
         train_mode(self.model, self.frozen)
 
     def save(self) -> None:
         """Write the whole state; all processes must call it.
 
         Raises:
-            CheckpointError: the disk is full.
+            CheckpointError: if the disk is full.
         """
-        captured = states.capture(self.training)
+        captured = checkpoint.capture(self.state)
         if self.processes.is_main:
-            states.write(self.folder.last, captured)
+            checkpoint.write(self.folder.last, captured)

@@ -1,12 +1,12 @@
-"""One run, one folder: its settings, its surroundings, its checkpoints, its log.
+"""The folder of a run: configuration, environment, checkpoints and log.
 
-config.json        the settings, and what the caller said about the run
-environment.json   versions and device, of every start
-metrics.jsonl      a line for each logged update and each test
-tensorboard/       the same, as curves
-checkpoints/last.pt            the whole state; a run goes on from here
-checkpoints/best.pt            weights of the best test, with the settings: what is tested and used
-checkpoints/step-00001234.pt   weights of earlier tests, if asked for
+config.json                    configuration, and the task's `about`
+environment.json               versions and device, for each start
+metrics.jsonl                  one line per logged step and per evaluation
+tensorboard/                   the same as curves, if TensorBoard is installed
+checkpoints/last.pt            the whole state; a run resumes from it
+checkpoints/best.pt            weights of the best evaluation, with the configuration; for testing and use
+checkpoints/step-00001234.pt   weights of recent evaluations, with `keep`
 """
 
 import json
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch_nonlocal._common import files
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
-from torch_nonlocal.training.config import HARMLESS, TrainConfig
+from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
 _PACKAGES = ("torchvision", "accelerate", "av", "numpy", "timm")
@@ -34,9 +34,9 @@ class RunFolder:
     """Paths and small files of a run's folder.
 
     Args:
-        path: made if missing.
-        config: of the run.
-        about: what else tells one run from another, as JSON values (network, classes, data).
+        path: created by `begin` if missing.
+        config: configuration of the run.
+        about: JSON values that identify the task (model, classes, data).
     """
 
     def __init__(self, path: Path, config: TrainConfig, about: Mapping[str, Any]) -> None:
@@ -51,27 +51,27 @@ class RunFolder:
         self._settings = {"config": config.plain(), "about": json.loads(json.dumps(dict(about)))}
 
     def differences(self) -> str:
-        """What differs of the settings that the folder holds and that change the weights, in words; "" if nothing.
+        """The saved values that affect the weights and differ from the given ones, as text; "" if there are none.
 
         Raises:
-            ValueError: the folder has a config.json that is not of a run.
+            ValueError: if config.json in the folder is not a run's.
         """
         if not self._config.exists():
             return ""
         try:
             held = json.loads(self._config.read_text())
-            held = {**held["config"], **{f"about.{key}": value for key, value in held["about"].items()}}
+            saved = {**current_names(held["config"]), **{f"about.{key}": value for key, value in held["about"].items()}}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self._config} is not a file of a run: {error}") from error
+            raise ValueError(f"{self._config} is not the configuration of a run: {error}") from error
         given = {
             **self._settings["config"],
             **{f"about.{key}": value for key, value in self._settings["about"].items()},
         }
-        differing = [name for name in {**held, **given} if name not in HARMLESS and held.get(name) != given.get(name)]
-        return ", ".join(f"{name} (was {held.get(name)!r}, is {given.get(name)!r})" for name in differing)
+        differing = [name for name in {**saved, **given} if name not in HARMLESS and saved.get(name) != given.get(name)]
+        return ", ".join(f"{name} (saved: {saved.get(name)!r}, given: {given.get(name)!r})" for name in differing)
 
     def begin(self, *, step: int, device: torch.device, processes: int) -> None:
-        """Make the folder, write the settings, and note this start in environment.json."""
+        """Create the folder, write the configuration, and record this start in environment.json."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         files.write_json(self._config, self._settings)
         try:
@@ -81,27 +81,27 @@ class RunFolder:
         files.write_json(self._environment, {"starts": [*starts, _environment(step, device, processes)]})
 
     def write_weights(self, path: Path, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float]) -> None:
-        """Write weights for use: the tensors, the settings, and what a test said of them."""
+        """Write weights for use: the tensors, the configuration and the metrics of their evaluation."""
         content = {"format": WEIGHTS_FORMAT, "model": model, "step": step, "metrics": dict(metrics), **self._settings}
         write_torch(path, content)
 
     def keep(self, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float], newest: int) -> None:
-        """Write the weights of one test besides the best, and remove all such files but the newest."""
+        """Write the weights of an evaluation in addition to the best, and remove all such files except the newest."""
         self.write_weights(self.checkpoints / f"step-{step:08d}.pt", model, step=step, metrics=metrics)
         for old in sorted(self.checkpoints.glob("step-*.pt"))[:-newest]:
             old.unlink()
 
 
 def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a file of trained weights (best.pt) without running any code of it.
+    """Read a file of trained weights (best.pt) without executing any code in it.
 
     Returns:
-        "model": the network's state_dict on the CPU; "config", "about": the settings it was trained with; "step";
-        "metrics": of its test.
+        "model": state_dict on the CPU; "config", "about": what it was trained with; "step"; "metrics": of its
+        evaluation.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file of trained weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -109,14 +109,14 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    except Exception as error:  # whatever a damaged or foreign file provokes, the user learns which file it was
+    except Exception as error:  # a damaged or foreign file may raise anything; the message must name the file
         raise ValueError(
-            f"{path} is not a file of trained weights, such as checkpoints/best.pt of a run; or it is damaged"
+            f"{path} is damaged or not a file of trained weights, such as checkpoints/best.pt of a run"
         ) from error
     if found != WEIGHTS_FORMAT:
-        hint = "; best.pt beside it holds the weights" if path.name == "last.pt" else ""
+        hint = "; best.pt in the same folder holds the weights" if path.name == "last.pt" else ""
         raise ValueError(f"{path}: its format is {found!r}, expected {WEIGHTS_FORMAT!r}{hint}")
-    return content
+    return {**content, "config": current_names(content["config"])}
 
 
 def _environment(step: int, device: torch.device, processes: int) -> dict[str, Any]:

