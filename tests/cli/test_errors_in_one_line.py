@@ -22,7 +22,7 @@ torch_nonlocal.media.broken.BrokenVideoError: 'a.mp4' is damaged: frame 3 cannot
         (ValueError("crop=-3: expected 1 pixel or more"), "crop=-3: expected 1 pixel or more"),
         (ValueError(WORKER), "'a.mp4' is damaged: frame 3 cannot be decoded"),
         (FileExistsError(17, "File exists", "afile"), "[Errno 17] File exists: 'afile'"),
-        (NonFiniteLossError("the loss is nan in update 2", step=2, clips=[]), "the loss is nan in update 2"),
+        (NonFiniteLossError("the loss is nan in step 2", step=2, items=[]), "the loss is nan in step 2"),
     ],
     ids=["a value", "in a worker", "a file", "a loss"],
 )
