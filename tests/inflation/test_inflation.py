@@ -250,7 +250,9 @@ def test_a_still_clip_of_a_cat_is_a_cat() -> None:
 
     model = packaged.efficientnet_lite0()
     cat = torch.from_numpy(data.chelsea()).unsqueeze(0)  # 300 x 451
-    frame = F.interpolate(packaged.normalize(cat), size=(256, 385), mode="bilinear", antialias=True)
+    frame = F.interpolate(
+        model.inputs.normalize(cat.permute(0, 3, 1, 2)), size=(256, 385), mode="bilinear", antialias=True
+    )
     frame = frame[:, :, 16:240, 80:304]
     scores = nl.inflate(model)(still(frame, 8))
     cats = range(281, 286)

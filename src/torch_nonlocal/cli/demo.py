@@ -15,11 +15,13 @@ from rich.table import Table
 from torch_nonlocal import insert, view
 from torch_nonlocal.benchmark.block import PAPER_SIZES, forward_backward
 from torch_nonlocal.benchmark.meter import measure
+from torch_nonlocal.data.bikes_clip import BIKES_POINTS, bikes
 from torch_nonlocal.data.moving_digits import MovingDigits
+from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.relation_net import RelationNet
 from torch_nonlocal.tasks.digits.attention import digit_focus, example
 from torch_nonlocal.tasks.digits.task import BLOCK, STEPS, accuracy, train
-from torch_nonlocal.tasks.related import BIKES_POINTS, bikes, related
+from torch_nonlocal.tasks.viewing import PACKAGED_AT, similarity_record
 
 PLACE = "conv3"  # the block sits before the head's 1x1x1 convolution, on a 4 x 8 x 8 grid
 PLACE_OF_BLOCK = "conv3.2"  # conv3 is a Sequential: its last module carries the block
@@ -88,18 +90,19 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
 
 
 def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
-    seen = related(bikes())
+    clip = bikes()
+    record = similarity_record(efficientnet_lite0(), clip, at=PACKAGED_AT)
     for name, point in BIKES_POINTS.items():
         file = out / f"bikes-{name.replace(' ', '-').replace(chr(39), '')}.png"
-        row = seen.record.rows([point], pixels=True)[0]
+        row = record.rows([point], pixels=True)[0]
         brightest = float(row[1:].max()) / 2  # of the other frames: the query's weight on itself would outshine them
-        view.heatmap(seen.clip, seen.record.geometry.spread(row), query=point, vmax=brightest).save(file)
+        view.heatmap(clip, record.geometry.spread(row), query=point, vmax=brightest).save(file)
         console.print(f"{name}: {file}", highlight=False)
     point = BIKES_POINTS["helmet"]
-    view.arrows(seen.clip, seen.record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")
-    view.save_page(out / "bikes.html", seen.clip, seen.record, point=point, title="What is most like this pixel?")
+    view.arrows(clip, record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")
+    view.save_page(out / "bikes.html", clip, record, point=point, title="What is most like this pixel?")
     console.print(f"click any pixel of any frame: {out}/bikes.html, {out}/digits.html", highlight=False)
-    return {"bikes": {"grid": list(seen.record.geometry.grid), "points": {k: list(v) for k, v in BIKES_POINTS.items()}}}
+    return {"bikes": {"grid": list(record.geometry.grid), "points": {k: list(v) for k, v in BIKES_POINTS.items()}}}
 
 
 def _cost(console: Console, _out: Path, *_: int) -> dict[str, Any]:

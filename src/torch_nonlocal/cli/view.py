@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_nonlocal import view as drawing
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.models.build import PACKAGED
-from torch_nonlocal.tasks.look import CHECKPOINTS, look, read_inputs
+from torch_nonlocal.tasks.viewing import CHECKPOINTS, attention_records, read_frames
 from torch_nonlocal.view.page.frames import eye_catcher
 
 
@@ -59,8 +59,10 @@ def view(
         film: also write an MP4 of each heatmap.
     """
     checkpoint = paths[0] if paths and paths[0].suffix in CHECKPOINTS else None
-    clip = read_inputs(paths[1:] if checkpoint else paths, frames=frames, start=start, stride=stride, size=size)
-    records = look(clip, model=model, checkpoint=checkpoint, at=at, temperature=temperature, pretrained=pretrained)
+    clip = read_frames(paths[1:] if checkpoint else paths, frames=frames, start=start, stride=stride, size=size)
+    records = attention_records(
+        clip, model=model, checkpoint=checkpoint, at=at, temperature=temperature, pretrained=pretrained
+    )
     record = _chosen(records, block)
     points = [_point(text) for text in point] or [eye_catcher(clip.numpy())]
     looks = [_look(clip, record, one) for one in points]  # a wrong point ends here, before anything is written

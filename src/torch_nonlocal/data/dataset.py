@@ -2,7 +2,7 @@
 
 What is drawn for an item depends on the seed, the epoch and the item's index alone: not on the order, the number of
 workers or the process, so a run that is interrupted and resumed sees what it would have seen. Clips are uint8;
-`transform.normalise` makes a network's input of a batch of them.
+`models.inputs.Inputs.normalize` makes a network's input of a batch of them.
 
 Shapes: B clips of a batch, V views of a clip, T frames, H height, W width.
 """
@@ -75,7 +75,7 @@ class ClipDataset(_Videos):
     Args:
         clips: what `find_clips` found.
         sample: (length, stride), such as `parse_schedule("8x8")`.
-        transform: crops, flips and normalises.
+        transform: crops and flips.
         seed: another seed draws other clips.
         on_error: "skip", or "fail" to raise for a broken clip.
         decode_timeout: seconds after which a clip counts as broken; None waits.

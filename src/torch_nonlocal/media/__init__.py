@@ -1,11 +1,12 @@
-"""Video files in and out: frames by their exact index, clips as MP4 and GIF; from frames to a network's input.
+"""Video files: decoding by exact frame index, encoding to MP4 and GIF, frame sampling and transforms.
 
-PyAV (which ships its own FFmpeg) and Pillow are imported when a function needs them; a missing one raises an
+PyAV (which ships its own FFmpeg) and Pillow are imported by the functions that need them; a missing one raises an
 ImportError that names `pip install 'torch-nonlocal[video]'`. The transforms need torchvision
 (`pip install 'torch-nonlocal[train]'`).
 """
 
-from typing import TYPE_CHECKING
+import warnings
+from typing import TYPE_CHECKING, Any
 
 from torch_nonlocal._common.lazy import lazy_exports
 
@@ -14,11 +15,9 @@ if TYPE_CHECKING:
     from torch_nonlocal.media.decode import VideoInfo, probe, read_clip, read_sampled
     from torch_nonlocal.media.encode import write_gif, write_mp4
     from torch_nonlocal.media.sampling import Schedule, parse_schedule, random_clip, uniform_clips
-    from torch_nonlocal.media.transforms import IMAGENET_MEAN, IMAGENET_STD, EvalTransform, TrainTransform
+    from torch_nonlocal.media.transforms import EvalTransform, TrainTransform
 
 __all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "BrokenVideoError",
     "EvalTransform",
     "Schedule",
@@ -34,11 +33,9 @@ __all__ = [
     "write_mp4",
 ]
 
-__getattr__, __dir__ = lazy_exports(
+_get, __dir__ = lazy_exports(
     __name__,
     {
-        "IMAGENET_MEAN": ".transforms",
-        "IMAGENET_STD": ".transforms",
         "BrokenVideoError": ".broken",
         "EvalTransform": ".transforms",
         "Schedule": ".sampling",
@@ -54,3 +51,17 @@ __getattr__, __dir__ = lazy_exports(
         "write_mp4": ".encode",
     },
 )
+_MOVED = {"IMAGENET_MEAN": "mean", "IMAGENET_STD": "std"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MOVED:
+        return _get(name)
+    from importlib import import_module  # by name: media imports no model
+
+    warnings.warn(
+        f"torch_nonlocal.media.{name} is deprecated; use torch_nonlocal.models.inputs.IMAGENET.{_MOVED[name]}",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return getattr(import_module("torch_nonlocal.models.inputs").IMAGENET, _MOVED[name])

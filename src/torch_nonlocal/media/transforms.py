@@ -1,12 +1,11 @@
-"""From decoded frames to a network's input: crop, resize and flip, the same for all frames of a clip; then normalise.
+"""Spatial transforms of decoded frames: crop, resize and flip, identical for all frames of a clip.
 
-What is cut out is decided once for a clip, from its frames' size and a generator (`view`); frames can then be cut one
-by one while they are decoded (`View.cut`), so that a clip never exists at the size of the file. Every crop is cut out
-of the frame before it is resized, which gives the picture of resizing first, up to the rounding of the crop to whole
-pixels of the frame, for less work. Clips stay uint8 until `normalise` makes floats of them, on the device: from a
-worker to the main process, and from there to a GPU, a quarter of the bytes travels.
+The crop of a clip is decided once, from the size of its frames and a generator (`view`). Frames are then cut one by one
+while they are decoded (`View.cut`), so a clip never exists at the size of the file. Each crop is cut out of the frame
+before it is resized, which costs less than resizing first and gives the same picture up to rounding the crop to whole
+pixels of the frame. Clips stay uint8; `models.inputs.Inputs.normalize` makes a network's input of them, on the device.
 
-Shapes: V views (crops), C = 3 channels, T frames, H height, W width.
+Shapes: V views (crops), T frames, H height, W width.
 """
 
 from __future__ import annotations
@@ -19,23 +18,15 @@ from torch import Tensor
 
 from torch_nonlocal._common.optional import require
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Mean of ImageNet's pixels in RGB, of values in [0, 1]; torchvision's and timm's weights expect it."""
-
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Standard deviation that goes with `IMAGENET_MEAN`."""
-
-Triple = tuple[float, float, float]
-
 
 @dataclass(frozen=True)
 class View:
-    """What is cut out of every frame of a clip.
+    """Crops of every frame of a clip.
 
     Attributes:
-        boxes: (top, left, height, width) in pixels of the frame, one for each view.
-        size: (height, width) to which each is resized.
-        flip: whether left and right change places.
+        boxes: (top, left, height, width) of each view, in pixels of the frame.
+        size: (height, width) that each view is resized to, in pixels.
+        flip: whether the views are mirrored left to right.
     """
 
     boxes: tuple[tuple[int, int, int, int], ...]
@@ -43,14 +34,14 @@ class View:
     flip: bool
 
     def cut(self, frame_HWC: Tensor) -> Tensor:
-        """The views of one frame: (H, W, 3) uint8 to (V, 3, height, width) uint8."""
+        """Cut the views out of one frame: (H, W, 3) uint8 -> (V, 3, height, width) uint8."""
         functional = require("torchvision.transforms.v2.functional", extra="train")
         frame_CHW = frame_HWC.permute(2, 0, 1)
         views = [functional.resized_crop(frame_CHW, *box, list(self.size), antialias=True) for box in self.boxes]
         return torch.stack(views) if len(views) > 1 else views[0][None]
 
     def finish(self, cut_TVCHW: Tensor) -> Tensor:
-        """The cut frames as clips: (T, V, 3, H, W) uint8 to (V, 3, T, H, W) uint8, frame after frame in memory."""
+        """Assemble cut frames into clips: (T, V, 3, H, W) uint8 -> (V, 3, T, H, W) uint8, frame by frame in memory."""
         functional = require("torchvision.transforms.v2.functional", extra="train")
         if self.flip:
             cut_TVCHW = functional.horizontal_flip(cut_TVCHW)
@@ -59,20 +50,19 @@ class View:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Training: random scale, random crop, random flip.
+    """Training transform: random scale, random crop, random horizontal flip.
 
-    The short side is scaled to a whole number of pixels drawn from `short_side`, then a square of `crop` pixels is cut
-    at a random place.
+    The short side is scaled to a whole number of pixels drawn from `short_side`; then a square of `crop` pixels is cut
+    at a random position.
 
     Args:
-        crop: side of the network's input in pixels.
-        short_side: the least and the most; None takes 256 to 320 for a crop of 224, and the same ratio for others.
-        flip: turn half of the clips left to right. Wrong where direction is the label (digits, "push left").
-        mean: of R, G and B, of values in [0, 1].
-        std: likewise.
+        crop: side of the network's input, in pixels.
+        short_side: smallest and largest short side, in pixels. None is 256 to 320 for a crop of 224 and the same ratio
+            for other crops.
+        flip: mirror half of the clips. Disable it where direction is the label (digits, "push left").
 
     Raises:
-        ValueError: if a size or `std` is not positive, or the short side can become smaller than the crop.
+        ValueError: the crop is below 1, or the short side can become smaller than the crop.
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, section 4.
     """
@@ -80,57 +70,49 @@ class TrainTransform:
     crop: int = 224
     short_side: tuple[int, int] | None = None
     flip: bool = True
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        _check(self.crop, self.mean, self.std)
-        least, most = self.sides
-        if not self.crop <= least <= most:
-            raise ValueError(f"short_side: got {self.short_side}, expected crop = {self.crop} <= least <= most")
+        _check_crop(self.crop)
+        smallest, largest = self.sides
+        if not self.crop <= smallest <= largest:
+            raise ValueError(f"short_side: got {self.short_side}, expected crop = {self.crop} <= smallest <= largest")
 
     @property
     def sides(self) -> tuple[int, int]:
-        """The least and the most that the short side becomes, in pixels."""
+        """Smallest and largest short side, in pixels."""
         return self.short_side or (round(self.crop * 256 / 224), round(self.crop * 320 / 224))
 
     def view(self, height: int, width: int, generator: torch.Generator) -> View:
-        """Draws what is cut out of frames of this size.
+        """Draw the crop for frames of a size.
 
         Args:
             height: of the frames, in pixels.
-            width: likewise.
+            width: of the frames, in pixels.
             generator: a CPU generator; it is advanced by four numbers, whatever the size.
         """
         scale, down, right, turn = torch.rand(4, generator=generator).tolist()
-        least, most = self.sides
-        side = _side(self.crop, least + int(scale * (most - least + 1)), height, width)
+        smallest, largest = self.sides
+        side = _side(self.crop, smallest + int(scale * (largest - smallest + 1)), height, width)
         box = (int(down * (height - side + 1)), int(right * (width - side + 1)), side, side)
         return View((box,), (self.crop, self.crop), self.flip and turn < 0.5)
 
-    def normalise(self, clips: Tensor) -> Tensor:
-        """A network's input from uint8 clips; see `normalise`."""
-        return normalise(clips, self.mean, self.std)
-
     def __call__(self, frames_THWC: Tensor, generator: torch.Generator) -> Tensor:
-        """A whole clip at once: (T, H, W, 3) uint8 to (3, T, crop, crop) float32."""
-        return self.normalise(_apply(self.view(*_size(frames_THWC), generator), frames_THWC)[0])
+        """Transform a whole clip: (T, H, W, 3) uint8 -> (3, T, crop, crop) uint8."""
+        return _apply(self.view(*_size(frames_THWC), generator), frames_THWC)[0]
 
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """Testing: the short side scaled to one size, then fixed crops.
+    """Evaluation transform: the short side scaled to one size, then fixed crops.
 
     Args:
         crop: side of the crop in training, in pixels.
-        crops: 1 cuts the central square of `crop` pixels; 3 cuts squares of `short_side` pixels at the two ends and the
-            middle of the longer side; "full" keeps all, for a network that works on any size (fully convolutional).
-        short_side: what the short side becomes; None takes 256 for a crop of 224, and the same ratio for others.
-        mean: of R, G and B, of values in [0, 1].
-        std: likewise.
+        crops: 1 cuts the central square of `crop` pixels; 3 cuts squares of `short_side` pixels at both ends and the
+            middle of the longer side; "full" keeps the whole frame, for fully convolutional networks.
+        short_side: short side in pixels. None is 256 for a crop of 224 and the same ratio for other crops.
 
     Raises:
-        ValueError: if `crops` is something else, a size or `std` is not positive, or the crop is larger than the side.
+        ValueError: `crops` is another value, the crop is below 1, or the crop is larger than the short side.
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, section 4 (fully convolutional); Feichtenhofer et al.,
         SlowFast Networks, ICCV 2019 (three crops).
@@ -139,11 +121,9 @@ class EvalTransform:
     crop: int = 224
     crops: Literal[1, 3, "full"] = 1
     short_side: int | None = None
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        _check(self.crop, self.mean, self.std)
+        _check_crop(self.crop)
         if self.crops not in (1, 3, "full"):
             raise ValueError(f"crops: got {self.crops!r}, expected 1, 3 or 'full'")
         if self.side < self.crop:
@@ -151,11 +131,11 @@ class EvalTransform:
 
     @property
     def side(self) -> int:
-        """What the short side becomes, in pixels."""
+        """Short side of the scaled frames, in pixels."""
         return self.short_side or round(self.crop * 256 / 224)
 
     def view(self, height: int, width: int) -> View:
-        """What is cut out of frames of this size; one box for each crop."""
+        """The crops for frames of a size, in pixels."""
         short = min(height, width)
         if self.crops == "full":
             size = (max(round(height * self.side / short), 1), max(round(width * self.side / short), 1))
@@ -165,39 +145,13 @@ class EvalTransform:
             box = ((height - side) // 2, (width - side) // 2, side, side)
             return View((box,), (self.crop, self.crop), False)
         rest = max(height, width) - short
-        places = (0, rest // 2, rest)
-        boxes = tuple((place, 0, short, short) if height > width else (0, place, short, short) for place in places)
+        starts = (0, rest // 2, rest)
+        boxes = tuple((start, 0, short, short) if height > width else (0, start, short, short) for start in starts)
         return View(boxes, (self.side, self.side), False)
 
-    def normalise(self, clips: Tensor) -> Tensor:
-        """A network's input from uint8 clips; see `normalise`."""
-        return normalise(clips, self.mean, self.std)
-
     def __call__(self, frames_THWC: Tensor) -> Tensor:
-        """A whole clip at once: (T, H, W, 3) uint8 to (V, 3, T, H, W) float32, V = 1 or 3."""
-        return self.normalise(_apply(self.view(*_size(frames_THWC)), frames_THWC))
-
-
-def normalise(clips: Tensor, mean: Triple, std: Triple) -> Tensor:
-    """Clips as a network takes them: zero mean and unit spread on average, by channel.
-
-    It works where the clips are, so that they travel from a worker to the device as uint8, a quarter of the size.
-
-    Args:
-        clips: (..., 3, T, H, W), uint8 in [0, 255].
-        mean: of R, G and B, of values in [0, 1].
-        std: likewise.
-
-    Returns:
-        The same shape, float32.
-
-    Raises:
-        ValueError: for clips of another type.
-    """
-    if clips.dtype != torch.uint8:
-        raise ValueError(f"clips: got {clips.dtype}, expected torch.uint8 in [0, 255]")
-    mean_C111, std_C111 = (torch.tensor(one, device=clips.device).view(3, 1, 1, 1) for one in (mean, std))
-    return clips.float().mul_(1 / (255 * std_C111)).sub_(mean_C111 / std_C111)
+        """Transform a whole clip: (T, H, W, 3) uint8 -> (V, 3, T, H, W) uint8, V = 1 or 3."""
+        return _apply(self.view(*_size(frames_THWC)), frames_THWC)
 
 
 def _size(frames_THWC: Tensor) -> tuple[int, int]:
@@ -213,13 +167,11 @@ def _apply(view: View, frames_THWC: Tensor) -> Tensor:
 
 
 def _side(crop: int, short_side: int, height: int, width: int) -> int:
-    """Side of the square of the frame that becomes the crop when the short side becomes `short_side`."""
+    """Side of the square of the frame that becomes the crop when the short side is scaled to `short_side`."""
     short = min(height, width)
     return min(max(round(crop * short / short_side), 1), short)
 
 
-def _check(crop: int, mean: Triple, std: Triple) -> None:
+def _check_crop(crop: int) -> None:
     if crop < 1:
-        raise ValueError(f"crop: got {crop}, expected 1 pixel or more")
-    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise ValueError(f"mean, std: got {mean} and {std}, expected three numbers each (R, G, B), std more than 0")
+        raise ValueError(f"crop: got {crop}, expected at least 1 pixel")

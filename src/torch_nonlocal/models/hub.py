@@ -41,6 +41,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="torch-nonlocal", t
     ) -> None:
         super().__init__()
         self.network = create_model(name, num_classes=num_classes, non_local=non_local, **(block_options or {}))
+        self.inputs = self.network.inputs
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, num_classes)."""

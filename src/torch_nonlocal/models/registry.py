@@ -1,14 +1,16 @@
 """The models by name."""
 
-import difflib
 import fnmatch
 import os
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.insertion.targets import Places
 from torch_nonlocal.models.fitting import load_weights
+from torch_nonlocal.models.inputs import IMAGENET, Inputs
 from torch_nonlocal.models.video_resnet import C2D_8X8, I3D_8X8, VideoResNet
 
 _BUILDERS = {
@@ -73,15 +75,25 @@ def create_model(
         >>> model(torch.randn(1, 3, 32, 224, 224)).shape
         torch.Size([1, 400])
     """
-    if name not in _BUILDERS:
-        near = difflib.get_close_matches(name, _BUILDERS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no model {name!r}{hint} models: {', '.join(list_models())}")
+    inputs = inputs_for(name)
     if block_options and non_local is None:
         raise ValueError(f"{', '.join(block_options)}: options of blocks, but non_local= names no place for them")
     model = _BUILDERS[name](num_classes=num_classes, dropout=dropout)
+    model.inputs = inputs
     if non_local is not None:
         insert(model, non_local, **{"subsample": 2, **block_options})
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def inputs_for(name: str) -> Inputs:
+    """The inputs of a model of `list_models()`: ImageNet's mean and std, 224 x 224 pixels, 32 or 8 frames.
+
+    Raises:
+        ValueError: an unknown name; the message suggests the nearest one.
+    """
+    if name not in _BUILDERS:
+        hint = did_you_mean(name, _BUILDERS)
+        raise ValueError(f"no model {name!r}; {hint + ' ' if hint else ''}models: {', '.join(list_models())}")
+    return replace(IMAGENET, size=(224, 224), frames=8 if name.endswith("_8x8") else 32)

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from torch_nonlocal.models.inputs import GRAY
+
 
 class RelationNet(nn.Module):
     """A 3D network with a receptive field of 9 x 9 pixels: (B, 1, T, H, W) -> (B, classes) logits.
@@ -28,6 +30,7 @@ class RelationNet(nn.Module):
 
     def __init__(self, channels: int = 32, *, hidden: int = 128, classes: int = 3) -> None:
         super().__init__()
+        self.inputs = GRAY
         if channels < 1 or hidden < 1:
             raise ValueError(f"channels, hidden: got {channels}, {hidden}, expected at least 1 each")
         self.stem = _stage(1, channels, (3, 5, 5), (1, 2, 2))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from torch_nonlocal._common.tracing import is_recorded
+from torch_nonlocal.models.inputs import IMAGENET, Inputs
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 WIDTHS = (64, 128, 256, 512)
@@ -111,6 +112,7 @@ class VideoResNet(nn.Module):
             raise ValueError(f"depth={depth}: expected one of {', '.join(map(str, DEPTHS))}")
         if kernel is not None and kernel not in KERNELS:
             raise ValueError(f"kernel={kernel!r}: expected None (2D), {' or '.join(map(repr, KERNELS))}")
+        self.inputs: Inputs = IMAGENET
         plan = time or (C2D if kernel is None else I3D)
         self.depth, self.kernel, self.time = depth, kernel, plan
         size = (plan.stem_kernel, 7, 7)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.media.sampling import parse_schedule
-from torch_nonlocal.media.transforms import IMAGENET_MEAN, IMAGENET_STD, Triple, normalise
-from torch_nonlocal.models.build import build
+from torch_nonlocal.models.build import PACKAGED, build, inputs_named
 from torch_nonlocal.models.fitting import last_linear, load_weights, read_state, take_weights
-from torch_nonlocal.models.packaged import MEAN, STD, efficientnet_lite0
+from torch_nonlocal.models.inputs import GRAY
+from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.relation_net import RelationNet
 from torch_nonlocal.tasks.digits.task import BLOCK
 from torch_nonlocal.training import load_weights_file
@@ -137,20 +137,11 @@ def _classes_in(path: Path) -> list[str] | None:
         return None
 
 
-def colours(settings: ActionSettings) -> tuple[Triple, Triple]:
-    """Mean and standard deviation of R, G and B, of values in [0, 1], that the network's inputs are normalised by."""
-    if settings.network == DIGITS:
-        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if settings.network == SMALL:
-        return (MEAN, MEAN, MEAN), (STD, STD, STD)
-    return IMAGENET_MEAN, IMAGENET_STD
-
-
 def prepare(settings: ActionSettings, clips: Tensor) -> Tensor:
-    """The network's input from loaded clips (B, C, T, H, W), where they are; float clips are taken as prepared."""
+    """Normalize loaded clips (B, C, T, H, W), uint8 or floating point in [0, 1]; see `Inputs.normalize`."""
     if settings.network == DIGITS:
-        return clips if clips.is_floating_point() else clips.float().div_(255)
-    return normalise(clips, *colours(settings))
+        return GRAY.normalize(clips)
+    return inputs_named(PACKAGED if settings.network == SMALL else settings.network).normalize(clips)
 
 
 def _replace_last_linear(model: nn.Module, classes: int) -> None:

@@ -21,7 +21,7 @@ from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.data.moving_digits import RELATIONS
 from torch_nonlocal.tasks.action.data import Views, source
 from torch_nonlocal.tasks.action.metrics import Scores, score
-from torch_nonlocal.tasks.action.network import ActionSettings, colours, network, prepare, start_from
+from torch_nonlocal.tasks.action.network import ActionSettings, network, prepare, start_from
 from torch_nonlocal.tasks.action.recipes import settings_for
 from torch_nonlocal.training import (
     Metric,
@@ -37,7 +37,6 @@ from torch_nonlocal.training import (
 __all__ = [
     "ActionSettings",
     "Tested",
-    "colours",
     "evaluate",
     "load",
     "network",

@@ -1,0 +1,128 @@
+"""Attention of a network on a user's video or images: its trained blocks, or a parameter-free block on its features.
+
+Shapes: T frames, H height, W width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from torch_nonlocal._common.capture import clip_features
+from torch_nonlocal.attention import BlockRecord, probe_geometry, similarity, watch
+from torch_nonlocal.insertion import blocks, load_blocks
+from torch_nonlocal.media import probe, read_clip
+from torch_nonlocal.models.build import PACKAGED, build
+from torch_nonlocal.models.inputs import inputs_of
+
+CHECKPOINTS = (".safetensors", ".pt", ".pth")
+"""Suffixes of checkpoints."""
+PACKAGED_AT = "blocks.4"
+"""Default module of the packaged network: 112 channels at a sixteenth of the input's size."""
+
+
+def read_frames(paths: Sequence[Path], *, frames: int, start: int = 0, stride: int = 0, size: int = 272) -> Tensor:
+    """Read evenly spaced frames of one video, or one frame per image: (T, H, W, 3) uint8, RGB.
+
+    Args:
+        paths: one video, or images; images are resized to the size of the first.
+        frames: number of frames of a video; all of a shorter video.
+        start: index of the first frame of a video.
+        stride: distance between two frames; 0 spreads them over the rest of the video.
+        size: largest short side in pixels; larger frames are reduced, smaller ones are kept.
+
+    Raises:
+        ValueError: no paths, a file that cannot be read, or frames outside the video.
+    """
+    if not paths:
+        raise ValueError("give a video or images to look at")
+    if len(paths) > 1:
+        pictures = [_reduced(read_clip(path, count=1), size) for path in paths]
+        height, width = pictures[0].shape[1:3]
+        return torch.cat([_resized(picture, (height, width)) for picture in pictures])
+    total = probe(paths[0]).frames
+    count = min(frames, total)
+    step = stride or max(1, (total - start) // max(count, 1))
+    return _reduced(read_clip(paths[0], start=start, stride=step, count=count), size)
+
+
+def attention_records(
+    clip_THWC: Tensor, *, model: str, checkpoint: Path | None, at: str, temperature: float, pretrained: bool
+) -> dict[str, BlockRecord]:
+    """Record the attention of a network's blocks on a clip; without a checkpoint, that of a parameter-free block.
+
+    The clip is normalized with the network's own mean and std.
+
+    Args:
+        clip_THWC: frames (T, H, W, 3), uint8, RGB.
+        model: a name that `models.build.build` takes.
+        checkpoint: a file of `nl.save_blocks`; None for a parameter-free block.
+        at: the module whose features the parameter-free block compares; "" takes the default of "packaged".
+        temperature: softmax temperature of the parameter-free block.
+        pretrained: load the pretrained weights of torchvision or timm, which download them.
+
+    Returns:
+        Records by block name.
+
+    Raises:
+        ValueError: an unknown model, a required `at` that is missing or unknown, or a checkpoint that does not fit.
+        ImportError: a package that the model needs is not installed.
+    """
+    network = build(model, pretrained=pretrained).eval()
+    if checkpoint is not None:
+        return _records_of_blocks(load_blocks(network, checkpoint), clip_THWC)
+    at = at or (PACKAGED_AT if model == PACKAGED else "")
+    if not at:
+        names = ", ".join(name for name, _ in network.named_children())
+        raise ValueError(
+            f"--at is required without a checkpoint: the module whose features are compared; modules of {model}: "
+            f"{names}, and those inside them"
+        )
+    return {at: similarity_record(network, clip_THWC, at=at, temperature=temperature)}
+
+
+def similarity_record(model: nn.Module, clip_THWC: Tensor, *, at: str, temperature: float = 0.1) -> BlockRecord:
+    """Record a parameter-free gaussian block on a 2D network's features of all frames.
+
+    Args:
+        model: a 2D network in eval mode; see `models.inputs.inputs_of` for its normalization.
+        clip_THWC: frames (T, H, W, 3), uint8, RGB.
+        at: name of the module whose output is compared.
+        temperature: of the softmax over cosine similarities, more than 0; smaller is sharper.
+
+    Raises:
+        ValueError: no such module, or its output is not a map (T, C, H', W').
+    """
+    size = tuple(clip_THWC.shape[:3])
+    features = clip_features(model, at, _normalized(model, clip_THWC))
+    geometry = probe_geometry(model, at, size, per_frame=True)
+    return similarity(features, input_size=size, temperature=temperature, name=at, geometry=geometry)
+
+
+def _records_of_blocks(model: nn.Module, clip_THWC: Tensor) -> dict[str, BlockRecord]:
+    whole_clip = any(block.dims == 3 for block in blocks(model).values())
+    frames_TCHW = _normalized(model, clip_THWC)
+    with torch.no_grad(), watch(model) as seen:
+        model(frames_TCHW.transpose(0, 1).unsqueeze(0) if whole_clip else frames_TCHW)
+    return dict(seen)
+
+
+def _normalized(model: nn.Module, clip_THWC: Tensor) -> Tensor:
+    """The network's input, one frame per batch item: (T, 3, H, W)."""
+    return inputs_of(model).normalize(clip_THWC.permute(0, 3, 1, 2))
+
+
+def _reduced(clip_THWC: Tensor, size: int) -> Tensor:
+    height, width = clip_THWC.shape[1:3]
+    scale = min(1.0, size / min(height, width))
+    return clip_THWC if scale == 1.0 else _resized(clip_THWC, (round(height * scale), round(width * scale)))
+
+
+def _resized(clip_THWC: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(clip_THWC.shape[1:3]) == size:
+        return clip_THWC
+    frames_TCHW = clip_THWC.permute(0, 3, 1, 2).float()
+    frames_TCHW = F.interpolate(frames_TCHW, size, mode="bilinear", antialias=True)
+    return frames_TCHW.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
