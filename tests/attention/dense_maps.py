@@ -1,4 +1,4 @@
-"""Blocks in many configurations, and the dense map that each stands for."""
+"""Blocks in many configurations, and their dense maps of weights."""
 
 import math
 import random
@@ -15,7 +15,7 @@ BLOCKS = {1: nl.NonLocal1d, 2: nl.NonLocal2d, 3: nl.NonLocal3d}
 
 
 def configurations(count=24):
-    """Random and fixed by a seed; every form, dims, attend and way of pooling occurs."""
+    """Random configurations from a fixed seed that cover every form, dims, attend and pooling."""
     return list(_configurations(count))
 
 
@@ -34,7 +34,7 @@ def _configurations(count):
         yield pytest.param(dims, options, id=f"{i}-{dims}d-" + "-".join(str(v) for v in options.values()))
 
 
-def awake(dims, options, seed=0, **factory):
+def random_block(dims, options, seed=0, **factory):
     torch.manual_seed(seed)
     block = BLOCKS[dims](6, **options, **factory).eval()
     for tensor in block.parameters():
@@ -42,7 +42,7 @@ def awake(dims, options, seed=0, **factory):
     return block
 
 
-def seen_by(block, x):
+def record_of_block(block, x):
     with watch(block) as seen:
         block(x)
     return seen[""]
@@ -55,7 +55,7 @@ def sample(dims, seed=1, **factory):
 
 @torch.no_grad()
 def dense_weights(block, x):
-    """(B', N, M), from the block's embeddings and the definition."""
+    """Weights (B', N, M) from the embeddings of the block, by definition."""
     theta, phi, _ = block.embed(x)
     if block.pairwise == "dot_product":
         return dense.dot_product_weights(theta, phi)
@@ -66,7 +66,7 @@ def dense_weights(block, x):
 
 @torch.no_grad()
 def full_map(block, x, batch):
-    """Weights (N, M) over whole grids, zero where the block does not look."""
+    """Weights (N, M) over whole grids, zero for keys outside the group of a query."""
     grid = x.shape[2:]
     pool = block.subsample or (1,) * len(grid)
     key_grid = [n // p for n, p in zip(grid, pool, strict=True)]

@@ -1,4 +1,4 @@
-"""Centers of receptive fields against centers worked out by hand; nothing of the model changes."""
+"""Centers of receptive fields match those derived by hand, and the model is unchanged."""
 
 import copy
 
@@ -18,7 +18,7 @@ def conv3(a, b, kernel, stride=1, padding=None, **options):
 
 
 class Bottleneck(nn.Module):
-    """Bottleneck of C2D (time=1) and I3D (time=3)."""
+    """The bottleneck of C2D (time=1) and of I3D (time=3)."""
 
     def __init__(self, channels, time, stride=1):
         super().__init__()
@@ -34,7 +34,7 @@ class Bottleneck(nn.Module):
 
 
 def c2d():
-    """The paper's C2D: no kernel in time, only pooling."""
+    """The paper's C2D: kernels of size 1 in time, and pooling in time."""
     return nn.Sequential(
         conv3(3, 8, (1, 7, 7), 2, (0, 3, 3)),
         nn.MaxPool3d(3, 2, 1),
@@ -45,7 +45,7 @@ def c2d():
 
 
 def i3d():
-    """I3D: 5x7x7 stem with stride 2, 3x1x1 kernels in every other block."""
+    """I3D: a 5x7x7 stem with stride 2, and 3x1x1 kernels in bottlenecks."""
     return nn.Sequential(
         conv3(3, 8, (5, 7, 7), (2, 2, 2)),
         nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
@@ -56,12 +56,12 @@ def i3d():
 
 
 def unpadded():
-    """Center of index 0: (5 - 1) / 2 = 2, then 2 * 1 further."""
+    """The center of index 0 is (5 - 1) / 2 = 2 after the first convolution and 2 + 2 * 1 after the second."""
     return nn.Sequential(nn.Conv2d(3, 4, 5, 2), nn.ReLU(), nn.Conv2d(4, 4, 3))
 
 
 def pooled():
-    """Two poolings by two: the middle of four pixels."""
+    """Two poolings by 2: the center is the middle of four pixels."""
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1), nn.AvgPool2d(2))
 
 
@@ -74,7 +74,7 @@ def upsampled():
 
 
 def one_sided():
-    """Causal in time: an output sees its own frame and the two before."""
+    """Causal in time: an output depends on its own frame and the two before."""
     return nn.Sequential(nn.ConstantPad3d((1, 1, 1, 1, 2, 0), 0.0), nn.Conv3d(3, 4, 3))
 
 
@@ -98,7 +98,7 @@ def grouped():
         (lambda: nn.Sequential(nn.Conv1d(3, 4, 4, 4)), "0", (64,), (1.5,), (4,)),
     ],
 )
-def test_centers_are_those_worked_out_by_hand(net, place, size, offset, stride):
+def test_centers_match_those_derived_by_hand(net, place, size, offset, stride):
     found = probe_geometry(net(), place, size)
     assert found.probed
     assert found.offset == offset
@@ -106,7 +106,7 @@ def test_centers_are_those_worked_out_by_hand(net, place, size, offset, stride):
     assert found.input_size == size
 
 
-def test_relation_net_of_the_digits():
+def test_relation_net():
     found = probe_geometry(RelationNet(4), "conv3", (8, 32, 32), channels=1)
     assert (found.grid, found.offset, found.stride) == ((4, 8, 8), (0, 0, 0), (2, 4, 4))
 
@@ -125,13 +125,13 @@ def test_r3d_18():
         assert record.geometry.stride == (2 ** (n - 1), 2**n, 2**n)
 
 
-def test_resnet_18_in_two_dimensions():
+def test_resnet18():
     torchvision = pytest.importorskip("torchvision")
     found = probe_geometry(torchvision.models.resnet18(), "layer4", (224, 200))
     assert (found.grid, found.offset, found.stride, found.probed) == ((7, 7), (0, 0), (32, 32), True)
 
 
-def test_a_two_dimensional_backbone_frame_by_frame():
+def test_2d_backbone_frame_by_frame():
     timm = pytest.importorskip("timm")
     model = timm.create_model("efficientnet_lite0", pretrained=False)
     found = probe_geometry(model, "blocks.4", (6, 272, 640), per_frame=True)
@@ -140,7 +140,7 @@ def test_a_two_dimensional_backbone_frame_by_frame():
 
 
 class Squeeze(nn.Module):
-    """Squeeze and excitation: every output depends on every pixel."""
+    """Squeeze-and-excitation: every output depends on every pixel."""
 
     def forward(self, x):
         return x * x.mean((2, 3), keepdim=True).sigmoid()
@@ -155,19 +155,21 @@ class Squeeze(nn.Module):
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 24, 4 * 64), nn.Unflatten(1, (4, 8, 8))),
     ],
 )
-def test_even_cells_where_there_is_no_rule(net):
+def test_grid_divides_the_input_evenly_without_a_rule(net):
     found = probe_geometry(net(), str(len(net()) - 1), (24, 24))
     assert not found.probed
     assert found == Geometry.evenly(found.grid, found.grid, (1, 1), (24, 24))
 
 
-def test_a_rule_is_checked_against_the_size_of_each_input():
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, 1, 1), nn.AdaptiveAvgPool2d(16))  # strips of 128 divide evenly by chance
+def test_rule_is_checked_against_the_size_of_each_input():
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3, 1, 1), nn.AdaptiveAvgPool2d(16)
+    )  # a strip of 128 pixels happens to divide evenly
     assert not probe_geometry(net, "1", (64, 64)).probed
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_probing_leaves_the_model_as_it_was(dtype):
+def test_probing_leaves_the_model_unchanged(dtype):
     net = i3d().to(dtype)
     net[1].eval()
     nl.insert(net, at=["2", "4"], example_input=torch.randn(1, 3, 8, 32, 32, dtype=dtype))
@@ -195,7 +197,7 @@ def test_probing_leaves_the_model_as_it_was(dtype):
     assert calls == ["hook", "later", "pre"]
 
 
-def test_a_network_is_probed_once_until_its_architecture_changes(monkeypatch):
+def test_network_is_probed_again_only_after_a_change_of_its_architecture(monkeypatch):
     net, runs = unpadded(), []
     affected = receptive._Probe.affected
     monkeypatch.setattr(receptive._Probe, "affected", lambda *a: runs.append(1) or affected(*a))
@@ -207,19 +209,25 @@ def test_a_network_is_probed_once_until_its_architecture_changes(monkeypatch):
     assert probe_geometry(net, "2", (64, 64)).stride == (4, 4)
 
 
+def test_old_name_of_the_module_argument_warns():
+    with pytest.warns(DeprecationWarning, match=r"probe_geometry\(place=\) is deprecated; use at="):
+        found = probe_geometry(unpadded(), place="2", input_size=(41, 37))
+    assert found == probe_geometry(unpadded(), at="2", input_size=(41, 37))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: probe_geometry(unpadded(), "layer3", (32, 32)), "no module 'layer3'; modules: 0, 1, 2"),
-        (lambda: probe_geometry(nn.Sequential(nn.Flatten()), "0", (8, 8)), "expected a map"),
+        (lambda: probe_geometry(nn.Sequential(nn.Flatten()), "0", (8, 8)), "expected its output to be a map"),
     ],
 )
-def test_mistakes(call, message):
+def test_invalid_modules_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_watch_finds_the_geometry_through_other_blocks():
+def test_watch_finds_the_geometry_behind_other_blocks():
     net = i3d()
     nl.insert(net, at=["2", "4"], example_input=torch.randn(1, 3, 8, 32, 32))
     with watch(net) as seen:
@@ -229,7 +237,7 @@ def test_watch_finds_the_geometry_through_other_blocks():
     assert seen["4"].geometry.probed
 
 
-def test_a_clip_whose_frames_become_batch_items_inside():
+def test_clip_whose_frames_become_batch_items():
     class PerFrame(nn.Module):
         def __init__(self):
             super().__init__()
@@ -245,7 +253,7 @@ def test_a_clip_whose_frames_become_batch_items_inside():
     assert (record.geometry.input_size, record.geometry.stride, record.geometry.probed) == ((16, 20), (2, 2), True)
 
 
-def test_pooled_keys_map_back_to_their_pixels():
+def test_pooled_keys_map_to_their_pixels():
     geometry = Geometry((4, 6), (2, 3), (2, 2), (16, 24), (1.5, 1.5), (4.0, 4.0))
     assert geometry.query_pixel((1, 2)) == (5.5, 9.5)
     assert geometry.key_pixel((0, 0)) == (3.5, 3.5)
@@ -258,14 +266,14 @@ def test_pooled_keys_map_back_to_their_pixels():
     assert Geometry.evenly((7,), (3,), (2,), (14,)).covering_key((6,)) == (2,)
 
 
-def test_every_pixel_has_its_nearest_position():
+def test_pixels_map_to_the_nearest_position():
     geometry = Geometry((3, 3), (3, 3), (1, 1), (16, 16), (4.0, 0.0), (4.0, 6.0))
     assert [geometry.nearest_query((p, 0))[0] for p in (0, 4, 5, 6, 15)] == [0, 0, 0, 1, 2]
     for point in ((0, 0), (1, 2), (2, 1)):
         assert geometry.nearest_query(geometry.query_pixel(point)) == point
 
 
-def test_spread_puts_a_weight_at_its_receptive_fields_center():
+def test_spread_places_a_weight_at_the_center_of_its_receptive_field():
     geometry = Geometry((2, 3, 3), (2, 3, 3), (1, 1, 1), (4, 12, 12), (0.0, 1.0, 1.0), (2.0, 4.0, 4.0))
     row = torch.zeros(2, 3, 3)
     row[1, 1, 2] = 1.0
@@ -278,7 +286,7 @@ def test_spread_puts_a_weight_at_its_receptive_fields_center():
         geometry.spread(torch.zeros(3, 3))
 
 
-def test_spread_of_pooled_keys_lies_between_the_pooled_positions():
+def test_spread_places_pooled_keys_between_the_pooled_positions():
     geometry = Geometry((4, 4), (2, 2), (2, 2), (16, 16), (0.0, 0.0), (4.0, 4.0))
     row = torch.zeros(2, 2)
     row[1, 0] = 1.0

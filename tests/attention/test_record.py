@@ -1,10 +1,10 @@
-"""A record's answers against the dense weights, in many configurations."""
+"""Answers of a record match the dense weights in many configurations."""
 
 import math
 
 import pytest
 import torch
-from dense_maps import awake, configurations, full_map, points_of, sample, seen_by
+from dense_maps import configurations, full_map, points_of, random_block, record_of_block, sample
 
 from torch_nonlocal.attention import similarity, watch
 from torch_nonlocal.ops import dense
@@ -12,10 +12,10 @@ from torch_nonlocal.ops import dense
 
 @pytest.mark.parametrize(("dims", "options"), configurations())
 @pytest.mark.parametrize("batch", [0, 1])
-def test_rows_are_the_dense_weights(dims, options, batch):
-    block, x = awake(dims, options), sample(dims)
+def test_rows_equal_the_dense_weights(dims, options, batch):
+    block, x = random_block(dims, options), sample(dims)
     expected, grid, key_grid = full_map(block, x, batch)
-    record = seen_by(block, x)
+    record = record_of_block(block, x)
     rows = record.rows(points_of(grid), batch=batch)
     assert rows.shape == (math.prod(grid), *key_grid)
     torch.testing.assert_close(rows.flatten(1), expected, atol=1e-6, rtol=0)
@@ -23,10 +23,10 @@ def test_rows_are_the_dense_weights(dims, options, batch):
 
 
 @pytest.mark.parametrize(("dims", "options"), configurations())
-def test_column_is_the_column_of_all_rows(dims, options):
-    block, x = awake(dims, options), sample(dims)
+def test_column_equals_the_column_of_the_dense_weights(dims, options):
+    block, x = random_block(dims, options), sample(dims)
     expected, grid, key_grid = full_map(block, x, 1)
-    record = seen_by(block, x)
+    record = record_of_block(block, x)
     pool = record.geometry.pool
     for point in points_of(grid)[::7]:
         key = [min(i // p, n - 1) for i, p, n in zip(point, pool, key_grid, strict=True)]
@@ -37,9 +37,9 @@ def test_column_is_the_column_of_all_rows(dims, options):
 @pytest.mark.parametrize(("dims", "options"), configurations(12))
 @pytest.mark.parametrize("direction", ["out", "in"])
 @pytest.mark.parametrize("frames", ["all", "others", "each"])
-def test_links_are_the_sorted_weights(dims, options, direction, frames):
-    block, x = awake(dims, options), sample(dims)
-    record = seen_by(block, x)
+def test_links_are_the_largest_weights(dims, options, direction, frames):
+    block, x = random_block(dims, options), sample(dims)
+    record = record_of_block(block, x)
     expected, grid, key_grid = full_map(block, x, 0)
     point = points_of(grid)[7]
     key = record.geometry.covering_key(point)
@@ -76,8 +76,8 @@ def test_links_are_the_sorted_weights(dims, options, direction, frames):
         assert link.target_pixel == record.geometry.key_pixel(link.target)
 
 
-def test_points_in_pixels_mean_the_nearest_position():
-    net = torch.nn.Sequential(torch.nn.Conv3d(6, 6, 3, (1, 2, 2), 1), awake(3, {}))
+def test_pixels_select_the_nearest_position():
+    net = torch.nn.Sequential(torch.nn.Conv3d(6, 6, 3, (1, 2, 2), 1), random_block(3, {}))
     with watch(net) as seen:
         net(torch.randn(2, 6, 4, 10, 12))
     record = seen["1"]
@@ -95,7 +95,7 @@ def test_points_in_pixels_mean_the_nearest_position():
         (lambda r: r.rows([(0, -1, 0)]), "0 <= y <= 4"),
         (lambda r: r.rows([(0, 0)]), "expected"),
         (lambda r: r.rows([(0, 1.5, 0)]), "whole numbers"),
-        (lambda r: r.rows([(0, math.nan, 0)]), "outside"),
+        (lambda r: r.rows([(0, math.nan, 0)]), "out of range"),
         (lambda r: r.rows([(0, 0, 5.5)], pixels=True), "pixel .* 0 <= x <= 5"),
         (lambda r: r.rows([(0, 0, 0)], batch=2), "0 to 1"),
         (lambda r: r.column((0, 0, 0), batch=-1), "0 to 1"),
@@ -113,36 +113,36 @@ def test_points_in_pixels_mean_the_nearest_position():
         (lambda r: r.statistics(batch=2), "0 to 1"),
     ],
 )
-def test_mistakes_name_the_valid_range_and_change_nothing(ask, message):
-    record = seen_by(awake(3, {}), sample(3))
+def test_errors_give_the_valid_range_and_leave_the_record_unchanged(ask, message):
+    record = record_of_block(random_block(3, {}), sample(3))
     before = record.rows([(1, 2, 3)])
     with pytest.raises(ValueError, match=message):
         ask(record)
     assert torch.equal(record.rows([(1, 2, 3)]), before)
 
 
-def test_no_points_are_no_rows():
-    assert seen_by(awake(3, {}), sample(3)).rows([]).shape == (0, 4, 5, 6)
+def test_no_points_give_no_rows():
+    assert record_of_block(random_block(3, {}), sample(3)).rows([]).shape == (0, 4, 5, 6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_types_are_computed_in_float32_from_the_rounded_embeddings(dtype):
-    block, x = awake(3, {}, dtype=dtype), sample(3).to(dtype)
+def test_half_types_are_computed_in_float32(dtype):
+    block, x = random_block(3, {}, dtype=dtype), sample(3).to(dtype)
     theta, phi, _ = block.embed(x)
-    rows = seen_by(block, x).rows([(1, 2, 3)])
+    rows = record_of_block(block, x).rows([(1, 2, 3)])
     expected = dense.softmax_weights(theta.float(), phi.float())[0, 1 * 30 + 2 * 6 + 3]
     assert rows.dtype == torch.float32
     torch.testing.assert_close(rows.flatten(), expected.detach(), atol=1e-6, rtol=0)
 
 
-def test_record_says_what_is_shown():
-    assert "sum to one" in repr(seen_by(awake(3, {}), sample(3)))
-    assert "signed" in repr(seen_by(awake(3, {"pairwise": "dot_product"}), sample(3)))
-    assert "not negative" in repr(seen_by(awake(3, {"pairwise": "concatenation"}), sample(3)))
-    assert "a key's weights" in repr(seen_by(awake(3, {"normalize": "queries"}), sample(3)))
+def test_repr_describes_the_weights():
+    assert "sum to one" in repr(record_of_block(random_block(3, {}), sample(3)))
+    assert "signed" in repr(record_of_block(random_block(3, {"pairwise": "dot_product"}), sample(3)))
+    assert "not negative" in repr(record_of_block(random_block(3, {"pairwise": "concatenation"}), sample(3)))
+    assert "a key's weights" in repr(record_of_block(random_block(3, {"normalize": "queries"}), sample(3)))
 
 
-def test_similarity_is_softmax_of_cosine():
+def test_similarity_is_the_softmax_of_cosines():
     features = sample(3)
     record = similarity(features, input_size=(4, 40, 48), temperature=0.1)
     unit = torch.nn.functional.normalize(features[1].flatten(1).T, dim=1)

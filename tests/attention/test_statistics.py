@@ -1,10 +1,10 @@
-"""Statistics against the same numbers written out over the dense map, and verdicts on maps that are known."""
+"""Statistics match their definitions over the dense map, and verdicts are right for known maps."""
 
 import math
 
 import pytest
 import torch
-from dense_maps import awake, configurations, full_map, points_of, sample, seen_by
+from dense_maps import configurations, full_map, points_of, random_block, record_of_block, sample
 
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.record import BlockRecord
@@ -12,7 +12,7 @@ from torch_nonlocal.attention.weights import PairWeights
 
 
 def written_out(record, whole, grid, key_grid, attend):
-    """The definition, position by position."""
+    """The definitions, position by position."""
     keys = points_of(key_grid)
     where = record.geometry
     rows, sums = [], {"entropy": 0.0, "itself": 0.0, "frame": 0.0, "pixels": 0.0, "frames": 0.0}
@@ -37,9 +37,9 @@ def written_out(record, whole, grid, key_grid, attend):
 
 
 @pytest.mark.parametrize(("dims", "options"), configurations(16))
-def test_statistics_are_what_they_say(dims, options):
-    block, x = awake(dims, options), sample(dims)
-    record = seen_by(block, x)
+def test_statistics_match_their_definitions(dims, options):
+    block, x = random_block(dims, options), sample(dims)
+    record = record_of_block(block, x)
     whole, grid, key_grid = full_map(block, x, 1)
     expected = written_out(record, whole, grid, key_grid, options["attend"])
     got = record.statistics(batch=1)
@@ -56,13 +56,13 @@ def test_statistics_are_what_they_say(dims, options):
     assert got.verdict.split("\n")[0] in str(got)
 
 
-def test_alike_is_the_mean_cosine_of_two_positions():
-    block, x = awake(2, {}), sample(2)
+def test_alike_is_the_mean_cosine_of_two_rows():
+    block, x = random_block(2, {}), sample(2)
     whole, _, _ = full_map(block, x, 0)
     unit = torch.nn.functional.normalize(whole, dim=1)
     n = len(unit)
     expected = ((unit @ unit.T).sum() - n) / (n * (n - 1))
-    assert seen_by(block, x).statistics().alike == pytest.approx(float(expected), abs=1e-5)
+    assert record_of_block(block, x).statistics().alike == pytest.approx(float(expected), abs=1e-5)
 
 
 def record_of(query, key, pairwise="embedded_gaussian", grid=(2, 3, 4)):
@@ -86,7 +86,7 @@ def test_verdicts(record, words):
     assert words in record.statistics().verdict
 
 
-def test_forms_that_are_not_shares_say_how_they_are_made_so():
+def test_forms_without_softmax_describe_their_normalization():
     signed = record_of(torch.randn(1, 24, 4), torch.randn(1, 24, 4), "dot_product").statistics()
     assert "absolute values" in signed.shares
     assert signed.shares in str(signed)
@@ -95,7 +95,7 @@ def test_forms_that_are_not_shares_say_how_they_are_made_so():
     assert record_of(some, torch.zeros(1, 24), "concatenation").statistics().silent == 0.75
 
 
-def test_tiles_change_nothing(monkeypatch):
+def test_statistics_do_not_depend_on_the_tile_size(monkeypatch):
     torch.manual_seed(0)
     record = record_of(torch.randn(1, 24, 4), torch.randn(1, 24, 4))
     whole = record.statistics()

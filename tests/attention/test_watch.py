@@ -1,4 +1,4 @@
-"""Watching leaves nothing behind, whatever happens inside, and records what the block computed."""
+"""`watch` records what blocks compute and leaves the model unchanged, even after an exception."""
 
 import copy
 import gc
@@ -14,7 +14,7 @@ from torch_nonlocal.attention import receptive, watch
 
 
 class Net(nn.Module):
-    """Two blocks behind residual-like stages, with dropout and batch norm."""
+    """A network with two blocks, dropout and batch norm."""
 
     def __init__(self, **options):
         super().__init__()
@@ -52,7 +52,7 @@ def traces(model):
     ]
 
 
-def test_records_of_all_blocks_under_the_names_of_nl_blocks(net, clip):
+def test_records_have_the_names_of_nl_blocks(net, clip):
     with watch(net) as seen:
         net(clip)
     assert list(seen) == list(nl.blocks(net)) == PLACES
@@ -61,7 +61,7 @@ def test_records_of_all_blocks_under_the_names_of_nl_blocks(net, clip):
     assert seen["stage.2"].rows([(0, 0, 0)]).sum().item() == pytest.approx(1)
 
 
-def test_nothing_is_left_behind(net, clip):
+def test_hooks_are_removed_and_memory_is_freed(net, clip):
     before = traces(net)
     with watch(net) as seen:
         net(clip)
@@ -70,14 +70,14 @@ def test_nothing_is_left_behind(net, clip):
     record = seen["late"]
     del seen, net
     gc.collect()
-    assert first() is not None  # the record holds what it needs
+    assert first() is not None  # the record holds its tensors
     del record
     gc.collect()
     assert first() is None
     assert model() is not None  # the fixture still holds the model
 
 
-def test_the_record_does_not_hold_the_model(clip):
+def test_record_does_not_hold_the_model(clip):
     net = Net().eval()
     with watch(net) as seen:
         net(clip)
@@ -89,7 +89,7 @@ def test_the_record_does_not_hold_the_model(clip):
     assert seen["late"].geometry.probed
 
 
-def test_nor_the_clip(net, clip):
+def test_record_does_not_hold_the_clip(net, clip):
     mine = clip.clone()
     gone = weakref.ref(mine)
     with watch(net) as seen:
@@ -100,7 +100,7 @@ def test_nor_the_clip(net, clip):
     assert len(seen) == 2
 
 
-def test_an_exception_passes_and_everything_is_restored(net, clip):
+def test_exceptions_propagate_and_the_model_is_restored(net, clip):
     before = traces(net)
     watching = watch(net)
     seen = watching.__enter__()
@@ -115,7 +115,7 @@ def test_an_exception_passes_and_everything_is_restored(net, clip):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_output_statistics_and_random_numbers_are_those_of_an_unwatched_run(net, clip, training):
+def test_outputs_statistics_and_random_state_equal_those_of_an_unwatched_run(net, clip, training):
     other = copy.deepcopy(net).train(training)
     net.train(training)
     torch.manual_seed(3)
@@ -130,7 +130,7 @@ def test_output_statistics_and_random_numbers_are_those_of_an_unwatched_run(net,
 
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_with_and_without_gradients(net, clip, context):
+def test_works_with_and_without_gradients(net, clip, context):
     with context(), watch(net) as seen:
         out = net(clip)
     query = seen["late"].weights.query
@@ -143,7 +143,7 @@ def test_with_and_without_gradients(net, clip, context):
         assert net.stem.weight.grad is not None
 
 
-def test_rows_are_what_the_block_used(net, clip):
+def test_rows_equal_the_weights_of_the_block(net, clip):
     inputs = []
     net.late.non_local.register_forward_pre_hook(lambda _m, args: inputs.append(args[0].detach().clone()))
     with watch(net) as seen:
@@ -151,10 +151,10 @@ def test_rows_are_what_the_block_used(net, clip):
     expected, grid, _ = full_map(net.late.non_local, inputs[0], 1)
     points = torch.cartesian_prod(*map(torch.arange, grid)).tolist()
     torch.testing.assert_close(seen["late"].rows(points, batch=1).flatten(1), expected, atol=1e-6, rtol=0)
-    assert len(inputs) == 1  # a user's own hooks are not called for probing
+    assert len(inputs) == 1  # probing does not call hooks of the user
 
 
-def test_in_place_changes_after_the_block_do_not_reach_the_record():
+def test_in_place_changes_after_the_block_do_not_change_the_record():
     block = nl.NonLocal2d(3, pairwise="gaussian").eval()
     x = torch.randn(1, 3, 4, 4)
     with watch(block) as seen:
@@ -164,7 +164,7 @@ def test_in_place_changes_after_the_block_do_not_reach_the_record():
     assert torch.equal(seen[""].rows([(0, 0)]), before)
 
 
-def test_a_block_that_runs_again_keeps_its_last_run(net, clip):
+def test_record_keeps_the_last_run(net, clip):
     with watch(net) as seen:
         net(torch.zeros_like(clip))
         net(clip[:1, :, :, :10])
@@ -175,7 +175,7 @@ def test_a_block_that_runs_again_keeps_its_last_run(net, clip):
     assert torch.equal(seen["late"].rows([(1, 1, 1)]), again["late"].rows([(1, 1, 1)]))
 
 
-def test_nested_and_again(net, clip):
+def test_contexts_can_be_nested_and_reused(net, clip):
     before = traces(net)
     watching = watch(net)
     with watching as outer:
@@ -191,7 +191,7 @@ def test_nested_and_again(net, clip):
     assert torch.equal(later["late"].rows([(0, 0, 0)]), kept)
 
 
-def test_geometry_can_be_asked_for_inside(net, clip):
+def test_geometry_is_available_inside_the_context(net, clip):
     with watch(net) as seen:
         net(clip)
         assert seen["late"].geometry.stride == (2, 4, 4)
@@ -200,7 +200,7 @@ def test_geometry_can_be_asked_for_inside(net, clip):
     assert torch.equal(query, seen["late"].weights.query)
 
 
-def test_autocast(net, clip):
+def test_works_under_autocast(net, clip):
     with torch.autocast("cpu", torch.bfloat16), watch(net) as seen:
         net(clip)
     assert seen["late"].weights.query.dtype == torch.bfloat16
@@ -208,9 +208,9 @@ def test_autocast(net, clip):
     assert seen["late"].rows([(0, 0, 0)]).dtype == torch.float32
 
 
-def test_no_such_block_or_not_run(net, clip):
+def test_unknown_blocks_and_blocks_that_have_not_run_raise(net, clip):
     with watch(net) as seen:
-        assert "nothing has run" in repr(seen)
+        assert "no block has run" in repr(seen)
         with pytest.raises(KeyError, match="has not run"):
             seen["late"]
         net.stage(net.stem(clip))
@@ -223,7 +223,7 @@ def test_no_such_block_or_not_run(net, clip):
         watch(nn.Conv3d(3, 3, 1))
 
 
-def test_names_of_blocks_of_the_users_own():
+def test_names_of_blocks_in_user_modules():
     net = nn.ModuleDict({"my_non_local": nl.NonLocal2d(3), "b": nn.Conv2d(3, 3, 1)})
     nl.insert(net["b"], at=net["b"])
     root = nn.Conv2d(3, 3, 1)
@@ -237,7 +237,7 @@ def test_names_of_blocks_of_the_users_own():
     assert list(seen) == list(nl.blocks(root)) == [""]
 
 
-def test_other_arguments_and_unusual_inputs(net, clip):
+def test_keyword_arguments_and_inputs_that_are_not_one_tensor(net, clip):
     with watch(net) as seen:
         net(x=clip, flag=True)
     assert seen["late"].geometry.probed
@@ -259,7 +259,7 @@ def test_other_arguments_and_unusual_inputs(net, clip):
         assert geometry.input_size == geometry.grid == (2, 3, 3)
 
 
-def test_data_parallel_wrappers_and_their_names(net, clip, tmp_path):
+def test_names_omit_the_prefix_of_distributed_data_parallel(net, clip, tmp_path):
     import torch.distributed as dist
     from torch.nn.parallel import DistributedDataParallel
 
@@ -278,7 +278,7 @@ def test_data_parallel_wrappers_and_their_names(net, clip, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["wrapper", "in place", "a part"])
-def test_compiled_models_run_eagerly_inside(net, clip, how):
+def test_compiled_models_run_eagerly_inside_the_context(net, clip, how):
     expected = net(clip)
     if how == "in place":
         net.compile(backend="eager")
@@ -296,11 +296,11 @@ def test_compiled_models_run_eagerly_inside(net, clip, how):
     torch.testing.assert_close(model(clip), expected)
 
 
-def test_repr_tells_what_is_shown(net, clip):
+def test_repr_describes_each_block(net, clip):
     with watch(net) as seen:
         net(clip)
     assert "late: embedded_gaussian over spacetime, grid 2x3x3" in repr(seen)
     page = seen._repr_html_()
     assert page.count("<tr>") == 3
     assert "sum to one" in page
-    assert "nothing has run" in watch(net).__enter__()._repr_html_()
+    assert "no block has run" in watch(net).__enter__()._repr_html_()

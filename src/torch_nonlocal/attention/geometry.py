@@ -1,6 +1,6 @@
-"""From a block's grid to the input's pixels and back, one affine rule an axis: pixel = offset + stride * index.
+"""Mapping between a block's grid and the pixels of the input, affine on each axis: pixel = offset + stride * index.
 
-A pixel's coordinate is its index: the center of the first pixel is 0, its edges are -0.5 and 0.5.
+The coordinate of a pixel is its index: the first pixel has its center at 0 and its edges at -0.5 and 0.5.
 """
 
 import math
@@ -13,16 +13,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where grid positions lie in the input.
+    """Position of a block's grid in the input.
 
     Args:
-        grid: sizes of the block's map: (T', H', W'), (H', W') or (L',).
-        key_grid: sizes of the keys' map, smaller where keys are pooled.
-        pool: pooling factor an axis, 1 where there is none.
-        input_size: sizes of the network's input on the same axes.
-        offset: pixel index of the center of grid index 0, an axis; may be fractional or negative.
-        stride: pixels from one grid index to the next, an axis.
-        probed: whether offset and stride are the true centers of receptive fields; False: even cells are assumed.
+        grid: size of the block's feature map: (T', H', W'), (H', W') or (L',).
+        key_grid: size of the map of keys, smaller than the grid where keys are pooled.
+        pool: pooling factor on each axis, 1 without pooling.
+        input_size: size of the network's input on the same axes.
+        offset: pixel coordinate of grid index 0 on each axis; may be fractional or negative.
+        stride: pixels between neighboring grid indices on each axis.
+        probed: True if offset and stride are those of the receptive fields' centers, False if the grid is assumed to
+            divide the input evenly.
     """
 
     grid: tuple[int, ...]
@@ -37,34 +38,40 @@ class Geometry:
     def evenly(
         grid: Sequence[int], key_grid: Sequence[int], pool: Sequence[int], input_size: Sequence[int]
     ) -> "Geometry":
-        """The grid's cells divide the input evenly: what is assumed where the true centers cannot be found."""
+        """Geometry of a grid that divides the input evenly, for use where receptive fields are unknown."""
         stride = tuple(pixels / cells for pixels, cells in zip(input_size, grid, strict=True))
         offset = tuple((step - 1) / 2 for step in stride)
         return Geometry(tuple(grid), tuple(key_grid), tuple(pool), tuple(input_size), offset, stride)
 
     def query_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
-        """Pixel coordinates (frame, y, x) of a grid position's center."""
+        """Pixel coordinates (frame, y, x) of the center of a grid position."""
         return tuple(o + s * i for o, s, i in zip(self.offset, self.stride, point, strict=True))
 
     def key_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
-        """Pixel coordinates of the center of a key: of the area that was pooled into it."""
+        """Pixel coordinates of the center of a key, which is the center of the cells pooled into it."""
         centers = [pool * i + (pool - 1) / 2 for pool, i in zip(self.pool, point, strict=True)]
         return tuple(o + s * c for o, s, c in zip(self.offset, self.stride, centers, strict=True))
 
     def key_area(self, point: Sequence[int]) -> tuple[tuple[float, float], ...]:
-        """First and last pixel edge of a key's area, an axis: the cells pooled into it, each one stride wide."""
+        """Lower and upper edge, on each axis, of the cells pooled into a key; a cell is one stride wide."""
         center = self.key_pixel(point)
         half = [pool * step / 2 for pool, step in zip(self.pool, self.stride, strict=True)]
         return tuple((c - h, c + h) for c, h in zip(center, half, strict=True))
 
     def spread(self, row: Tensor) -> Tensor:
-        """A row or column at its true place in the input, for drawing: (*key_grid) or (*grid) -> (*input_size).
+        """Resample a row or column onto the pixels of the input, for drawing.
 
-        The first axis of a clip takes the nearest frame's cell; in space a pixel between centers takes from both, in
-        proportion. Values stay weights of cells; they are not divided among pixels.
+        Interpolates linearly between the centers of the cells in space and takes the nearest cell in time. Values
+        remain weights of cells; they are not divided among pixels.
+
+        Args:
+            row: (*key_grid) or (*grid).
+
+        Returns:
+            (*input_size).
 
         Raises:
-            ValueError: a row of another shape.
+            ValueError: the row has another shape.
         """
         if tuple(row.shape) not in (self.key_grid, self.grid):
             raise ValueError(f"row {tuple(row.shape)}: expected {self.key_grid} (keys) or {self.grid} (queries)")
@@ -82,20 +89,20 @@ class Geometry:
         return row
 
     def nearest_query(self, pixel: Sequence[float]) -> tuple[int, ...]:
-        """The grid position whose center is nearest to an input pixel.
+        """Return the grid position whose center is nearest to an input pixel.
 
         Raises:
-            ValueError: a pixel outside the input; the message gives the valid range.
+            ValueError: the pixel is outside the input; the message gives the valid range.
         """
         self._check("pixel", pixel, self.input_size)
         inside = zip(pixel, self.offset, self.stride, self.grid, strict=True)
         return tuple(min(max(math.floor((p - o) / s + 0.5), 0), cells - 1) for p, o, s, cells in inside)
 
     def find(self, point: Sequence[float], *, pixels: bool = False) -> tuple[int, ...]:
-        """The grid position that a user's point means: itself or, of an input pixel, the nearest.
+        """Return the grid position of a point, or with `pixels` the one nearest to an input pixel.
 
         Raises:
-            ValueError: outside; the message gives the valid range.
+            ValueError: the point is outside; the message gives the valid range.
         """
         if pixels:
             return self.nearest_query(point)
@@ -103,18 +110,20 @@ class Geometry:
         return tuple(int(value) for value in point)
 
     def covering_key(self, point: Sequence[int]) -> tuple[int, ...]:
-        """The key whose area holds a grid position; the last key for positions that pooling left over at the end."""
+        """Return the key that a grid position is pooled into; positions dropped by pooling belong to the last key."""
         return tuple(min(i // pool, n - 1) for i, pool, n in zip(point, self.pool, self.key_grid, strict=True))
 
     def check_point(self, point: Sequence[float]) -> None:
-        """Refuse a point that is not on the grid.
+        """Check that a point is a position of the grid.
 
         Raises:
-            ValueError: outside, or not whole numbers; the message gives the valid range.
+            ValueError: the point is outside the grid or not integral; the message gives the valid range.
         """
         self._check("point", point, self.grid)
         if any(value != int(value) for value in point):
-            raise ValueError(f"point {tuple(point)}: a grid position is whole numbers; pixels=True takes input pixels")
+            raise ValueError(
+                f"point {tuple(point)}: expected whole numbers, a grid position; for input pixels, pass pixels=True"
+            )
 
     def _check(self, what: str, given: Sequence[float], size: tuple[int, ...]) -> None:
         names = ("t", "y", "x")[-len(size) :] if len(size) > 1 else ("i",)
@@ -122,4 +131,4 @@ class Geometry:
             not 0 <= value <= limit - 1 for value, limit in zip(given, size, strict=True)
         ):
             valid = ", ".join(f"0 <= {name} <= {limit - 1}" for name, limit in zip(names, size, strict=True))
-            raise ValueError(f"{what} {tuple(given)} is outside: expected ({', '.join(names)}) with {valid}")
+            raise ValueError(f"{what} {tuple(given)} is out of range: expected ({', '.join(names)}) with {valid}")

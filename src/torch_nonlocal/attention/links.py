@@ -1,4 +1,4 @@
-"""One weight w_ij as a link between two places."""
+"""An attention weight w_ij as a link between two positions."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from torch_nonlocal.attention.geometry import Geometry
 
 @dataclass(frozen=True)
 class Link:
-    """One weight w_ij: position x_i (source) looks at position x_j (target).
+    """The weight w_ij with which position x_i (the source, a query) attends to position x_j (the target, a key).
 
     Attributes:
         source: x_i on the block's grid, (t, y, x).
-        target: x_j on the keys' grid (the block's grid, or coarser where keys are pooled).
+        target: x_j on the grid of keys, which is coarser than the block's grid where keys are pooled.
         source_pixel: center of x_i in the input, (frame, y, x), fractional.
-        target_pixel: center of x_j's area in the input.
-        weight: w_ij; signed for dot product.
+        target_pixel: center of x_j in the input, (frame, y, x), fractional.
+        weight: w_ij; signed for the dot product.
     """
 
     source: tuple[int, ...]
@@ -25,5 +25,5 @@ class Link:
 
 
 def make_link(geometry: Geometry, source: tuple[int, ...], target: tuple[int, ...], weight: float) -> Link:
-    """A link with its pixels."""
+    """Return the link between two grid positions, with their pixel coordinates."""
     return Link(source, target, geometry.query_pixel(source), geometry.key_pixel(target), weight)

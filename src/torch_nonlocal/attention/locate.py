@@ -1,4 +1,4 @@
-"""From a network's run to where a map's positions lie in its input."""
+"""The geometry of a feature map, from a run of the network."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,54 +7,57 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import capture_outputs, find_module
+from torch_nonlocal._common.deprecation import renamed_arguments
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
 from torch_nonlocal.attention.undisturbed import undisturbed
 
-_PLAIN = (type(None), bool, int, float, str)  # arguments that may be given again on another input
+_PLAIN = (type(None), bool, int, float, str)  # arguments that remain valid for an input of another size
 
 
+@renamed_arguments(place="at")
 @torch.no_grad()
 def probe_geometry(
-    model: nn.Module, place: str, input_size: Sequence[int], *, channels: int = 3, per_frame: bool = False
+    model: nn.Module, at: str, input_size: Sequence[int], *, channels: int = 3, per_frame: bool = False
 ) -> Geometry:
-    """Where the positions of a module's output lie in the network's input, for `similarity` and for drawing.
+    """Return the geometry of a module's output, for `similarity` and for drawing.
 
-    Centers of receptive fields, found by running the network on thin strips; the model is left as it was. Where they
-    cannot be found (an operation over the whole map lies before the place), cells that divide the input evenly;
-    `probed` tells.
+    Finds the centers of receptive fields by running the network on thin strips; the model is unchanged afterwards. If
+    an operation over the whole map precedes the module, there are no such centers: the geometry then assumes a grid
+    that divides the input evenly, and its `probed` is False.
 
     Args:
         model: takes (B, channels, *input_size), or with `per_frame` images (B, channels, H, W).
-        place: name of the module whose output is the map.
+        at: name of the module whose output is the feature map.
         input_size: (T, H, W), (H, W) or (L,), in frames and pixels.
-        channels: of the input.
-        per_frame: a 2D network that runs frame by frame: input_size is (T, H, W), and the map (T, H', W') keeps every
-            frame.
+        channels: number of input channels.
+        per_frame: the model is a 2D network that runs on each frame of a clip. input_size is then (T, H, W), and the
+            map (T, H', W') keeps all frames.
 
     Raises:
-        ValueError: no such module, it does not run, or its output is not one map with the axes of the input.
+        ValueError: the model has no such module, the module does not run, or its output is not a single map with as
+            many axes as the input.
 
     Example:
         >>> geometry = probe_geometry(resnet, "layer3", clip.shape[1:4], per_frame=True)
     """
     size = tuple(input_size)
     image_size = size[1:] if per_frame else size
-    module = find_module(model, place)
+    module = find_module(model, at)
     like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), torch.zeros(0))
     example = Example(channels, image_size, like.dtype, like.device, lambda network, x: network(x))
     output = _output(model, module, example)
     if output is None or output.ndim != len(image_size) + 2:
         found = "no tensor" if output is None else f"{tuple(output.shape)}"
-        raise ValueError(f"{place!r}: expected a map (B, C, {len(image_size)} sizes) in a run, got {found}")
+        raise ValueError(f"{at!r}: expected its output to be a map (B, C, {len(image_size)} axes), got {found}")
     grid = tuple(output.shape[2:])
     even = Geometry.evenly(grid, grid, (1,) * len(grid), image_size)
-    image = located(even, pixel_rules(model, {place: module}, example)[place])
+    image = located(even, pixel_rules(model, {at: module}, example)[at])
     return image if not per_frame else _with_frames(image, size[0])
 
 
 def located(even: Geometry, rules: Sequence[AxisRule | None]) -> Geometry:
-    """The geometry by the rules of the input's last axes, or as it was if one has no rule or it does not fit."""
+    """Return the geometry given by the rules of the last axes, or `even` if a rule is missing or does not fit."""
     last = rules[-len(even.grid) :]
     if len(last) != len(even.grid):
         return even
@@ -70,7 +73,7 @@ def located(even: Geometry, rules: Sequence[AxisRule | None]) -> Geometry:
 
 
 def example_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[int, ...], Example | None]:
-    """The sizes of a network's input, () if it is not one tensor, and how to run it again, None if that is unknown."""
+    """Return the size of a model's first tensor input and an example to rerun the model; () and None if unknown."""
     given = {**dict(enumerate(args)), **kwargs}
     maps = [key for key, value in given.items() if isinstance(value, Tensor) and value.ndim >= 3]
     if not maps:
@@ -81,7 +84,7 @@ def example_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[int
     if not x.is_floating_point() or any(not isinstance(value, _PLAIN) for value in others):
         return size, None
     count = len(args)
-    rest = {other: value for other, value in given.items() if other != key}  # without the input: it is not kept
+    rest = {other: value for other, value in given.items() if other != key}  # without the input, to free its memory
     return size, Example(x.shape[1], size, x.dtype, x.device, _caller(rest, key, count))
 
 
@@ -94,7 +97,7 @@ def _caller(rest: dict[Any, Any], key: Any, count: int) -> Callable[[nn.Module, 
 
 
 def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | None:
-    """The module's output on an empty input of the example's size."""
+    """Return the module's output for an input of zeros of the example's size."""
     with undisturbed(model), capture_outputs({"": module}) as seen:
         example.call(model, torch.zeros(1, example.channels, *example.size, dtype=example.dtype, device=example.device))
     outputs = seen[""]
@@ -102,7 +105,7 @@ def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | N
 
 
 def _with_frames(image: Geometry, frames: int) -> Geometry:
-    """The geometry of a clip whose frames were run one by one."""
+    """Return the geometry of a clip from that of its frames."""
     return Geometry(
         (frames, *image.grid),
         (frames, *image.key_grid),

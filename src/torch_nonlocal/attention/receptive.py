@@ -1,13 +1,15 @@
-"""Where a place's positions lie in the input: the centers of their receptive fields, found by running the network.
+"""Centers of receptive fields, found by running the network.
 
-A not-a-number passes through convolutions, pooling and activations to every output that depends on it, whatever the
-weights. So the first p pixels of one axis are made NaN, and the last output that turns NaN is noted. Where it advances
-with p is the first pixel that the next output depends on; from the other end of the axis, the last. Their middle is the
-center, exactly: center = offset + stride * index. Three steps in a row must lie on one line, at both ends. The input is
-a strip, long on that axis and thin on the others, so it costs little.
+A NaN propagates through convolutions, pooling and activations to every output that depends on it, for any weights.
+The first p pixels of one axis are set to NaN, and the last output that becomes NaN is recorded for increasing p. The p
+at which it advances is the first pixel of the next output's receptive field; the same from the other end of the axis
+gives the last pixel. Their midpoint is the center, exactly: center = offset + stride * index. Three consecutive steps
+must lie on one line at both ends. The input is a strip, long on the probed axis and thin on the others, which makes a
+run cheap.
 
-Normalization layers and non-local blocks are passed over: where features come from does not depend on them. Any other
-operation over the whole map (squeeze and excitation, adaptive pooling) leaves no edge to find: no rule then.
+Normalization layers and non-local blocks are bypassed, because the position of receptive fields does not depend on
+them. After any other operation over the whole map (squeeze-and-excitation, adaptive pooling) every output depends on
+every pixel: there is no rule.
 """
 
 import math
@@ -22,17 +24,18 @@ from torch import Tensor, nn
 
 from torch_nonlocal.attention.undisturbed import undisturbed
 
-_LENGTHS = (128, 256, 512, 1024, 2048)  # of the strip, in pixels: the first that holds half a receptive field is taken
-_WIDTHS = (1, 8, 32, 96, None)  # of its other axes, None as given: the first that the network runs on
-_FREE = 5  # positions that must not depend on the strip's end: three steps are followed
-_MOST_PIXELS = 2**19  # of one batch of strips: beyond, the network costs too much to probe
-_SPLIT = 8  # strips in a batch that narrow down where a step is
+_LENGTHS = (128, 256, 512, 1024, 2048)  # candidate lengths of the strip, in pixels; half a receptive field must fit
+_WIDTHS = (1, 8, 32, 96, None)  # candidate sizes of its other axes, None for the input's own; the network must run
+_FREE = 5  # positions that must not depend on the end of the strip, to follow three steps
+_MOST_PIXELS = 2**19  # largest batch of strips; a network that needs more is too expensive to probe
+_SPLIT = 8  # the search for a step divides its interval by this in each run
 
 
 class AxisRule(NamedTuple):
-    """On one axis, center = offset + stride * index in pixels.
+    """The rule center = offset + stride * index on one axis, in pixels.
 
-    `pixels` of input gave `cells` positions, in runs of `run` (above 1 after up-sampling).
+    An input of `pixels` gave `cells` positions. Runs of `run` positions share a receptive field (more than one after
+    upsampling).
     """
 
     offset: float
@@ -42,20 +45,20 @@ class AxisRule(NamedTuple):
     run: int
 
     def fits(self, pixels: int, cells: int) -> bool:
-        """Whether an input of another size gives the number of positions that the rule expects."""
+        """Return whether an input of this size gives the number of positions that the rule predicts."""
         return abs(cells - (self.cells + (pixels - self.pixels) / self.stride)) < self.run
 
 
 @dataclass(frozen=True)
 class Example:
-    """What the network was run on: enough to run it again on another size.
+    """Description of a network's input, sufficient to run the network on another size.
 
     Args:
-        channels: of the input (B, channels, *size).
-        size: sizes of its axes after the channels.
-        dtype: floating.
-        device: where it lives.
-        call: runs the network on another tensor, with the other arguments as they were.
+        channels: channels of the input (B, channels, *size).
+        size: size of the axes after the channels.
+        dtype: floating-point type of the input.
+        device: device of the input.
+        call: runs the network on another tensor with the same further arguments.
     """
 
     channels: int
@@ -69,38 +72,39 @@ _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[AxisRule | None, ..
 
 
 def pixel_rules(
-    model: nn.Module, places: Mapping[str, nn.Module], example: Example
+    model: nn.Module, modules: Mapping[str, nn.Module], example: Example
 ) -> dict[str, tuple[AxisRule | None, ...]]:
-    """One rule an axis of the input for each place, None where there is none; the model is left as it was.
+    """Return, for each module, one rule per axis of the input, or None where there is none.
 
-    Found once for a model: a second call with the same architecture costs its `repr`.
+    The model is unchanged afterwards. Results are cached for the model and its `repr`, which shows strides and padding.
 
     Args:
         model: the network.
-        places: modules of it by name; their outputs are maps (B, C, *size), or (B * T, C, H, W) of a clip's frames.
-        example: how to run it.
+        modules: modules of the network by name; their outputs are maps (B, C, *size), or (B * T, C, H, W) for the
+            frames of a clip.
+        example: description of the input.
     """
     known = _known.setdefault(model, {})
-    print_of_model = hash(repr(model))  # strides and paddings are in it: a changed architecture is probed anew
-    keys = {name: (print_of_model, len(example.size), example.dtype, name) for name in places}
-    missing = {name: place for name, place in places.items() if keys[name] not in known}
+    architecture = hash(repr(model))  # shows strides and padding: a changed architecture is probed again
+    keys = {name: (architecture, len(example.size), example.dtype, name) for name in modules}
+    missing = {name: module for name, module in modules.items() if keys[name] not in known}
     if missing:
         axes = range(len(example.size))
         found = [_axis_rules(model, missing, example, axis) if _can_probe(model) else {} for axis in axes]
         for name in missing:
             known[keys[name]] = tuple(rules.get(name) for rules in found)
-    return {name: known[keys[name]] for name in places}
+    return {name: known[keys[name]] for name in modules}
 
 
 def _can_probe(model: nn.Module) -> bool:
-    """Not on the meta device, and not sharded: one process alone would wait for the others."""
+    """Return False on the meta device and for sharded models, where one process would wait for the others."""
     return not any(p.is_meta or hasattr(p, "full_tensor") for p in model.parameters())
 
 
 def _axis_rules(
-    model: nn.Module, places: Mapping[str, nn.Module], example: Example, axis: int
+    model: nn.Module, modules: Mapping[str, nn.Module], example: Example, axis: int
 ) -> dict[str, AxisRule | None]:
-    probe = _Probe(model, places, example, axis)
+    probe = _Probe(model, modules, example, axis)
     with undisturbed(model):
         for width in _WIDTHS:
             if probe.affected([(1, "first")], _LENGTHS[1], width):
@@ -109,21 +113,21 @@ def _axis_rules(
 
 
 class _Reached(BaseException):
-    """Every place was reached: the rest of the network need not run. Not an Exception, which a network may catch."""
+    """All modules have run, so the rest of the network is skipped. Not an Exception, which a network may catch."""
 
 
 class _Probe:
-    """Runs strips along one axis."""
+    """Runs the network on strips along one axis."""
 
-    def __init__(self, model: nn.Module, places: Mapping[str, nn.Module], example: Example, axis: int) -> None:
-        self._model, self._places, self._example, self._axis = model, places, example, axis
+    def __init__(self, model: nn.Module, modules: Mapping[str, nn.Module], example: Example, axis: int) -> None:
+        self._model, self._modules, self._example, self._axis = model, modules, example, axis
 
     def rules(self, width: int | None) -> dict[str, AxisRule | None]:
-        """One rule a place, None where there is no single line."""
+        """Return one rule for each module, None where its steps do not lie on one line."""
         length, ends = 0, {}
         for length in _LENGTHS:
             ends = self.affected([(1, "first"), (1, "last")], length, width)
-            if len(ends) == len(self._places) and all(_is_free(*masks) for masks in ends.values()):
+            if len(ends) == len(self._modules) and all(_is_free(*masks) for masks in ends.values()):
                 break
         longer = self.affected([(1, "first")], 2 * length, width)
         searches: dict[tuple[str, str], _Search] = {}
@@ -141,7 +145,7 @@ class _Probe:
     def _search(
         self, searches: "dict[tuple[str, str], _Search]", length: int, width: int | None
     ) -> "dict[tuple[str, str], _Edge | None]":
-        """Run all searches side by side: what they ask for next goes into one batch."""
+        """Run all searches together: the strips that they request next form one batch."""
         asked = {key: next(search) for key, search in searches.items()}
         edges: dict[tuple[str, str], _Edge | None] = {}
         while asked:
@@ -162,12 +166,12 @@ class _Probe:
         return edges
 
     def affected(self, strips: list[tuple[int, str]], length: int, width: int | None) -> dict[str, Tensor]:
-        """Which positions of each place's axis depend on the NaN pixels: (strips, cells) bool; empty if it fails.
+        """Return which positions of each module depend on the NaN pixels: (strips, cells) bool; empty on failure.
 
         Args:
-            strips: one batch item each: how many pixels are NaN, from the "first" or up to the "last".
-            length: pixels on the probed axis.
-            width: pixels on the others, None for the example's own.
+            strips: number of NaN pixels and the end they start from, "first" or "last", for each batch item.
+            length: size of the probed axis, in pixels.
+            width: size of the other axes, None for that of the example.
         """
         example, axis = self._example, self._axis
         size = [length if a == axis else min(width or own, own) for a, own in enumerate(example.size)]
@@ -177,13 +181,13 @@ class _Probe:
         for item, (count, side) in zip(x, strips, strict=True):
             item.narrow(axis + 1, 0 if side == "first" else length - count, count).fill_(math.nan)
         outputs: dict[str, Tensor] = {}
-        handles = [place.register_forward_hook(self._keep(outputs, name)) for name, place in self._places.items()]
+        handles = [module.register_forward_hook(self._keep(outputs, name)) for name, module in self._modules.items()]
         try:
             example.call(self._model, x)
         except _Reached:
             pass
-        except Exception:  # whatever a network raises on a strip means: not at this size
-            outputs = outputs if len(outputs) == len(self._places) else {}
+        except Exception:  # any error means that the network does not run on a strip of this size
+            outputs = outputs if len(outputs) == len(self._modules) else {}
         finally:
             for handle in handles:
                 handle.remove()
@@ -194,13 +198,13 @@ class _Probe:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 outputs[name] = output
-            if len(outputs) == len(self._places):
+            if len(outputs) == len(self._modules):
                 raise _Reached
 
         return hook
 
     def _mask(self, output: Tensor, strips: int) -> Tensor | None:
-        """NaN or not along the probed axis; a clip's frames may have become batch items: (strips * T, C, H, W)."""
+        """Reduce an output to NaN or not along the probed axis; the frames of a clip may be batch items."""
         axis = self._axis - (len(self._example.size) - (output.ndim - 2))
         if axis < 0 or output.shape[0] % strips:
             return None
@@ -208,18 +212,18 @@ class _Probe:
 
 
 class _Edge(NamedTuple):
-    """First pixel that a position depends on: offset + stride * index, in runs of `run` positions."""
+    """First pixel of the receptive fields: offset + stride * index, shared by runs of `run` positions."""
 
     offset: float
     stride: float
     run: int
 
 
-_Search = Generator[list[int], list[int], _Edge | None]  # asks for strips by how many pixels are NaN, is told counts
+_Search = Generator[list[int], list[int], _Edge | None]  # yields numbers of NaN pixels, receives numbers of NaN outputs
 
 
 def _edge(stride: float) -> _Search:
-    """Look for three steps in a row, one stride apart; up-sampled maps step by several positions at once."""
+    """Search for three consecutive steps one stride apart; upsampled maps advance by several positions in a step."""
     for period in (round(stride * run) for run in (1, 2, 4)):
         if period < 1 or period > _LENGTHS[0] // 2:
             continue
@@ -244,13 +248,13 @@ def _edge(stride: float) -> _Search:
 
 
 def _reached(masks: Tensor) -> Tensor:
-    """Up to which position the NaN pixels are seen, as a count: (strips,). Dilation may leave holes before it."""
-    places = torch.arange(1, masks.shape[1] + 1)
-    return (masks * places).amax(1)
+    """Number of positions up to the last that is NaN: (strips,). With dilation, some before it are not NaN."""
+    counts = torch.arange(1, masks.shape[1] + 1)
+    return (masks * counts).amax(1)
 
 
 def _rule(first: _Edge | None, last: _Edge | None, length: int, cells: int) -> AxisRule | None:
-    """The rule, from the edges seen from both ends (the second mirrored); None if they are not one line."""
+    """Combine the edges found from both ends (the second is mirrored); None if they do not agree."""
     if first is None or last is None or first[1:] != last[1:]:
         return None
     last_offset = length - 1 - last.offset - last.stride * (cells - 1)
@@ -258,6 +262,6 @@ def _rule(first: _Edge | None, last: _Edge | None, length: int, cells: int) -> A
 
 
 def _is_free(first: Tensor, last: Tensor) -> bool:
-    """Whether enough positions do not see the strip's first pixel, nor its last: it holds half a receptive field."""
+    """Return whether enough positions depend on neither end of the strip: half a receptive field fits."""
     seen = _reached(torch.stack([first, last.flip(0)]))
     return int(seen.max()) + _FREE <= len(first)

@@ -1,4 +1,4 @@
-"""A block without parameters: the gaussian form on L2-normalized features, for any pretrained network."""
+"""A block without parameters: the Gaussian form on L2-normalized features of any pretrained network."""
 
 from collections.abc import Sequence
 
@@ -20,28 +20,29 @@ def similarity(
     name: str = "similarity",
     geometry: Geometry | None = None,
 ) -> BlockRecord:
-    """What each position is most like: weights softmax_j(cos(x_i, x_j) / temperature).
+    """Similarity of all positions as a record, with weights softmax_j(cos(x_i, x_j) / temperature).
 
     Args:
-        features: a map (B, C, *size), such as (1, C, T, H, W) of a clip.
-        input_size: sizes of the input on the map's axes, (T, H, W) in frames and pixels.
-        temperature: above 0; the smaller, the more the weight gathers on the most similar positions.
-        name: what the record calls itself.
-        geometry: where the map's positions lie in the input, from `probe_geometry`; None: even cells.
+        features: a feature map (B, C, *size), such as (1, C, T, H, W) of a clip.
+        input_size: size of the network's input on the axes of the map, (T, H, W) in frames and pixels.
+        temperature: positive; lower values concentrate the weight on the most similar positions.
+        name: name of the record.
+        geometry: position of the map in the input, from `probe_geometry`. Default: the map divides the input evenly.
 
     Raises:
-        ValueError: a temperature that is not above 0, sizes on another number of axes, a geometry of another map.
+        ValueError: the temperature is not positive, input_size has another number of axes than the map, or the
+            geometry is that of another map.
     """
     if not temperature > 0:
-        raise ValueError(f"temperature={temperature}: expected above 0")
+        raise ValueError(f"temperature={temperature}: expected a positive number")
     grid = tuple(features.shape[2:])
     if len(input_size) != len(grid):
         raise ValueError(
-            f"input_size={tuple(input_size)}: expected {len(grid)} sizes, as the map {tuple(features.shape)}"
+            f"input_size={tuple(input_size)}: expected {len(grid)} sizes for features of shape {tuple(features.shape)}"
         )
     if geometry is not None and (geometry.grid, geometry.input_size) != (grid, tuple(input_size)):
         raise ValueError(
-            f"geometry is of a map {geometry.grid} for an input {geometry.input_size}: "
+            f"geometry has grid {geometry.grid} and input_size {geometry.input_size}: "
             f"expected {grid} and {tuple(input_size)}"
         )
     x_BNC = F.normalize(features.flatten(2).transpose(1, 2), dim=-1)

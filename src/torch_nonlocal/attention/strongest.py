@@ -1,4 +1,4 @@
-"""The strongest links of every position, streamed: memory grows with N K and a tile, never with N M."""
+"""The strongest links of every position, computed tile by tile: memory grows with N K, never with N M."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,10 +12,10 @@ from torch_nonlocal.attention.links import Link, make_link
 from torch_nonlocal.attention.weights import PairWeights
 
 _TILE_BYTES = 96 * 2**20
-_CHUNK = 64  # keys whose maximum stands for them; the k strongest keys lie in the k chunks with the largest maxima
-_COLUMNS = 4096  # of a tile that is exponentiated at once, so that it stays in cache
+_CHUNK = 64  # keys per chunk; the k strongest keys lie in the k chunks with the largest maxima
+_COLUMNS = 4096  # columns of a tile exponentiated at once, to stay in cache
 
-Slots = Callable[[Tensor], tuple[Tensor, int]]  # queries (R,) -> first key of the frame to leave out (R,), how many
+KeyRuns = Callable[[Tensor], tuple[Tensor, int]]  # queries (R,) -> first excluded key of each (R,), number of keys
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Strongest:
     """The K strongest links of every position.
 
     Attributes:
-        indices: (N, K), flat index into the keys' grid (`geometry.key_grid`), strongest first; N is the block's grid,
-            flattened.
-        weights: (N, K), the weights of these links; signed for dot product.
-        geometry: where positions and keys lie in the input.
+        indices: (N, K), flat indices into the grid of keys (`geometry.key_grid`), strongest first. N enumerates the
+            block's grid in row-major order.
+        weights: (N, K), the weights of these links; signed for the dot product.
+        geometry: position of both grids in the input.
     """
 
     indices: Tensor
@@ -34,17 +34,17 @@ class Strongest:
     geometry: Geometry
 
     def __repr__(self) -> str:
-        return f"<Strongest: {self.indices.shape[1]} links of each of {self.indices.shape[0]:,} positions>"
+        return f"<Strongest: {self.indices.shape[1]} links for each of {self.indices.shape[0]:,} positions>"
 
     def links(self, point: Sequence[float], *, pixels: bool = False) -> list[Link]:
-        """The links of one position, strongest first.
+        """Return the links of one position, strongest first.
 
         Args:
-            point: on the block's grid.
-            pixels: the point is an input pixel.
+            point: a position of the block's grid.
+            pixels: the point is an input pixel, not a grid position.
 
         Raises:
-            ValueError: a point outside; the message gives the valid range.
+            ValueError: the point is outside; the message gives the valid range.
         """
         here = self.geometry.find(point, pixels=pixels)
         row = flat_index(here, self.geometry.grid)
@@ -52,25 +52,25 @@ class Strongest:
         return [make_link(self.geometry, here, tuple(target), weight) for target, weight in found]
 
     def target_points(self) -> Tensor:
-        """Grid positions of the keys that are looked at: (N, K, axes), int64."""
+        """Grid positions of the target keys: (N, K, axes), int64."""
         return torch.stack(torch.unravel_index(self.indices, self.geometry.key_grid), dim=-1)
 
     def target_pixels(self) -> Tensor:
-        """Input pixels, (frame, y, x), of the centers of the keys that are looked at: (N, K, axes), float64."""
+        """Input pixels, (frame, y, x), of the centers of the target keys: (N, K, axes), float64."""
         axes = len(self.geometry.key_grid)
         first = torch.tensor(self.geometry.key_pixel((0,) * axes), dtype=torch.float64)
         second = torch.tensor(self.geometry.key_pixel((1,) * axes), dtype=torch.float64)
         return first + (second - first) * self.target_points().cpu()
 
 
-def strongest_keys(weights: PairWeights, group: int, k: int, leave_out: Slots | None = None) -> tuple[Tensor, Tensor]:
-    """The k strongest keys of every query of a group, by absolute value: indices and weights (N, K).
+def strongest_keys(weights: PairWeights, group: int, k: int, exclude: KeyRuns | None = None) -> tuple[Tensor, Tensor]:
+    """Return indices and weights, both (N, K), of the k strongest keys by absolute value of every query of a group.
 
     Args:
-        weights: of the block.
-        group: which.
-        k: at most the number of keys that are not left out.
-        leave_out: the run of keys that a query may not choose.
+        weights: weights of the block.
+        group: index of the group.
+        k: at most the number of keys that are not excluded.
+        exclude: for each query, a run of consecutive keys that are not candidates.
     """
     indices, values = [], []
     per_key = weights.log_sum(group) if weights.is_softmax and weights.normalize == "queries" else None
@@ -79,9 +79,9 @@ def strongest_keys(weights: PairWeights, group: int, k: int, leave_out: Slots | 
             scores_RM.sub_(per_key)
         log_sum_R = _row_log_sum(scores_RM) if weights.is_softmax and per_key is None else None
         strength_RM = scores_RM.abs() if weights.pairwise == "dot_product" else scores_RM
-        if leave_out is not None:
+        if exclude is not None:
             rows = torch.arange(start, start + len(scores_RM))
-            _mask_runs(strength_RM, *leave_out(rows))
+            _mask_runs(strength_RM, *exclude(rows))
         index_RK = _top_indices(strength_RM, k)
         value_RK = scores_RM.gather(1, index_RK)
         if weights.is_softmax:
@@ -100,7 +100,7 @@ def flat_index(point: Sequence[int], grid: Sequence[int]) -> int:
 
 
 def _row_log_sum(scores_RM: Tensor) -> Tensor:
-    """logsumexp over keys, (R, 1), without a second tile."""
+    """Logsumexp over keys, (R, 1), without memory for a second tile."""
     top_R1 = scores_RM.amax(1, keepdim=True)
     total_R1 = torch.zeros_like(top_R1)
     for columns in scores_RM.split(_COLUMNS, dim=1):
@@ -109,7 +109,7 @@ def _row_log_sum(scores_RM: Tensor) -> Tensor:
 
 
 def _top_indices(strength_RM: Tensor, k: int) -> Tensor:
-    """Indices of the k largest of each row, descending: torch.topk, over chunk maxima first where that pays."""
+    """Indices of the k largest values of each row, descending; compares maxima of chunks first where that is faster."""
     rows, keys = strength_RM.shape
     whole = keys - keys % _CHUNK
     chunks = whole // _CHUNK
@@ -125,7 +125,7 @@ def _top_indices(strength_RM: Tensor, k: int) -> Tensor:
 
 
 def _mask_runs(strength_RM: Tensor, first_R: Tensor, length: int) -> None:
-    """-inf at `length` keys from each row's first; rows that share one are masked together."""
+    """Set `length` keys of each row to -inf, from the row's first; masks rows with the same first key together."""
     for first in first_R.unique().tolist():
         rows = (first_R == first).nonzero()[:, 0]
         a, b = int(rows[0]), int(rows[-1]) + 1

@@ -1,4 +1,4 @@
-"""Record what the blocks of a network compare, while it runs."""
+"""Record theta and phi of the blocks of a network while it runs."""
 
 import html
 from collections.abc import Iterator, Mapping
@@ -17,14 +17,14 @@ from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers import NonLocal
 
-# Segments that wrappers put into module names: torch.compile, FSDP, activation checkpointing.
+# Parts of module names added by wrappers: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 class Seen(Mapping[str, BlockRecord]):
-    """The blocks' records of the last run, by the name of the place (as in `nl.blocks`), in running order.
+    """Records of all blocks from the last run, by name as in `nl.blocks`, in the order in which the blocks ran.
 
-    Names are the network's own: without the "module." of DistributedDataParallel and what other wrappers add.
+    Names are those of the unwrapped network, without the "module." of DistributedDataParallel or similar prefixes.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -35,7 +35,7 @@ class Seen(Mapping[str, BlockRecord]):
         if name in self._records:
             return self._records[name]
         if name in self._names:
-            raise KeyError(f"the block at {name!r} has not run; run the model inside `with nl.watch(model)`")
+            raise KeyError(f"the block at {name!r} has not run: run the model inside `with nl.watch(model)`")
         raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -46,13 +46,13 @@ class Seen(Mapping[str, BlockRecord]):
 
     def __repr__(self) -> str:
         lines = [repr(record) for record in self._records.values()]
-        return "\n".join(["Seen:", *lines]) if lines else f"Seen: nothing has run; blocks: {', '.join(self._names)}"
+        return "\n".join(["Seen:", *lines]) if lines else f"Seen: no block has run; blocks: {', '.join(self._names)}"
 
     def _repr_html_(self) -> str:
         """A table for notebooks."""
         if not self._records:
             return f"<p>{html.escape(repr(self))}</p>"
-        heads = ("block", "form", "attend", "grid", "keys", "input", "clips", "a weight is")
+        heads = ("block", "form", "attend", "grid", "keys", "input", "batch", "weights")
         rows = [
             (name, record.weights.pairwise, record.attend, *record.sizes, record.batch_size, record.shown)
             for name, record in self._records.items()
@@ -62,18 +62,20 @@ class Seen(Mapping[str, BlockRecord]):
 
 
 class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
-    """Record theta and phi of each block while the model runs inside the context; nothing of it stays on the model.
+    """Record theta and phi of each block while the model runs inside the context.
 
-    Works in train and eval mode, with and without gradients, under autocast. What is kept is detached: two tensors
-    (B, N, D) a block, of its last run only. The model may be inside DistributedDataParallel or torch.compile; compiled
-    code runs as plain PyTorch inside the context, since it may not call hooks.
+    Works in train and eval mode, with and without gradients, and under autocast. For each block, the record keeps two
+    detached tensors (B, N, D) of the last run. The model may be wrapped in DistributedDataParallel or compiled;
+    compiled code runs as plain PyTorch inside the context, because it may not call hooks. All hooks are removed
+    afterwards.
 
-    When the context ends without an exception, the network is run on thin strips (not the clip; in eval mode, its
-    state untouched) to find where each block's positions lie in the input: a second or less, once for an architecture.
-    Where that cannot be found, the grid's cells are taken to divide the input evenly; `geometry.probed` tells.
+    When the context ends without an exception, the network runs once more on thin strips, in eval mode and without a
+    change of its state, to find the receptive fields of each block. This takes a second or less, once for each
+    architecture. Where receptive fields cannot be found, the geometry assumes a grid that divides the input evenly, and
+    `geometry.probed` is False.
 
     Args:
-        model: a network with blocks, or a block.
+        model: a network with blocks, or a single block.
 
     Raises:
         ValueError: the model has no blocks.
@@ -87,15 +89,15 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     def __init__(self, model: nn.Module) -> None:
         self._model = _unwrapped(model)
         named = self._model.named_modules()
-        self._blocks = {_place(name): module for name, module in named if isinstance(module, NonLocal)}
+        self._blocks = {_target_name(name): module for name, module in named if isinstance(module, NonLocal)}
         if not self._blocks:
-            raise ValueError("the model has no non-local blocks to watch; nl.insert puts them in")
+            raise ValueError("the model has no non-local blocks to watch; add them with nl.insert")
         self._open: list[tuple[Seen, ExitStack]] = []
 
     def __enter__(self) -> Seen:
         seen, stack = Seen(list(self._blocks)), ExitStack()
         run = _Run(self._model, self._blocks)
-        with stack:  # undone here if a step fails, else kept
+        with stack:  # removes the hooks if a registration fails
             stack.enter_context(eager())
             handle = self._model.register_forward_pre_hook(run.note_input, with_kwargs=True, prepend=True)
             stack.callback(handle.remove)
@@ -112,7 +114,7 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
 
 
 class _Run:
-    """What is known of the run that goes on."""
+    """Notes the input of the current run and makes a record for each block."""
 
     def __init__(self, model: nn.Module, blocks: dict[str, NonLocal]) -> None:
         self._model, self._blocks = model, blocks
@@ -129,7 +131,7 @@ class _Run:
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
         size = self._size[-len(grid) :] if len(self._size) >= len(grid) else grid
         even = Geometry.evenly(grid, key_grid, pool, size)
-        seen._records.pop(name, None)  # running order is that of the last run
+        seen._records.pop(name, None)  # keep the order of the last run
         seen._records[name] = BlockRecord(
             name,
             _weights(block, x),
@@ -142,27 +144,27 @@ class _Run:
     def _locate(self, seen: Seen, name: str, example: Example | None, even: Geometry) -> Geometry:
         if example is None:
             return even
-        places = {other: self._blocks[other] for other in seen}  # together: one probing serves them all
-        return located(even, pixel_rules(self._model, places, example)[name])
+        running = {other: self._blocks[other] for other in seen}  # all blocks at once, in the same runs
+        return located(even, pixel_rules(self._model, running, example)[name])
 
 
 @torch.no_grad()
 def _weights(block: NonLocal, x: Tensor) -> PairWeights:
     theta, phi, _ = block.embed(x.detach())
     query, key = block.scores(theta, phi) if block.pairwise == "concatenation" else (theta, phi)
-    # Own memory, rows together: a gaussian block's theta is the network's map itself, which may be changed in place.
+    # A contiguous copy: theta of a Gaussian block is the feature map itself, which the network may change in place.
     query, key = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (query, key))
     return PairWeights(block.pairwise, query, key, block.scale, block.normalize)
 
 
-def _place(name: str) -> str:
-    """The module a block follows: "layer3.1.non_local" is the block at "layer3.1"."""
+def _target_name(name: str) -> str:
+    """Name of the module that a block follows: "layer3.1.non_local" is the block at "layer3.1"."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
     return ".".join(parts[:-1] if parts[-1] == "non_local" else parts)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel, DataParallel and torch.compile."""
+    """Return the network inside DistributedDataParallel, DataParallel and torch.compile."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
             model = model.module
