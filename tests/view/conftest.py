@@ -1,4 +1,4 @@
-"""What the drawing tests share."""
+"""Shared fixtures of the drawing tests."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ def link() -> type[Link]:
 
 @pytest.fixture
 def digits() -> torch.Tensor:
-    """Eight frames of 32 x 32, dark with two bright squares, as the moving digits are: (T, H, W), floats in [0, 1]."""
+    """Eight dark frames of 32 x 32 with two moving bright squares: (T, H, W), floats in [0, 1]."""
     clip = torch.zeros(8, 32, 32)
     for t in range(8):
         clip[t, 2 + 2 * t : 9 + 2 * t, 4:11] = 0.9

@@ -1,4 +1,4 @@
-"""A browser for the page's tests: the system's Chromium, driven by Playwright."""
+"""The browser of the page's tests: the Chromium of the system, driven by Playwright."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-backgroun
 
 
 def missing() -> str:
-    """Why there is no browser; empty if there is one."""
+    """Return the reason why there is no browser, or an empty text if there is one."""
     try:
         import playwright.sync_api  # noqa: F401
     except ModuleNotFoundError:
@@ -29,7 +29,7 @@ def _chromium() -> str | None:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A browser; where there is none the test is skipped with the reason, or fails in CI."""
+    """Yield a browser; if there is none, skip the test with a reason, or fail it in CI."""
     reason = missing()
     if reason:
         if os.environ.get("CI") == "true":
@@ -44,23 +44,23 @@ def chromium() -> Iterator[Any]:
 
 
 class Opened:
-    """A saved page in a tab of its own."""
+    """A saved page in its own tab."""
 
     def __init__(
         self, browser: Any, path: Path, *, width: int = 1280, height: int = 800, scheme: str = "light"
     ) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.tab = self.context.new_page()
-        self.complaints: list[str] = []
+        self.messages: list[str] = []
         self.requests: list[str] = []
-        self.tab.on("console", lambda message: self.complaints.append(message.text))
-        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("console", lambda message: self.messages.append(message.text))
+        self.tab.on("pageerror", lambda error: self.messages.append(str(error)))
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.goto(path.as_uri())
         self.tab.wait_for_function("window.nonlocalPage && window.nonlocalPage.ready")
 
     def get(self, name: str) -> Any:
-        """A value of `window.nonlocalPage`; typed arrays as lists."""
+        """Return a value of `window.nonlocalPage`; typed arrays become lists."""
         return self.tab.evaluate(
             "name => { const value = window.nonlocalPage[name];"
             " return value instanceof Float32Array ? Array.from(value) : value; }",
@@ -68,7 +68,7 @@ class Opened:
         )
 
     def click(self, frame: int, y: float, x: float, size: tuple[int, int]) -> None:
-        """Clicks the middle of a pixel of a frame: in the strip, or on the stage of an image."""
+        """Click the center of a pixel of a frame: in the strip, or on the stage of an image."""
         canvases = self.tab.locator("#strip canvas")
         canvas = canvases.nth(frame) if canvases.count() > 1 else self.tab.locator("#stage canvas")
         canvas.scroll_into_view_if_needed()
@@ -78,7 +78,7 @@ class Opened:
         )
 
     def close(self) -> None:
-        """Ends the tab, after it has asked for nothing and complained of nothing."""
+        """Close the tab, and check that it made no requests and logged no messages."""
         self.context.close()
-        assert self.complaints == []
+        assert self.messages == []
         assert [url for url in self.requests if not url.startswith(("file:", "data:"))] == []

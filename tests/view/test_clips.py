@@ -1,4 +1,4 @@
-"""Every layout that is promised is taken, every other is an error that helps."""
+"""All documented layouts are accepted; errors for other layouts suggest a conversion."""
 
 import pytest
 import torch
@@ -43,20 +43,20 @@ def test_every_layout_becomes_thwc_uint8(given, expected):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (torch.zeros(3, 32, 40), r"channels first: image\.permute\(1, 2, 0\)"),
-        (torch.zeros(8, 3, 32, 40), r"\(T, C, H, W\): clip\.permute\(0, 2, 3, 1\)"),
-        (torch.zeros(3, 8, 32, 40), r"\(C, T, H, W\): clip\.permute\(1, 2, 3, 0\)"),
-        (torch.zeros(2, 3, 8, 32, 40), r"a batch: draw one clip of it, such as clips\[0\]"),
+        (torch.zeros(3, 32, 40), r"channels first: pass image\.permute\(1, 2, 0\)"),
+        (torch.zeros(8, 3, 32, 40), r"\(T, C, H, W\): pass clip\.permute\(0, 2, 3, 1\)"),
+        (torch.zeros(3, 8, 32, 40), r"\(C, T, H, W\): pass clip\.permute\(1, 2, 3, 0\)"),
+        (torch.zeros(2, 3, 8, 32, 40), r"a batch: pass one of its clips, such as clips\[0\]"),
         (torch.zeros(8, 32, 40, 4), r"\(8, 32, 40, 4\) is no clip"),
         (torch.zeros(8), r"\(8,\) is no clip"),
         (torch.zeros(0, 8, 8, 3), "empty"),
-        (torch.full((4, 4, 3), 200.0), r"looks like \[0, 255\]; divide by 255"),
+        (torch.full((4, 4, 3), 200.0), r"looks like \[0, 255\], divide it by 255"),
         (torch.randn(4, 4, 3) * 2 - 1, "looks normalized"),
         (torch.full((4, 4, 3), float("nan")), "not finite"),
         (torch.zeros(4, 4, 3, dtype=torch.int64), "int64"),
     ],
 )
-def test_other_layouts_are_errors_that_say_what_to_do(given, message):
+def test_errors_for_other_layouts_suggest_a_conversion(given, message):
     with pytest.raises(ValueError, match=message):
         as_clip(given)
 
@@ -64,31 +64,31 @@ def test_other_layouts_are_errors_that_say_what_to_do(given, message):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        (torch.zeros(2, 4, 4, 4), r"draw rows\[0\]"),
+        (torch.zeros(2, 4, 4, 4), r"pass rows\[0\]"),
         (torch.zeros(4, 4), r"\(T', H', W'\)"),
-        (torch.zeros(6, 4, 4), "6 frames, the clip 5"),
+        (torch.zeros(6, 4, 4), "row of 6 frames: expected at most 5"),
         (torch.full((5, 4, 4), float("inf")), "not finite"),
     ],
 )
-def test_rows_of_another_shape_are_errors(row, message):
+def test_invalid_rows_raise(row, message):
     with pytest.raises(ValueError, match=message):
         as_row(row, as_clip(COLOR))
 
 
 @pytest.mark.parametrize("query", [(5, 0, 0), (0, 7, 0), (0, 0, -1), (0, 0)])
-def test_a_query_outside_the_clip_is_an_error(query):
-    with pytest.raises(ValueError, match=r"valid are 0 to|\(frame, y, x\)"):
+def test_query_outside_the_clip_raises(query):
+    with pytest.raises(ValueError, match=r"outside the clip: expected 0 to|\(frame, y, x\)"):
         as_query(query, as_clip(COLOR))
 
 
-def test_frames_share_the_temporal_cells_evenly():
+def test_frames_divide_evenly_among_temporal_cells():
     assert [temporal_cell(t, 8, 4) for t in range(8)] == [0, 0, 1, 1, 2, 2, 3, 3]
     assert [temporal_cell(t, 5, 5) for t in range(5)] == [0, 1, 2, 3, 4]
     assert [temporal_cell(t, 9, 3) for t in range(9)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [nearest_frame(frame, 8) for frame in (-0.4, 0.5, 2.6, 7.9)] == [0, 0, 3, 7]
 
 
-def test_long_clips_show_eight_frames_with_the_query_among_them():
+def test_long_clips_show_eight_frames_including_that_of_the_query():
     assert choose_frames(None, 8) == list(range(8))
     chosen = choose_frames(None, 250, keep=101)
     assert len(chosen) == 8
@@ -99,8 +99,8 @@ def test_long_clips_show_eight_frames_with_the_query_among_them():
 
 
 @pytest.mark.parametrize(
-    ("frames", "message"), [([8], r"8 frames \(0 to 7\)"), ([], "shows nothing"), ([2, 2], "twice")]
+    ("frames", "message"), [([8], "clip of 8 frames: expected 0 to 7"), ([], "frames is empty"), ([2, 2], "duplicates")]
 )
-def test_wrong_frames_are_errors(frames, message):
+def test_invalid_frames_raise(frames, message):
     with pytest.raises(ValueError, match=message):
         choose_frames(frames, 8)

@@ -1,4 +1,4 @@
-"""Pictures show what they are given: hot cells look hot, arrows end where they point, files hold vectors."""
+"""Pictures show their input: colors follow weights, arrows end at their targets, and files have the right format."""
 
 import io
 import subprocess
@@ -17,19 +17,19 @@ from torch_nonlocal import view  # noqa: E402 (after the skips)
 
 
 def hot_row(frames: int = 4, size: int = 8) -> torch.Tensor:
-    """Weights that sum to one, most of it in cell (2, 1, 6)."""
+    """Weights that sum to one, with most of the sum in cell (2, 1, 6)."""
     row = torch.full((frames, size, size), 0.2 / (frames * size * size - 1))
     row[2, 1, 6] = 0.8
     return row
 
 
 def warmth(frame) -> np.ndarray:
-    """How far red is above blue: inferno's hot end is yellow, its cold end black."""
+    """Red minus blue: inferno goes from black to yellow."""
     return frame[..., 0].astype(int) - frame[..., 2].astype(int)
 
 
 def frame_extents(picture) -> list:
-    """(left, right, bottom, top) of every frame on the sheet, in inches, y downwards."""
+    """(left, right, bottom, top) of each frame on the sheet, in inches, y downward."""
     return [image.get_extent() for image in picture.figure.axes[0].images]
 
 
@@ -44,16 +44,16 @@ def on_the_sheet(picture, pixel, size) -> np.ndarray:
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
-def test_the_hottest_cell_is_hottest_in_its_frames_and_nowhere_else(digits, interpolation):
+def test_largest_weight_has_the_brightest_color_in_its_frames_only(digits, interpolation):
     frames = view.overlay(digits, hot_row(), interpolation=interpolation)
     assert frames.shape == (8, 32, 32, 3)
     assert frames.dtype == np.uint8
     hot = np.zeros((8, 32, 32), dtype=bool)
-    hot[4:6, 4:8, 24:28] = True  # the cell's share: frames 4 and 5, rows 4 to 7, columns 24 to 27
+    hot[4:6, 4:8, 24:28] = True  # the pixels of the cell: frames 4 and 5, rows 4 to 7, columns 24 to 27
     center = hot.copy()
     center[:, [4, 7]] = center[:, :, [24, 27]] = False
     around = np.zeros_like(hot)
-    around[4:6, :12, 20:32] = True  # where bilinear weights fade out
+    around[4:6, :12, 20:32] = True  # where bilinear interpolation fades out
     heat = warmth(frames)
     assert heat[center].min() > heat[~around].max() + 60
     if interpolation == "nearest":
@@ -61,7 +61,7 @@ def test_the_hottest_cell_is_hottest_in_its_frames_and_nowhere_else(digits, inte
         assert len(np.unique(frames[4, 4:8, 24:28].reshape(-1, 3), axis=0)) == 1
 
 
-def test_nearest_cells_cover_their_area_where_sizes_do_not_divide():
+def test_nearest_keeps_all_cells_where_sizes_do_not_divide():
     row = torch.arange(6.0).reshape(1, 2, 3)
     frame = view.overlay(torch.zeros(5, 10, 3), row, interpolation="nearest")[0].sum(-1)
     assert (np.diff(frame.astype(int), axis=1) >= 0).all()
@@ -69,12 +69,12 @@ def test_nearest_cells_cover_their_area_where_sizes_do_not_divide():
     assert [len(np.unique(line)) for line in frame] == [3] * 5
 
 
-def test_alpha_nothing_shows_the_frame_in_gray(digits):
+def test_alpha_zero_shows_the_frame_in_grayscale(digits):
     frames = view.overlay(digits, hot_row(), alpha=0)
     np.testing.assert_array_equal(frames[..., 0], np.rint(digits.numpy() * 255))
 
 
-def test_signed_weights_get_two_colors(digits):
+def test_signed_weights_have_two_colors(digits):
     row = torch.zeros(8, 4, 4)
     row[0, 0, 0], row[0, 3, 3] = 2.0, -2.0
     frame = view.overlay(digits, row, interpolation="nearest")[0]
@@ -82,14 +82,14 @@ def test_signed_weights_get_two_colors(digits):
     assert warmth(frame)[28, 28] < -60
 
 
-def test_vmax_sets_the_scale_for_several_rows(digits):
+def test_vmax_sets_a_common_scale(digits):
     faint = hot_row() / 10
     own, common = view.overlay(digits, faint), view.overlay(digits, faint, vmax=0.8)
     np.testing.assert_array_equal(own, view.overlay(digits, hot_row()))
     assert warmth(common).max() < warmth(own).max()
 
 
-def test_a_heatmap_shows_frames_their_numbers_the_scale_and_the_query(digits):
+def test_heatmap_shows_frames_numbers_scale_and_query(digits):
     picture = view.heatmap(digits, hot_row(), query=(3, 13, 18))
     assert picture.frames == list(range(8))
     words = [text.get_text() for text in picture.figure.axes[0].texts]
@@ -103,7 +103,7 @@ def test_a_heatmap_shows_frames_their_numbers_the_scale_and_the_query(digits):
     assert len(np.unique(picture.array.reshape(-1, 3), axis=0)) > 100
 
 
-def test_compare_draws_a_strip_for_every_block(digits):
+def test_compare_draws_one_strip_per_block(digits):
     picture = view.compare(digits, {"layer2": hot_row(), "layer3": hot_row(4, 4 * 2)[:, ::2, ::2]}, frames=[0, 4])
     assert len(frame_extents(picture)) == 4
     words = [text.get_text() for text in picture.figure.axes[0].texts]
@@ -125,7 +125,7 @@ def test_arrows_start_at_the_source_and_end_at_the_target(digits, link):
         assert np.linalg.norm(points - end, axis=1).min() < 0.03
 
 
-def test_arrows_are_the_strongest_wider_and_on_top_by_weight(digits, link):
+def test_arrows_show_the_strongest_links_wider_and_on_top(digits, link):
     links = [link((0, 2, 2), (1 + n % 7, n % 32, 31 - n % 32), 0.001 * (n + 1)) for n in range(50)]
     picture = view.arrows(digits, links, k=12)
     drawn = drawn_arrows(picture)
@@ -138,7 +138,7 @@ def test_arrows_are_the_strongest_wider_and_on_top_by_weight(digits, link):
     assert len(set(colors)) == 12
 
 
-def test_negative_links_count_by_size_and_look_different(digits, link):
+def test_negative_links_rank_by_absolute_weight_and_have_another_color(digits, link):
     links = [link((0, 2, 2), (2, 20, 20), -3.0), link((0, 2, 2), (3, 20, 20), 2.9), link((0, 2, 2), (5, 9, 9), 0.1)]
     picture = view.arrows(digits, links, k=2)
     negative, positive = (arrow.get_edgecolor() for arrow in sorted(drawn_arrows(picture), key=lambda a: a.get_gid()))
@@ -147,7 +147,7 @@ def test_negative_links_count_by_size_and_look_different(digits, link):
     assert positive[0] > positive[2]
 
 
-def test_only_frames_that_take_part_are_shown_and_at_most_eight(link):
+def test_arrows_show_the_connected_frames_and_at_most_eight(link):
     clip = torch.zeros(64, 24, 40, 3)
     few = [link((10, 5, 5), (t, 9, 9), 0.1) for t in (3, 50, 10)]
     assert view.arrows(clip, few).frames == [3, 10, 50]
@@ -156,29 +156,29 @@ def test_only_frames_that_take_part_are_shown_and_at_most_eight(link):
     assert len(picture.frames) == 8
     assert 11 in picture.frames
     assert "within the frames shown" in picture.figure.axes[0].texts[-1].get_text()
-    assert view.arrows(clip, many, frames=[11, 13]).frames == [11, 13]  # 12.5 lies as near to 13 as to 12
+    assert view.arrows(clip, many, frames=[11, 13]).frames == [11, 13]  # 12.5 is as near to 13 as to 12
 
 
-def test_a_link_to_itself_is_a_dot(digits, link):
+def test_link_to_itself_is_a_dot(digits, link):
     picture = view.arrows(digits, [link((3, 13, 18), (3, 13, 18), 0.5), link((3, 13, 18), (4, 0, 0), 0.1)])
     assert [arrow.get_gid() for arrow in drawn_arrows(picture)] == ["link-1"]
     assert "link-0" in [line.get_gid() for line in picture.figure.axes[0].lines]
 
 
-def test_the_ring_marks_the_end_that_all_links_share(digits, link):
+def test_ring_marks_the_common_end_of_all_links(digits, link):
     picture = view.arrows(digits, [link((t, 4, 4), (5, 13, 18), 0.1) for t in range(4)])
     (ring,) = [line for line in picture.figure.axes[0].lines if line.get_gid() == "query"]
     np.testing.assert_allclose(np.ravel(ring.get_data()), on_the_sheet(picture, (5, 13, 18), (32, 32)))
 
 
-def test_positions_in_an_image_are_y_and_x(link):
+def test_positions_in_an_image_may_be_y_and_x(link):
     image = torch.zeros(40, 60, 3)
     picture = view.arrows(image, [link((5.0, 7.0), (30.0, 50.0), 0.2)])
     (arrow,) = drawn_arrows(picture)
     end = on_the_sheet(picture, (0, 30, 50), (40, 60))
     assert np.linalg.norm(arrow.get_path().vertices - end, axis=1).min() < 0.03
     assert view.heatmap(image, torch.rand(4, 6), query=(5, 7)).frames == [0]
-    with pytest.raises(ValueError, match=r"\(5\.0, 7\.0\) for 4 frame"):
+    with pytest.raises(ValueError, match=r"\(5\.0, 7\.0\) in a clip of 4 frames"):
         view.arrows(torch.zeros(4, 40, 60, 3), [link((5.0, 7.0), (30.0, 50.0), 0.2)])
 
 
@@ -200,7 +200,7 @@ def test_frames_keep_their_aspect_ratio_and_never_overlap(shape, frames):
             assert one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]
 
 
-def test_no_two_labels_overlap(digits):
+def test_labels_do_not_overlap(digits):
     picture = view.compare(digits[:, :, :20], {"layer2": hot_row() / 1e4, "layer3": hot_row()}, query=(3, 13, 18))
     renderer = FigureCanvasAgg(picture.figure).get_renderer()
     texts = [*picture.figure.axes[0].texts, *picture.figure.texts]
@@ -213,7 +213,7 @@ def test_no_two_labels_overlap(digits):
             assert not one.overlaps(two)
 
 
-def test_saving_writes_pixels_or_vectors_by_the_suffix(digits, link, tmp_path):
+def test_suffix_selects_the_format_of_the_file(digits, link, tmp_path):
     picture = view.arrows(digits, [link((3, 13, 18), (4, 1, 1), 0.5)])
     for name in ("a.png", "a.jpg"):
         with Image.open(picture.save(tmp_path / name)) as image:
@@ -225,7 +225,7 @@ def test_saving_writes_pixels_or_vectors_by_the_suffix(digits, link, tmp_path):
     assert svg == again
     assert picture.save(tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
     assert Image.open(io.BytesIO(picture._repr_png_())).size == picture.image.size
-    with pytest.raises(ValueError, match=r"name a file ending in \.png"):
+    with pytest.raises(ValueError, match=r"expected a file name ending in \.png"):
         picture.save(tmp_path / "a.bmp")
     with pytest.raises(ValueError, match="no folder"):
         picture.save(tmp_path / "nowhere" / "a.png")
@@ -235,34 +235,34 @@ def test_saving_writes_pixels_or_vectors_by_the_suffix(digits, link, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 1.5}, "alpha must be 0 to 1"),
+        ({"alpha": 1.5}, r"alpha=1\.5: expected 0 to 1"),
         ({"cmap": "infrno"}, "no color map 'infrno'"),
-        ({"vmax": 0}, "vmax must be more than 0"),
+        ({"vmax": 0}, "vmax=0: expected a positive number"),
         ({"interpolation": "cubic"}, "'nearest' or 'bilinear'"),
     ],
 )
-def test_wrong_options_are_errors(digits, options, message):
+def test_invalid_options_raise(digits, options, message):
     with pytest.raises(ValueError, match=message):
         view.heatmap(digits, hot_row(), **options)
 
 
-def test_links_that_cannot_be_drawn_are_errors(digits, link):
+def test_invalid_links_raise(digits, link):
     with pytest.raises(ValueError, match="no links to draw"):
         view.arrows(digits, [])
-    with pytest.raises(ValueError, match="k is the number of arrows"):
+    with pytest.raises(ValueError, match="k=0: expected the number of arrows"):
         view.arrows(digits, [link((0, 0, 0), (1, 1, 1), 0.1)], k=0)
-    with pytest.raises(ValueError, match=r"frame is 12, outside the clip \(0 to 7\)"):
+    with pytest.raises(ValueError, match="link frame 12 is outside the clip: expected 0 to 7"):
         view.arrows(digits, [link((0, 0, 0), (12, 1, 1), 0.1)])
     with pytest.raises(ValueError, match="weight nan"):
         view.arrows(digits, [link((0, 0, 0), (1, 1, 1), float("nan"))])
     with pytest.raises(ValueError, match=r"no link lies within frames \[5\]"):
         view.arrows(digits, [link((0, 0, 0), (1, 1, 1), 0.1)], frames=[5])
-    with pytest.raises(ValueError, match="name: row"):
+    with pytest.raises(ValueError, match=r"expected \{name: row\}"):
         view.compare(digits, {})
 
 
-@pytest.mark.parametrize("name", ["film.mp4", "film.gif"])
-def test_a_film_has_every_frame_under_its_weights(digits, tmp_path, name):
+@pytest.mark.parametrize("name", ["video.mp4", "video.gif"])
+def test_video_shows_the_weights_of_each_frame(digits, tmp_path, name):
     if name.endswith("mp4"):
         pytest.importorskip("av", reason="PyAV writes MP4: pip install 'torch-nonlocal[video]'")
     rows = {"layer2": hot_row(), "layer3": hot_row().flip(0)}
@@ -280,22 +280,22 @@ def test_a_film_has_every_frame_under_its_weights(digits, tmp_path, name):
                 gif.seek(index)
                 frames.append(np.asarray(gif.convert("RGB")))
     half = frames[0].shape[1] // 2
-    middle = slice(30, -30)  # without the numbers and the scale below
+    middle = slice(30, -30)  # without titles, frame numbers and the color scale
     left = [warmth(frame[middle, :half]).max() for frame in frames]
     right = [warmth(frame[middle, half:]).max() for frame in frames]
-    assert min(left[4:6]) > max(left[:4] + left[6:]) + 60  # the hot cell's frames
+    assert min(left[4:6]) > max(left[:4] + left[6:]) + 60  # the frames of the largest weight
     assert min(right[2:4]) > max(right[:2] + right[4:]) + 60
 
 
-def test_a_film_of_another_kind_is_an_error(digits, tmp_path):
+def test_invalid_videos_raise(digits, tmp_path):
     with pytest.raises(ValueError, match=r"ending in \.mp4 or \.gif"):
-        view.video(tmp_path / "film.avi", digits, hot_row())
-    with pytest.raises(ValueError, match="no rows"):
-        view.video(tmp_path / "film.gif", digits, {})
+        view.video(tmp_path / "video.avi", digits, hot_row())
+    with pytest.raises(ValueError, match="rows is empty"):
+        view.video(tmp_path / "video.gif", digits, {})
     assert not list(tmp_path.iterdir())
 
 
-def test_importing_view_imports_nothing_heavy_and_its_names_are_functions():
+def test_importing_view_imports_no_optional_package():
     code = (
         "import sys, torch_nonlocal.view as view\n"
         "heavy = {'numpy', 'PIL', 'matplotlib', 'av'} & set(sys.modules) - before\n"
@@ -305,18 +305,18 @@ def test_importing_view_imports_nothing_heavy_and_its_names_are_functions():
         "assert set(view.__all__) <= set(dir(view))\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )
-    before = "import sys, torch\nbefore = set(sys.modules)\n"  # torch brings numpy where it is installed
+    before = "import sys, torch\nbefore = set(sys.modules)\n"  # torch imports numpy if it is installed
     done = subprocess.run([sys.executable, "-c", before + code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_missing_package_names_the_extra(monkeypatch):
+def test_missing_package_raises_with_the_pip_command(monkeypatch):
     for module in [name for name in sys.modules if name.startswith("torch_nonlocal.view.")]:
         monkeypatch.delitem(sys.modules, module)
     for name in view.__all__:
         monkeypatch.delitem(vars(view), name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install 'torch-nonlocal\[view\]'"):
-        view.arrows  # noqa: B018 (the look-up is what imports)
+        view.arrows  # noqa: B018 (the access imports)
     with pytest.raises(AttributeError, match="no attribute 'arows'"):
         view.arows  # noqa: B018

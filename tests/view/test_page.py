@@ -1,4 +1,4 @@
-"""The saved page without a browser: what it carries, how exact it is, what it refuses."""
+"""The saved page without a browser: its data, its accuracy and its errors."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ def numbers(path: Path, which: int) -> bytes:
     return base64.b64decode(text[1])
 
 
-def test_it_is_one_file_that_names_no_other(record, tmp_path: Path) -> None:
+def test_page_is_one_file_without_references_to_others(record, tmp_path: Path) -> None:
     path = nl.view.save_page(tmp_path / "page.html", CLIP, record)
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
     text = path.read_text()
@@ -48,7 +48,7 @@ def test_it_is_one_file_that_names_no_other(record, tmp_path: Path) -> None:
     assert not re.search(r"^\s*(import|export)\b", text, re.MULTILINE)
 
 
-def test_the_same_numbers_are_carried_once(record, tmp_path: Path) -> None:
+def test_equal_data_is_stored_once(record, tmp_path: Path) -> None:
     (block,) = carried(nl.view.save_page(tmp_path / "page.html", CLIP, {"one": record}))["blocks"]
     assert block["query"] == block["key"]
     page = carried(nl.view.save_page(tmp_path / "page.html", CLIP, {"one": record, "again": record}))
@@ -56,7 +56,7 @@ def test_the_same_numbers_are_carried_once(record, tmp_path: Path) -> None:
     assert [block["name"] for block in page["blocks"]] == ["one", "again"]
 
 
-def test_the_stated_error_is_measured_and_kept_within_two_hundredths(record, tmp_path: Path) -> None:
+def test_stated_error_is_measured_and_at_most_two_percent(record, tmp_path: Path) -> None:
     path = nl.view.save_page(tmp_path / "page.html", CLIP, record, batch=1)
     (block,) = carried(path)["blocks"]
     assert 0 < block["error"]["relative"] <= 0.02
@@ -65,7 +65,7 @@ def test_the_stated_error_is_measured_and_kept_within_two_hundredths(record, tmp
     x = torch.from_numpy(codes * np.frombuffer(numbers(path, block["query"]["scales"]), "<f4")[:, None])
     found = torch.softmax(x @ x.T, dim=1)
     exact = torch.stack([record.rows([divmod_point(i)], batch=1)[0].flatten() for i in range(240)])
-    assert (found - exact).abs().max() <= 2 * block["error"]["largest"]  # the stated one is of sampled rows
+    assert (found - exact).abs().max() <= 2 * block["error"]["largest"]  # the stated error is that of sampled rows
     sums = torch.from_numpy(np.frombuffer(numbers(path, block["logSums"]), "<f4").copy())
     assert torch.allclose(torch.exp(x @ x.T - sums[:, None]).sum(1), torch.ones(240), atol=1e-4)
 
@@ -74,7 +74,7 @@ def divmod_point(index: int) -> tuple[int, int, int]:
     return index // 80, index // 10 % 8, index % 10
 
 
-def test_large_logits_get_more_bits(tmp_path: Path) -> None:
+def test_large_logits_take_more_bits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     sharp = nl.NonLocal3d(64, scale=8.0).eval()
     with torch.no_grad(), nl.watch(sharp) as seen:
@@ -86,7 +86,7 @@ def test_large_logits_get_more_bits(tmp_path: Path) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(bits=st.sampled_from(BITS), positions=st.integers(1, 9), width=st.integers(1, 7), seed=st.integers(0, 99))
-def test_packed_codes_come_back(bits: int, positions: int, width: int, seed: int) -> None:
+def test_packing_is_lossless(bits: int, positions: int, width: int, seed: int) -> None:
     values = torch.randn(positions, width, generator=torch.Generator().manual_seed(seed))
     found = quantize(values, bits)
     data = found.packed()
@@ -99,11 +99,11 @@ def test_packed_codes_come_back(bits: int, positions: int, width: int, seed: int
     assert ((found.values - values).abs() <= half_a_step * 1.001).all()
 
 
-def test_a_row_of_zeros_stays_zero() -> None:
+def test_zeros_stay_zero() -> None:
     assert (quantize(torch.zeros(2, 3), 8).values == 0).all()
 
 
-def test_a_coarser_grid_is_smaller_and_says_how_far_it_is(record, tmp_path: Path) -> None:
+def test_coarser_grid_is_smaller_and_has_a_measured_distance(record, tmp_path: Path) -> None:
     path = nl.view.save_page(tmp_path / "page.html", CLIP, record, coarser=2)
     (block,) = carried(path)["blocks"]
     assert (block["grid"], block["coarser"]) == ([3, 4, 5], 2)
@@ -114,7 +114,7 @@ def test_a_coarser_grid_is_smaller_and_says_how_far_it_is(record, tmp_path: Path
     even = torch.randn(1, 6, 3, 4, 5).repeat_interleave(2, 3).repeat_interleave(2, 4)
     same = similarity(even, input_size=(3, 16, 20))
     (block,) = carried(nl.view.save_page(path, CLIP, same, coarser=2))["blocks"]
-    assert block["distance"] < 1e-5  # cells whose positions are alike lose nothing
+    assert block["distance"] < 1e-5  # averaging equal positions is exact
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_a_coarser_grid_is_smaller_and_says_how_far_it_is(record, tmp_path: Path
         {"normalize": "queries"},
     ],
 )
-def test_every_form_can_be_made_coarser(options: dict, tmp_path: Path) -> None:
+def test_coarser_grids_of_all_forms(options: dict, tmp_path: Path) -> None:
     torch.manual_seed(0)
     block = nl.NonLocal3d(4, **options).eval()
     with torch.no_grad(), nl.watch(block) as seen:
@@ -141,21 +141,21 @@ def test_every_form_can_be_made_coarser(options: dict, tmp_path: Path) -> None:
         assert max(block_spec["covering"][axis]) < block_spec["keyGrid"][axis]
 
 
-def test_nothing_in_titles_and_names_can_break_out(record, tmp_path: Path) -> None:
+def test_titles_and_names_are_escaped(record, tmp_path: Path) -> None:
     evil = "</script><script>alert(1)</script>&<!--"
     text = nl.view.save_page(tmp_path / "page.html", CLIP, {evil: record}, title=evil).read_text()
     assert "<script>alert" not in text
     assert carried(tmp_path / "page.html")["blocks"][0]["name"] == evil
 
 
-def test_a_page_above_the_limit_says_its_size_and_what_to_do(record, tmp_path: Path) -> None:
+def test_page_above_the_limit_raises_with_its_size_and_ways_to_reduce_it(record, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"would take 0\.0 MB, more than max_bytes=2000 .*coarser=2.*fewer frames"
     ) as hit:
         nl.view.save_page(tmp_path / "page.html", CLIP, record, max_bytes=2000)
     assert "240 positions" in str(hit.value)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="would take"):  # the scripts count as well
+    with pytest.raises(ValueError, match="would take"):  # scripts count as well
         nl.view.save_page(tmp_path / "page.html", CLIP, record, max_bytes=20_000)
     assert list(tmp_path.iterdir()) == []
 
@@ -168,25 +168,25 @@ def not_finite() -> BlockRecord:
     ("change", "message"),
     [
         ({"seen": {}}, "no block has run"),
-        ({"batch": 2}, "batch=2 is outside: 'block' saw a batch of 2"),
-        ({"batch": -1}, "outside"),
-        ({"clip": CLIP[:2]}, "'block' has 3 frames, the clip 2"),
+        ({"batch": 2}, "batch=2: expected 0 to 1, the batch that 'block' ran on"),
+        ({"batch": -1}, "batch=-1: expected 0 to 1"),
+        ({"clip": CLIP[:2]}, "'block' has 3 frames but the clip has 2"),
         ({"clip": CLIP[:0]}, "empty"),
-        ({"point": (3, 0, 0)}, "frame is 3, outside the clip: valid are 0 to 2"),
+        ({"point": (3, 0, 0)}, "query frame 3 is outside the clip: expected 0 to 2"),
         ({"coarser": 0}, "coarser=0"),
         ({"seen": not_finite()}, "not finite"),
-        ({"seen": similarity(torch.randn(1, 2, 4, 5), input_size=(16, 20))}, r"single images .* clip\[0\]"),
+        ({"seen": similarity(torch.randn(1, 2, 4, 5), input_size=(16, 20))}, r"ran on images .* clip\[0\]"),
     ],
 )
-def test_what_cannot_be_shown_is_refused_and_nothing_is_written(change: dict, message: str, record, tmp_path) -> None:
+def test_invalid_input_raises_and_writes_nothing(change: dict, message: str, record, tmp_path) -> None:
     given = {"clip": CLIP, "seen": record} | change
     with pytest.raises(ValueError, match=message):
         nl.view.save_page(tmp_path / "page.html", given.pop("clip"), given.pop("seen"), **given)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_another_kind_of_seen_is_a_type_error(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"what nl\.watch gives"):
+def test_invalid_records_and_folders_raise(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"expected the result of nl\.watch"):
         nl.view.save_page(tmp_path / "page.html", CLIP, [1])
     with pytest.raises(ValueError, match="no folder"):
         nl.view.save_page(
@@ -194,14 +194,14 @@ def test_another_kind_of_seen_is_a_type_error(tmp_path: Path) -> None:
         )
 
 
-def test_a_missing_jinja2_names_what_to_install(record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_jinja2_raises_with_the_pip_command(record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match=r"pip install 'torch-nonlocal\[view\]'"):
         nl.view.save_page(tmp_path / "page.html", CLIP, record)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_first_query_is_the_given_point_or_where_the_clip_varies(record, tmp_path: Path) -> None:
+def test_first_query_is_the_given_point_or_the_most_varied_region(record, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     assert carried(nl.view.save_page(path, CLIP, record, point=(2, 5, 7)))["start"] == [2, 5, 7]
     clip = torch.zeros(3, 16, 20, 1)
@@ -209,11 +209,11 @@ def test_the_first_query_is_the_given_point_or_where_the_clip_varies(record, tmp
     assert carried(nl.view.save_page(path, clip, record))["start"] == [1, 8.5, 12.5]
 
 
-def test_importing_the_view_imports_no_page_until_it_is_asked_for() -> None:
+def test_importing_view_does_not_import_the_page() -> None:
     code = "import sys, torch_nonlocal.view; assert not any('page' in m for m in sys.modules if 'torch_nonlocal' in m)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_all_scripts_are_bundled() -> None:
+def test_page_contains_all_scripts() -> None:
     folder = Path(bundle.__file__).parent / "static"
     assert sorted(bundle._SCRIPTS) == sorted(file.name for file in folder.glob("*.js"))

@@ -1,4 +1,4 @@
-"""Weights as colors: the scale, and laying a row over a frame."""
+"""Weights as colors: color scales, and overlays on frames."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear"}  # as tor
 
 @dataclass(frozen=True)
 class Scale:
-    """From weights to colors: 0 to `high`, or -`high` to `high` where weights have a sign.
+    """A color scale from 0 to `high`, or from -`high` to `high` for signed weights.
 
     Attributes:
-        high: the weight that gets the last color; larger ones get it too.
-        signed: whether the scale is symmetric about 0.
+        high: weight of the last color; larger weights are clipped to it.
+        signed: True if the scale is symmetric about 0.
         cmap: a matplotlib color map.
-        clipped: whether weights beyond the scale were given.
+        clipped: True if some weights lie outside the scale.
     """
 
     high: float
@@ -32,29 +32,34 @@ class Scale:
 
     @property
     def norm(self) -> Normalize:
-        """The scale as matplotlib takes it."""
+        """The scale as a matplotlib norm."""
         return Normalize(-self.high if self.signed else 0.0, self.high, clip=True)
 
     def strength(self, weights: np.ndarray) -> np.ndarray:
-        """How far from 0, in [0, 1]."""
+        """Absolute weights relative to `high`, clipped to [0, 1]."""
         return np.abs(weights / self.high).clip(0, 1)
 
     def colors(self, weights: np.ndarray) -> np.ndarray:
-        """Weights (...) as RGB (..., 3), floats in [0, 255]."""
+        """Map weights (...) to RGB (..., 3), floats in [0, 255]."""
         return self.cmap(self.norm(weights))[..., :3] * 255
 
 
 def scale_of(weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = None) -> Scale:
-    """Fits a scale to weights; negative ones (dot product) make it symmetric, with diverging colors.
+    """Return a color scale for weights; symmetric and with diverging colors if some are negative (dot product).
+
+    Args:
+        weights: the weights to draw.
+        cmap: a matplotlib color map for weights without a sign.
+        vmax: weight of the last color. Default: the largest absolute weight.
 
     Raises:
-        ValueError: if `vmax` is not positive or matplotlib has no such color map.
+        ValueError: `vmax` is not positive, or matplotlib has no such color map.
     """
     if isinstance(cmap, str) and cmap not in colormaps:
-        raise ValueError(f"matplotlib has no color map {cmap!r}; perceptually even ones: inferno, viridis, cividis")
+        raise ValueError(f"no color map {cmap!r} in matplotlib: expected one such as inferno, viridis or cividis")
     largest = float(np.abs(weights).max())
     if vmax is not None and not 0 < vmax < float("inf"):
-        raise ValueError(f"vmax must be more than 0, got {vmax}")
+        raise ValueError(f"vmax={vmax}: expected a positive number")
     high = float(vmax) if vmax is not None else largest or 1.0
     signed = bool(weights.min() < -1e-6 * largest)
     chosen = colormaps[SIGNED_CMAP] if signed else colormaps[cmap] if isinstance(cmap, str) else cmap
@@ -62,7 +67,7 @@ def scale_of(weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = 
 
 
 def bright_part(cmap: str) -> Colormap:
-    """A color map without its darkest colors, for lines that must be seen on dark frames."""
+    """Return a color map without its darkest colors, for lines on dark frames."""
     return LinearSegmentedColormap.from_list(f"bright {cmap}", colormaps[cmap](np.linspace(0.35, 0.97, 256)))
 
 
@@ -91,13 +96,14 @@ def resize(cells_HW: np.ndarray, height: int, width: int, interpolation: str) ->
 
 
 def blend(frame_HWC: np.ndarray, weights_HW: np.ndarray, scale: Scale, alpha: float) -> np.ndarray:
-    """Lays the colors of weights (H, W) over a frame (H, W, 3) uint8.
+    """Blend the colors of weights (H, W) with a frame (H, W, 3) uint8.
 
-    The frame turns gray, so that color means weight alone; where the weight is small more of it shows through.
+    The frame is converted to grayscale, so that colors show weights alone. The smaller the weight, the more of the
+    frame is visible.
     """
     gray_HW1 = (frame_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]
     strength_HW1 = scale.strength(weights_HW)[..., None]
-    least = 0.1 if scale.signed else 0.4  # the middle of a diverging map is light: it would veil the frame
+    least = 0.1 if scale.signed else 0.4  # the middle of a diverging map is light and would hide the frame
     share_HW1 = alpha * (least + (1 - least) * strength_HW1)
     mixed_HWC = gray_HW1 * (1 - share_HW1) + scale.colors(weights_HW) * share_HW1
     return np.rint(mixed_HWC).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Arrows from a position to the positions that weigh most, as figure 3 of Wang et al., CVPR 2018."""
+"""Arrows between a position and those with the largest weights, as in figure 3 of Wang et al., CVPR 2018."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch_nonlocal.view.overlays import describe
 from torch_nonlocal.view.picture import Picture
 from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, lay_out
 
-_POINTS = 72  # in an inch
+_POINTS = 72  # per inch
 
 
 class Link(Protocol):
-    """How strongly a position looks at another.
+    """The weight with which a position attends to another.
 
     Attributes:
-        source_pixel: x_i, (frame, y, x) in pixels of the clip, or (y, x) of an image; 0 is the first pixel's center.
-        target_pixel: x_j, likewise.
-        weight: of x_j for x_i; may be negative (dot product).
+        source_pixel: x_i, (frame, y, x) in pixels of the clip, or (y, x) in an image; the first pixel's center is 0.
+        target_pixel: x_j in the same coordinates.
+        weight: weight of x_j for x_i; may be negative (dot product).
     """
 
     @property
@@ -42,25 +42,26 @@ Arrow = tuple[Point, Point, float]
 
 
 def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = None, k: int = 20) -> Picture:
-    """Draws the strongest links: an arrow starts at x_i and ends at x_j, its color and width say its weight.
+    """Draw the strongest links as arrows from x_i to x_j; color and width show the weight.
 
-    Only frames that take part are shown. If they are more than eight, eight of them evenly spaced are, with the
-    query's among them, and the strongest links within these; the caption says so.
+    By default, the picture shows the frames that these links connect. If there are more than eight, it shows eight of
+    them, evenly spaced and including that of the query, and the strongest links within them; the caption then says
+    "within the frames shown".
 
     Args:
-        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`.
-        links: of one position to many, of many to one, or any others.
+        clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
+        links: links from one position, links to one position, or any others.
         frames: the frames to show; only links within them are drawn.
-        k: how many of the strongest (by size, whatever the sign) to draw.
+        k: number of links to draw, those with the largest absolute weights.
 
     Raises:
-        ValueError: if there are no links, one lies outside the clip or has a weight that is not finite, none lies
-            within the frames asked for, or `k` is less than 1.
+        ValueError: there are no links, a link lies outside the clip or has a weight that is not finite, no link lies
+            within `frames`, or `k` is less than 1.
     """
     clip_THWC = as_clip(clip)
     total = len(clip_THWC)
     if k < 1:
-        raise ValueError(f"k is the number of arrows, 1 or more; got {k}")
+        raise ValueError(f"k={k}: expected the number of arrows, at least 1")
     asked = None if frames is None else choose_frames(frames, total)
     drawn = [_arrow(link, clip_THWC, asked) for link in links]
     if not drawn:
@@ -68,17 +69,17 @@ def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = N
     drawn.sort(key=lambda arrow: -abs(arrow[2]))
     strongest = drawn[:k]
 
-    taking_part = sorted({point[0] for arrow in strongest for point in arrow[:2]})
-    numbers = asked or thin_out(taking_part, keep=strongest[0][0][0])
+    connected = sorted({point[0] for arrow in strongest for point in arrow[:2]})
+    numbers = asked or thin_out(connected, keep=strongest[0][0][0])
     shown = [arrow for arrow in drawn if arrow[0][0] in numbers and arrow[1][0] in numbers][:k]
     if not shown:
-        raise ValueError(f"no link lies within frames {numbers}; the strongest {len(strongest)} lie in {taking_part}")
+        raise ValueError(f"no link lies within frames {numbers}: the {len(strongest)} strongest connect {connected}")
 
     weights = np.array([weight for *_, weight in shown])
     scale = scale_of(weights, cmap=bright_part("inferno"))
     caption = _caption(shown, within=shown != strongest)
     sheet = lay_out([Strip([clip_THWC[number] for number in numbers], numbers, scale)], caption=caption)
-    for rank, arrow in reversed(list(enumerate(shown))):  # the strongest last, on top
+    for rank, arrow in reversed(list(enumerate(shown))):  # the strongest is drawn last, on top
         _draw(sheet, arrow, scale, rank)
     sources, targets = {source for source, _, _ in shown}, {target for _, target, _ in shown}
     for shared in (sources, targets):
@@ -91,18 +92,18 @@ def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = N
 def _arrow(link: Link, clip_THWC: np.ndarray, asked: list[int] | None) -> Arrow:
     weight = float(link.weight)
     if not np.isfinite(weight):
-        raise ValueError(f"a link has the weight {weight}")
+        raise ValueError(f"a link has weight {weight}: expected a finite number")
     return _point(link.source_pixel, clip_THWC, asked), _point(link.target_pixel, clip_THWC, asked), weight
 
 
 def _point(pixel: Sequence[float], clip_THWC: np.ndarray, asked: list[int] | None) -> Point:
     frame, y, x = frame_y_x(pixel, clip_THWC)
     for name, value, size in zip(("frame", "y", "x"), (frame, y, x), clip_THWC.shape, strict=False):
-        # Padding moves the center of a receptive field a little beyond the edge; farther is another clip's.
+        # Padding can move the center of a receptive field a little beyond the edge of the clip.
         beyond = max(-value, value - (size - 1))
         if not beyond <= max(1.0, 0.25 * size):
             raise ValueError(
-                f"a link's {name} is {value:g}, outside the clip (0 to {size - 1}): are the links of another clip?"
+                f"link {name} {value:g} is outside the clip: expected 0 to {size - 1}; pass links of the same clip"
             )
     for number in asked or ():
         if abs(frame - number) <= 0.5:
@@ -112,12 +113,12 @@ def _point(pixel: Sequence[float], clip_THWC: np.ndarray, asked: list[int] | Non
 
 def _caption(shown: list[Arrow], *, within: bool) -> str:
     sources, targets = {arrow[0] for arrow in shown}, {arrow[1] for arrow in shown}
-    count = f"the {len(shown)} strongest links" if len(shown) > 1 else "the strongest link"
+    count = f"{len(shown)} strongest links" if len(shown) > 1 else "strongest link"
     where = " within the frames shown" if within else ""
     if len(sources) == 1:
-        return f"{count} from (ring) {describe(sources.pop())}{where}"
+        return f"{count}{where} from {describe(sources.pop())} (ring)"
     if len(targets) == 1:
-        return f"{count} to (ring) {describe(targets.pop())}{where}"
+        return f"{count}{where} to {describe(targets.pop())} (ring)"
     return f"{count}{where}"
 
 
@@ -129,7 +130,7 @@ def _draw(sheet: Sheet, arrow: Arrow, scale: Scale, rank: int) -> None:
     width = 0.7 + 1.3 * strength
     outline = [withStroke(linewidth=width + 1.0, foreground=OUTLINE)]
     length = _POINTS * float(np.hypot(end[0] - begin[0], end[1] - begin[1]))
-    if length < 5:  # no room for a head: a dot where it would point
+    if length < 5:  # too short for an arrow: draw a dot
         sheet.axes.plot(
             *end, marker="o", markersize=2.5 + 1.5 * strength, markerfacecolor=color, markeredgecolor=OUTLINE,
             markeredgewidth=0.5, zorder=6, gid=f"link-{rank}",

@@ -1,6 +1,6 @@
-"""A whole clip under its weights, as MP4 or GIF.
+"""Videos of a clip with its weights, as MP4 or GIF.
 
-Drawn with Pillow, frame by frame while the file is written: matplotlib would take longer than the network.
+Frames are drawn with Pillow while the file is written, because matplotlib is much slower.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch_nonlocal.view.clips import as_clip, as_query, as_row
 from torch_nonlocal.view.colors import Scale, scale_of
 from torch_nonlocal.view.overlays import ALPHA, CMAP, paint
 
-_SMALLEST, _WIDEST, _HIGHEST = 256, 1280, 720  # pixels: width of a panel, of all panels, height of a panel
+_SMALLEST, _WIDEST, _HIGHEST = 256, 1280, 720  # smallest panel width, largest total width and panel height, in pixels
 _GAP = 8
 _PAPER, _INK = (255, 255, 255), (26, 26, 26)
 
@@ -36,34 +36,34 @@ def video(
     vmax: float | None = None,
     interpolation: str = "bilinear",
 ) -> Path:
-    """Writes the clip with the weights of one query over every frame, with frame numbers and the scale.
+    """Write the clip as a video with the weights of one query over each frame, frame numbers and the color scale.
 
     Args:
-        path: ends in .mp4 or .gif.
-        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`. Small frames are enlarged, big ones reduced.
-        rows: (T', H', W') weights, or {name of the block: weights} for several side by side.
-        query: (frame, y, x) in pixels of the clip, or (y, x) of an image: a white ring in its own frame, a gray one
-            in the others.
+        path: a file name ending in .mp4 or .gif.
+        clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`. Small frames are enlarged, large ones reduced.
+        rows: weights (T', H', W'), or {name of the block: weights} for several side by side.
+        query: (frame, y, x) in pixels of the clip, or (y, x) in an image. Marked with a white ring in its own frame and
+            a gray ring in the others.
         fps: frames per second.
-        alpha: how much of the frame the strongest weight covers, 0 to 1.
-        cmap: a matplotlib color map; weights with a sign are drawn in a diverging one instead.
-        vmax: the weight that gets the last color; None: the largest of each row.
-        interpolation: "bilinear", or "nearest" to see the grid's cells.
+        alpha: opacity of the colors at the largest weight, 0 to 1.
+        cmap: a matplotlib color map for weights without a sign; signed weights use a diverging one.
+        vmax: weight of the last color. Default: the largest absolute weight of each row.
+        interpolation: "bilinear", or "nearest" to show the cells of the grid.
 
     Returns:
-        The path written.
+        The path of the file.
 
     Raises:
-        ValueError: if the path ends otherwise, or the clip, a row, the query or an option is none of these.
-        ImportError: if PyAV, which writes .mp4, is not installed.
+        ValueError: another suffix, or an invalid clip, row, query or option.
+        ImportError: PyAV, which writes .mp4, is not installed.
     """
     write = {".mp4": write_mp4, ".gif": write_gif}.get(Path(path).suffix.lower())
     if write is None:
-        raise ValueError(f"{os.fspath(path)!r} does not say what to write: name a file ending in .mp4 or .gif")
+        raise ValueError(f"{os.fspath(path)!r}: expected a file name ending in .mp4 or .gif")
     clip_THWC = as_clip(clip)
     named = rows if isinstance(rows, Mapping) else {"": rows}
     if not named:
-        raise ValueError("there are no rows to lay over the clip")
+        raise ValueError("rows is empty: expected weights, or {name: weights}")
     grids = {name: as_row(row, clip_THWC) for name, row in named.items()}
     scales = {name: scale_of(row_THW, cmap=cmap, vmax=vmax) for name, row_THW in grids.items()}
     point = as_query(query, clip_THWC)
@@ -81,7 +81,7 @@ def video(
 
 
 def _panel_size(height: int, width: int, panels: int) -> tuple[int, int]:
-    """Width and height of a frame as written: whole multiples for small frames, so that pixels stay square."""
+    """Width and height of a frame in the video; small frames grow by an integer factor, so that pixels stay square."""
     room = (_WIDEST - (panels - 1) * _GAP) / panels
     shrink = min(room / width, _HIGHEST / height, 1.0)
     factor = max(min(_SMALLEST // width, _HIGHEST // height), 1) if shrink == 1.0 else shrink
@@ -96,7 +96,7 @@ def _panel(
     scale: Scale,
     point: tuple[int, float, float] | None,
 ) -> np.ndarray:
-    """One frame with the block's name above, its number and the color scale below."""
+    """Draw one frame with the name of the block above it, its number and the color scale below."""
     enlarged = size[0] >= frame_HWC.shape[1]
     picture = Image.fromarray(frame_HWC).resize(
         size, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
@@ -135,7 +135,7 @@ def _ring(picture: Image.Image, across: float, down: float, color: tuple[int, in
 
 
 def _fitted(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The name, cut in its middle if it is longer than the panel is wide."""
+    """Return the name, shortened in the middle if it is wider than the panel."""
     kept = len(name)
     shown = name
     while font.getlength(shown) > width and kept > 2:

@@ -1,4 +1,4 @@
-"""Weights laid over frames as colors.
+"""Weights as colors over the frames of a clip.
 
 Shapes: T frames, H height, W width of the clip, in pixels; T', H', W' of the block's grid.
 """
@@ -28,21 +28,21 @@ def overlay(
     vmax: float | None = None,
     interpolation: str = "bilinear",
 ) -> np.ndarray:
-    """Lays the weights of one query over every frame, nothing else.
+    """Blend the weights of one query as colors over each frame.
 
     Args:
-        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`.
-        row: (T', H', W') weights; with T' < T a frame shows the cell in time that it belongs to.
-        alpha: how much of the frame the strongest weight covers, 0 to 1.
-        cmap: a matplotlib color map; weights with a sign are drawn in a diverging one instead.
-        vmax: the weight that gets the last color; None: the largest of the row.
-        interpolation: "bilinear", or "nearest" to see the grid's cells.
+        clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
+        row: weights (T', H', W'); with T' < T each frame shows the temporal cell that it belongs to.
+        alpha: opacity of the colors at the largest weight, 0 to 1.
+        cmap: a matplotlib color map for weights without a sign; signed weights use a diverging one.
+        vmax: weight of the last color. Default: the largest absolute weight of the row.
+        interpolation: "bilinear", or "nearest" to show the cells of the grid.
 
     Returns:
         (T, H, W, 3) RGB, uint8 in [0, 255].
 
     Raises:
-        ValueError: if the clip, the row or an option is none of these.
+        ValueError: an invalid clip, row or option.
     """
     clip_THWC = as_clip(clip)
     row_THW = as_row(row, clip_THWC)
@@ -62,21 +62,22 @@ def heatmap(
     scale_bar: bool = True,
     interpolation: str = "bilinear",
 ) -> Picture:
-    """Draws where one query looks: frames side by side with their index, weights as colors, and the scale.
+    """Draw the weights of one query as colors over frames side by side, with frame numbers and the color scale.
 
     Args:
-        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`.
-        row: (T', H', W') weights of the query.
-        query: (frame, y, x) in pixels of the clip, or (y, x) of an image, marked with a ring.
-        frames: the frames to show; None: all, or eight evenly spaced ones with the query's among them.
-        alpha: how much of the frame the strongest weight covers, 0 to 1.
-        cmap: a matplotlib color map; weights with a sign are drawn in a diverging one instead.
-        vmax: the weight that gets the last color; None: the largest of the row.
-        scale_bar: whether to draw the scale.
-        interpolation: "bilinear", or "nearest" to see the grid's cells.
+        clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
+        row: weights (T', H', W') of the query.
+        query: (frame, y, x) in pixels of the clip, or (y, x) in an image; marked with a ring.
+        frames: the frames to show. Default: all frames of a short clip; eight of a long one, evenly spaced and
+            including that of the query.
+        alpha: opacity of the colors at the largest weight, 0 to 1.
+        cmap: a matplotlib color map for weights without a sign; signed weights use a diverging one.
+        vmax: weight of the last color. Default: the largest absolute weight of the row.
+        scale_bar: draw the color scale.
+        interpolation: "bilinear", or "nearest" to show the cells of the grid.
 
     Raises:
-        ValueError: if the clip, the row, the query, a frame or an option is none of these.
+        ValueError: an invalid clip, row, query, frame or option.
     """
     return _strips(
         clip, {"": row}, query=query, frames=frames, alpha=alpha, cmap=cmap, vmax=vmax, scale_bar=scale_bar,
@@ -96,26 +97,26 @@ def compare(
     scale_bar: bool = True,
     interpolation: str = "bilinear",
 ) -> Picture:
-    """Draws one query through several blocks, a strip for each under its name.
+    """Draw the weights of one query in several blocks, one strip of frames per block under its name.
 
-    Every block has its own scale, because weights depend on the number of its positions; `vmax` gives them one.
+    Each block has its own color scale, because weights depend on its number of positions; `vmax` sets a common one.
 
     Args:
-        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`.
-        rows: name of the block -> (T', H', W') weights; the grids may differ.
-        query: as for `heatmap`, like all that follow.
-        frames: see there.
-        alpha: see there.
-        cmap: see there.
-        vmax: see there.
-        scale_bar: see there.
-        interpolation: see there.
+        clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
+        rows: name of the block -> weights (T', H', W'); the grids may differ.
+        query: as in `heatmap`.
+        frames: as in `heatmap`.
+        alpha: as in `heatmap`.
+        cmap: as in `heatmap`.
+        vmax: as in `heatmap`.
+        scale_bar: as in `heatmap`.
+        interpolation: as in `heatmap`.
 
     Raises:
-        ValueError: as for `heatmap`, or if there are no rows.
+        ValueError: as in `heatmap`, or `rows` is empty.
     """
     if not isinstance(rows, Mapping) or not rows:
-        raise ValueError("compare draws {name: row}, one or more; for a single row there is heatmap")
+        raise ValueError("rows: expected {name: row} with at least one row; for a single row, use heatmap")
     return _strips(
         clip, rows, query=query, frames=frames, alpha=alpha, cmap=cmap, vmax=vmax, scale_bar=scale_bar,
         interpolation=interpolation,
@@ -125,13 +126,13 @@ def compare(
 def paint(
     clip_THWC: np.ndarray, row_THW: np.ndarray, frame: int, scale: Scale, alpha: float, interpolation: str
 ) -> np.ndarray:
-    """One frame (H, W, 3) uint8 under its weights.
+    """Return one frame of the clip with its weights as colors, (H, W, 3) uint8.
 
     Raises:
-        ValueError: if `alpha` is not in [0, 1] or the interpolation is unknown.
+        ValueError: `alpha` is not in [0, 1], or the interpolation is unknown.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be 0 to 1, got {alpha}")
+        raise ValueError(f"alpha={alpha}: expected 0 to 1")
     picture_HWC = clip_THWC[frame]
     height, width = picture_HWC.shape[:2]
     cells_HW = row_THW[temporal_cell(frame, len(clip_THWC), len(row_THW))]
@@ -159,7 +160,7 @@ def _strips(
         scale = scale_of(row_THW, cmap=cmap, vmax=vmax)
         painted = [paint(clip_THWC, row_THW, number, scale, alpha, interpolation) for number in numbers]
         strips.append(Strip(painted, numbers, scale if scale_bar else None, name))
-    sheet = lay_out(strips, caption=f"query (ring): {describe(point)}" if point else "")
+    sheet = lay_out(strips, caption=f"query: {describe(point)} (ring)" if point else "")
     if point and point[0] in numbers:
         for strip in range(len(strips)):
             sheet.ring(strip, point)
@@ -167,5 +168,5 @@ def _strips(
 
 
 def describe(point: tuple[int, float, float]) -> str:
-    """A position in words: its frame and its pixel."""
+    """Return a position as text: its frame and pixel."""
     return f"frame {point[0]}, y {point[1]:.4g}, x {point[2]:.4g}"

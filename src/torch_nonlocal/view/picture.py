@@ -1,4 +1,4 @@
-"""A finished drawing: shown in a notebook, saved as pixels or as vectors."""
+"""Finished drawings, shown in a notebook or saved as raster or vector graphics."""
 
 from __future__ import annotations
 
@@ -16,27 +16,26 @@ from PIL import Image
 from torch_nonlocal._common.files import replacing
 
 _DOTS_PER_INCH = 200
-_VECTOR_DOTS_PER_INCH = 300  # of the frames inside a PDF or SVG
+_VECTOR_DOTS_PER_INCH = 300  # resolution of the frames inside a PDF or SVG
 _PIXELS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-_VECTORS: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # same input, same file
+_VECTORS: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # reproducible files
 
 
 class Picture:
-    """A drawing, made with matplotlib.
+    """A drawing made with matplotlib.
 
     Attributes:
-        figure: the matplotlib figure, to add to or to restyle before the picture is first looked at or saved.
-        frames: the indices of the clip's frames shown, in order.
+        figure: the matplotlib figure; change it before the picture is first shown or saved.
+        frames: indices of the frames of the clip that the drawing shows, in order.
     """
 
     def __init__(self, figure: Figure, frames: list[int]) -> None:
-        """Takes a finished figure."""
         self.figure = figure
         self.frames = frames
 
     @cached_property
     def image(self) -> Image.Image:
-        """The drawing as an RGB PIL image, 200 pixels per inch."""
+        """The drawing as an RGB PIL image at 200 pixels per inch."""
         file = io.BytesIO()
         self.figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
         with Image.open(file) as image:
@@ -48,13 +47,13 @@ class Picture:
         return np.asarray(self.image)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Saves as the suffix says: .png and .jpg pixels, .svg and .pdf vector arrows and real text.
+        """Save the drawing: as an image for .png and .jpg, as vector graphics with selectable text for .svg and .pdf.
 
         Returns:
-            The path written.
+            The path of the file.
 
         Raises:
-            ValueError: if the suffix is another or the folder does not exist; nothing is written then.
+            ValueError: the suffix is another or the folder does not exist; no file is written.
         """
         suffix = Path(path).suffix.lower()
         if suffix in _PIXELS:
@@ -70,7 +69,7 @@ class Picture:
                 self.figure.savefig(temporary, format=suffix[1:], dpi=_VECTOR_DOTS_PER_INCH, metadata=_VECTORS[suffix])
         else:
             known = ", ".join([*_PIXELS, *_VECTORS])
-            raise ValueError(f"{os.fspath(path)!r} does not say what to write: name a file ending in {known}")
+            raise ValueError(f"{os.fspath(path)!r}: expected a file name ending in {known}")
         return Path(path)
 
     def _repr_png_(self) -> bytes:

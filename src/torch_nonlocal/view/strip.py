@@ -1,7 +1,7 @@
-"""Frames side by side on one sheet, with their numbers, a color scale and a caption.
+"""Layout of frames side by side on a sheet, with frame numbers, a color scale and a caption.
 
-The sheet has one coordinate system for everything: inches from its left upper corner, y downwards. So an arrow from
-one frame to another is an ordinary line, and text never depends on the size of the clip.
+The sheet has a single coordinate system: inches from its upper left corner, y downward. An arrow between two frames is
+therefore an ordinary line, and the size of text does not depend on that of the clip.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch_nonlocal.view.colors import Scale
 
 _SHEET = 7.5  # inches, the text width of a two-column paper
 _MARGIN, _GAP = 0.08, 0.07
-_LABEL, _TITLE, _CAPTION = 0.2, 0.22, 0.24  # heights of lines of text
-_SCALE = 0.78  # width kept for the color scale
-_LOWEST, _NARROWEST, _HIGHEST = 0.6, 0.8, 4.0  # of a frame
+_LABEL, _TITLE, _CAPTION = 0.2, 0.22, 0.24  # heights of text lines
+_SCALE = 0.78  # width reserved for the color scale
+_LOWEST, _NARROWEST, _HIGHEST = 0.6, 0.8, 4.0  # smallest height and width and largest height of a frame
 _TEXT, _SMALL_TEXT = 8, 7  # points
 _INK = "#1a1a1a"
 _FRAME_DOTS_PER_INCH = 300
@@ -35,13 +35,13 @@ OUTLINE = "#000000"
 
 @dataclass
 class Strip:
-    """One row of the sheet: frames of one block, and the scale of its colors.
+    """Frames of one block and their color scale.
 
     Attributes:
-        frames: pictures (H, W, 3) uint8 to show, all of one size, in order.
-        numbers: their indices in the clip.
-        scale: of the colors; None draws no scale.
-        title: written above; "" for none.
+        frames: pictures (H, W, 3) uint8 of one size, in order.
+        numbers: indices of the frames in the clip.
+        scale: the color scale; None draws none.
+        title: title above the frames; "" for none.
     """
 
     frames: list[np.ndarray]
@@ -52,13 +52,13 @@ class Strip:
 
 @dataclass
 class Sheet:
-    """A figure under way.
+    """A figure with the positions of its frames, to draw marks on.
 
     Attributes:
         figure: the matplotlib figure.
-        axes: one coordinate system over the whole of it, in inches, y downwards.
-        boxes: for each strip, frame number -> (left, top, width, height) in inches.
+        axes: axes over the whole figure, in inches, y downward.
         size: (H, W) of a frame in pixels.
+        boxes: for each strip, frame number -> (left, top, width, height) in inches.
     """
 
     figure: Figure
@@ -67,14 +67,14 @@ class Sheet:
     boxes: list[dict[int, tuple[float, float, float, float]]] = field(default_factory=list)
 
     def place(self, strip: int, frame: int, y: float, x: float) -> tuple[float, float]:
-        """Where a pixel's center lies on the sheet, in inches from the left and from the top."""
+        """Return the position of a pixel's center on the sheet, in inches from the left and from the top."""
         left, top, width, height = self.boxes[strip][frame]
         across = min(max((x + 0.5) / self.size[1], 0.0), 1.0)
         down = min(max((y + 0.5) / self.size[0], 0.0), 1.0)
         return left + across * width, top + down * height
 
     def ring(self, strip: int, query: tuple[int, float, float]) -> None:
-        """Marks a position with a ring that shows on light and dark frames, and its frame with a border."""
+        """Mark a position with a ring that is visible on light and dark frames, and its frame with a border."""
         across, down = self.place(strip, *query)
         self.axes.plot(
             across, down, marker="o", markersize=6, markerfacecolor="none", markeredgecolor=MARK, markeredgewidth=1.2,
@@ -85,16 +85,16 @@ class Sheet:
 
 
 def lay_out(strips: Sequence[Strip], *, caption: str = "") -> Sheet:
-    """Draws strips below each other.
+    """Draw strips below each other.
 
-    Frames stand in one line; they wrap where they would become too small to see.
+    The frames of a strip form one line, and wrap if they would become too small.
     """
     pixels = strips[0].frames[0].shape[:2]
     count = len(strips[0].frames)
     right = _SCALE if any(strip.scale for strip in strips) else 0.0
     columns, width, height = _cells(count, pixels[1] / pixels[0], _SHEET - 2 * _MARGIN - right)
     lines = math.ceil(count / columns)
-    slot = max(width, 0.7)  # room for the number above a narrow frame
+    slot = max(width, 0.7)  # space for the frame number above a narrow frame
     sheet_width = max(2 * _MARGIN + right + columns * slot + (columns - 1) * _GAP, 3.7)
     strip_height = lines * (_LABEL + height) + (lines - 1) * _GAP
     title = _TITLE if any(strip.title for strip in strips) else 0.0
@@ -136,7 +136,7 @@ def lay_out(strips: Sequence[Strip], *, caption: str = "") -> Sheet:
 
 
 def _cells(count: int, aspect: float, room: float) -> tuple[int, float, float]:
-    """Columns, width and height of a frame: one line if frames stay readable in it, else as few as can be."""
+    """Return columns, width and height of a frame for the fewest lines in which frames are not too small."""
     for lines in range(1, count + 1):
         columns = math.ceil(count / lines)
         width = (room - (columns - 1) * _GAP) / columns
@@ -150,10 +150,10 @@ def _draw_frame(axes: Axes, frame_HWC: np.ndarray, box: tuple[float, float, floa
     left, top, width, height = box
     dots = max(round(width * _FRAME_DOTS_PER_INCH), 1), max(round(height * _FRAME_DOTS_PER_INCH), 1)
     enlarged = frame_HWC.shape[1] < dots[0]
-    if not enlarged:  # a big frame inside a PDF would only make the file big
+    if not enlarged:  # limits the size of PDF and SVG files
         frame_HWC = np.asarray(Image.fromarray(frame_HWC).resize(dots, Image.Resampling.LANCZOS))
     extent = (left, left + width, top + height, top)
-    small = frame_HWC.shape[1] < 100  # keep the pixels of digits; smooth the others
+    small = frame_HWC.shape[1] < 100  # show small frames (digits) with sharp pixels, others smoothly
     axes.imshow(
         frame_HWC, extent=extent, aspect="auto", interpolation="nearest" if enlarged and small else "bilinear", zorder=1
     )
@@ -161,7 +161,7 @@ def _draw_frame(axes: Axes, frame_HWC: np.ndarray, box: tuple[float, float, floa
 
 
 def _draw_scale(figure: Figure, scale: Scale, left: float, top: float, height: float) -> None:
-    """A color bar with numbers; what they count, and in which power of ten, stands above it."""
+    """Draw a color bar with tick labels; the label above it gives the power of ten."""
     sheet_width, sheet_height = figure.get_size_inches()
     bounds = (left / sheet_width, 1 - (top + height) / sheet_height, 0.1 / sheet_width, height / sheet_height)
     axes = figure.add_axes(bounds)

@@ -1,7 +1,7 @@
-"""The interactive page: one HTML file, opened from disk, that shows what every pixel looks at.
+"""The interactive page: one HTML file, opened from disk, that shows what every pixel attends to.
 
-`quantize` brings theta and phi into few bits, `payload` describes a block for the page, `frames` embeds pictures,
-`bundle` joins template, style and scripts of `static/`, `save` checks and writes.
+`quantize` stores theta and phi in few bits, `payload` describes a block for the page, `frames` embeds pictures,
+`bundle` joins the template, style and scripts in `static/`, and `save` checks the input and writes the file.
 """
 
 from torch_nonlocal.view.page.save import save_page

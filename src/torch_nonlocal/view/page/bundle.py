@@ -1,4 +1,4 @@
-"""Template, style, scripts and data joined into one HTML text that runs from disk."""
+"""Joins template, style, scripts and data into one HTML file that runs from disk."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from torch_nonlocal._common.optional import require
 
 _STATIC = files("torch_nonlocal.view.page") / "static"
-# In the order in which they build on each other.
+# In the order of their dependencies.
 _SCRIPTS = ("data.js", "measures.js", "colors.js", "draw.js", "stage.js", "player.js", "controls.js", "main.js")
 _IMPORT = re.compile(r"^import [^;]*?;\n", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(?:async )?function |class |const |let )", re.MULTILINE)
 
 
 def render(title: str, page: dict[str, Any], texts: list[str]) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
-        title: shown and escaped.
-        page: what the scripts read, JSON values.
-        texts: base64 texts, found by their number.
+        title: title of the page, as plain text.
+        page: data for the scripts, JSON values.
+        texts: base64 texts, which the scripts find by index.
 
     Raises:
         ImportError: Jinja2 is missing.
@@ -45,13 +45,13 @@ def _read(name: str) -> str:
 
 
 def _joined_scripts() -> str:
-    """All modules in one scope: pages opened from disk may not import files."""
+    """Join all modules in one scope: a page opened from disk cannot import other files."""
     sources = (f"// {name}\n{_EXPORT.sub('', _IMPORT.sub('', _read(name)))}" for name in _SCRIPTS)
     return '"use strict";\n(() => {\n' + "\n".join(sources) + "})();\n"
 
 
 def _json(value: Any) -> str:
-    """JSON that can stand in a script element: no text in it can end the element or open a comment."""
+    """JSON for a script element: no text in it can end the element or start a comment."""
     text = json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

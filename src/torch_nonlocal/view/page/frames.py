@@ -1,4 +1,4 @@
-"""The clip's frames as pictures inside the page."""
+"""The frames of the clip as pictures embedded in the page."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import io
 import numpy as np
 from PIL import Image
 
-_SMALL = 100  # pixels; below it frames keep their every pixel (PNG), as in the strips of `torch_nonlocal.view`
-_LONGEST_SIDE = 960  # pixels; more is not seen on the page and only makes it big
+_SMALL = 100  # pixels; smaller frames are stored as PNG and drawn with sharp pixels, as in `torch_nonlocal.view.strip`
+_LONGEST_SIDE = 960  # pixels; the page shows frames no larger than this
 _QUALITY = 86
 
 
 def data_uris(clip_THWC: np.ndarray) -> list[str]:
-    """One picture a frame: PNG of small frames, JPEG of others, at most 960 pixels on the longer side."""
+    """Return one data URI per frame: PNG for small frames, else JPEG of at most 960 pixels on the longer side."""
     return [_data_uri(frame_HWC) for frame_HWC in clip_THWC]
 
 
 def is_small(clip_THWC: np.ndarray) -> bool:
-    """Whether the frames' single pixels are shown as squares."""
+    """Return whether frames are small enough to be drawn with sharp pixels."""
     return max(clip_THWC.shape[1:3]) < _SMALL
 
 
@@ -37,7 +37,7 @@ def _data_uri(frame_HWC: np.ndarray) -> str:
 
 
 def eye_catcher(clip_THWC: np.ndarray) -> tuple[int, float, float]:
-    """A position worth showing first: the middle of the block of the middle frame that varies most."""
+    """Return the default query: the center of the most varied region of the middle frame, as (frame, y, x)."""
     frame = len(clip_THWC) // 2
     gray_HW = clip_THWC[frame].mean(axis=-1)
     height, width = gray_HW.shape

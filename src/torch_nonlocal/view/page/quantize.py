@@ -1,4 +1,4 @@
-"""theta and phi in few bits: whole numbers with one scale a position, packed without gaps.
+"""Storage of theta and phi in few bits: packed integers with one scale per position.
 
 Shapes: P positions, D inner width.
 """
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 BITS = (8, 10, 12, 14, 16)
-_CHUNK = 2**18  # codes packed at a time; a multiple of 8, so that chunks end on whole bytes
+_CHUNK = 2**18  # codes packed at a time; a multiple of 8, so that chunks end at whole bytes
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A matrix (P, D) as whole numbers: x = scale_P * (code_PD - zero), zero = 2^(bits - 1) - 1.
+    """A matrix (P, D) as integers: x = scale_P * (code_PD - zero) with zero = 2^(bits - 1) - 1.
 
     Attributes:
-        bits: of a code.
+        bits: bits per code.
         code_PD: uint16, in [0, 2 * zero].
         scale_P: float32.
     """
@@ -31,12 +31,12 @@ class Quantized:
 
     @property
     def values(self) -> Tensor:
-        """What the page computes with: (P, D) float32."""
-        whole = torch.from_numpy(self.code_PD.astype(np.int32) - _zero(self.bits)).float()
-        return whole * torch.from_numpy(self.scale_P)[:, None]
+        """The dequantized matrix, (P, D) float32, which the page computes with."""
+        integers = torch.from_numpy(self.code_PD.astype(np.int32) - _zero(self.bits)).float()
+        return integers * torch.from_numpy(self.scale_P)[:, None]
 
     def packed(self) -> bytes:
-        """The codes one after the other, highest bit first, without gaps; `unpack` of data.js reads them."""
+        """All codes as a bit stream, highest bit first, as `unpack` in data.js reads it."""
         codes = self.code_PD.reshape(-1)
         if self.bits == 8:
             return codes.astype(np.uint8).tobytes()
@@ -48,7 +48,7 @@ class Quantized:
 
 
 def quantize(values_PD: Tensor, bits: int) -> Quantized:
-    """Rounds a float matrix to `bits` bits, the largest value of each position to the largest code."""
+    """Round a float matrix (P, D) to `bits` bits; the largest value of each position becomes the largest code."""
     zero = _zero(bits)
     values = values_PD.float().numpy()
     largest = np.abs(values).max(axis=1) if values.size else np.zeros(len(values), np.float32)
@@ -58,7 +58,7 @@ def quantize(values_PD: Tensor, bits: int) -> Quantized:
 
 
 def packed_size(positions: int, width: int, bits: int) -> int:
-    """Bytes of `packed`."""
+    """Return the number of bytes of `Quantized.packed`."""
     return (positions * width * bits + 7) // 8
 
 

@@ -1,4 +1,4 @@
-"""Save the page: check everything, know the size, then write."""
+"""Saves the page: checks the input and the size of the file before writing."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ def save_page(
     *,
     batch: int = 0,
     point: Sequence[float] | None = None,
-    title: str = "What every pixel looks at",
+    title: str = "What every pixel attends to",
     max_bytes: int = MAX_BYTES,
     coarser: int = 1,
 ) -> Path:
-    """Writes one HTML file in which every pixel can be asked what it looks at: no network, no server.
+    """Write an interactive page that shows the weights of any pixel: one HTML file, which needs no server or network.
 
-    The file carries the frames and each block's theta and phi, rounded to the fewest bits (8 to 16, one scale a
-    position) that keep the 20 strongest weights of sampled rows within 2 % of themselves; the page states bits and
-    error. It computes a position's weights when it is clicked.
+    The file contains the frames, and theta and phi of each block, from which it computes the weights of a position on
+    click. They are rounded to the fewest bits (8 to 16, one scale per position) for which the 20 largest weights of
+    sampled rows have a relative error of at most 2 %. The page states the bits and the error.
 
     Args:
-        path: the file to write, .html; written under a temporary name, then renamed.
-        clip: (T, H, W, 3) and the other layouts of `torch_nonlocal.view`: the clip the blocks saw. It may have more
-            pixels than the network's input; positions scale with it.
-        seen: what `nl.watch` gives, records by name, or one record.
-        batch: which clip of the batch.
-        point: (frame, y, x) in pixels of the clip, or (y, x) of an image: the query shown first; None: where the middle
-            frame varies most.
-        title: of the page.
-        max_bytes: the largest file to write.
-        coarser: 1 for the blocks' own grid. 2, 3, ...: theta and phi are averaged over that many cells in y and in x,
-            which makes a big page smaller; an approximation, which the page states with its measured distance.
+        path: the .html file, written atomically.
+        clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`: the clip that the model ran on. It may have more
+            pixels than the model's input; positions are scaled accordingly.
+        seen: the result of `nl.watch`, records by name, or a single record.
+        batch: index of the clip in the batch.
+        point: the first query, (frame, y, x) in pixels of the clip, or (y, x) in an image. Default: the most varied
+            region of the middle frame.
+        title: title of the page.
+        max_bytes: largest size of the file.
+        coarser: 1 keeps the grid of the blocks. With 2, 3, ..., theta and phi are averaged over that many cells in y
+            and in x: an approximation for a smaller file, whose measured distance the page states.
 
     Returns:
-        The path written.
+        The path of the file.
 
     Raises:
-        ValueError: nothing has run, another clip's record, a point or batch index outside, a page above `max_bytes`
-            (the message gives the size and what makes it smaller). Nothing is written then.
-        ImportError: Jinja2 is missing.
+        ValueError: no block has run, a record does not match the clip, a point or batch index is out of range, or the
+            page is larger than `max_bytes`; the message gives its size and ways to reduce it. No file is written.
+        ImportError: Jinja2 is not installed.
 
     Example:
         >>> with nl.watch(model) as seen:
@@ -71,7 +71,7 @@ def save_page(
     for record in records.values():
         _check(record, clip_THWC.shape, batch)
     if coarser < 1 or int(coarser) != coarser:
-        raise ValueError(f"coarser={coarser}: expected 1 (the blocks' own grid), 2, 3, ...")
+        raise ValueError(f"coarser={coarser}: expected a whole number of at least 1 (the grid of the blocks)")
     require_all(("jinja2",), extra="view")
 
     pictures = frames.data_uris(clip_THWC)
@@ -90,7 +90,7 @@ def save_page(
         "blocks": [{**block.describe(store, clip_THWC.shape), "name": name} for name, block in blocks.items()],
     }
     html = bundle.render(title, page, store.texts).encode()
-    if len(html) > max_bytes:  # the estimate was a little low
+    if len(html) > max_bytes:  # the estimate omits scripts and style
         _refuse(len(html), blocks, max_bytes, coarser)
     with replacing(path) as temporary:
         temporary.write_bytes(html)
@@ -101,7 +101,7 @@ def _records(seen: Mapping[str, BlockRecord] | BlockRecord) -> dict[str, BlockRe
     if isinstance(seen, BlockRecord):
         return {seen.name or "block": seen}
     if not isinstance(seen, Mapping):
-        raise TypeError(f"seen: expected what nl.watch gives, records by name or one record; got {type(seen).__name__}")
+        raise TypeError(f"seen={type(seen).__name__}: expected the result of nl.watch, records by name or one record")
     if not seen:
         raise ValueError("no block has run: run the model inside `with nl.watch(model) as seen`, then save the page")
     return dict(seen)
@@ -109,17 +109,17 @@ def _records(seen: Mapping[str, BlockRecord] | BlockRecord) -> dict[str, BlockRe
 
 def _check(record: BlockRecord, clip_shape: Sequence[int], batch: int) -> None:
     if not 0 <= batch < record.batch_size:
-        raise ValueError(f"batch={batch} is outside: {record.name!r} saw a batch of {record.batch_size}")
+        raise ValueError(f"batch={batch}: expected 0 to {record.batch_size - 1}, the batch that {record.name!r} ran on")
     grid = record.geometry.grid
     cells = grid[0] if len(grid) == 3 else 1
     if len(grid) < 3 and clip_shape[0] > 1:
         raise ValueError(
-            f"{record.name!r} ran on single images ({len(grid)}D map), the clip has {clip_shape[0]} frames: "
-            f"give the image it saw, such as clip[{batch}]"
+            f"{record.name!r} ran on images ({len(grid)}D map) but the clip has {clip_shape[0]} frames: "
+            f"pass the image of this record, such as clip[{batch}]"
         )
     if cells > clip_shape[0]:
         raise ValueError(
-            f"{record.name!r} has {cells} frames, the clip {clip_shape[0]}: is it the clip that the model saw?"
+            f"{record.name!r} has {cells} frames but the clip has {clip_shape[0]}: pass the clip that the model ran on"
         )
 
 
@@ -135,13 +135,13 @@ def _refuse(size: int, blocks: Mapping[str, Block], max_bytes: int, coarser: int
     guess = (size - numbers + numbers * (coarser / smaller) ** 2) / _MEGABYTE
     raise ValueError(
         f"the page would take {size / _MEGABYTE:.1f} MB, more than max_bytes={max_bytes} "
-        f"({max_bytes / _MEGABYTE:.1f} MB): "
-        f"{numbers / _MEGABYTE:.1f} MB are theta and phi of {len(blocks)} block(s), {positions:,} positions. "
-        f"Smaller: coarser={smaller} (about {guess:.1f} MB, an approximation on a coarser grid), fewer frames or "
-        "blocks; or raise max_bytes"
+        f"({max_bytes / _MEGABYTE:.1f} MB); "
+        f"theta and phi of {len(blocks)} block(s), up to {positions:,} positions, take {numbers / _MEGABYTE:.1f} MB; "
+        f"pass coarser={smaller} (about {guess:.1f} MB, an approximation on a coarser grid), fewer frames or blocks, "
+        "or a larger max_bytes"
     )
 
 
 def _colors(cmap: str) -> str:
-    """256 colors as one hexadecimal text."""
+    """256 colors of a color map as hexadecimal text."""
     return "".join(bytes(int(value) for value in colormaps[cmap](level, bytes=True)[:3]).hex() for level in range(256))
