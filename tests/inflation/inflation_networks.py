@@ -1,4 +1,4 @@
-"""2D networks to inflate: of the user's own, with every kind of awkward code, of torchvision and of timm."""
+"""2D networks to inflate: user networks with unusual code, torchvision networks, timm networks."""
 
 import copy
 import functools
@@ -13,7 +13,7 @@ FRAMES = 4
 
 
 class Gate(nn.Module):
-    """Squeeze and excitation as most people write it: sizes taken apart, views of four axes."""
+    """Squeeze and excitation in its common form: unpacked sizes, views of four axes."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Gate(nn.Module):
 
 
 class Small(nn.Module):
-    """A user's own network: functional pools, sizes, a mean over (2, 3), a scale of its own, layers of all sorts."""
+    """A user network: functional pools, sizes, a mean over (2, 3), a scale parameter, many kinds of layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Small(nn.Module):
 
 
 def maps() -> nn.Module:
-    """Layers one after the other, a map at the end."""
+    """A sequence of layers that returns a map."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding="same"),
         nn.MaxPool2d(3, 2, 1, ceil_mode=True),
@@ -66,16 +66,16 @@ def maps() -> nn.Module:
 
 
 def flat() -> nn.Module:
-    """A head that flattens a pooled map of several pixels."""
+    """A network whose head flattens a pooled map of several pixels."""
     body = [nn.Conv2d(3, 6, 3, stride=2), nn.BatchNorm2d(6, affine=False), nn.ReLU()]
     return nn.Sequential(*body, nn.AdaptiveAvgPool2d((2, 3)), nn.Flatten(), nn.Linear(36, 4))
 
 
-def of_torchvision(name: str) -> nn.Module:
+def torchvision_network(name: str) -> nn.Module:
     return pytest.importorskip("torchvision").models.get_model(name, num_classes=10)
 
 
-def of_timm(name: str) -> nn.Module:
+def timm_network(name: str) -> nn.Module:
     return pytest.importorskip("timm").create_model(name, num_classes=10)
 
 
@@ -87,18 +87,18 @@ TORCHVISION += ("densenet121", "shufflenet_v2_x0_5")
 TIMM = ("resnet18", "efficientnet_lite0", "convnext_atto", "tf_efficientnet_lite0")
 NETWORKS: dict[str, Any] = {
     **OWN,
-    **{f"torchvision:{name}": lambda name=name: of_torchvision(name) for name in TORCHVISION},
-    **{f"timm:{name}": lambda name=name: of_timm(name) for name in TIMM},
+    **{f"torchvision:{name}": lambda name=name: torchvision_network(name) for name in TORCHVISION},
+    **{f"timm:{name}": lambda name=name: timm_network(name) for name in TIMM},
 }
 
 
 def network(name: str, dtype: torch.dtype = torch.float64) -> nn.Module:
-    return copy.deepcopy(made_once(name)).to(dtype)
+    return copy.deepcopy(cached_network(name)).to(dtype)
 
 
 @functools.cache
-def made_once(name: str) -> nn.Module:
-    """In eval mode, with statistics and scales that differ from their first values, so that a mix-up shows."""
+def cached_network(name: str) -> nn.Module:
+    """A network in eval mode whose statistics and scales differ from their initial values."""
     torch.manual_seed(0)
     model = NETWORKS[name]().double().eval()
     for module in model.modules():

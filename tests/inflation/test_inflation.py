@@ -1,4 +1,4 @@
-"""inflate: a still clip gives the image's output, names stay, time goes where it was asked for."""
+"""inflate: output on still clips, names and keys, choice of kernels and strides, runtimes."""
 
 import copy
 import io
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from inflation_networks import FRAMES, LARGE, NETWORKS, OWN, Small, images, network, of_torchvision, still
+from inflation_networks import FRAMES, LARGE, NETWORKS, OWN, Small, images, network, still, torchvision_network
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,7 +25,7 @@ EACH = [pytest.param(name, marks=pytest.mark.slow) if name.split(":")[-1] in LAR
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", EACH)
-def test_a_still_clip_gives_the_images_output_on_every_frame(name: str) -> None:
+def test_a_still_clip_has_the_images_output_on_every_frame(name: str) -> None:
     model = network(name)
     expected = model(images())
     got = nl.inflate(model, 3)(still(images()))
@@ -35,7 +35,7 @@ def test_a_still_clip_gives_the_images_output_on_every_frame(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["small", "torchvision:mobilenet_v2", "timm:convnext_atto"])
-def test_in_float32_a_still_clip_is_within_1e_5(name: str) -> None:
+def test_a_still_clip_in_float32_is_within_1e_5_of_the_image(name: str) -> None:
     model = network(name, torch.float32)
     frames = images(torch.float32)
     assert relative(nl.inflate(model, 5)(still(frames)), model(frames)) < 1e-5
@@ -43,27 +43,27 @@ def test_in_float32_a_still_clip_is_within_1e_5(name: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [*OWN, pytest.param("timm:convnext_atto", marks=pytest.mark.slow)])
-def test_with_centre_kernels_each_frame_gives_what_it_gives_alone(name: str) -> None:
+def test_with_center_kernels_each_frame_has_the_output_that_it_has_alone(name: str) -> None:
     model = network(name)
     clip = torch.randn(2, 3, FRAMES, 36, 44, dtype=torch.float64)
     alone = torch.stack([model(frame) for frame in clip.unbind(2)], 2)
     for time_padding in ("replicate", "zeros"):
-        got = nl.inflate(model, 3, init="centre", time_padding=time_padding)(clip)  # pyright: ignore
+        got = nl.inflate(model, 3, init="center", time_padding=time_padding)(clip)  # pyright: ignore
         assert relative(got, alone if got.ndim == 5 else alone.mean(2)) < 1e-10
 
 
 @torch.no_grad()
-def test_repeated_kernels_see_their_neighbours_in_time() -> None:
+def test_repeated_kernels_use_neighboring_frames() -> None:
     clip = torch.randn(1, 3, 6, 36, 44, dtype=torch.float64)
     changed = clip.clone()
     changed[:, :, 0] += 1
     net = nl.inflate(network("maps"), 3)
     moved = (net(clip) - net(changed)).abs().amax((0, 1, 3, 4)) > 1e-9
-    assert moved.tolist() == [True, True, True, True, False, False]  # three layers, one frame further at each
+    assert moved.tolist() == [True, True, True, True, False, False]  # three layers reach one frame each
 
 
 @torch.no_grad()
-def test_with_zero_padding_only_frames_away_from_both_ends_give_the_images_output() -> None:
+def test_with_zero_padding_only_frames_away_from_both_ends_have_the_images_output() -> None:
     model = network("maps")
     expected = still(model(images()), 9)
     got = nl.inflate(model, 3, time_padding="zeros")(still(images(), 9))
@@ -73,7 +73,7 @@ def test_with_zero_padding_only_frames_away_from_both_ends_give_the_images_outpu
 
 @torch.no_grad()
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "same"])
-def test_zeros_in_time_are_conv3ds_zeros(mode: Any) -> None:
+def test_zero_padding_of_time_equals_conv3d(mode: Any) -> None:
     conv = nn.Conv2d(3, 4, 3, padding="same" if mode == "same" else 1, padding_mode="zeros" if mode == "same" else mode)
     net = nl.inflate(conv, 3, time_padding="zeros")
     clip = torch.randn(2, 3, 5, 6, 7)
@@ -83,7 +83,7 @@ def test_zeros_in_time_are_conv3ds_zeros(mode: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*OWN, "torchvision:resnet18", "timm:convnext_atto"])
-def test_names_stay_and_only_kernels_get_an_axis(name: str) -> None:
+def test_names_are_unchanged_and_only_kernels_have_one_more_axis(name: str) -> None:
     model = network(name)
     before = copy.deepcopy(model.state_dict())
     net = nl.inflate(model, 3)
@@ -101,15 +101,15 @@ def test_names_stay_and_only_kernels_get_an_axis(name: str) -> None:
     assert not any(isinstance(module, nn.Conv3d) for module in model.modules())
 
 
-def test_by_default_all_kernels_above_one_pixel_get_time() -> None:
-    net = nl.inflate(of_torchvision("mobilenet_v2"), 3)
+def test_by_default_all_kernels_larger_than_one_pixel_are_inflated() -> None:
+    net = nl.inflate(torchvision_network("mobilenet_v2"), 3)
     convs = [module for module in net.modules() if isinstance(module, nn.Conv3d)]
     assert {conv.kernel_size for conv in convs} == {(3, 3, 3), (1, 1, 1)}
 
 
 @pytest.mark.parametrize("kind", ["glob", "names", "modules"])
-def test_at_chooses_the_convolutions_that_get_time(kind: str) -> None:
-    model = of_torchvision("resnet18")
+def test_at_chooses_the_inflated_convolutions(kind: str) -> None:
+    model = torchvision_network("resnet18")
     expected = ["layer3.0.conv1", "layer3.1.conv1"]
     at: Any = {"glob": "layer3.*.conv1", "names": expected, "modules": [model.get_submodule(n) for n in expected]}[kind]
     net = nl.inflate(model, 5, at=at)
@@ -119,7 +119,7 @@ def test_at_chooses_the_convolutions_that_get_time(kind: str) -> None:
 
 
 @torch.no_grad()
-def test_time_is_strided_where_asked() -> None:
+def test_time_stride_applies_to_the_named_modules() -> None:
     model = network("torchvision:resnet18")
     strides = {"maxpool": 2, "layer2.0.conv1": 2, "layer2.0.downsample.0": 2}
     net = nl.inflate(model, 3, time_stride=strides)
@@ -131,14 +131,14 @@ def test_time_is_strided_where_asked() -> None:
 
 
 @torch.no_grad()
-def test_image_code_follows_a_stride_over_time() -> None:
+def test_image_code_supports_time_strides() -> None:
     model = network("small")
     net = nl.inflate(model, 3, time_stride={"conv2": 1, "down.0": 2, "pool": 2})
     assert relative(net(still(images(), 7)), model(images())) < 1e-10
 
 
 @pytest.mark.parametrize("name", ["small", "flat", "torchvision:resnet18", "timm:convnext_atto"])
-def test_training_reaches_every_parameter_and_frozen_ones_stay_frozen(name: str) -> None:
+def test_every_parameter_has_a_gradient_and_frozen_parameters_stay_frozen(name: str) -> None:
     model = network(name, torch.float32).train()
     frozen = next(model.parameters()).requires_grad_(False)
     net = nl.inflate(model, 3)
@@ -150,10 +150,10 @@ def test_training_reaches_every_parameter_and_frozen_ones_stay_frozen(name: str)
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in others)
 
 
-def test_batch_statistics_are_those_of_all_frames() -> None:
+def test_batch_statistics_are_over_all_frames() -> None:
     model = network("small").train()
     clip = torch.randn(2, 3, FRAMES, 36, 44, dtype=torch.float64)
-    net = nl.inflate(model, 3, init="centre")
+    net = nl.inflate(model, 3, init="center")
     net(clip)
     model(clip.transpose(1, 2).flatten(0, 1))
     torch.testing.assert_close(net.get_buffer("norm1.running_var"), model.get_buffer("norm1.running_var"))
@@ -171,7 +171,7 @@ def test_batch_statistics_are_those_of_all_frames() -> None:
         ("timm:efficientnet_lite0", "blocks.4.1.conv_dw"),
     ],
 )
-def test_blocks_for_clips_go_in_and_change_nothing(name: str, at: str) -> None:
+def test_inserted_3d_blocks_keep_the_output(name: str, at: str) -> None:
     net = nl.inflate(network(name, torch.float32), 3)
     clip = torch.randn(2, 3, FRAMES, 36, 44)
     before = net(clip)
@@ -183,7 +183,7 @@ def test_blocks_for_clips_go_in_and_change_nothing(name: str, at: str) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["small", "timm:convnext_atto"])
-def test_deepcopy_pickle_and_state_dict_carry_an_inflated_network(name: str) -> None:
+def test_deepcopy_pickle_and_state_dict_preserve_the_output(name: str) -> None:
     net = nl.inflate(network(name, torch.float32), 3)
     clip = torch.randn(2, 3, FRAMES, 36, 44)
     expected = net(clip)
@@ -201,7 +201,7 @@ def test_deepcopy_pickle_and_state_dict_carry_an_inflated_network(name: str) -> 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["small", "torchvision:resnet18"])
-def test_torch_export_of_any_length_gives_the_same(name: str) -> None:
+def test_torch_export_supports_any_number_of_frames(name: str) -> None:
     net = nl.inflate(network(name, torch.float32), 3)
     clip = torch.randn(2, 3, FRAMES, 36, 44)
     shapes = {"x": {2: torch.export.Dim("frames", min=2, max=64)}}
@@ -211,14 +211,14 @@ def test_torch_export_of_any_length_gives_the_same(name: str) -> None:
 
 
 @torch.no_grad()
-def test_torch_compile_takes_an_inflated_network_whole() -> None:
+def test_torch_compile_has_no_graph_breaks() -> None:
     net = nl.inflate(network("small", torch.float32), 3)
     clip = torch.randn(2, 3, FRAMES, 36, 44)
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(clip), net(clip))
 
 
-def test_a_checkpointed_part_runs_again_in_backward() -> None:
+def test_activation_checkpointing_works_in_backward() -> None:
     class Checkpointed(Small):
         def forward(self, x: Tensor) -> Tensor:
             x = checkpoint(self.conv1, x, use_reentrant=False)
@@ -229,14 +229,14 @@ def test_a_checkpointed_part_runs_again_in_backward() -> None:
     assert net.get_parameter("conv1.weight").grad is not None
 
 
-def test_modules_used_twice_stay_one() -> None:
+def test_shared_modules_stay_shared() -> None:
     conv = nn.Conv2d(3, 3, 3, padding=1)
     net = nl.inflate(nn.Sequential(conv, nn.ReLU(), conv), 3)
     assert net.get_submodule("0") is net.get_submodule("2")
     assert net(torch.randn(1, 3, 4, 8, 8)).shape == (1, 3, 4, 8, 8)
 
 
-def test_one_convolution_is_a_network() -> None:
+def test_a_single_convolution_is_inflated() -> None:
     net = nl.inflate(nn.Conv2d(3, 4, 3, padding=1), 3)
     assert isinstance(net, TimeConv3d)
     assert "time_padding=replicate" in repr(net)
@@ -244,7 +244,7 @@ def test_one_convolution_is_a_network() -> None:
 
 @torch.no_grad()
 @pytest.mark.slow
-def test_a_still_clip_of_a_cat_is_a_cat() -> None:
+def test_a_still_clip_of_a_cat_is_classified_as_a_cat() -> None:
     data = pytest.importorskip("skimage.data")
     from torch_nonlocal.models import packaged
 
@@ -259,3 +259,11 @@ def test_a_still_clip_of_a_cat_is_a_cat() -> None:
     assert model(frame).argmax().item() in cats
     assert scores.argmax().item() in cats
     assert relative(scores, model(frame)) < 1e-5
+
+
+def test_the_british_spelling_of_center_is_deprecated() -> None:
+    model = network("maps")
+    with pytest.warns(DeprecationWarning, match="use init='center'"):
+        old = nl.inflate(model, 3, init="centre")  # pyright: ignore[reportArgumentType]
+    new = nl.inflate(model, 3, init="center").state_dict()
+    assert all(torch.equal(tensor, new[key]) for key, tensor in old.state_dict().items())

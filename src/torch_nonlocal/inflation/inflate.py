@@ -1,13 +1,15 @@
-"""From a 2D network to a 3D one: kernels repeated over time (Carreira and Zisserman, CVPR 2017)."""
+"""Inflation of a 2D network to a 3D network by repeating kernels over time (Carreira and Zisserman, CVPR 2017)."""
 
 import copy
+import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.inflation.modules import (
     BatchNormAct3d,
     ClipCount,
@@ -19,8 +21,10 @@ from torch_nonlocal.inflation.modules import (
 from torch_nonlocal.inflation.tracing import has_own_forward, pools_before_scores, takes_any_axes
 from torch_nonlocal.insertion.targets import Places, find_targets
 
-INITS = ("repeat", "centre")
-TIME_PADDINGS = ("replicate", "zeros")
+Init: TypeAlias = Literal["repeat", "center"]
+TimePadding: TypeAlias = Literal["replicate", "zeros"]
+INITS: tuple[Init, ...] = get_args(Init)
+TIME_PADDINGS: tuple[TimePadding, ...] = get_args(TimePadding)
 _SAME_CLASSES = {nn.BatchNorm2d: nn.BatchNorm3d, nn.Dropout2d: nn.Dropout3d}
 _POOLS = {
     nn.MaxPool2d: nn.MaxPool3d,
@@ -36,16 +40,17 @@ _TIMM_SAME_CONV = ("timm.layers.conv2d_same", "Conv2dSame")
 _TIMM_NORM_ACT = ("timm.layers.norm_act", "BatchNormAct2d")
 
 
-def inflate_weight(weight: Tensor, time_kernel: int, *, centre: bool = False) -> Tensor:
-    """A 2D kernel (O, I, H, W) as a 3D one (O, I, time_kernel, H, W).
+def inflate_weight(weight: Tensor, time_kernel: int, *, center: bool = False) -> Tensor:
+    """Inflate a 2D kernel (O, I, H, W) to a 3D kernel (O, I, time_kernel, H, W).
 
     Args:
-        weight: of a 2D convolution.
-        time_kernel: frames.
-        centre: False: repeated and divided by `time_kernel`, so that a still clip gives what the image gives. True:
-            all of it on the middle frame, zeros elsewhere, so that every frame gives what it gives alone.
+        weight: kernel of a 2D convolution.
+        time_kernel: number of frames.
+        center: False repeats the kernel and divides it by `time_kernel`, so that a still clip has the image's output.
+            True places the kernel on the middle frame with zeros elsewhere, so that every frame has the output that it
+            has alone.
     """
-    if not centre:
+    if not center:
         return weight.unsqueeze(2).repeat(1, 1, time_kernel, 1, 1) / time_kernel
     inflated = torch.zeros(*weight.shape[:2], time_kernel, *weight.shape[2:], dtype=weight.dtype, device=weight.device)
     inflated[:, :, time_kernel // 2] = weight
@@ -57,43 +62,44 @@ def inflate(
     time_kernel: int = 3,
     *,
     at: Places | None = None,
-    init: Literal["repeat", "centre"] = "repeat",
-    time_padding: Literal["replicate", "zeros"] = "replicate",
+    init: Init = "repeat",
+    time_padding: TimePadding = "replicate",
     time_stride: Mapping[str, int] | None = None,
     example_input: Tensor | None = None,
 ) -> nn.Module:
-    """A 3D network from a 2D one: images (B, 3, H, W) become clips (B, 3, T, H, W). The 2D network stays as it is.
+    """Inflate a 2D network for images (B, 3, H, W) to a new 3D network for clips (B, 3, T, H, W).
 
-    Chosen convolutions get a kernel over time; everything else does to each frame what it did to an image. Modules,
-    names and state_dict keys are the 2D network's; only kernels get an axis. Where the network ends in scores (B, K),
-    time is averaged: before the last layer where a pool or `nn.Flatten` leads to it, over the frames' scores otherwise.
+    The chosen convolutions get a kernel over time. All other layers process each frame as an image. Modules, names and
+    state_dict keys are those of the 2D network; only the kernels have one more axis. If the network returns scores
+    (B, K), time is averaged: before the last layer if a pool or `nn.Flatten` precedes it, otherwise over the scores of
+    the frames. The 2D network is unchanged.
 
-    By default a still clip gives the image's output, on every frame: time is padded by repeating the first and the
-    last frame. With zeros, as I3D pads, that holds only for frames further from both ends than all kernels together
-    reach; nearer ones fade.
+    By default, time is padded by repeating the first and the last frame, and a still clip has the image's output on
+    every frame. With zero padding, as in I3D, this holds only for frames that are further from both ends than all
+    kernels together reach.
 
     Args:
-        model: a 2D network. Its own forward code may be written for images (permute, mean over (2, 3), functional
-            pools): it then runs on all frames as one batch, and what it calls still sees clips.
-        time_kernel: frames that a chosen convolution sees; odd, so that it has a middle frame.
-        at: the convolutions that get it, as `insert` takes places: names, globs, modules of `model`, or a list of
-            these. None: all with a kernel above 1 x 1, depthwise ones too.
-        init: "repeat": each kernel repeated over time and divided by `time_kernel` (I3D). "centre": the kernel on the
-            middle frame and zeros elsewhere, so that at first each frame gives what it gives alone.
+        model: a 2D network. Its forward may be written for images (permute, mean over (2, 3), functional pools): it
+            then runs on all frames as one batch, and the modules that it calls still receive clips.
+        time_kernel: number of frames of a chosen kernel, odd.
+        at: convolutions that get the kernel over time: names, globs, modules of `model`, or a list of these, as for
+            `insert`. None chooses all convolutions with a kernel larger than 1 x 1, including depthwise ones.
+        init: "repeat" repeats each kernel over time and divides it by `time_kernel` (I3D). "center" places the kernel
+            on the middle frame with zeros elsewhere, so that each frame initially has the output that it has alone.
         time_padding: "replicate" or "zeros".
-        time_stride: convolutions and max- or average-pools, by name or glob, and their stride over time, in frames;
-            1 everywhere else. Both ways of a residual block need the same one.
-        example_input: images (B, 3, H, W) to check the result on: as still clips they must give the 2D output, in eval
-            mode and with repeated edge frames.
+        time_stride: strides over time in frames, by name or glob of convolutions, max pools and average pools;
+            1 elsewhere. Both branches of a residual block need the same stride.
+        example_input: images (B, 3, H, W) to check the result on. In eval mode and with repeated edge frames, their
+            still clips must have the 2D output.
 
     Returns:
-        A new network, on the device, in the dtype and in the mode of the old one.
+        A new network with the device, dtype and mode of `model`.
 
     Raises:
-        TypeError: not a module, or not a tensor as example.
-        ValueError: an even or non-positive `time_kernel`; a layer that cannot be inflated (all are named, with their
-            classes); a network that is 3D already, has hooks or has no convolution; places that are no convolutions;
-            a wrong option; an example whose still clip gives something else.
+        TypeError: if `model` is not a module or `example_input` is not a tensor.
+        ValueError: if `time_kernel` is even or not positive, the network has layers that cannot be inflated (the
+            message lists them with their classes), is for clips already, has hooks or has no 2D convolution, `at`
+            names other modules than convolutions, an option has a wrong value, or the check on the example fails.
     Reference: Carreira and Zisserman, Quo Vadis, Action Recognition?, CVPR 2017, section 2.4 (I3D).
 
     Example:
@@ -101,6 +107,9 @@ def inflate(
         >>> net3d(torch.randn(1, 3, 8, 224, 224)).shape
         torch.Size([1, 1000])
     """
+    if init == "centre":
+        warnings.warn("init='centre' is deprecated: use init='center'", DeprecationWarning, stacklevel=2)
+        init = "center"
     _check_options(model, time_kernel, init, time_padding)
     if example_input is not None and (not isinstance(example_input, Tensor) or example_input.ndim != 4):
         raise _wrong_example(example_input)
@@ -119,12 +128,12 @@ def _check_options(model: Any, time_kernel: Any, init: str, time_padding: str) -
         hint = "; inflate_weight takes one kernel" if isinstance(model, Tensor) else ""
         raise TypeError(f"inflate: expected a network (nn.Module), got {type(model).__name__}{hint}")
     if not isinstance(time_kernel, int) or isinstance(time_kernel, bool):
-        raise TypeError(f"time_kernel: expected a whole number of frames, got {time_kernel!r}")
+        raise TypeError(f"time_kernel: expected a number of frames (int), got {time_kernel!r}")
     if time_kernel < 1 or time_kernel % 2 == 0:
         near = max(1, time_kernel + 1)
         raise ValueError(
-            f"time_kernel={time_kernel}: expected an odd number of frames, 1 or more, such as {near}: "
-            "an even kernel has no middle frame, so that features would move by half a frame at each layer"
+            f"time_kernel={time_kernel}: expected an odd number of frames, 1 or more, such as {near}. "
+            "An even kernel has no middle frame and shifts features by half a frame at each layer"
         )
     if init not in INITS:
         raise ValueError(f"init={init!r}: expected {' or '.join(map(repr, INITS))}")
@@ -143,17 +152,18 @@ def _check_network(model: nn.Module) -> None:
     if of_clips:
         first = model.get_submodule(of_clips[0])
         raise ValueError(
-            f"{type(model).__name__} is a network for clips already: {of_clips[0]!r} is a {type(first).__name__}"
+            f"{type(model).__name__} is for clips already: {of_clips[0]!r} is a {type(first).__name__}; "
+            "expected a 2D network"
         )
     unknown = {name: problem for name, module in model.named_modules() if (problem := _problem(module))}
     if unknown:
         named = [f"{name or 'the network'} ({problem})" for name, problem in unknown.items()]
-        raise ValueError(f"cannot inflate {_listing(named)}")
+        raise ValueError(f"cannot inflate {listed(named, most=10)}")
     hooked = [name or "the network" for name, module in model.named_modules() if _has_hooks(module)]
     if hooked:
         raise ValueError(
-            f"hooks at {_listing(hooked)} were made for images: remove them first "
-            "(nl.remove for blocks, remove_weight_norm and the like for weights), and put them back after"
+            f"hooks at {listed(hooked, most=10)} are for images: remove them first (nl.remove for blocks, "
+            "remove_weight_norm and similar functions for weights) and add them again afterwards"
         )
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         raise ValueError(f"{type(model).__name__} has no 2D convolution to inflate")
@@ -163,33 +173,29 @@ def _has_hooks(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _listing(names: list[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
 def _problem(module: nn.Module) -> str | None:
-    """Why a module cannot be inflated, with its class; None if it can."""
+    """Return the module's class and the reason why it cannot be inflated, or None if it can."""
     kind = type(module)
     if isinstance(module, torch.jit.ScriptModule):
-        return f"{kind.__name__}: compiled; inflate the network it was made from"
+        return f"{kind.__name__}: compiled; inflate the original network"
     if isinstance(module, LazyModuleMixin):
-        return f"{kind.__name__}: has no weights yet; run the network once"
+        return f"{kind.__name__}: uninitialized weights; run the network once"
     if hasattr(module, "parametrizations"):
-        return f"{kind.__name__}: parametrised; torch.nn.utils.parametrize.remove_parametrizations first"
+        return f"{kind.__name__}: parametrized; call torch.nn.utils.parametrize.remove_parametrizations first"
     if kind.__module__.startswith("torch.ao.nn"):
-        return f"{kind.__name__}: quantised; inflate the network it was made from"
+        return f"{kind.__name__}: quantized; inflate the original network"
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         base = nn.Conv2d if isinstance(module, nn.Conv2d) else nn.ConvTranspose2d
         own = kind.forward is not base.forward or kind._conv_forward is not base._conv_forward  # pyright: ignore
         known = (kind.__module__, kind.__name__) == _TIMM_SAME_CONV
-        return f"{kind.__name__}: a convolution with a forward of its own" if own and not known else None
+        return f"{kind.__name__}: a convolution with a custom forward" if own and not known else None
     if any(_is_kernel(parameter) for parameter in module.parameters(recurse=False)):
-        return f"{kind.__name__}: has a 2D kernel of its own and is no nn.Conv2d"
+        return f"{kind.__name__}: a 2D kernel outside nn.Conv2d"
     return None
 
 
 def _is_kernel(parameter: Tensor) -> bool:
-    # A scale (1, C, 1, 1) has four axes too.
+    # A scale (1, C, 1, 1) has four axes as well.
     return parameter.ndim == 4 and sum(size > 1 for size in parameter.shape) > 1
 
 
@@ -200,8 +206,8 @@ def _chosen_convolutions(model: nn.Module, at: Places | None) -> set[str]:
     places = {"": model} if at is model else find_targets(model, at)
     others = {name: module for name, module in places.items() if not isinstance(module, nn.Conv2d)}
     if others:
-        named = _listing([f"{name!r} ({type(module).__name__})" for name, module in others.items()])
-        raise ValueError(f"at names places that are no 2D convolutions: {named}{_convolution_inside(others)}")
+        named = listed([f"{name!r} ({type(module).__name__})" for name, module in others.items()], most=10)
+        raise ValueError(f"at: expected 2D convolutions, got {named}{_convolution_inside(others)}")
     return set(places)
 
 
@@ -216,13 +222,13 @@ def _convolution_inside(places: dict[str, nn.Module]) -> str:
 def _strides(model: nn.Module, time_stride: Mapping[str, int] | None) -> dict[str, int]:
     if time_stride is not None and not isinstance(time_stride, Mapping):
         raise TypeError(
-            f"time_stride: expected a dict of places and strides in frames, such as {{'layer2.0.conv2': 2}}, "
+            f"time_stride: expected a dict of names and strides in frames, such as {{'layer2.0.conv2': 2}}, "
             f"got {type(time_stride).__name__}"
         )
     strides: dict[str, int] = {}
     for place, stride in (time_stride or {}).items():
         if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
-            raise ValueError(f"time_stride at {place!r}: expected a whole number of frames, 1 or more, got {stride!r}")
+            raise ValueError(f"time_stride at {place!r}: expected a number of frames, 1 or more, got {stride!r}")
         for name, module in find_targets(model, place).items():
             if not isinstance(module, nn.Conv2d) and not _is_strided_pool(module):
                 raise ValueError(
@@ -251,13 +257,13 @@ def _build(
     for name, module in list(made.named_modules()):
         stride = strides.get(name, 1)
         if isinstance(module, nn.Conv2d):
-            _inflate_convolution(module, time_kernel if name in chosen else 1, stride, init == "centre", time_padding)
+            _inflate_convolution(module, time_kernel if name in chosen else 1, stride, init == "center", time_padding)
         elif isinstance(module, nn.ConvTranspose2d):
             _inflate_transposed(module)
         elif (type(module).__module__, type(module).__name__) == _TIMM_NORM_ACT:
             module.__class__ = BatchNormAct3d
         elif type(module) in _SAME_CLASSES:
-            module.__class__ = _SAME_CLASSES[type(module)]  # the same attributes, checked for another number of axes
+            module.__class__ = _SAME_CLASSES[type(module)]  # same attributes, other number of axes
         elif module not in image_code and type(module) in _POOLS:
             _inflate_pool(module, stride, pools_time=module in pooled)
         if module in image_code or (module in inside and has_own_forward(module)):
@@ -272,7 +278,7 @@ def _parents(name: str) -> list[str]:
 
 
 def _roles(model: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
-    """The modules with image code of their own, and the pools that can pool time too."""
+    """Return the modules with image code, and the pools that can pool time as well."""
     image_code: set[nn.Module] = set()
     pooled: set[nn.Module] = set()
     for name, module in model.named_modules():
@@ -281,7 +287,7 @@ def _roles(model: nn.Module) -> tuple[set[nn.Module], set[nn.Module]]:
         if not takes_any_axes(module):
             image_code.add(module)
         elif pools := pools_before_scores(module):
-            # Image code outside goes on with frames: there, time must not be pooled.
+            # Image code around the module continues with frames, so time must not be pooled here.
             if any(model.get_submodule(parent) in image_code for parent in _parents(name)):
                 image_code.add(module)
             else:
@@ -294,11 +300,11 @@ def _has_a_clip_class(module: nn.Module) -> bool:
         return True
     if (type(module).__module__, type(module).__name__) == _TIMM_NORM_ACT:
         return True
-    # Indices of maxima count the pixels of a frame, not of a clip.
+    # Indices of maxima are pixels of a frame, not of a clip.
     return type(module) in _POOLS and not getattr(module, "return_indices", False)
 
 
-def _inflate_convolution(conv: Any, time_kernel: int, stride: int, centre: bool, time_padding: str) -> None:
+def _inflate_convolution(conv: Any, time_kernel: int, stride: int, center: bool, time_padding: str) -> None:
     same = (type(conv).__module__, type(conv).__name__) == _TIMM_SAME_CONV or conv.padding == "same"
     space = (0, 0) if same or conv.padding == "valid" else conv.padding
     conv.__class__ = TimeConv3d
@@ -307,7 +313,7 @@ def _inflate_convolution(conv: Any, time_kernel: int, stride: int, centre: bool,
     conv.dilation, conv.padding = (1, *conv.dilation), (time_kernel // 2, *space)
     conv.output_padding = (0, 0, 0)
     conv._reversed_padding_repeated_twice = [size for size in reversed(conv.padding) for _ in range(2)]
-    kernel = inflate_weight(conv.weight.detach(), time_kernel, centre=centre)
+    kernel = inflate_weight(conv.weight.detach(), time_kernel, center=center)
     conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
 
 
@@ -336,17 +342,23 @@ def _pair(value: Any) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def _check_still_clip(model: nn.Module, made: nn.Module, images: Tensor, frames: int) -> None:
-    """Raise ValueError unless still clips give what the images give."""
+    """Raise ValueError unless still clips have the output of the images."""
     image_net, clip_net = copy.deepcopy(model).eval(), copy.deepcopy(made).eval()
     clip = images.unsqueeze(2).repeat(1, 1, frames, 1, 1)
     for expected, got in zip(_tensors(image_net(images)), _tensors(clip_net(clip)), strict=True):
         expected = expected.unsqueeze(2).expand_as(got) if got.ndim == 5 and expected.ndim == 4 else expected
         if got.shape != expected.shape:
-            raise ValueError(f"a still clip gives {tuple(got.shape)}, the image {tuple(expected.shape)}")
+            raise ValueError(
+                f"example_input: the output of a still clip has shape {tuple(got.shape)}, "
+                f"expected {tuple(expected.shape)}, the shape of the image's output"
+            )
         error = (got - expected).abs().max().item()
         bound = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().item()
         if error > bound:
-            raise ValueError(f"a still clip's output is {error:.2g} away from the image's, more than {bound:.2g}")
+            raise ValueError(
+                f"example_input: the output of a still clip differs from the image's by {error:.2g}, "
+                f"expected at most {bound:.2g}"
+            )
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -1,9 +1,8 @@
-"""The modules that an inflated network is made of: convolutions over time, and 2D code that runs frame by frame.
+"""Modules of an inflated network: convolutions over time, and image code that runs frame by frame.
 
-Every module takes clips (B, C, T, H, W). Code that is written for images (B, C, H, W) runs on all frames at once, as a
-batch of B T images; the modules that it calls get such a batch too, and make clips of it again for themselves, so that
-hooks see clips everywhere. Whatever the layout, time is axis 2 of a clip's tensors, and their other axes are those of
-the image's.
+Every module takes clips (B, C, T, H, W). Code written for images (B, C, H, W) runs on all frames at once, as a batch
+of B T images. The modules that it calls receive such a batch and convert it back to clips, so that hooks always see
+clips. In every layout, time is axis 2 of a clip's tensors and the other axes are those of the image's tensors.
 """
 
 import functools
@@ -19,16 +18,17 @@ IMAGE_AXES = 4
 
 
 class TimeConv3d(nn.Conv3d):
-    """A convolution over clips that keeps the number of frames (but for its stride).
+    """A convolution over clips. With a time stride of 1 it keeps the number of frames.
 
-    Made from a 2D convolution by `inflate`. Beyond `nn.Conv3d`'s attributes:
+    `inflate` makes it from a 2D convolution. Attributes in addition to those of `nn.Conv3d`:
 
     Attributes:
-        time_padding: "replicate", the first and the last frame repeated, or "zeros". Space keeps its own padding.
-        same: space is padded by what makes the output ceil(size / stride), the odd pixel at the end.
+        time_padding: "replicate" repeats the first and the last frame, "zeros" pads with zeros. Height and width keep
+            the padding of the 2D convolution.
+        same: pad height and width to an output of ceil(size / stride), with the odd pixel at the end.
     """
 
-    padding: Any  # pixels always; a string's meaning is in `same`
+    padding: Any  # pixels, never a string; `same` replaces "same"
     time_padding: str
     same: bool
 
@@ -36,15 +36,15 @@ class TimeConv3d(nn.Conv3d):
         """(B, in_channels, T, H, W) -> (B, out_channels, ceil(T / time stride), H', W').
 
         Raises:
-            ValueError: not a clip.
+            ValueError: if the input does not have 5 axes.
         """
         if input.ndim != CLIP_AXES:
             raise ValueError(f"expected a clip (B, {self.in_channels}, T, H, W), got {tuple(input.shape)}")
         edge = self.kernel_size[0] // 2
-        # In one go with the space where that is zeros too; by hand otherwise.
+        # F.conv3d pads time only where height and width are padded with zeros, too.
         padding, by_conv = self.padding, self.time_padding == "zeros" and self.padding_mode == "zeros"
         if edge and self.time_padding == "replicate":
-            # Not F.pad: its gradient is refused under deterministic algorithms.
+            # Not F.pad: its backward has no deterministic algorithm.
             first, last = input[:, :, :1], input[:, :, -1:]
             input = torch.cat([*[first] * edge, input, *[last] * edge], dim=2)
         elif edge and not by_conv:
@@ -69,12 +69,12 @@ class TimeConv3d(nn.Conv3d):
         return total // 2, total - total // 2
 
     def extra_repr(self) -> str:
-        """`nn.Conv3d`'s text and how time is padded."""
+        """The text of `nn.Conv3d` and the padding of time."""
         return f"{super().extra_repr()}, time_padding={self.time_padding}" + (", same=True" if self.same else "")
 
 
 class BatchNormAct3d(nn.BatchNorm3d):
-    """timm's batch norm with an activation in it, for clips: (B, C, T, H, W) -> same shape."""
+    """timm's batch norm with activation, for clips: (B, C, T, H, W) -> same shape."""
 
     drop: nn.Module
     act: nn.Module
@@ -85,51 +85,60 @@ class BatchNormAct3d(nn.BatchNorm3d):
 
 
 class ClipCount:
-    """How many clips the batch holds that the network runs on; one object for all modules of a network.
+    """The number of clips in the current batch, shared by all modules of a network.
 
-    The count never changes inside a network, while the number of frames does where time is strided: so it, not the
-    frames, tells how to make clips of a batch of images again, also when a checkpointed part runs anew in backward.
+    A batch of images is converted back to clips by this count: the number of frames changes where time is strided, the
+    number of clips does not. It is also valid when a checkpointed part is recomputed in backward.
     """
 
     clips: int = 1
 
 
 class TakesClips(nn.Module):
-    """Mixed into a module that image code calls: a batch of images becomes clips around it, hooks included."""
+    """Mixin of a module called by image code: it receives a batch of images as clips, and so do its hooks."""
 
-    # Of a part made anew from one of these, such as a slice of a Sequential: its modules see to themselves.
+    # Defaults for a module derived from such a module, such as a slice of a Sequential.
     _clip_count = ClipCount()
     _in_image_code = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._in_image_code or _holds(IMAGE_AXES, (args, kwargs)) is None:
+        if not self._in_image_code or _first_tensor(IMAGE_AXES, (args, kwargs)) is None:
             return super().__call__(*args, **kwargs)
         to_clips = functools.partial(_to_clips, clips=self._clip_count.clips)
         output = super().__call__(*_each(args, to_clips), **_each(kwargs, to_clips))
         return _each(output, _to_images)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        # The class is made while inflating and has no name of its own to be found by.
+        # The class is created at run time, so pickle cannot find it by name.
         mixin, kind = type(self).__bases__
         return _blank, (mixin, kind), self.__dict__.copy()
 
 
 class RunsByFrame(TakesClips):
-    """Mixed into a module whose own code is for images: that code runs on a batch of all frames.
+    """Mixin of a module whose own code is for images: the code runs on a batch of all frames.
 
-    Where no image code around it takes them over, scores (B T, K) of frames are averaged over time, as I3D's are.
+    The outermost such module averages scores (B T, K) of frames over time, as in I3D.
     """
 
 
 def run_by_frame(module: RunsByFrame, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Call an image module's own forward on the frames of all clips in its arguments.
+    """Call a module's image forward on the frames of all clips in its arguments.
+
+    Args:
+        module: the module.
+        forward: the forward method of its 2D class.
+        args: positional arguments with clips (B, C, T, H, W).
+        kwargs: keyword arguments with clips.
+
+    Returns:
+        The output with maps as clips. The outermost module averages scores (B T, K) over time.
 
     Raises:
-        ValueError: images instead of clips; scores without a frame's axis, or tokens, where the network ends.
+        ValueError: if the input is images instead of clips, or the network returns tokens (B T, L, C).
     """
-    clip = _holds(CLIP_AXES, (args, kwargs))
+    clip = _first_tensor(CLIP_AXES, (args, kwargs))
     if clip is None:
-        image = _holds(IMAGE_AXES, (args, kwargs))
+        image = _first_tensor(IMAGE_AXES, (args, kwargs))
         if image is not None and not module._in_image_code:
             raise ValueError(f"expected a clip (B, C, T, H, W), got {tuple(image.shape)}")
         return forward(module, *args, **kwargs)
@@ -142,7 +151,7 @@ def run_by_frame(module: RunsByFrame, forward: Callable[..., Any], args: Any, kw
 
 
 def change_class(module: nn.Module, mixin: type[TakesClips]) -> None:
-    """Make a module one of its own class and the mixin, in place; its name and its parameters stay."""
+    """Add a mixin to a module's class, in place. The class name and the parameters do not change."""
     module.__class__ = _mixed(mixin, type(module))
 
 
@@ -184,7 +193,7 @@ def _to_clips_or_scores(value: Tensor, clips: int, name: str) -> Tensor:
 
 
 def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`change` applied to every tensor in nested tuples, lists and dicts."""
+    """Apply `change` to every tensor in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -196,9 +205,9 @@ def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _holds(axes: int, value: Any) -> Tensor | None:
-    """The first tensor of so many axes in nested tuples, lists and dicts."""
+def _first_tensor(axes: int, value: Any) -> Tensor | None:
+    """Return the first tensor with `axes` axes in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         return value if value.ndim == axes else None
     items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return next((found for item in items if (found := _holds(axes, item)) is not None), None)
+    return next((found for item in items if (found := _first_tensor(axes, item)) is not None), None)

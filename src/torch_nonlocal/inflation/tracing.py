@@ -1,4 +1,4 @@
-"""Which modules' own code is written for images (B, C, H, W), and which does the same for clips (B, C, T, H, W)."""
+"""Detects by tracing whether a module's own code is for images (B, C, H, W) only or also valid for clips."""
 
 import inspect
 import operator
@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-# Elementwise, or along the channels or the last axis only: the same for any number of axes.
+# Elementwise, or along the channels or the last axis only: valid for any number of axes.
 _ANY_AXES = (
     *(nn.Identity, nn.Linear, nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.SyncBatchNorm),
     *(nn.Threshold, nn.ReLU, nn.RReLU, nn.Hardtanh, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.SiLU, nn.Mish),
     *(nn.Hardswish, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.Hardshrink, nn.LeakyReLU, nn.LogSigmoid, nn.Softplus),
     *(nn.Softshrink, nn.PReLU, nn.Softsign, nn.Tanhshrink),
 )
-# One draw for each sample: of clips, not of frames.
+# One random draw per sample: it must be per clip, not per frame.
 _ANY_AXES_BY_NAME = {("torchvision.ops.stochastic_depth", "StochasticDepth"), ("timm.layers.drop", "DropPath")}
 _LAST_AXIS = tuple(kind for kind in (nn.LayerNorm, getattr(nn, "RMSNorm", None)) if kind is not None)
 
@@ -34,15 +34,15 @@ _METHODS |= {"clone", "contiguous"}
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """False for lists and dicts of modules, which never run themselves."""
+    """Return False for lists and dicts of modules, which have no forward."""
     return getattr(type(module).forward, "__name__", "") != "_forward_unimplemented"
 
 
 def takes_any_axes(module: nn.Module) -> bool:
-    """True if the module's own code, without that of its children, does the same for clips as for images.
+    """Return True if the module's own code, without that of its children, treats clips as it treats images.
 
-    Found by tracing that code with the children as black boxes, in training and in eval mode. Code that cannot be
-    traced is taken to be for images, which is right for any code.
+    The code is traced with the children as leaves, in training and in eval mode. Code that cannot be traced is treated
+    as image code, which is always correct.
     """
     kind = type(module)
     if _is_of_torch(module) and kind is not nn.Sequential:
@@ -56,7 +56,7 @@ def takes_any_axes(module: nn.Module) -> bool:
 
 
 def pools_before_scores(module: nn.Module) -> set[nn.Module]:
-    """The children of such a module that pool a map which the module's own code then flattens to (B, K)."""
+    """Return the children that pool a map which the module's own code then flattens to (B, K)."""
     if _is_of_torch(module) or not has_own_forward(module):
         return set()
     graph = _own_graph(module, training=False)
@@ -81,7 +81,7 @@ def _own_graph(module: nn.Module, training: bool) -> fx.Graph | None:
         warnings.simplefilter("ignore")
         try:
             return _OwnCode().trace(module, defaults or None)
-        except Exception:  # Anything may go wrong in code that was not made for proxies; then nothing is known of it.
+        except Exception:  # code that was not written for proxies can raise anything
             return None
 
 
@@ -105,7 +105,7 @@ def _node_is_for_any_axes(node: fx.Node) -> bool:
         return True
     if node.op == "call_method":
         return node.target in _METHODS
-    if node.op != "call_function":  # a parameter of its own: its shape may count axes
+    if node.op != "call_function":  # a parameter, whose shape may depend on the number of axes
         return False
     if node.target in (torch.cat, torch.concat):
         return _argument(node, 1, "dim", 0) == 1
@@ -113,7 +113,7 @@ def _node_is_for_any_axes(node: fx.Node) -> bool:
 
 
 def _flattened(graph: fx.Graph, module: nn.Module) -> list[fx.Node]:
-    """Nodes that flatten what an average pool has made, and nothing else uses: there time can be pooled with space."""
+    """Return the nodes that flatten the output of an average pool with no other user: these can pool time as well."""
     calls: dict[Any, int] = {}
     for node in graph.nodes:
         if node.op == "call_module":

@@ -1,11 +1,11 @@
-"""inflate: what it refuses, by name, and what it finds wrong with an example."""
+"""inflate: errors for networks, options and example inputs."""
 
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from inflation_networks import FRAMES, OWN, Small, images, maps, network, of_torchvision
+from inflation_networks import FRAMES, OWN, Small, images, maps, network, torchvision_network
 from torch import Tensor, nn
 
 import torch_nonlocal as nl
@@ -20,7 +20,7 @@ class OwnKernel(nn.Module):
         return F.conv2d(x, self.weight)
 
 
-class Standardised(nn.Conv2d):
+class Standardized(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         return F.conv2d(input, self.weight / self.weight.std(), self.bias)
 
@@ -32,10 +32,20 @@ def hooked() -> nn.Module:
 
 
 REFUSED = [
-    (lambda: nn.Sequential(nn.Conv2d(3, 3, 3), OwnKernel()), {}, ValueError, r"1 \(OwnKernel: has a 2D kernel"),
-    (lambda: nn.Sequential(Standardised(3, 3, 3)), {}, ValueError, r"0 \(Standardised: a convolution with a forward"),
-    (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), {}, ValueError, r"0 \(LazyConv2d: has no weights yet"),
-    (lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)), {}, ValueError, "parametrised"),
+    (
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 3), OwnKernel()),
+        {},
+        ValueError,
+        r"1 \(OwnKernel: a 2D kernel outside nn.Conv2d",
+    ),
+    (
+        lambda: nn.Sequential(Standardized(3, 3, 3)),
+        {},
+        ValueError,
+        r"0 \(Standardized: a convolution with a custom forward",
+    ),
+    (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), {}, ValueError, r"0 \(LazyConv2d: uninitialized weights"),
+    (lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3)), {}, ValueError, "parametrized"),
     (lambda: torch.jit.trace(nn.Conv2d(3, 3, 3), torch.randn(1, 3, 4, 4)), {}, ValueError, "compiled"),
     (lambda: nn.Sequential(nn.Conv3d(3, 3, 3)), {}, ValueError, "for clips already: '0' is a Conv3d"),
     (lambda: nl.inflate(Small()), {}, ValueError, "for clips already"),
@@ -45,13 +55,13 @@ REFUSED = [
     (Small, {"time_kernel": 4}, ValueError, "time_kernel=4.*such as 5.*half a frame"),
     (Small, {"time_kernel": 0}, ValueError, "time_kernel=0.*such as 1"),
     (Small, {"time_kernel": -3}, ValueError, "time_kernel=-3.*such as 1"),
-    (Small, {"time_kernel": 3.0}, TypeError, "whole number of frames, got 3.0"),
-    (Small, {"init": "center"}, ValueError, "init='center': expected 'repeat' or 'centre'"),
+    (Small, {"time_kernel": 3.0}, TypeError, r"expected a number of frames \(int\), got 3.0"),
+    (Small, {"init": "middle"}, ValueError, "init='middle': expected 'repeat' or 'center'"),
     (Small, {"time_padding": "reflect"}, ValueError, "time_padding='reflect': expected 'replicate' or 'zeros'"),
-    (Small, {"at": ["conv1", "norm1"]}, ValueError, r"no 2D convolutions: 'norm1' \(BatchNorm2d\)"),
-    (Small, {"at": "up"}, ValueError, r"no 2D convolutions: 'up' \(ConvTranspose2d\)"),
+    (Small, {"at": ["conv1", "norm1"]}, ValueError, r"expected 2D convolutions, got 'norm1' \(BatchNorm2d\)"),
+    (Small, {"at": "up"}, ValueError, r"expected 2D convolutions, got 'up' \(ConvTranspose2d\)"),
     (Small, {"at": "conv3"}, ValueError, "did you mean 'conv"),
-    (lambda: of_torchvision("resnet18"), {"at": "layer1.*"}, ValueError, "did you mean 'layer1.0.conv1'"),
+    (lambda: torchvision_network("resnet18"), {"at": "layer1.*"}, ValueError, "did you mean 'layer1.0.conv1'"),
     (Small, {"time_stride": {"norm1": 2}}, ValueError, "time_stride at 'norm1'.*BatchNorm2d"),
     (Small, {"time_stride": {"conv1": 0}}, ValueError, "time_stride at 'conv1'.*got 0"),
     (Small, {"time_stride": 2}, TypeError, "time_stride: expected a dict"),
@@ -63,14 +73,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "options", "error", "message"), REFUSED)
-def test_what_cannot_be_inflated_is_refused_by_name(make: Any, options: Any, error: Any, message: str) -> None:
+def test_networks_and_options_that_raise(make: Any, options: Any, error: Any, message: str) -> None:
     model = make()
     with pytest.raises(error, match=message):
         nl.inflate(model, **options)
 
 
 @pytest.mark.parametrize("name", ["small", "maps", "torchvision:resnet18"])
-def test_images_instead_of_clips_are_refused(name: str) -> None:
+def test_images_instead_of_clips_raise(name: str) -> None:
     net = nl.inflate(network(name, torch.float32), 3)
     net(torch.randn(1, 3, FRAMES, 36, 44))
     with pytest.raises(ValueError, match=r"expected a clip .* got \(3, 3, 36, 44\)"):
@@ -78,7 +88,7 @@ def test_images_instead_of_clips_are_refused(name: str) -> None:
 
 
 class MixesFrames(nn.Module):
-    """Looks at other samples of the batch, which no network for single images does."""
+    """A network whose output depends on the batch size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,20 +98,20 @@ class MixesFrames(nn.Module):
         return self.conv(x).mean((2, 3)) * x.shape[0]
 
 
-def test_the_example_finds_a_network_whose_still_clips_differ() -> None:
+def test_an_example_input_with_another_output_raises() -> None:
     example = torch.randn(1, 3, 8, 8)
-    with pytest.raises(ValueError, match=r"a still clip's output is .* away from the image's"):
+    with pytest.raises(ValueError, match=r"output of a still clip differs from the image's by "):
         nl.inflate(MixesFrames(), 3, example_input=example)
 
 
 @pytest.mark.parametrize("time_padding", ["replicate", "zeros"])
 @pytest.mark.parametrize("name", OWN)
-def test_the_example_passes_a_network_whose_still_clips_agree(name: str, time_padding: Any) -> None:
+def test_an_example_input_with_the_same_output_passes(name: str, time_padding: Any) -> None:
     net = nl.inflate(network(name).train(), 3, time_padding=time_padding, example_input=images())
     assert net.training
 
 
-def test_tokens_at_the_end_are_refused() -> None:
+def test_a_network_that_returns_tokens_raises() -> None:
     class Tokens(nn.Module):
         def __init__(self) -> None:
             super().__init__()
