@@ -1,4 +1,4 @@
-"""The evidence script: its controls are what they claim, runs are kept, and the page says what the runs gave."""
+"""The evidence script: properties of the controls, resumed runs, and agreement of the page with the runs."""
 
 import importlib.util
 import json
@@ -32,7 +32,7 @@ def same_threads():
 
 
 def without_dead_paths(net):
-    """Every weight positive: no ReLU is shut, so every input that can matter does."""
+    """Make every weight positive: no ReLU is inactive, so every connected input has a gradient."""
     with torch.no_grad():
         for module in net.modules():
             if isinstance(module, nn.Conv3d):
@@ -41,7 +41,7 @@ def without_dead_paths(net):
 
 
 def touched(net, clip_size, position):
-    """Which pixels of a clip the convolutions' last map depends on at one position, (T, H, W), bool."""
+    """The pixels (T, H, W), bool, that one position of the last convolution's map depends on."""
     clip = torch.ones(1, 1, *clip_size, requires_grad=True)
     features = net.conv3(net.conv2(net.stem(clip)))
     features[(0, slice(None), *position)].sum().backward()
@@ -49,7 +49,7 @@ def touched(net, clip_size, position):
 
 
 @pytest.mark.parametrize("name", ["none", "wide", "mixed_after_average", "dilated", "large"])
-def test_receptive_field_is_what_gradients_reach(evidence, name):
+def test_receptive_field_equals_the_extent_of_gradients(evidence, name):
     net = without_dead_paths(evidence.build(**evidence.ROWS[name].configuration))
     reached = touched(net, (24, 72, 72), (6, 9, 9)).nonzero()
     assert tuple((reached.amax(0) - reached.amin(0) + 1).tolist()) == evidence.receptive_field(net)
@@ -57,23 +57,23 @@ def test_receptive_field_is_what_gradients_reach(evidence, name):
 
 @pytest.mark.parametrize("name", ["dilated", "large"])
 @pytest.mark.parametrize("corner", [(0, 0, 0), (3, 7, 7)])
-def test_controls_see_the_whole_clip_even_from_a_corner(evidence, name, corner):
+def test_controls_depend_on_the_whole_clip_at_a_corner(evidence, name, corner):
     assert touched(without_dead_paths(evidence.build(**evidence.ROWS[name].configuration)), (8, 32, 32), corner).all()
 
 
 @pytest.mark.parametrize("name", ["wide", "mixed_after_average"])
-def test_controls_have_as_many_parameters_as_the_network_with_one_block(evidence, name):
+def test_controls_have_the_parameter_count_of_the_network_with_one_block(evidence, name):
     count, wanted = (
         evidence.parameters(evidence.build(**evidence.ROWS[one].configuration)) for one in (name, "embedded_gaussian")
     )
     assert count == pytest.approx(wanted, rel=0.01)
 
 
-def test_every_row_of_a_group_is_a_network_and_every_network_is_in_a_group(evidence):
+def test_groups_hold_every_network(evidence):
     assert {name for names in evidence.GROUPS.values() for name in names} == set(evidence.ROWS)
 
 
-def test_runs_are_kept_and_the_table_is_written(evidence, tmp_path, monkeypatch, capsys):
+def test_runs_are_recorded_reused_and_tabulated(evidence, tmp_path, monkeypatch, capsys):
     out, page = tmp_path / "new" / "runs.jsonl", tmp_path / "page.md"
     page.write_text(f"Before.\n{evidence.START}\nold\n{evidence.END}\nAfter.\n")
     command = ["--seeds", "3", "--steps", "2", "--clips", "20", "--out", str(out), "--markdown", str(page)]
@@ -100,13 +100,13 @@ def test_runs_are_kept_and_the_table_is_written(evidence, tmp_path, monkeypatch,
     [{"seed": 4}, {"steps": 3}, {"clips": 21}, {"configuration": {"hidden": 12}}],
     ids=lambda change: next(iter(change)),
 )
-def test_a_run_with_anything_else_does_not_count_as_done(evidence, change):
+def test_a_run_with_another_configuration_is_not_reused(evidence, change):
     record = {"configuration": {}, "seed": 3, "steps": 2, "clips": 20}
     assert evidence.finished([record], "none", [3], 2, 20) == [record]
     assert evidence.finished([record | change], "none", [3], 2, 20) == []
 
 
-def test_mistakes_are_named(evidence, tmp_path):
+def test_broken_files_raise(evidence, tmp_path):
     broken = tmp_path / "runs.jsonl"
     broken.write_text('{}\n{"name": "no')
     with pytest.raises(ValueError, match="line 2: not JSON"):
@@ -118,7 +118,7 @@ def test_mistakes_are_named(evidence, tmp_path):
     assert page.read_text() == "no marks\n"
 
 
-def test_the_page_says_what_the_kept_runs_gave(evidence):
+def test_the_page_agrees_with_the_recorded_runs(evidence):
     records = evidence.read(ROOT / "docs" / "evidence.jsonl")
     for name in evidence.ROWS:
         assert len(evidence.finished(records, name, [0, 1, 2], STEPS, 2000)) == 3, name

@@ -1,1 +1,4 @@
-"""Time and memory of one block, measured honestly: a fresh process a cell, medians, ratios within one run."""
+"""Time and memory of non-local operations and blocks, side by side with other implementations.
+
+Times are medians of interleaved runs in one process; peak memory is measured in a fresh process.
+"""

@@ -1,4 +1,4 @@
-"""One block at the paper's sizes, forward and backward."""
+"""A training step of one block at the paper's sizes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,18 @@ import torch
 
 from torch_nonlocal.layers import NonLocal3d
 
-# (stage, channels, (T, H, W)): 32 frames of 224x224 in the paper's ResNet, table 1
+# (stage, channels, (T, H, W)) of 32 frames of 224 x 224 in the paper's ResNet, table 1
 PAPER_SIZES = (("res4", 1024, (4, 14, 14)), ("res3", 512, (4, 28, 28)), ("res2", 256, (4, 56, 56)))
 
 
 def forward_backward(channels: int, size: tuple[int, ...], options: dict[str, Any]) -> Callable[[], Any]:
-    """A training step's work of one block on one clip (1, C, T, H, W)."""
+    """Return a function that runs a block forward and backward on one clip (1, C, T, H, W).
+
+    Args:
+        channels: C.
+        size: (T, H, W).
+        options: options of `NonLocal3d`.
+    """
     torch.manual_seed(0)
     block = NonLocal3d(channels, **options)
 
@@ -21,6 +27,6 @@ def forward_backward(channels: int, size: tuple[int, ...], options: dict[str, An
         x.grad = None
         block(x).sum().backward()
 
-    run(torch.randn(1, channels, 1, 4, 4, requires_grad=True))  # libraries set themselves up at the first call
+    run(torch.randn(1, channels, 1, 4, 4, requires_grad=True))  # warm-up: libraries initialize at the first call
     x = torch.randn(1, channels, *size, requires_grad=True)
     return lambda: run(x)

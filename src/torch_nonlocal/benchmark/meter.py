@@ -1,4 +1,4 @@
-"""Seconds and peak memory of a piece of work, in a fresh process."""
+"""Time and peak memory of a function in a fresh process."""
 
 import multiprocessing
 import statistics
@@ -12,11 +12,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Cost:
-    """What one piece of work took.
+    """Time and peak memory of a function.
 
     Attributes:
-        seconds: median over the repeats, after one warm-up.
-        extra_bytes: the process's high-water mark above what it held before the first run.
+        seconds: median time over the repeats, after one warm-up run; NaN with repeats=0.
+        extra_bytes: peak resident memory of the first run above the memory before it.
     """
 
     seconds: float
@@ -24,15 +24,16 @@ class Cost:
 
 
 def measure(prepare: Callable[..., Callable[[], Any]], *args: Any, repeats: int = 3) -> Cost:
-    """Run `prepare(*args)()` in a fresh process and meter it.
+    """Measure `prepare(*args)()` in a fresh process.
 
     Args:
-        prepare: a module-level function; makes the inputs and returns the work to meter.
-        *args: for `prepare`, picklable.
-        repeats: timed runs, after one that is not.
+        prepare: a module-level function that makes the inputs and returns the function to measure.
+        *args: picklable arguments of `prepare`.
+        repeats: number of timed runs, after one run for memory and warm-up.
 
     Raises:
-        RuntimeError: the process died (killed for memory, say) or raised; the message tells.
+        RuntimeError: if the process raises an exception or dies, for example for lack of memory. The message includes
+            the exception or the exit code.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -51,7 +52,7 @@ def measure(prepare: Callable[..., Callable[[], Any]], *args: Any, repeats: int 
 
 
 def peak_bytes() -> int:
-    """High-water mark of this process's resident memory, since the start or the last `reset_peak`."""
+    """Return the peak resident memory of this process since its start or the last `reset_peak`."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -63,13 +64,13 @@ def peak_bytes() -> int:
 
 
 def reset_peak() -> None:
-    """Let the high-water mark start again from what is held now; without effect where the system cannot."""
+    """Reset the peak resident memory to the current value, where the system supports it (Linux)."""
     reset = Path("/proc/self/clear_refs")
     if reset.exists():
         try:
             reset.write_text("5")
         except OSError:
-            return  # not allowed here: the mark then includes the preparation, so extra memory reads lower
+            return  # not permitted: the peak then includes the preparation, and the extra memory reads lower
 
 
 def _worker(sender: Any, prepare: Callable[..., Callable[[], Any]], args: tuple[Any, ...], repeats: int) -> None:

@@ -1,4 +1,4 @@
-"""The table as Markdown, JSON and a log-log plot."""
+"""The comparison as Markdown, JSON and a log-log plot."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from torch_nonlocal._common.optional import require
 from torch_nonlocal._version import __version__
 from torch_nonlocal.benchmark.table import Row
 
@@ -26,7 +27,7 @@ HEADER = (
 
 
 def machine() -> str:
-    """Processor, cores, and the versions that matter."""
+    """Describe the machine: processor, cores, threads, instruction set, versions and dtype."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -39,7 +40,12 @@ def machine() -> str:
 
 
 def cells_of(row: Row, ours: Row | None) -> list[str]:
-    """The texts of one line."""
+    """Return the cells of a table row.
+
+    Args:
+        row: the row.
+        ours: the row of this library in the same cell, for the ratio.
+    """
     times = ours.training if ours else None
     ratio = f"{row.training / times:.2f}" if row.training and times else ""
     share = f"{row.share:.2f}" if row.share is not None else ""
@@ -55,11 +61,11 @@ def cells_of(row: Row, ours: Row | None) -> list[str]:
 
 
 def markdown(groups: Sequence[Sequence[Row]]) -> str:
-    """All rows, with the machine and what the columns mean."""
+    """Return the table of all rows as Markdown, with the machine and the meaning of the columns."""
     lines = [
-        f"Machine: {machine()}. Medians; contenders take turns in one run, so compare within a cell.",
-        "Extra MB: process high-water mark of forward + backward above its inputs, in a fresh process. Of matrix rate: "
-        "useful work, 12 N^2 D, as a share of what plain matrix products reach in the same run.",
+        f"Machine: {machine()}. Times are medians of interleaved runs: compare within a form, N and D.",
+        "Extra MB: peak memory of forward + backward above the inputs, in a fresh process. Of matrix rate: "
+        "FLOPs of the definition, 12 N^2 D, per second, as a share of the rate of matrix products in the same run.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * len(HEADER),
@@ -71,32 +77,34 @@ def markdown(groups: Sequence[Sequence[Row]]) -> str:
 
 
 def write_json(groups: Sequence[Sequence[Row]], path: Path) -> None:
-    """Every figure, with the machine."""
+    """Write all rows and the machine as JSON."""
     content = {"machine": machine(), "rows": [row.as_dict() for rows in groups for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def plot(groups: Sequence[Sequence[Row]], path: Path, *, width: int = 256) -> None:
-    """Time and memory against N, log-log, for the operations of one width."""
-    import matplotlib
+    """Plot time and memory of the operations of one width against N, with logarithmic axes.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    require("matplotlib").use("Agg")
+    plt = require("matplotlib.pyplot")
 
     series: dict[tuple[str, str], list[Row]] = {}
     for row in (row for rows in groups for row in rows):
         if row.training is not None and not row.cell.whole_block and row.cell.width == width:
             series.setdefault((row.cell.form, row.contender), []).append(row)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-    colours = dict(
+    colors = dict(
         zip(("embedded_gaussian", "dot_product", "concatenation"), ("#0072B2", "#009E73", "#D55E00"), strict=True)
     )
     lines = {"ours": "-", "dense": "--", "SDPA": ":"}
     for (form, contender), rows in series.items():
-        if form in colours:
+        if form in colors:
             label = f"{form.replace('_', ' ')}: {contender}"
             style: dict[str, Any] = {
-                "color": colours[form],
+                "color": colors[form],
                 "linestyle": lines[contender],
                 "marker": "o",
                 "label": label,

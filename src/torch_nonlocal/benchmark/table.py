@@ -1,4 +1,4 @@
-"""Run the cells: times interleaved in one process, peak memory in a fresh process each."""
+"""The measurements: interleaved times in one process, peak memory in a fresh process each."""
 
 import statistics
 import time
@@ -13,22 +13,22 @@ from torch_nonlocal.benchmark.meter import measure
 
 POSITIONS = (784, 3136, 6272, 12544, 50176, 200704)
 WIDTHS = (64, 128, 256, 512)
-LARGEST_MAPS = 6 * 2**30  # bytes: a contender that builds the map holds about four of them in backward
+LARGEST_MAPS = 6 * 2**30  # bytes of the about four maps that a contender with maps holds in backward
 MATRIX_SIDE = 2048
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender in one cell; a contender that did not run says why in `note`.
+    """The measurements of one contender in one cell.
 
     Attributes:
-        cell: the size.
-        contender: its name.
-        forward: seconds, median; None where it did not run.
-        training: seconds of forward and backward, median.
-        extra_bytes: peak memory of forward and backward above the inputs, in a fresh process.
-        matrix_rate: multiply-adds times two per second of plain matrix products, in the same run.
-        note: why it did not run.
+        cell: form and size.
+        contender: name of the contender.
+        forward: median seconds of forward, or None if the contender did not run.
+        training: median seconds of forward and backward, or None.
+        extra_bytes: peak memory of forward and backward above the inputs in a fresh process, or None.
+        matrix_rate: FLOPs per second of matrix products in the same run.
+        note: the reason why the contender did not run, or "".
     """
 
     cell: Cell
@@ -41,18 +41,18 @@ class Row:
 
     @property
     def share(self) -> float | None:
-        """Useful work of forward and backward as a share of the matrix-product rate (softmax forms)."""
+        """FLOPs of the definition per second as a share of `matrix_rate`; None for other than softmax operations."""
         if self.training is None or self.cell.whole_block or "gaussian" not in self.cell.form:
             return None
         return self.cell.useful_flops / self.training / self.matrix_rate
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return all fields as JSON values."""
         return {**asdict(self), "share_of_matrix_rate": self.share}
 
 
 def cells(*, quick: bool) -> list[Cell]:
-    """What is measured: all sizes and forms, or a two-minute subset."""
+    """Return the cells to measure: all forms and sizes or, if `quick`, a selection that takes about two minutes."""
     if quick:
         softmax = [Cell("embedded_gaussian", n, d) for n, d in ((784, 256), (3136, 128), (3136, 256))]
         others = [Cell(form, 3136, 256) for form in ("gaussian", "dot_product", "concatenation")]
@@ -65,13 +65,13 @@ def cells(*, quick: bool) -> list[Cell]:
 
 
 def run_cell(cell: Cell, *, repeats: int, seconds: float = 0.2, memory: bool = True) -> list[Row]:
-    """All contenders of a cell, in turn within each repeat.
+    """Measure all contenders of a cell. They take turns within each repeat.
 
     Args:
-        cell: the size.
-        repeats: how often each is timed; the median counts.
-        seconds: a quick contender runs as often as fits in this time, per repeat.
-        memory: also measure peak memory, in a fresh process each.
+        cell: form and size.
+        repeats: number of timings of each contender; the median is reported.
+        seconds: minimum duration of a timing: a fast contender runs several times per repeat.
+        memory: measure peak memory as well.
     """
     works: dict[str, dict[bool, Callable[[], Any]]] = {}
     notes: dict[str, str] = {}
@@ -85,8 +85,8 @@ def run_cell(cell: Cell, *, repeats: int, seconds: float = 0.2, memory: bool = T
             works[contender] = {backward: prepare(contender, cell, backward) for backward in (False, True)}
         except (ImportError, ValueError) as error:
             notes[contender] = f"not run: {error}"
-        except RuntimeError as error:  # another project's block that cannot run this form
-            notes[contender] = f"not run: fails with {str(error).split('.')[0][:80]}"
+        except RuntimeError as error:  # the block of another project fails in this form
+            notes[contender] = f"not run: {str(error).split('.')[0][:80]}"
     times, matrix_rate = _interleaved(works, repeats, seconds)
     rows = []
     for contender in contenders:
@@ -108,7 +108,7 @@ def _interleaved(
     names = list(works)
     for repeat in range(repeats):
         rates.append(_matrix_rate())
-        turn = repeat % max(len(names), 1)  # nobody is always the first
+        turn = repeat % max(len(names), 1)  # rotate the order
         for name in names[turn:] + names[:turn]:
             for backward, work in works[name].items():
                 times[name][backward].append(_timed(work, counts[name, backward]))
@@ -127,7 +127,7 @@ def _timed(work: Callable[[], Any], count: int) -> float:
 
 
 def _matrix_rate() -> float:
-    """Operations per second of a square float32 matrix product, the best of three."""
+    """Return the FLOPs per second of a square float32 matrix product, the best of three."""
     one = torch.randn(MATRIX_SIDE, MATRIX_SIDE)
     out = torch.empty_like(one)
     best = min(_timed(lambda: torch.mm(one, one, out=out), 1) for _ in range(3))
@@ -135,7 +135,7 @@ def _matrix_rate() -> float:
 
 
 def ratios(rows: Iterable[Row]) -> dict[str, float]:
-    """How many times slower than ours each other contender of a cell is, forward and backward."""
+    """Return the time of each other contender of a cell divided by the time of this library, forward and backward."""
     by_name = {row.contender: row for row in rows}
     ours = by_name["ours"].training
     if ours is None:
