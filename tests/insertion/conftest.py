@@ -1,4 +1,4 @@
-"""A small network of the user's own, and ways to compare models."""
+"""A small user network with unusual places."""
 
 import pytest
 import torch
@@ -6,14 +6,14 @@ from torch import nn
 
 
 class Pair(nn.Module):
-    """Returns two maps."""
+    """A module that returns two maps."""
 
     def forward(self, x):
         return x, x
 
 
 class Small(nn.Module):
-    """3D ConvNet with every kind of awkward place."""
+    """A 3D ConvNet with a place of every unusual kind."""
 
     def __init__(self):
         super().__init__()

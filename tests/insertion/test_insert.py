@@ -1,4 +1,4 @@
-"""insert, blocks, remove: places, errors, and that a failed call changes nothing."""
+"""insert, blocks and remove: places, errors, and an unchanged model after an error."""
 
 import copy
 
@@ -10,7 +10,7 @@ import torch_nonlocal as nl
 
 
 def snapshot(model):
-    """All that insert may touch: children, hooks, modes, tensors."""
+    """Everything that insert can change: children, hooks, modes, tensors."""
     return {
         name: (
             list(module._modules),
@@ -33,7 +33,7 @@ def assert_same(before, after):
     ("at", "places"),
     [
         ("stem", ["stem"]),
-        ("stage", ["stage.2"]),  # a Sequential stands for its last module
+        ("stage", ["stage.2"]),  # a Sequential resolves to its last module
         ("stage.*", ["stage.0", "stage.1", "stage.2"]),
         ("st*", ["stem", "stage.2"]),
         ("**.0", ["stage.0", "items.0"]),
@@ -42,24 +42,24 @@ def assert_same(before, after):
         (["items.0", "stem", "stem"], ["stem", "items.0"]),
     ],
 )
-def test_places_by_name_glob_and_list(small, clip, at, places):
+def test_at_accepts_names_globs_and_lists(small, clip, at, places):
     nl.insert(small, at=at, example_input=clip)
     assert list(nl.blocks(small)) == places
 
 
-def test_places_by_module(small, clip):
+def test_at_accepts_modules(small, clip):
     nl.insert(small, at=[small.stem, small.stage], example_input=clip)
     assert list(nl.blocks(small)) == ["stem", "stage.2"]
 
 
-def test_insert_returns_the_model_and_keeps_its_keys_and_output(small, clip):
+def test_insert_returns_the_model_with_its_keys_and_output(small, clip):
     keys, expected = set(small.state_dict()), small(clip)
     assert nl.insert(small, at="stage", example_input=clip) is small
     assert keys < set(small.state_dict())
     assert torch.equal(small(clip), expected)
 
 
-def test_a_trained_block_acts_on_the_places_output(small, clip):
+def test_a_trained_block_changes_the_output_of_the_place(small, clip):
     nl.insert(small, at="stem", example_input=clip, norm=None)
     block = nl.blocks(small)["stem"]
     nn.init.normal_(block.out.weight)
@@ -68,13 +68,13 @@ def test_a_trained_block_acts_on_the_places_output(small, clip):
     assert not torch.equal(small.stem(clip), bare)
 
 
-def test_the_network_learns_through_a_block(small, clip):
+def test_gradients_reach_the_block(small, clip):
     nl.insert(small.train(), at="stage", example_input=clip)
     small(clip).square().sum().backward()
     assert nl.blocks(small)["stage.2"].norm.weight.grad.abs().max() > 0
 
 
-def test_options_reach_the_block(small, clip):
+def test_options_are_passed_to_the_block(small, clip):
     nl.insert(
         small, at="stem", example_input=clip, pairwise="dot_product", inner_channels=3, attend="time", norm="group"
     )
@@ -84,7 +84,7 @@ def test_options_reach_the_block(small, clip):
     )
 
 
-def test_block_takes_the_places_mode_dtype_and_device(clip):
+def test_a_block_takes_mode_dtype_and_device_of_the_place(clip):
     model = nn.Sequential(nn.Conv3d(3, 8, 1)).double().eval()
     nl.insert(model, at="0", example_input=clip.double())
     block = nl.blocks(model)["0"]
@@ -93,7 +93,7 @@ def test_block_takes_the_places_mode_dtype_and_device(clip):
     assert torch.equal(model(clip.double()), nn.functional.conv3d(clip.double(), model[0].weight, model[0].bias))
 
 
-def test_remove_gives_back_the_same_state(small, clip):
+def test_remove_restores_the_state_before_insert(small, clip):
     before = snapshot(small)
     nl.insert(small, at="stage.*", example_input=clip)
     nl.remove(small, at="stage.1")
@@ -102,7 +102,7 @@ def test_remove_gives_back_the_same_state(small, clip):
     assert_same(before, snapshot(small))
 
 
-def test_remove_leaves_the_users_own_hooks(small, clip):
+def test_remove_keeps_other_hooks(small, clip):
     calls = []
     handle = small.stem.register_forward_hook(lambda *_: calls.append(1))
     nl.insert(small, at="stem", example_input=clip)
@@ -114,14 +114,14 @@ def test_remove_leaves_the_users_own_hooks(small, clip):
     assert not small.stem._forward_hooks
 
 
-def test_the_example_run_disturbs_nothing(small, clip):
+def test_the_example_run_changes_no_state(small, clip):
     small.train()
     small.stage.eval()
     before = snapshot(small)
     random_state = torch.get_rng_state()
     nl.insert(small, at="stem", example_input=clip)
     nl.remove(small)
-    # drawing the block's weights uses random numbers; the run of the example does not
+    # only the initialization of the block draws random numbers, not the run on the example input
     torch.set_rng_state(random_state)
     with pytest.raises(ValueError, match="does not run"):
         nl.insert(small, at="unused", example_input=clip)
@@ -139,7 +139,7 @@ class TwoInputs(nn.Module):
 
 
 @pytest.mark.parametrize("example", [(torch.zeros(1, 2, 5), 1.0), {"x": torch.zeros(1, 2, 5), "shift": 1.0}])
-def test_examples_of_several_arguments(example):
+def test_example_inputs_with_several_arguments(example):
     model = nl.insert(TwoInputs(), at="conv", example_input=example)
     assert isinstance(nl.blocks(model)["conv"], nl.NonLocal1d)
 
@@ -152,13 +152,13 @@ def test_examples_of_several_arguments(example):
         (nn.BatchNorm1d(5), nl.NonLocal1d, 5),
     ],
 )
-def test_no_example_needed_where_the_module_tells(module, kind, channels):
+def test_convolutions_and_batch_norms_need_no_example_input(module, kind, channels):
     model = nl.insert(nn.Sequential(module), at="0")
     assert type(nl.blocks(model)["0"]) is kind
     assert nl.blocks(model)["0"].channels == channels
 
 
-def test_a_block_after_the_model_itself():
+def test_a_block_can_follow_the_model_itself():
     conv = nn.Conv2d(3, 6, 1)
     nl.insert(conv, at=conv)
     assert list(nl.blocks(conv)) == [""]
@@ -168,13 +168,13 @@ def test_a_block_after_the_model_itself():
 ERRORS = [
     ("stam", {}, ValueError, r"no module matches 'stam'; did you mean 'stem'\? modules: stem, stage"),
     ("stagee.*", {}, ValueError, r"did you mean 'stage\.\*'\?"),
-    ("zzz", {}, ValueError, r"no module matches 'zzz' modules: stem"),
-    ([], {}, ValueError, "names no place"),
+    ("zzz", {}, ValueError, r"no module matches 'zzz'; modules: stem"),
+    ([], {}, ValueError, "at is empty: expected at least one name"),
     (3, {}, TypeError, "expected a name, a glob, a module or a list of these, got int"),
     ([3], {}, TypeError, "expected names, globs or modules, got int"),
     (nn.ReLU(), {}, ValueError, "the given ReLU is not a module of this model"),
-    ("unused", {}, ValueError, r"'unused' \(Conv3d\) does not run in the example"),
-    ("shared", {}, ValueError, r"'shared' \(ReLU\) runs 2 times in the example"),
+    ("unused", {}, ValueError, r"'unused' \(Conv3d\) does not run on the example input"),
+    ("shared", {}, ValueError, r"'shared' \(ReLU\) runs 2 times on the example input"),
     ("pair", {}, ValueError, r"'pair' \(Pair\) returns a tuple, not a tensor"),
     ("six", {}, ValueError, r"returns a tensor of 6 axes, \(2, 2, 4, 4, 6, 6\)"),
     ("head", {}, ValueError, "returns a tensor of 2 axes"),
@@ -187,21 +187,21 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("at", "options", "error", "message"), ERRORS)
-def test_errors_name_the_mistake_and_change_nothing(small, clip, at, options, error, message):
+def test_errors_name_the_mistake_and_leave_the_model_unchanged(small, clip, at, options, error, message):
     before = snapshot(small)
     with pytest.raises(error, match=message):
         nl.insert(small, at=at, example_input=clip, **options)
     assert_same(before, snapshot(small))
 
 
-def test_an_example_the_model_cannot_run_changes_nothing(small):
+def test_a_failing_example_input_leaves_the_model_unchanged(small):
     before = snapshot(small)
     with pytest.raises(RuntimeError):
         nl.insert(small, at="stem", example_input=torch.zeros(1, 99, 2, 2, 2))
     assert_same(before, snapshot(small))
 
 
-def test_inserting_twice_is_refused(small, clip):
+def test_inserting_twice_raises(small, clip):
     nl.insert(small, at="stem", example_input=clip)
     before = snapshot(small)
     with pytest.raises(ValueError, match=r"'stem' has a block already.*nl\.remove\(model, at='stem'\)"):
@@ -209,18 +209,18 @@ def test_inserting_twice_is_refused(small, clip):
     assert_same(before, snapshot(small))
 
 
-def test_globs_do_not_reach_into_blocks(small, clip):
+def test_globs_do_not_match_inside_blocks(small, clip):
     nl.insert(small, at="stem", example_input=clip)
     with pytest.raises(ValueError, match="no module matches"):
         nl.insert(small, at="**.theta", example_input=clip)
 
 
-def test_an_uncertain_module_asks_for_an_example(small):
+def test_a_module_of_unknown_output_requires_an_example_input(small):
     with pytest.raises(ValueError, match="pass example_input="):
         nl.insert(small, at="stage.2")
 
 
-def test_a_container_with_its_own_forward_is_refused():
+def test_a_container_with_its_own_forward_raises():
     class Dense(nn.Sequential):
         def forward(self, x):
             for child in self:
@@ -232,7 +232,7 @@ def test_a_container_with_its_own_forward_is_refused():
         nl.insert(model, at="0", example_input=torch.zeros(1, 4, 3, 3))
 
 
-def test_remove_where_there_is_none(small, clip):
+def test_remove_without_a_block_raises_and_leaves_the_model_unchanged(small, clip):
     nl.insert(small, at="stem", example_input=clip)
     before = snapshot(small)
     with pytest.raises(ValueError, match=r"no block at 'items\.0'; blocks: stem"):
@@ -240,7 +240,7 @@ def test_remove_where_there_is_none(small, clip):
     assert_same(before, snapshot(small))
 
 
-def test_a_copy_is_independent(small, clip):
+def test_blocks_of_a_deepcopy_are_independent(small, clip):
     nl.insert(small, at="stem", example_input=clip)
     other = copy.deepcopy(small)
     nn.init.ones_(nl.blocks(other)["stem"].norm.weight)

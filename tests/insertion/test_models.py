@@ -1,4 +1,4 @@
-"""Networks people have: output bit-identical after insertion, original checkpoint loads, removal restores."""
+"""torchvision and timm networks: bit-identical output after insert, original checkpoint loads, remove restores."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_mask_rcnn_backbone():
     restore_check(model, place, images, lambda net: net(images), [place], nl.NonLocal2d)
 
 
-def test_mask_rcnn_needs_no_example():
+def test_mask_rcnn_needs_no_example_input():
     model = models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)
     block = nl.blocks(nl.insert(model, at="backbone.body.layer3.5"))["backbone.body.layer3.5"]
     assert (type(block), block.channels) == (nl.NonLocal2d, 1024)
@@ -88,14 +88,14 @@ def test_deeplab():
     ("build", "channels"),
     [(models.resnet18, 256), (models.resnet50, 1024), (models.video.r3d_18, 256), (models.video.r2plus1d_18, 256)],
 )
-def test_resnet_blocks_tell_their_channels_without_an_example(build, channels):
+def test_channels_of_resnet_blocks_are_found_without_an_example_input(build, channels):
     model = nl.insert(build(weights=None), at="layer3.*")
     x = torch.randn(CLIP if "video" in build.__module__ else IMAGE)
-    model.eval()(x)  # would raise if a channel count were wrong
+    model.eval()(x)  # raises if a channel count is wrong
     assert {block.channels for block in nl.blocks(model).values()} == {channels}
 
 
-def test_blocks_of_a_dense_stage_are_refused_by_name():
+def test_a_dense_stage_raises_with_its_name():
     model = models.densenet121(weights=None)
     with pytest.raises(ValueError, match=r"'features\.denseblock1' is a _DenseBlock, a container"):
         nl.insert(model, at="features.denseblock1", example_input=torch.randn(IMAGE))

@@ -1,4 +1,4 @@
-"""A network with blocks stays an ordinary network: copy, pickle, export, fx, compile, trace, DDP, FSDP2."""
+"""A network with blocks in deepcopy, pickle, torch.export, fx, torch.compile, torch.jit.trace, DDP and FSDP2."""
 
 import copy
 import os
@@ -15,7 +15,7 @@ import torch_nonlocal as nl
 
 
 def network():
-    """A net with two trained blocks, so that a skipped block would show."""
+    """A network with two trained blocks: skipping a block changes its output."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Sequential(nn.Conv3d(3, 8, 3, padding=1), nn.ReLU()),
@@ -38,7 +38,7 @@ def without_blocks(net):
     return nl.remove(copy.deepcopy(net))
 
 
-def test_the_blocks_of_these_tests_matter():
+def test_the_blocks_change_the_output():
     net = network()
     assert not torch.allclose(net(clip()), without_blocks(net)(clip()))
 
@@ -61,7 +61,7 @@ def test_export():
 
 def test_fx_symbolic_trace():
     net = network()
-    nl.insert(net, at="2", example_input=clip(), attend="time")  # behind a leaf of the trace: its hook runs with it
+    nl.insert(net, at="2", example_input=clip(), attend="time")  # a leaf of the trace, whose hook runs with it
     torch.testing.assert_close(torch.fx.symbolic_trace(net)(clip()), net(clip()))
 
 
@@ -155,7 +155,7 @@ def _fsdp_worker(rank, store, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", [_ddp_worker, _fsdp_worker], ids=["ddp", "fsdp2"])
-def test_two_processes_get_the_gradients_of_one(worker):
+def test_two_processes_have_the_gradients_of_one(worker):
     net = network()
     net(clip()).square().sum().backward()
     expected = {name: parameter.grad for name, parameter in net.named_parameters()}

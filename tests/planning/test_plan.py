@@ -1,4 +1,4 @@
-"""The plan: exact parameters and FLOPs, memory as measured, a model that is left alone, errors as of insert."""
+"""plan: exact parameters and FLOPs, measured memory, an unchanged model, and the errors of insert."""
 
 import json
 
@@ -28,7 +28,7 @@ class Unit(nn.Module):
 
 
 class UNet(nn.Module):
-    """Three resolutions, joined by skips."""
+    """A U-Net of three resolutions with skip connections."""
 
     def __init__(self, width=32):
         super().__init__()
@@ -44,8 +44,8 @@ class UNet(nn.Module):
         return self.out(self.up1(torch.cat([one, self.grow(up)], 1)))
 
 
-class LooksAtValues(nn.Module):
-    """A network whose path depends on what it computes, so that it cannot run without values."""
+class DataDependent(nn.Module):
+    """A network with data-dependent control flow, which cannot run with fake tensors."""
 
     def __init__(self):
         super().__init__()
@@ -56,7 +56,7 @@ class LooksAtValues(nn.Module):
         return self.second(x) if x.sum().item() > -1 else x
 
 
-class NeverComputes(UNet):
+class FakeOnly(UNet):
     def forward(self, x):
         assert isinstance(x, FakeTensor)
         return super().forward(x)
@@ -73,7 +73,7 @@ def network(name):
 
 
 def training_step(name, shape, places, options, bare):
-    """After a step with the blocks, so that both ways have the same code and buffers loaded."""
+    """A training step after one step with blocks, so that both cases have loaded the same code and buffers."""
     torch.manual_seed(0)
     model, x = network(name).train(), torch.randn(shape)
     nl.insert(model, places, x, **options)
@@ -100,8 +100,8 @@ MEMORY = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "shape", "at", "options"), MEMORY)
-def test_memory_is_within_15_percent_of_what_a_fresh_process_measures(name, shape, at, options, monkeypatch):
-    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # the C library else keeps freed memory, and uses it again
+def test_memory_is_within_15_percent_of_a_measurement_in_a_fresh_process(name, shape, at, options, monkeypatch):
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # otherwise the C library reuses freed memory
     plan = nl.plan(network(name), torch.zeros(shape), at, **options)
     bare, with_blocks = (
         meter.measure(training_step, name, shape, plan.chosen, options, without, repeats=0).extra_bytes
@@ -111,7 +111,7 @@ def test_memory_is_within_15_percent_of_what_a_fresh_process_measures(name, shap
 
 
 @pytest.mark.parametrize("options", [{"pairwise": form} for form in FORMS] + [{"subsample": 2, "norm": None}])
-def test_parameters_and_flops_are_exactly_those_of_the_inserted_block(options):
+def test_parameters_and_flops_equal_those_of_the_inserted_block(options):
     x = torch.randn(2, 3, 32, 32)
     place = next(place for place in nl.plan(UNet(8), x, "down2", **options).places if place.chosen)
     for algorithm, expected in (("auto", place.flops), ("dense", place.flops_dense)):
@@ -123,7 +123,7 @@ def test_parameters_and_flops_are_exactly_those_of_the_inserted_block(options):
         assert place.parameters == sum(parameter.numel() for parameter in block.parameters())
 
 
-def test_share_is_of_the_networks_own_flops():
+def test_share_is_relative_to_the_flops_of_the_network():
     x = torch.randn(1, 3, 32, 32)
     plan = nl.plan(UNet(8), x)
     with FlopCounterMode(display=False) as counter:
@@ -132,14 +132,14 @@ def test_share_is_of_the_networks_own_flops():
     assert plan.places[0].share == plan.places[0].flops / plan.network.flops
 
 
-def test_the_map_costs_what_it_holds():
+def test_memory_with_the_map_exceeds_the_maps_own_size():
     place = nl.plan(UNet(8), torch.zeros(2, 3, 64, 64), "down1").places[0]
     assert (place.queries, place.keys, place.map_bytes) == (4096, 4096, 2 * 4 * 4096**2)
     assert place.memory_dense > 2 * place.map_bytes > place.memory
 
 
-def test_the_model_is_left_alone_and_computes_nothing():
-    model, x = NeverComputes(8).train(), torch.randn(1, 3, 32, 32)
+def test_the_model_is_unchanged_and_does_not_run():
+    model, x = FakeOnly(8).train(), torch.randn(1, 3, 32, 32)
     model.down1.eval()
     state = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
@@ -155,19 +155,19 @@ def test_the_model_is_left_alone_and_computes_nothing():
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-def test_a_network_that_looks_at_values_is_planned_too():
-    model, x = LooksAtValues().train(), torch.rand(1, 3, 32, 32)
+def test_a_network_with_data_dependent_control_flow_is_planned():
+    model, x = DataDependent().train(), torch.rand(1, 3, 32, 32)
     plan = nl.plan(model, x)
     assert [place.name for place in plan.places] == ["first", "second"]
     assert plan.network.memory is None
-    assert "each block by itself" in str(plan)
+    assert "counted for each block separately" in str(plan)
     features = plan.places[0].shape
     assert plan.places[0].memory > 4 * torch.Size(features).numel()
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_places_of_a_resnet_are_its_residual_blocks_and_the_papers_are_marked():
+def test_places_of_a_resnet_are_its_residual_blocks_and_paper_5_is_recommended():
     resnet = pytest.importorskip("torchvision").models.resnet18()
     plan = nl.plan(resnet, torch.zeros(1, 3, 64, 64))
     assert [place.name for place in plan.places] == [f"layer{stage}.{i}" for stage in (1, 2, 3, 4) for i in (0, 1)]
@@ -177,7 +177,7 @@ def test_places_of_a_resnet_are_its_residual_blocks_and_the_papers_are_marked():
     assert plan.total.parameters == sum(p.numel() for block in nl.blocks(resnet).values() for p in block.parameters())
 
 
-def test_named_places_are_marked_among_the_others():
+def test_named_places_are_marked():
     plan = nl.plan(UNet(8), torch.zeros(1, 3, 32, 32), ["up*", "down1.first"])
     assert [place.name for place in plan.places] == ["down1", "down1.first", "down2", "bottom", "up2", "up1"]
     assert plan.chosen == ["down1.first", "up2", "up1"]
@@ -196,7 +196,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("at", "options"), ERRORS)
-def test_errors_are_those_of_insert(at, options):
+def test_plan_raises_the_errors_of_insert(at, options):
     x = torch.zeros(1, 3, 32, 32)
     with pytest.raises(ValueError) as expected:  # noqa: PT011
         nl.insert(UNet(8), at or "down1", x, **options)
@@ -205,7 +205,7 @@ def test_errors_are_those_of_insert(at, options):
     assert str(given.value) == str(expected.value)
 
 
-def test_a_place_with_a_block_is_refused_by_name_and_not_offered():
+def test_a_place_with_a_block_is_not_listed_and_raises_when_named():
     x = torch.zeros(1, 3, 32, 32)
     model = nl.insert(UNet(8), "down1", x)
     assert "down1" not in [place.name for place in nl.plan(model, x).places]
@@ -217,17 +217,17 @@ def test_a_place_with_a_block_is_refused_by_name_and_not_offered():
     ("model", "x", "message"),
     [
         (UNet(8), torch.zeros(1, 4, 32, 32), "UNet does not run on an input of 1x4x32x32: .*channels"),
-        (nn.Linear(3, 3), torch.zeros(1, 3), "no place for a block found in Linear"),
+        (nn.Linear(3, 3), torch.zeros(1, 3), "Linear has no place for a block"),
         (UNet(8), torch.zeros(1, 3, 4, 4), "smaller"),
     ],
 )
-def test_a_network_that_cannot_be_planned_says_why_in_one_line(model, x, message):
+def test_a_network_that_cannot_be_planned_raises_a_one_line_message(model, x, message):
     with pytest.raises(ValueError, match=message) as error:
         nl.plan(model, x, subsample=8)
     assert "\n" not in str(error.value)
 
 
-def test_the_plan_prints_and_is_plain_json():
+def test_a_plan_prints_all_places_and_converts_to_json():
     plan = nl.plan(UNet(8), torch.zeros(1, 3, 32, 32))
     assert isinstance(plan, Plan)
     for text in (str(plan), plan.markdown()):

@@ -1,10 +1,11 @@
-"""Insert and remove blocks, in place; the network's own state_dict keys do not change.
+"""In-place insertion and removal of blocks. The network's own state_dict keys do not change.
 
-A block is a child module named `non_local` of the module it follows, applied by a forward hook that is a module-level
-function. Nothing is wrapped, so the network keeps its keys, and deepcopy, pickle, torch.export, fx, torch.compile,
-DDP and FSDP2 see an ordinary network.
+A block is a child module named `non_local` of the module it follows and is applied by a forward hook, a module-level
+function. Nothing is wrapped: the network keeps its keys and works with deepcopy, pickle, torch.export, fx,
+torch.compile, DDP and FSDP2.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -19,55 +20,72 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def apply_non_local(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    """The forward hook of a module with a block: the block runs on the module's output."""
+    """Forward hook of a module with a block: apply the block to the module's output."""
     return module.non_local(output)  # pyright: ignore[reportCallIssue]
 
 
-def insert(model: Model, at: Places, example_input: Any = None, **block_options: Any) -> Model:
-    """Put a non-local block after each chosen module, in place. Right after it the model's output is bit-identical.
+def insert(model: Model, at: Places, example_input: Any = None, **options: Any) -> Model:
+    """Insert a non-local block after each chosen module, in place. The model's output stays bit-identical at first.
+
+    All checks run before the first change: if an error is raised, the model is unchanged.
 
     Args:
-        model: any network; changed in place.
-        at: where: a module name ("layer3.1"), a glob ("layer3.*"; `*` is within one segment, `**` across), a module
-            object, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network), or a list of
-            these. A Sequential ("layer3") stands for its last block.
-        example_input: an input the model can run: a tensor, a tuple of arguments, a dict of keyword arguments, or any
-            other single argument. It tells the channels at each place. Needless for convolutions, batch norms and
-            ResNet blocks, where the module itself tells.
-        **block_options: options of `NonLocal3d` (or 1d, 2d: chosen by the output's axes), but for `channels`.
+        model: any network, changed in place.
+        at: places: a module name ("layer3.1"), a glob ("layer3.*"; `*` matches within one segment, `**` across
+            segments), a module, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network),
+            or a list of these. A Sequential ("layer3") stands for its last module.
+        example_input: an input of the model: a tensor, a tuple of arguments, a dict of keyword arguments, or any other
+            single argument. The model runs on it once, in eval mode, to find the channels at each place. Not needed
+            for convolutions, batch norms and ResNet blocks.
+        **options: options of the block, see `NonLocal`. The block is a `NonLocal1d`, `NonLocal2d` or `NonLocal3d`
+            according to the axes of the place's output, and takes its device and dtype unless they are given.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: nothing matches (the message suggests), a place that does not run or runs more than once in the
-            example, an output that is not channels first with 3 to 5 axes, a place that has a block, a wrong option.
-            The model is then as it was.
-        TypeError: an option that a block does not have.
+        ValueError: if nothing matches `at` (the message suggests the nearest name), a place already has a block, does
+            not run exactly once on the example input or does not return one map (B, C, *size) of 3 to 5 axes, or an
+            option has a wrong value.
+        TypeError: if a block has no such option. The message suggests the nearest one and lists all.
 
     Example:
         >>> nl.insert(model, at="layer3.*", example_input=torch.randn(1, 3, 8, 64, 64))
     """
     targets = find_targets(model, at)
-    for name, module in targets.items():
-        if hasattr(module, CHILD):
-            raise ValueError(f"{name!r} has a block already: remove it first, nl.remove(model, at={name!r})")
+    check_free(targets)
     if example_input is None:
         outputs = {name: output_by_module(name, module) for name, module in targets.items()}
     else:
         outputs = outputs_by_run(model, targets, example_input)
-    made = {name: make_block(name, output, block_options) for name, output in outputs.items()}
+    made = {name: make_block(name, output, options) for name, output in outputs.items()}
     for name, block in made.items():
         attach(targets[name], block)
     return model
 
 
-def make_block(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
-    """The block for a place, not yet in the network.
+def check_free(places: Mapping[str, nn.Module]) -> None:
+    """Check that places have no block.
 
     Raises:
-        ValueError: a wrong option; the message names the place.
-        TypeError: an option that a block does not have.
+        ValueError: if a place has a block. The message names the place.
+    """
+    for name, module in places.items():
+        if hasattr(module, CHILD):
+            raise ValueError(f"{name!r} has a block already: remove it first, nl.remove(model, at={name!r})")
+
+
+def make_block(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
+    """Build the block for a place without inserting it.
+
+    Args:
+        name: name of the place, for messages.
+        output: the place's output.
+        options: options of the block.
+
+    Raises:
+        ValueError: if an option has a wrong value. The message names the place.
+        TypeError: if a block has no such option.
     """
     kind = BLOCK_CLASSES[output.dims]
     settings = {"device": output.device, "dtype": output.dtype, **options}
@@ -78,29 +96,29 @@ def make_block(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
 
 
 def attach(module: nn.Module, block: NonLocal) -> None:
-    """Put one block behind one module; the block takes over its training or eval mode."""
+    """Insert a block after a module. The block takes the module's training or eval mode."""
     module.add_module(CHILD, block.train(module.training))
     module.register_forward_hook(apply_non_local)
 
 
 def blocks(model: nn.Module) -> dict[str, NonLocal]:
-    """The inserted blocks by the name of the module they follow, in the network's order."""
+    """Return the inserted blocks by the name of the module they follow, in the network's order."""
     children = {name: getattr(module, CHILD, None) for name, module in model.named_modules()}
     return {name: child for name, child in children.items() if isinstance(child, NonLocal)}
 
 
 def remove(model: Model, at: Places | None = None) -> Model:
-    """Take blocks out again, in place: the modules are as they were before `insert`.
+    """Remove inserted blocks, in place. The modules are as before `insert`.
 
     Args:
-        model: changed in place.
-        at: which, as for `insert`; None for all.
+        model: a network with blocks, changed in place.
+        at: places, as for `insert`. None removes all blocks.
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: a named place has no block; the message lists those that have. The model is then as it was.
+        ValueError: if a named place has no block. The message lists the blocks, and the model is unchanged.
     """
     present = blocks(model)
     names = list(present) if at is None else list(find_targets(model, at))
@@ -113,7 +131,7 @@ def remove(model: Model, at: Places | None = None) -> Model:
 
 
 def _detach(module: nn.Module) -> None:
-    # register_forward_hook keeps its bookkeeping in these dictionaries; a handle would not survive deepcopy or pickle.
+    # register_forward_hook records a hook in these dictionaries. A handle would not survive deepcopy or pickle.
     for key in [key for key, hook in module._forward_hooks.items() if hook is apply_non_local]:
         del module._forward_hooks[key]
         module._forward_hooks_with_kwargs.pop(key, None)

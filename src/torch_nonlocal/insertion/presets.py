@@ -1,7 +1,8 @@
-"""The paper's placements, for ResNet-like networks of any depth: stages and blocks are found by structure, not by name.
+"""The paper's placements for ResNet-like networks of any depth. Stages are found by structure, not by name.
 
-A stage is a module whose children are all residual blocks of one class. Networks with four of them have res2 to res5:
-ResNets, ResNeXts, RegNets and ConvNeXts of torchvision and timm, video ResNets, detectors and segmenters on these.
+A stage is a module whose children are all residual blocks of one class. A network with four stages has res2 to res5:
+the ResNets, ResNeXts, RegNets and ConvNeXts of torchvision and timm, video ResNets, and detectors and segmentation
+networks with such a backbone.
 """
 
 from torch import nn
@@ -13,28 +14,29 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def preset_places(model: nn.Module, preset: str) -> list[str]:
-    """Names of the modules that a preset puts blocks after.
+    """Return the names of the modules that a preset inserts blocks after.
 
-    "paper-1": right before the last residual block of res4. "paper-5": two in res3 and three in res4; "paper-10": four
-    and six. They are spread evenly, ending each run of blocks: every other block of a ResNet-50, blocks 6, 13 and 20 of
-    a ResNet-101's res4 in "paper-5". A stage with fewer residual blocks gets one after each.
+    "paper-1" inserts one block before the last residual block of res4. "paper-5" inserts two in res3 and three in res4,
+    "paper-10" four and six. They are evenly spaced and the last one ends the stage: every other residual block of a
+    ResNet-50, residual blocks 6, 13 and 20 in res4 of a ResNet-101 with "paper-5". A stage with fewer residual blocks
+    gets one block after each.
 
     Args:
         model: a network with four stages.
         preset: one of `PRESETS`.
 
     Raises:
-        ValueError: another preset, or a network without four stages; the message lists the stages found.
+        ValueError: if the preset is unknown or the network does not have four stages. The message lists the stages.
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, section 5.1 and table 2.
     """
     if preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
+        raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
     found = stages(model)
     if len(found) != 4:
         listing = ", ".join(f"{name} ({len(blocks)})" for name, blocks in found.items()) or "none"
         raise ValueError(
-            f"at={preset!r} needs a ResNet-like network, four stages of residual blocks of one class; "
-            f"{type(model).__name__} has {len(found)}: {listing}. Name the places instead, such as at='layer3.*'"
+            f"at={preset!r} requires a ResNet-like network with four stages of residual blocks of one class; "
+            f"stages of {type(model).__name__}: {len(found)}, {listing}. Name the places, such as at='layer3.*'"
         )
     _, res3, res4, _ = found.values()
     if preset == "paper-1":
@@ -44,9 +46,10 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
 
 
 def stages(model: nn.Module) -> dict[str, list[str]]:
-    """The stages of a network by name, each with the names of its residual blocks, in the network's order.
+    """Return the names of the residual blocks of each stage, in the network's order.
 
-    Outermost ones; where these are not four but hold four (a list of stages of one class), those.
+    The outermost stages are returned. If there are not four of them but they contain four (a list of stages of one
+    class), the inner ones are returned.
     """
     outer = _stages(model, "")
     inner = {
@@ -79,7 +82,7 @@ def _is_residual_block(module: nn.Module) -> bool:
 
 
 def spread(blocks: list[str], count: int) -> list[str]:
-    """At most `count` blocks, each the last of an equal run."""
+    """Return at most `count` evenly spaced items: the last of each of `count` equal runs."""
     count = min(count, len(blocks))
     step = len(blocks) // count if count else 1
     return blocks[step - 1 : step * count : step]

@@ -1,4 +1,4 @@
-"""What a place's output looks like: from a run of the example input, or from the module where that is certain."""
+"""The output of a place: channels, axes, device and dtype, from a run on the example input or from the module."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from torch_nonlocal._common.capture import capture_outputs, evaluating
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = ((nn.BatchNorm1d, 1), (nn.BatchNorm2d, 2), (nn.BatchNorm3d, 3))
-# Residual blocks whose output has the channels of their last convolution.
+# Residual blocks whose last convolution determines the number of output channels.
 _RESIDUAL_BLOCKS = {
     (package, name)
     for package in (
@@ -23,7 +23,14 @@ _RESIDUAL_BLOCKS = {
 
 
 class Output(NamedTuple):
-    """A channels-first map (B, C, *size): its channels, number of axes in `size`, and where it lives."""
+    """A channels-first map (B, C, *size).
+
+    Attributes:
+        channels: C.
+        dims: number of axes in `size`: 1, 2 or 3.
+        device: device of the map.
+        dtype: floating dtype of the map.
+    """
 
     channels: int
     dims: int
@@ -32,16 +39,16 @@ class Output(NamedTuple):
 
 
 def outputs_by_run(model: nn.Module, targets: dict[str, nn.Module], example_input: Any) -> dict[str, Output]:
-    """Run the model once on the example, in eval mode and without gradients, and look at each target's output.
+    """Run the model once on the example, in eval mode without gradients, and describe the output of each target.
 
     Args:
-        model: left as it was: modes, statistics, hooks and random state.
+        model: any network. Its modes, batch statistics, hooks and the random state are unchanged afterwards.
         targets: modules by name.
         example_input: a tensor, a tuple of positional arguments, a dict of keyword arguments, or any other single
             argument (such as a detector's list of images).
 
     Raises:
-        ValueError: a target that did not run, ran more than once, or whose output is not a channels-first map.
+        ValueError: if a target does not run, runs more than once, or does not return one channels-first map.
     """
     with capture_outputs(targets) as seen, evaluating(model), torch.no_grad():
         call(model, example_input)
@@ -49,10 +56,10 @@ def outputs_by_run(model: nn.Module, targets: dict[str, nn.Module], example_inpu
 
 
 def output_by_module(name: str, module: nn.Module) -> Output:
-    """The output of a convolution, a batch norm or a ResNet block, known without running it.
+    """Describe the output of a convolution, a batch norm or a ResNet block without running it.
 
     Raises:
-        ValueError: any other module; the message asks for `example_input`.
+        ValueError: if the module is of any other class. The message asks for `example_input`.
     """
     parameter = next(module.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
@@ -63,8 +70,8 @@ def output_by_module(name: str, module: nn.Module) -> Output:
     conv = module if isinstance(module, _CONVS) else _last_conv(module)
     if conv is None:
         raise ValueError(
-            f"the output of {name!r} ({type(module).__name__}) is not certain from the module alone: "
-            "pass example_input=, an input that the model can run"
+            f"the output shape of {name!r} ({type(module).__name__}) is not known from the module: "
+            "pass example_input=, an input of the model"
         )
     return Output(conv.out_channels, len(conv.kernel_size), device, dtype)
 
@@ -78,7 +85,7 @@ def _last_conv(module: nn.Module) -> Any:
 
 
 def call(model: nn.Module, example_input: Any) -> None:
-    """Run the model on an example input as `insert` takes it."""
+    """Run the model on an example input: a tensor, a tuple of arguments or a dict of keyword arguments."""
     if isinstance(example_input, tuple):
         model(*example_input)
     elif isinstance(example_input, dict):
@@ -88,30 +95,35 @@ def call(model: nn.Module, example_input: Any) -> None:
 
 
 def one_map(name: str, module: nn.Module, runs: list[Any]) -> Output:
-    """The one channels-first map that a module returned.
+    """Describe the one channels-first map that a module returned.
+
+    Args:
+        name: name of the module, for messages.
+        module: the module.
+        runs: its outputs, one per run.
 
     Raises:
-        ValueError: no run, several, or an output of another kind; the message names the module.
+        ValueError: if there is not exactly one run, or the output is not one floating-point map of 3 to 5 axes. The
+            message names the module.
     """
     kind = type(module).__name__
     if not runs:
-        raise ValueError(f"{name!r} ({kind}) does not run in the example: a block there would never be applied")
+        raise ValueError(f"{name!r} ({kind}) does not run on the example input: a block there is never applied")
     if len(runs) > 1:
         raise ValueError(
-            f"{name!r} ({kind}) runs {len(runs)} times in the example: one block would be applied at each. "
-            "Choose a module that runs once, such as the one that calls it"
+            f"{name!r} ({kind}) runs {len(runs)} times on the example input, and a block there would run every time. "
+            "Choose a module that runs once, such as the module that calls it"
         )
     output = runs[0]
     if not isinstance(output, Tensor):
         raise ValueError(
-            f"{name!r} ({kind}) returns a {type(output).__name__}, not a tensor: "
-            "choose a module whose output is one map"
+            f"{name!r} ({kind}) returns a {type(output).__name__}, not a tensor: choose a module that returns one map"
         )
     if output.ndim not in (3, 4, 5):
         raise ValueError(
             f"{name!r} ({kind}) returns a tensor of {output.ndim} axes, {tuple(output.shape)}: "
-            "expected channels first, (B, C, L), (B, C, H, W) or (B, C, T, H, W)"
+            "expected (B, C, L), (B, C, H, W) or (B, C, T, H, W)"
         )
     if not output.is_floating_point():
-        raise ValueError(f"{name!r} ({kind}) returns {output.dtype}: a block needs floating-point features")
+        raise ValueError(f"{name!r} ({kind}) returns {output.dtype}: expected a floating dtype")
     return Output(output.shape[1], output.ndim - 2, output.device, output.dtype)

@@ -1,27 +1,34 @@
-"""From what the user names (a name, a glob, a module, a list of them) to the modules a block can follow."""
+"""Places: resolves names, globs, modules and lists of these to the modules that blocks follow."""
 
 import difflib
 import re
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from torch import nn
 
 from torch_nonlocal.insertion.presets import preset_places
 from torch_nonlocal.layers import NonLocal
 
-Places = str | nn.Module | Iterable[str | nn.Module]
+Places: TypeAlias = str | nn.Module | Iterable[str | nn.Module]
+"""A module name, a glob, a preset such as "paper-5", a module, or an iterable of these."""
 
 
 def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
-    """The places that `at` means, by full name, in the network's own order.
+    """Resolve `at` to modules by full name, in the network's order.
 
-    `*` stands for any part of one name segment, `**` for any number of segments, `?` and `[...]` as in a shell.
-    "paper-1", "paper-5" and "paper-10" are the placements of `presets`.
-    A Sequential stands for its last module, since a child added to the Sequential itself would run as one more layer.
+    `*` matches within one name segment, `**` across segments; `?` and `[...]` work as in a shell. "paper-1", "paper-5"
+    and "paper-10" are the placements of `presets`. A Sequential resolves to its last module, because a child added to
+    the Sequential itself runs as one more layer.
+
+    Args:
+        model: any network.
+        at: a name, a glob, a preset, a module of `model`, or an iterable of these.
 
     Raises:
-        ValueError: a name or glob that matches nothing (with the nearest names), a module that is not in the model,
-            a container that would run the block as one of its own children.
+        TypeError: if `at` is of another type.
+        ValueError: if a name or glob matches nothing (the message suggests the nearest name), a module is not in the
+            model, or a container would run the block as one of its children.
     """
     if not isinstance(at, str | nn.Module | Iterable):
         raise TypeError(f"at: expected a name, a glob, a module or a list of these, got {type(at).__name__}")
@@ -33,7 +40,7 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
             place = _last_of_sequential(name, named)
             chosen[place] = named[place]
     if not chosen:
-        raise ValueError("at names no place: give at least one name, glob or module")
+        raise ValueError("at is empty: expected at least one name, glob or module")
     return {name: chosen[name] for name in named if name in chosen}
 
 
@@ -41,7 +48,7 @@ def _matches(named: dict[str, nn.Module], one: str | nn.Module) -> list[str]:
     if isinstance(one, nn.Module):
         names = [name for name, module in named.items() if module is one]
         if not names:
-            raise ValueError(f"the given {type(one).__name__} is not a module of this model")
+            raise ValueError(f"at: the given {type(one).__name__} is not a module of this model")
         return names
     if not isinstance(one, str):
         raise TypeError(f"at: expected names, globs or modules, got {type(one).__name__}")
@@ -55,20 +62,20 @@ def _matches(named: dict[str, nn.Module], one: str | nn.Module) -> list[str]:
 
 
 def _no_match(given: str, named: dict[str, nn.Module]) -> str:
-    """An error text with the nearest right thing: whole names, or their last segments ("layr3" in a detector)."""
+    """The message for a name without a match. Suggestions may match by last segments ("layr3" in a detector)."""
     stem = given.split("*")[0].rstrip(".")
     depth = stem.count(".") + 1
     by_tail = {".".join(name.split(".")[-depth:]): name for name in reversed(named)}
     near = difflib.get_close_matches(stem, by_tail, n=1, cutoff=0.6)
-    hint = ""
+    hint = "; "
     if near:
         suggestion = by_tail[near[0]] + given[len(stem) :]
         if not any(_glob(suggestion).fullmatch(name) for name in named):
             suggestion = by_tail[near[0]]
-        hint = f"; did you mean {suggestion!r}?"
+        hint = f"; did you mean {suggestion!r}? "
     shown = [name for name in named if name and name.count(".") <= 1]
     listing = ", ".join(shown[:40]) + (", ..." if len(shown) > 40 else "")
-    return f"no module matches {given!r}{hint} modules: {listing}"
+    return f"no module matches {given!r}{hint}modules: {listing}"
 
 
 def _glob(pattern: str) -> re.Pattern[str]:
@@ -94,8 +101,8 @@ def _last_of_sequential(name: str, named: dict[str, nn.Module]) -> str:
         children = list(module.named_children())
         if not runs_in_order or not children:
             raise ValueError(
-                f"{name!r} is a {type(module).__name__}, a container that decides itself how its children run: "
-                f"a block added there could run as one of them. Choose a module inside it"
+                f"{name!r} is a {type(module).__name__}, a container that may run a block added to it as one of its "
+                "children. Choose a module inside it"
                 + (f", such as {_join(name, children[-1][0])!r}" if children else "")
                 + ", or the module after it"
             )

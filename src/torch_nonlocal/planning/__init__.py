@@ -1,4 +1,4 @@
-"""What blocks would cost in a network, before anything is changed."""
+"""The cost of blocks in a network, computed without changing it."""
 
 from torch_nonlocal.planning.plan import Place, Plan, plan
 

@@ -1,4 +1,4 @@
-"""Which places of a network are worth a look, and which of them the paper's results speak for."""
+"""Candidate places for blocks in a network, and the places that the paper's results recommend."""
 
 import math
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ _POOLS = (
     *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
     *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
-_MOST_RECOMMENDED = {8: 2, 16: 3}  # blocks by the stride of the map: res3 and res4 in the paper's five
+_MOST_RECOMMENDED = {8: 2, 16: 3}  # number of blocks by the stride of the map: res3 and res4 of "paper-5"
 
 
 def candidates(model: nn.Module) -> list[str]:
-    """Names of the modules a user would think of: every residual block of every stage.
+    """Return the names of the candidate places: every residual block of every stage.
 
-    In a network without stages the modules just under its containers that hold convolutions; of a plain sequence of
-    layers, those before each pooling and the last.
+    In a network without stages, the candidates are the outermost modules with convolutions that are not containers. In
+    a plain sequence of layers, they are the layers before each pooling and the last layer.
     """
     found = [block for blocks in stages(model).values() for block in blocks]
     return found or _units(model, "")
 
 
 def recommended(model: nn.Module, sizes: Mapping[str, tuple[int, ...]], input_size: tuple[int, ...]) -> list[str]:
-    """The paper's five places, or in networks without four stages the like: two at stride 8, three at stride 16.
+    """Return the recommended places: "paper-5", or in networks without four stages two at stride 8, three at 16.
 
     Args:
         model: any network.
-        sizes: height and width (of sequences the length) of the map at each candidate, in the network's order.
-        input_size: of the network's input.
+        sizes: height and width (the length of sequences) of the map at each candidate, in the network's order.
+        input_size: height and width (or length) of the network's input.
     """
     if len(stages(model)) == 4:
         return [name for name in preset_places(model, "paper-5") if name in sizes]
@@ -51,7 +51,13 @@ def recommended(model: nn.Module, sizes: Mapping[str, tuple[int, ...]], input_si
 
 
 def takes_block(module: nn.Module, runs: list[Any], input_axes: int | None) -> bool:
-    """Whether a place can have a block: it ran once, and returned one map with as many axes as the input has."""
+    """Return whether a place can have a block: it ran once and returned one map with as many axes as the input.
+
+    Args:
+        module: the place.
+        runs: its outputs, one per run.
+        input_axes: number of axes of the network's input. None accepts 4 and 5.
+    """
     if hasattr(module, CHILD) or len(runs) != 1 or not isinstance(runs[0], Tensor):
         return False
     output = runs[0]
@@ -69,7 +75,7 @@ def _units(module: nn.Module, name: str) -> list[str]:
 
 
 def _ends(layers: Mapping[str, nn.Module]) -> list[str]:
-    """Of a sequence of layers those before each pooling, and the last."""
+    """Return the layers before each pooling, and the last layer."""
     names, ends = list(layers), []
     for name, after in zip(names, [*names[1:], ""], strict=True):
         if not isinstance(layers[name], _POOLS) and (not after or isinstance(layers[after], _POOLS)):

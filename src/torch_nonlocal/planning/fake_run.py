@@ -1,8 +1,8 @@
-"""What a network does with an input, without computing it: shapes, FLOPs and the memory of a training step.
+"""Shapes, FLOPs and memory of a training step of a network on an input, without computing values.
 
-A copy of the network with fake tensors (they have a shape, strides and a device, but no values) runs forward and
-backward in a moment and in next to no memory, through the very operations of a real run. Memory is counted on the way:
-tensors as they come and go, those inside our operators' kernels included.
+A copy of the network with fake tensors (shape, strides and device, but no values) runs forward and backward through
+the operations of a real run, quickly and in very little memory. The bytes of tensors are counted as they are allocated
+and freed, including those inside the kernels of this library's operators.
 """
 
 import copy
@@ -29,18 +29,22 @@ _OUR_OPERATORS = "torch_nonlocal"
 
 
 class Rehearsal:
-    """One run of a network on an input; the network itself is left alone, and runs only if it must.
+    """A run of a network on an input with fake tensors.
+
+    The network itself is unchanged. It runs on the input, once, only if a copy cannot run with fake tensors.
 
     Attributes:
-        outputs: what every module returned, by name, an item a run; tensors are fake.
-        flops: of the network's forward pass as PyTorch's counter has them, two operations a multiply-add.
+        outputs: outputs of every module by name, a list with one item per run; tensors are fake.
+        flops: FLOPs of the network's forward pass by PyTorch's counter, two per multiply-add.
+        memory_without: peak memory in bytes of a training step without blocks, excluding parameters and input; 0 if
+            `whole` is False.
 
     Args:
         model: any network.
-        example_input: as for `insert`.
+        example_input: an input of the model, as for `insert`.
 
     Raises:
-        ValueError: the network does not run on this input; the message has the network's own words.
+        ValueError: if the network does not run on this input. The message includes the network's own error.
     """
 
     def __init__(self, model: nn.Module, example_input: Any) -> None:
@@ -53,31 +57,31 @@ class Rehearsal:
             self._example = tree_map_only(Tensor, self._without_values, example_input)
             with self._fake:
                 self.outputs, self.flops = self._forward(self._network, self._example)
-        except Exception:  # networks that look at values, or cannot be copied, run for once
+        except Exception:  # a network that depends on values, or cannot be copied, runs itself
             self._network = None
             try:
                 self.outputs, self.flops = self._forward(model, example_input)
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                given = _described(example_input)
+                given = _shapes(example_input)
                 raise ValueError(f"{type(model).__name__} does not run on an input of {given}: {reason}") from error
         self.memory_without = self._memory_without()
 
     @property
     def whole(self) -> bool:
-        """Whether memory is counted in the network's own training step, not of each block by itself."""
+        """Whether memory is counted in the network's training step. False: separately for each block."""
         return self._network is not None
 
     def block(self, name: str, output: Output, options: Mapping[str, Any]) -> NonLocal:
-        """The block that `insert` would put behind an output, without values and not inserted."""
+        """Build the block that `insert` would insert at a place, with fake tensors and without inserting it."""
         with self._fake:
             return make_block(name, output, dict(options)).train()
 
     def sizes(self, name: str, block: NonLocal) -> tuple[int, int, int, int, int]:
-        """Of the operation at a place: (B', N, M, D, V), B' the batch times the groups that see each other.
+        """Return the sizes (B', N, M, D, V) of the operation at a place; B' is the batch size times the groups.
 
         Raises:
-            ValueError: the map is too small for the block's pooling.
+            ValueError: if the map is smaller than the pooling of the block's keys.
         """
         with self._fake, torch.no_grad():
             x = self._map(name)
@@ -86,17 +90,17 @@ class Rehearsal:
         return theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1], phi_BMD.shape[2], g_BMV.shape[2]
 
     def block_flops(self, name: str, block: NonLocal) -> int:
-        """Of the block's forward pass."""
+        """Return the FLOPs of the block's forward pass."""
         with self._fake, torch.no_grad():
             return _flops(lambda: block(self._map(name)))
 
     def memory_added(self, blocks: Mapping[str, NonLocal]) -> int:
-        """Bytes that a training step (forward and backward) needs at its peak more than without the blocks.
+        """Return the extra peak memory of a training step (forward and backward) with the blocks, in bytes.
 
-        Parameters are not counted, their gradients are where they are alive at the peak.
+        Parameters are not counted. Their gradients are counted if they are allocated at the peak.
 
         Args:
-            blocks: by the name of the module they follow.
+            blocks: blocks by the name of the module they follow.
         """
         if self._network is None:
             return sum(self._memory_alone(name, block) for name, block in blocks.items())
@@ -127,7 +131,7 @@ class Rehearsal:
         try:
             self._network.train()
             return self._training_peak()
-        except Exception:  # one value a channel for a batch norm, say: the example runs in eval mode only
+        except Exception:  # the example runs in eval mode only, such as one value per channel in a batch norm
             self._network = None
             return 0
 
@@ -162,7 +166,7 @@ class Rehearsal:
 
 
 class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations make, for as long as something holds them."""
+    """Counts the live bytes of the tensors that operations allocate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,9 +176,9 @@ class _LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         for one in tree_leaves((args, kwargs)):
-            self._see(one, counted=False)  # made before: a parameter or the input
+            self._see(one, counted=False)  # allocated earlier: a parameter or the input
         if func.namespace == _OUR_OPERATORS:
-            with self, torch.no_grad():  # into the kernel, whose buffers count too
+            with self, torch.no_grad():  # enter the kernel to count its buffers
                 result = func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **kwargs)
         else:
             result = func(*args, **kwargs)
@@ -204,7 +208,7 @@ class _LiveBytes(TorchDispatchMode):
 
 @contextmanager
 def as_dense(blocks: Iterable[NonLocal]) -> Iterator[None]:
-    """Inside, the blocks follow the definition and build the N x M map."""
+    """Inside the context, the blocks use algorithm="dense", which holds the N x M map."""
     before: list[tuple[NonLocal, Algorithm]] = [(block, block.algorithm) for block in blocks]
     for block, _ in before:
         block.algorithm = "dense"
@@ -216,7 +220,7 @@ def as_dense(blocks: Iterable[NonLocal]) -> Iterator[None]:
 
 
 def _copies(args: Any, result: Any) -> int:
-    """PyTorch's convolutions on the CPU copy their maps into a blocked layout, and out of it, while they run."""
+    """Return the bytes of the blocked-layout copies that PyTorch's CPU convolutions hold while they run."""
     maps = [one for one in tree_leaves((args, result)) if isinstance(one, Tensor) and one.device.type == "cpu"]
     return sum(one.untyped_storage().nbytes() for one in maps)
 
@@ -227,6 +231,6 @@ def _flops(work: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def _described(example_input: Any) -> str:
+def _shapes(example_input: Any) -> str:
     tensors = [one for one in tree_leaves(example_input) if isinstance(one, Tensor)]
     return ", ".join("x".join(map(str, one.shape)) for one in tensors) or type(example_input).__name__

@@ -1,4 +1,4 @@
-"""`plan`: where blocks can go in a network and what each would cost; nothing is changed, next to nothing computed."""
+"""`plan`: the places for blocks in a network and the cost of each, without changing or running the network."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal import functional
-from torch_nonlocal.insertion.insert import CHILD
+from torch_nonlocal._common.text import listed
+from torch_nonlocal.insertion.insert import check_free
 from torch_nonlocal.insertion.probe import one_map
 from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import NonLocal
@@ -19,15 +20,15 @@ from torch_nonlocal.planning.report import advice, markdown, plain
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What blocks cost for the example, its whole batch.
+    """Cost of blocks for the whole batch of the example input.
 
     Attributes:
-        parameters: how many.
-        flops: of their forward pass, two operations a multiply-add, as PyTorch's counter has them.
-        flops_dense: the same with algorithm="dense", which follows the definition: no re-association, no sorting.
-        share: `flops` by those of the network.
-        memory: bytes that a training step (forward and backward) needs at its peak more than without the blocks:
-            activations and gradients, not parameters.
+        parameters: number of parameters.
+        flops: FLOPs of the forward pass by PyTorch's counter, two per multiply-add.
+        flops_dense: FLOPs with algorithm="dense", the definition without re-association or sorting.
+        share: `flops` divided by the FLOPs of the network without blocks.
+        memory: extra peak memory of a training step (forward and backward) in bytes: activations and gradients, not
+            parameters.
         memory_dense: the same with algorithm="dense", which holds the N x M map.
     """
 
@@ -41,19 +42,19 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Place(Cost):
-    """One place, and what a block there costs.
+    """A place and the cost of a block there.
 
     Attributes:
-        name: of the module that the block would follow.
-        kind: the module's class.
-        shape: of its output, (B, C, *size).
-        queries: N, positions that look.
-        keys: M, positions looked at, after sub-sampling.
+        name: name of the module that the block follows.
+        kind: class name of the module.
+        shape: shape of the module's output, (B, C, *size).
+        queries: N, number of query positions.
+        keys: M, number of key positions after subsampling.
         channels: C.
         inner_channels: D.
-        algorithm: that a training step uses, such as "fused"; all are exact.
-        map_bytes: one N x M map of the batch, in float32 or wider.
-        chosen: named by `at`, or recommended where `at` is None.
+        algorithm: algorithm of a training step, such as "fused". All algorithms are exact.
+        map_bytes: size of the N x M map of the batch in bytes, in float32 or wider.
+        chosen: True if the place is named by `at` or, with at=None, recommended.
     """
 
     name: str
@@ -73,11 +74,11 @@ class Network:
     """The network without blocks.
 
     Attributes:
-        name: its class.
-        parameters: how many.
-        flops: of its forward pass on the example.
-        memory: bytes of a training step at its peak, without parameters and input; None where the training step of this
-            network cannot be rehearsed. Memory of places is then of each block by itself.
+        name: class name of the network.
+        parameters: number of parameters.
+        flops: FLOPs of the forward pass on the example input.
+        memory: peak memory of a training step in bytes, excluding parameters and input. None if the training step
+            cannot run with fake tensors; the memory of the places is then counted for each block separately.
     """
 
     name: str
@@ -88,15 +89,15 @@ class Network:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where blocks can go, what they cost and what the paper's results recommend. `print` it.
+    """Places for blocks, their costs and the paper's recommendation. `print` shows a table.
 
     Attributes:
-        places: in the network's order.
-        total: of the chosen places together.
-        network: without blocks.
-        recommended: names of the places that the paper's results speak for.
-        pairwise: form of the blocks.
-        attend: what their positions see.
+        places: the places in the network's order.
+        total: cost of all chosen places together.
+        network: the network without blocks.
+        recommended: names of the places that the paper's results recommend.
+        pairwise: pairwise form of the blocks.
+        attend: the positions that a query attends to.
     """
 
     places: tuple[Place, ...]
@@ -108,56 +109,54 @@ class Plan:
 
     @property
     def chosen(self) -> list[str]:
-        """Names of the marked places: `nl.insert(model, at=plan.chosen)`."""
+        """Names of the chosen places, for `nl.insert(model, at=plan.chosen)`."""
         return [place.name for place in self.places if place.chosen]
 
     def __str__(self) -> str:
         return plain(self)
 
     def markdown(self) -> str:
-        """The table as Markdown, and what the paper recommends."""
+        """Return the table and the recommendation as Markdown."""
         return markdown(self)
 
     def advice(self) -> str:
-        """The recommendation in words, with the paper's numbers."""
+        """Return the recommendation as a sentence, with the paper's results."""
         return advice(self)
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything in plain JSON values."""
+        """Return all fields as JSON values."""
         places = [{**asdict(place), "shape": list(place.shape)} for place in self.places]
         return {**asdict(self), "places": places, "recommended": list(self.recommended)}
 
 
-def plan(model: nn.Module, example_input: Any, at: Places | None = None, **block_options: Any) -> Plan:
-    """Where blocks can go, and what they cost: positions, parameters, FLOPs, memory with and without the N x M map.
+def plan(model: nn.Module, example_input: Any, at: Places | None = None, **options: Any) -> Plan:
+    """List the places for blocks and their cost: positions, parameters, FLOPs, memory with and without the N x M map.
 
-    The model is not changed and, where its code allows, does not run: a copy without values does.
+    The model is unchanged. A copy with fake tensors runs instead of the model where the model's code allows it.
 
     Args:
         model: any network.
-        example_input: as for `insert`; costs are for its size and batch.
-        at: the places in mind, as for `insert`; marked in the table. None marks the recommended ones.
-        **block_options: of `NonLocal3d`, as for `insert`.
+        example_input: an input of the model, as for `insert`. Costs are for its size and batch.
+        at: places, as for `insert`, marked in the table. None marks the recommended places.
+        **options: options of the blocks, as for `insert`.
 
     Returns:
-        The plan: every residual block of the network's stages, or without stages the modules under its containers,
-        and the named places.
+        The plan. It lists the named places and the candidates: every residual block of the network's stages or, in a
+        network without stages, the outermost modules with convolutions that are not containers.
 
     Raises:
-        ValueError: as `insert`, for named places and options; a network that does not run on the example; one without
-            a place for a block.
-        TypeError: an option that a block does not have.
+        ValueError: if a place or an option is wrong (as for `insert`), the network does not run on the example input,
+            or it has no place for a block.
+        TypeError: if a block has no such option.
 
     Example:
         >>> print(nl.plan(torchvision.models.video.r3d_18(), torch.randn(1, 3, 16, 112, 112)))
     """
     named = {} if at is None else find_targets(model, at)
-    for name, module in named.items():
-        if hasattr(module, CHILD):
-            raise ValueError(f"{name!r} has a block already: remove it first, nl.remove(model, at={name!r})")
+    check_free(named)
     with torch.random.fork_rng(devices=[]):
         rehearsal = Rehearsal(model, example_input)
-        blocks = _blocks(model, rehearsal, named, _input_shape(example_input), block_options)
+        blocks = _blocks(model, rehearsal, named, _input_shape(example_input), options)
         best = _recommended(model, rehearsal, blocks, _input_shape(example_input))
         chosen = set(named) if at is not None else set(best)
         places = tuple(_place(model, rehearsal, name, block, name in chosen) for name, block in blocks.items())
@@ -182,15 +181,15 @@ def _blocks(
     input_shape: tuple[int, ...] | None,
     options: dict[str, Any],
 ) -> dict[str, NonLocal]:
-    """A block for every named place and every candidate that can have one, in the network's order."""
+    """Build a block for every named place and every suitable candidate, in the network's order."""
     modules = dict(model.named_modules())
     axes = None if input_shape is None else len(input_shape)
     offered = [name for name in candidates(model) if takes_block(modules[name], rehearsal.outputs[name], axes)]
     wanted = [name for name in modules if name in named or name in offered]
     if not wanted:
         raise ValueError(
-            f"no place for a block found in {type(model).__name__}: none of {', '.join(candidates(model)) or 'its'} "
-            "modules runs once and returns a channels-first map. Name one, such as at='layer3.1'"
+            f"{type(model).__name__} has no place for a block: no candidate runs once and returns one map. "
+            f"Candidates: {listed(candidates(model)) or 'none'}. Name a place, such as at='layer3.1'"
         )
     blocks = {}
     for name in wanted:
@@ -198,7 +197,10 @@ def _blocks(
         if name in named or _fits(block, rehearsal.outputs[name][0]):
             blocks[name] = block
     if not blocks:
-        raise ValueError(f"subsample={options.get('subsample')!r}: every map of {type(model).__name__} is smaller")
+        raise ValueError(
+            f"subsample={options.get('subsample')!r}: expected a factor no larger than a map of the network; "
+            f"all maps of {type(model).__name__} are smaller"
+        )
     return blocks
 
 
@@ -247,7 +249,7 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, c
 
 
 def _cost(rehearsal: Rehearsal, blocks: dict[str, NonLocal], algorithms: set[str]) -> Cost:
-    """Of these blocks together."""
+    """Return the cost of the blocks together."""
     flops = sum(rehearsal.block_flops(name, block) for name, block in blocks.items())
     memory = rehearsal.memory_added(blocks)
     flops_dense, memory_dense = flops, memory
@@ -266,6 +268,6 @@ def _cost(rehearsal: Rehearsal, blocks: dict[str, NonLocal], algorithms: set[str
 
 
 def _input_shape(example_input: Any) -> tuple[int, ...] | None:
-    """Of the first tensor with positions, (B, C, *size)."""
+    """Return the shape of the first tensor (B, C, *size) in the input."""
     shapes = [tuple(one.shape) for one in tree_leaves(example_input) if isinstance(one, Tensor)]
     return next((shape for shape in shapes if len(shape) in (3, 4, 5)), None)

@@ -1,11 +1,11 @@
-"""A plan as text: the table, plain or as Markdown, and the recommendation in words."""
+"""Text of a plan: the table, plain or as Markdown, and the recommendation."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch_nonlocal.planning.plan import Cost, Plan
 
-HEADER = ("", "where", "output", "N", "M", "D", "parameters", "GFLOPs", "share", "memory", "with the map")
+HEADER = ("", "place", "output", "N", "M", "D", "parameters", "GFLOPs", "share", "memory", "with the map")
 RIGHT = (False, False, False, True, True, True, True, True, True, True, True)
 CHOSEN = "*"
 
@@ -17,7 +17,7 @@ EVIDENCE = (
 
 
 def rows(plan: "Plan") -> list[tuple[str, ...]]:
-    """The cells of each place, in `HEADER`'s order."""
+    """Return the cells of each place in the order of `HEADER`."""
     return [
         (
             CHOSEN if place.chosen else "",
@@ -33,13 +33,13 @@ def rows(plan: "Plan") -> list[tuple[str, ...]]:
 
 
 def total_row(plan: "Plan") -> tuple[str, ...]:
-    """The cells of the last line: all chosen places together."""
+    """Return the cells of the last row: all chosen places together."""
     count = len(plan.chosen)
     return (CHOSEN, f"{count} block{'' if count == 1 else 's'} together", "", "", "", "", *_costs(plan.total))
 
 
 def plain(plan: "Plan") -> str:
-    """Columns aligned with spaces; no line is broken."""
+    """Return the table with columns aligned by spaces. Lines are not wrapped."""
     lines = [HEADER, *rows(plan), total_row(plan)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     texts = [
@@ -55,43 +55,43 @@ def plain(plan: "Plan") -> str:
 
 
 def markdown(plan: "Plan") -> str:
-    """A Markdown table between its summary and what it means."""
+    """Return the summary, the table as Markdown, the legend and the recommendation."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, *rows(plan), total_row(plan))]
     lines.insert(1, "|" + "|".join("---:" if right else "---" for right in RIGHT) + "|")
     return "\n".join([summary(plan), "", *lines, "", legend(plan), "", advice(plan), ""])
 
 
 def summary(plan: "Plan") -> str:
-    """The network, and the kind of block."""
+    """Return the cost of the network and the options of the blocks."""
     network = plan.network
-    memory = "" if network.memory is None else f", {size(network.memory)} of memory in a training step"
+    memory = "" if network.memory is None else f", {size(network.memory)} peak memory of a training step"
     return (
         f"{network.name}: {network.parameters / 1e6:,.2f}M parameters, {network.flops / 1e9:,.2f} GFLOPs{memory}. "
-        f"Blocks: {plan.pairwise.replace('_', ' ')}, {plan.attend}, batch of {plan.places[0].shape[0]}."
+        f"Blocks: {plan.pairwise.replace('_', ' ')}, {plan.attend}, batch size {plan.places[0].shape[0]}."
     )
 
 
 def legend(plan: "Plan") -> str:
-    """What the columns mean."""
-    alone = "" if plan.network.memory is not None else " (here of each block by itself)"
+    """Return the meaning of the columns."""
+    alone = "" if plan.network.memory is not None else " (counted for each block separately)"
     dense = ""
     if plan.total.flops_dense != plan.total.flops:
-        dense = f" The chosen blocks follow the definition in {plan.total.flops_dense / 1e9:,.2f} GFLOPs."
+        dense = f" The definition takes {plan.total.flops_dense / 1e9:,.2f} GFLOPs for the chosen blocks."
     return (
-        f"{CHOSEN} chosen. N queries, M keys, D inner width; GFLOPs of a forward pass, two operations a multiply-add; "
-        f"share of the network's own; memory: what a training step needs more at its peak{alone}, by this library's "
-        f"exact algorithms and with the N x M map.{dense}"
+        f"{CHOSEN} chosen place. N: queries; M: keys; D: inner channels. GFLOPs: forward pass, two per multiply-add. "
+        f"share: GFLOPs divided by those of the network. memory: extra peak memory of a training step{alone}. "
+        f"with the map: the same with algorithm='dense', which holds the N x M map.{dense}"
     )
 
 
 def advice(plan: "Plan") -> str:
-    """The recommendation, with the paper's numbers."""
-    names = ", ".join(plan.recommended) or "no place: every map is far from the sizes that the paper studied"
-    return f"Recommended: {names}. {EVIDENCE} So: res3 and res4, several blocks rather than one, over spacetime."
+    """Return the recommendation and the paper's results."""
+    names = ", ".join(plan.recommended) or "none, because no map has a size that the paper studied"
+    return f"Recommended: {names}. {EVIDENCE} In short: several blocks in res3 and res4, over spacetime."
 
 
 def size(count: int) -> str:
-    """Bytes as text, "1,234.5 MB"."""
+    """Format bytes as text, such as "1,234.5 MB"."""
     return f"{count / 2**20:,.1f} MB"
 
 
