@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
     from torch_nonlocal.models.registry import create_model, list_models
     from torch_nonlocal.planning.plan import plan
+    from torch_nonlocal.weights import load_weights, read_weights
 
 __all__ = [
     "NonLocal1d",
@@ -30,7 +31,9 @@ __all__ = [
     "insert",
     "list_models",
     "load_blocks",
+    "load_weights",
     "plan",
+    "read_weights",
     "remove",
     "save_blocks",
     "view",
@@ -51,7 +54,9 @@ __getattr__, __dir__ = lazy_exports(
         "insert": ".insertion",
         "list_models": ".models.registry",
         "load_blocks": ".insertion",
+        "load_weights": ".weights",
         "plan": ".planning.plan",
+        "read_weights": ".weights",
         "remove": ".insertion",
         "save_blocks": ".insertion",
         "view": ".view:",

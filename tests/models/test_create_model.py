@@ -169,7 +169,7 @@ class TestWeights:
     def test_other_classes_start_fresh(self, file, caplog):
         with caplog.at_level(logging.WARNING, "torch_nonlocal"):
             model = nl.create_model("c2d_resnet50", num_classes=5, weights=file)
-        assert "last layer fc (7 classes there, 5 here)" in caplog.text
+        assert "newly initialized: fc (7 classes in the weights, 5 in the model)" in caplog.text
         assert model.fc.weight.shape == (5, 2048)
 
     def test_own_weights_come_back_with_their_blocks(self, tmp_path):
@@ -188,17 +188,17 @@ class TestWeights:
         ("make", "error", "match"),
         [
             (lambda path: None, FileNotFoundError, "no weights file"),
-            (lambda path: path.write_bytes(b"nonsense"), ValueError, "cannot be read as weights"),
-            (lambda path: torch.save([1, 2], path), ValueError, "no tensors by name"),
+            (lambda path: path.write_bytes(b"nonsense"), ValueError, "cannot be read as a checkpoint"),
+            (lambda path: torch.save([1, 2], path), ValueError, "holds a list, expected tensors by name"),
             (
                 lambda path: torch.save({"a": torch.ones(1)}, path),
                 ValueError,
-                "it lacks conv1.weight, .*it has besides a",
+                "does not fit VideoResNet: missing keys: conv1.weight, .*; unexpected keys: a",
             ),
             (
                 lambda path: torch.save({"conv1.weight": torch.ones(2, 2)}, path),
                 ValueError,
-                "other shapes: conv1.weight",
+                r"other shapes: conv1.weight \(2, 2\), expected \(64, 3, 1, 7, 7\)",
             ),
         ],
         ids=["missing", "broken", "a list", "another network", "another shape"],

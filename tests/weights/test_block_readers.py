@@ -8,7 +8,7 @@ from foreign_layouts import NAMES, caffe2_blobs, formula, named_as, random_parts
 from torch import nn
 
 import torch_nonlocal as nl
-from torch_nonlocal.weights import read
+from torch_nonlocal.weights import convert_weights
 
 SPACE = {1: 2, 2: 2, 3: (1, 2, 2)}
 SIZES = {1: (10,), 2: (6, 8), 3: (3, 4, 6)}
@@ -22,7 +22,7 @@ def network(dims, channels):
 
 def assert_computes(path, dims, parts, tmp_path, formula_options, **read_options):
     """The file's only block, read, saved, loaded behind "first", against the formula."""
-    converted = read(path, **read_options, places=places_of(path, **read_options))
+    converted = convert_weights(path, **read_options, places=places_of(path, **read_options))
     saved = tmp_path / "ours.pt"
     converted.save(saved, whole=False)
     channels = parts["g.weight"].shape[1]
@@ -37,7 +37,7 @@ def assert_computes(path, dims, parts, tmp_path, formula_options, **read_options
 
 
 def places_of(path, **read_options):
-    return {place: "first" for place in read(path, **read_options).plan}
+    return {place: "first" for place in convert_weights(path, **read_options).plan}
 
 
 # layout, dims, parts, what the project computes, what the user has to say, the source found
@@ -139,7 +139,7 @@ def test_fortran_ordered_array_keeps_its_values(tmp_path):
     blobs = caffe2_blobs(parts, "nonlocal_conv3_1")
     blobs = {key: numpy.asfortranarray(value) for key, value in blobs.items()}
     save_pickle(tmp_path / "theirs.pkl", {"blobs": blobs})
-    converted = read(tmp_path / "theirs.pkl")
+    converted = convert_weights(tmp_path / "theirs.pkl")
     assert torch.equal(converted.tensors["layer2.1/theta.weight"], parts["theta.weight"])
 
 
@@ -165,7 +165,7 @@ PLACES = [
 def test_place_is_the_module_that_the_block_follows(tmp_path, layout, block, others, place):
     path = tmp_path / "theirs.pth"
     torch.save({**named_as(layout, random_parts(2), block), **{key: torch.zeros(3) for key in others}}, path)
-    converted = read(path)
+    converted = convert_weights(path)
     assert list(converted.plan) == [place]
     assert converted.left_over == list(others)
 
@@ -175,7 +175,7 @@ def test_several_blocks_in_a_sequential_are_counted_without_each_other(tmp_path)
     state = {f"layer2.{i}.conv1.weight": torch.zeros(1) for i in (0, 1, 3, 4)}
     state |= named_as("alexhex7 pooled", parts, "layer2.2") | named_as("alexhex7 pooled", parts, "layer2.5")
     torch.save(state, tmp_path / "theirs.pth")
-    assert list(read(tmp_path / "theirs.pth").plan) == ["layer2.1", "layer2.3"]
+    assert list(convert_weights(tmp_path / "theirs.pth").plan) == ["layer2.1", "layer2.3"]
 
 
 def test_last_agw_blocks_follow_the_last_residual_blocks(tmp_path):
@@ -183,22 +183,22 @@ def test_last_agw_blocks_follow_the_last_residual_blocks(tmp_path):
     for index in range(3):
         state |= named_as("alexhex7", random_parts(2, inner=1), f"NL_3.{index}")
     torch.save(state, tmp_path / "theirs.pth")
-    assert list(read(tmp_path / "theirs.pth").plan) == ["layer3.3", "layer3.4", "layer3.5"]
+    assert list(convert_weights(tmp_path / "theirs.pth").plan) == ["layer3.3", "layer3.4", "layer3.5"]
 
 
 def test_what_the_keys_do_not_tell_is_said_and_what_the_user_says_is_not(tmp_path):
     path = tmp_path / "theirs.pth"
     torch.save(named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1"), path)
-    said = " ".join(read(path).assumptions)
+    said = " ".join(convert_weights(path).assumptions)
     assert all(word in said for word in ("pairwise='embedded_gaussian'", "subsample=2", "scale='sqrt'"))
-    assert read(path, pairwise="embedded_gaussian", subsample=2, scale="sqrt").assumptions == []
+    assert convert_weights(path, pairwise="embedded_gaussian", subsample=2, scale="sqrt").assumptions == []
 
 
 def test_clips_in_a_network_of_images_are_said(tmp_path):
     path = tmp_path / "theirs.pth"
     state = named_as("alexhex7 pooled", random_parts(3), "base_model.layer2.0.nl")
     torch.save({**state, "base_model.layer2.0.block.conv1.weight": torch.zeros(2, 2, 1, 1)}, path)
-    converted = read(path)
+    converted = convert_weights(path)
     assert list(converted.plan) == ["base_model.layer2.0"]
     assert any("2D convolutions" in said for said in converted.assumptions)
 
@@ -207,7 +207,7 @@ def test_half_precision_weights_stay_half(tmp_path):
     path = tmp_path / "theirs.pth"
     parts = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in random_parts(2).items()}
     torch.save(named_as("timm", parts, "attn"), path)
-    assert {tensor.dtype for tensor in read(path).tensors.values()} == {torch.float16, torch.int64}
+    assert {tensor.dtype for tensor in convert_weights(path).tensors.values()} == {torch.float16, torch.int64}
 
 
 def test_every_layout_of_the_table_is_tested():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from foreign_layouts import caffe2_blobs, named_as, random_parts, save_pickle
 
-from torch_nonlocal.weights import read
+from torch_nonlocal.weights import convert_weights
 
 numpy = pytest.importorskip("numpy")
 
@@ -127,7 +127,7 @@ def test_hostile_file_is_refused_and_never_run(case, tmp_path):
     marker = tmp_path / "executed"
     write(tmp_path / name, content(marker))
     with pytest.raises(ValueError, match=said) as error:
-        read(tmp_path / name)
+        convert_weights(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
     assert "weights_only" not in str(error.value), "no advice to trust the file"
     assert not marker.exists()
@@ -163,11 +163,11 @@ def good(path):
 def test_cut_off_file_is_refused(tmp_path, suffix, part):
     path = tmp_path / f"theirs{suffix}"
     good(path)
-    assert read(path).plan
+    assert convert_weights(path).plan
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(ValueError, match=f"theirs{suffix}"):
-        read(path)
+        convert_weights(path)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
@@ -176,13 +176,13 @@ def test_text_is_refused(tmp_path, suffix):
     path.write_text("<!DOCTYPE html><html>404: not found</html>\n")
     pytest.importorskip("safetensors") if suffix == ".safetensors" else None
     with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
-        read(path)
+        convert_weights(path)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"epoch": 3, "lr": 0.1}, "no tensors by name; it has epoch, lr"),
+        ({"epoch": 3, "lr": 0.1}, "no tensors by name; its keys: epoch, lr"),
         ([1, 2], "holds a list"),
         ({"state_dict": {}}, "no tensors by name"),
     ],
@@ -190,12 +190,12 @@ def test_text_is_refused(tmp_path, suffix):
 def test_file_without_tensors_is_refused(tmp_path, content, said):
     torch.save(content, tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said):
-        read(tmp_path / "theirs.pth")
+        convert_weights(tmp_path / "theirs.pth")
 
 
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
-        read("nowhere.pth")
+        convert_weights("nowhere.pth")
 
 
 def changed(layout="tea1528", *, drop=(), form="embedded", **shapes):
@@ -276,7 +276,7 @@ def test_tensors_that_make_no_block_are_refused_by_name(case, tmp_path):
     state, said = BROKEN[case]
     torch.save(state(), tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said) as error:
-        read(tmp_path / "theirs.pth")
+        convert_weights(tmp_path / "theirs.pth")
     assert str(tmp_path / "theirs.pth") in str(error.value)
 
 
@@ -297,4 +297,4 @@ def test_tensors_that_make_no_block_are_refused_by_name(case, tmp_path):
 def test_option_that_contradicts_the_file(tmp_path, options, said):
     torch.save(changed(), tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said):
-        read(tmp_path / "theirs.pth", **options)
+        convert_weights(tmp_path / "theirs.pth", **options)

@@ -7,7 +7,7 @@ from foreign_layouts import caffe2_blobs, formula, named_as, random_parts, save_
 
 import torch_nonlocal as nl
 from torch_nonlocal.models.video_resnet import VideoResNet
-from torch_nonlocal.weights import read
+from torch_nonlocal.weights import convert_weights
 
 COUNTS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 NORM = ("weight", "bias", "running_mean", "running_var")
@@ -128,7 +128,7 @@ def numbered(table):
 def test_every_tensor_has_its_place(tmp_path, source, depth, i3d, middle, kind):
     table = rows(source, depth, i3d, middle)
     torch.save({"state_dict": numbered(table)}, tmp_path / "theirs.pth")
-    converted = read(tmp_path / "theirs.pth")
+    converted = convert_weights(tmp_path / "theirs.pth")
     network = converted.network
     assert network is not None
     assert converted.source == source
@@ -151,7 +151,7 @@ def test_blocks_come_with_the_network(tmp_path):
         state |= named_as("slowfast", parts, f"s3.pathway0_nonlocal{index}")
     state["optimizer.step"] = torch.zeros(1)
     torch.save({"model_state": state}, tmp_path / "theirs.pyth")
-    converted = read(tmp_path / "theirs.pyth")
+    converted = convert_weights(tmp_path / "theirs.pyth")
     network = converted.network
     assert network is not None
     assert network.arguments == {
@@ -185,7 +185,7 @@ def test_another_network_gives_its_blocks_and_the_reason(tmp_path, case):
     change, said = NOT_OURS[case]
     state = numbered(change(rows("slowfast"))) | named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1")
     torch.save(state, tmp_path / "theirs.pth")
-    converted = read(tmp_path / "theirs.pth")
+    converted = convert_weights(tmp_path / "theirs.pth")
     assert converted.network is None
     assert list(converted.plan) == ["layer2.1"]
     assert said in str(converted.no_network)
@@ -196,11 +196,11 @@ def test_another_network_gives_its_blocks_and_the_reason(tmp_path, case):
 
 def test_differences_that_weights_do_not_carry_are_said(tmp_path):
     torch.save(numbered(rows("mmcv")), tmp_path / "theirs.pth")
-    network = read(tmp_path / "theirs.pth").network
+    network = convert_weights(tmp_path / "theirs.pth").network
     assert network is not None
     assert "pool1_kernel 1 there, 3 here" in network.differences[0]
     torch.save(numbered(rows("slowfast")), tmp_path / "theirs.pth")
-    network = read(tmp_path / "theirs.pth").network
+    network = convert_weights(tmp_path / "theirs.pth").network
     assert network is not None
     assert not any("there" in said for said in network.differences)
 
@@ -277,7 +277,7 @@ def test_caffe2_network_gives_the_same_scores(tmp_path, affine):
     for (stage, index), parts in blocks.items():
         arrays |= caffe2_blobs(parts, f"nonlocal_conv{stage}_{index}")
     save_pickle(tmp_path / "theirs.pkl", {"blobs": arrays}, protocol=4)
-    converted = read(tmp_path / "theirs.pkl")
+    converted = convert_weights(tmp_path / "theirs.pkl")
     network = converted.network
     assert network is not None
     assert network.arguments["name"] == "i3d_resnet50_8x8"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torch_nonlocal.weights import SOURCES, Converted, read
+from torch_nonlocal.weights import SOURCES, Converted, convert_weights
 
 _SHOWN = 8  # names of a list that a person reads before "and n more"
 
@@ -56,7 +56,7 @@ def convert(
         raise ValueError("--whole and --blocks: give one of them")
     if out.exists() and not force:
         raise ValueError(f"{out} exists; --force replaces it")
-    converted = read(
+    converted = convert_weights(
         in_,
         source=source or None,
         pairwise=pairwise or None,

@@ -1,7 +1,7 @@
-"""Block weights in a file of their own: small, and independent of the network's checkpoint.
+"""Block files: the weights of the non-local blocks alone, small and independent of the network's checkpoint.
 
-A `.safetensors` file holds tensors named "<place>/<parameter>" and, as metadata, the plan: class and options of the
-block at each place. Any other suffix is a `torch.save` file of the same two things, read with weights_only=True.
+A .safetensors file holds tensors named "<place>/<parameter>" and, as metadata, the plan: class and options of the block
+at each place. A file with any other suffix is a `torch.save` dictionary of the same two things.
 """
 
 import json
@@ -9,10 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.tensor_files import safetensors_torch, write_tensors
+from torch_nonlocal._common.tensor_files import read_weights, write_tensors
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES, CHILD, attach, blocks
 from torch_nonlocal.layers import NonLocal
 
@@ -21,19 +20,20 @@ _CLASSES = {kind.__name__: kind for kind in BLOCK_CLASSES.values()}
 
 
 def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the weights and options of the model's blocks, and nothing else, to a file.
+    """Write the weights and options of a model's non-local blocks to a file, atomically.
 
     Args:
-        model: a network with blocks.
-        path: ending in .safetensors (needs `pip install 'torch-nonlocal[checkpoints]'`) or anything else.
+        model: a model with blocks.
+        path: with the suffix .safetensors for a safetensors file (needs `pip install 'torch-nonlocal[checkpoints]'`),
+            with any other for a file of `torch.save`.
 
     Raises:
-        ValueError: the model has no blocks.
-        ImportError: safetensors is asked for and not installed.
+        ValueError: the model has no blocks, or the folder does not exist.
+        ImportError: safetensors is needed and not installed.
     """
     present = blocks(model)
     if not present:
-        raise ValueError("the model has no blocks to save; nl.insert puts them in")
+        raise ValueError("the model has no blocks to save; nl.insert adds blocks")
     plan = {name: {"class": type(block).__name__, "options": block.config} for name, block in present.items()}
     tensors = {
         f"{name}/{key}": tensor.detach().cpu().contiguous()
@@ -44,12 +44,18 @@ def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
 
 def write_blocks(path: Path, plan: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Write a file that `load_blocks` reads: class and options by place, tensors by "<place>/<parameter>"."""
+    """Write a file that `load_blocks` reads.
+
+    Args:
+        path: as for `save_blocks`.
+        plan: class and options of the block by place.
+        tensors: tensors by "<place>/<parameter>".
+    """
     write_tensors(path, tensors, {"format": FORMAT, "plan": json.dumps(plan)}, key="tensors")
 
 
 def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
-    """Read a file of `save_blocks`: blocks that are missing are inserted as saved, then all weights are loaded.
+    """Read a file of `save_blocks`: insert the blocks that the model lacks, then load the weights of all blocks.
 
     Args:
         model: the network, with or without its blocks; changed in place.
@@ -59,23 +65,24 @@ def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         The same model.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, a place that the model does not have, a block there with other options or
-            shapes, a block of the model that the file does not hold. The model is then as it was.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a block file, names a module that the model does not have, differs from a block of
+            the model in options or shapes, or lacks a block of the model. The model is then unchanged.
+        ImportError: the file is in safetensors format and safetensors is not installed.
     """
     plan, tensors = _read(Path(path))
     present = blocks(model)
-    extra = sorted(set(present) - set(plan))
-    if extra:
-        raise ValueError(f"{path}: holds no weights for the blocks at {', '.join(extra)}; it has {', '.join(plan)}")
+    lacking = sorted(set(present) - set(plan))
+    if lacking:
+        raise ValueError(f"{path}: holds no weights for the blocks at {', '.join(lacking)}; it has {', '.join(plan)}")
     modules = dict(model.named_modules())
     loaded: dict[str, NonLocal] = {}
     for name, entry in plan.items():
         if name not in modules:
             raise ValueError(f"{path}: has a block for {name!r}, which this model does not have")
         if name not in present and hasattr(modules[name], CHILD):
-            raise ValueError(f"{path}: {name!r} has a child named {CHILD!r} that is not a block of ours")
-        loaded[name] = _fresh_block(path, name, entry, tensors, present.get(name), modules[name])
+            raise ValueError(f"{path}: {name!r} has a child named {CHILD!r} that is not a block of torch-nonlocal")
+        loaded[name] = _new_block(path, name, entry, tensors, present.get(name), modules[name])
     for name, block in loaded.items():
         if name in present:
             present[name].load_state_dict(block.state_dict())
@@ -84,10 +91,10 @@ def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     return model
 
 
-def _fresh_block(
+def _new_block(
     path: Any, name: str, entry: Any, tensors: dict[str, Tensor], present: NonLocal | None, module: nn.Module
 ) -> NonLocal:
-    """A block with the file's weights, checked against the one in the model, which is not touched."""
+    """A new block with the file's weights, checked against the block of the model, which is not changed."""
     try:
         kind, options = _CLASSES[entry["class"]], dict(entry["options"])
         like = present.g.weight if present is not None else next(module.parameters(), None)
@@ -98,7 +105,7 @@ def _fresh_block(
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: the block for {name!r} cannot be read: {error}") from error
     if present is not None:
-        cost_only = {"algorithm": None, "checkpoint": None}  # change no number, so they may differ
+        cost_only = {"algorithm": None, "checkpoint": None}  # change no number, so they can differ
         ours, theirs = present.config | cost_only, block.config | cost_only
         if type(present) is not kind or ours != theirs:
             differing = [key for key in ours if ours[key] != theirs[key]] or ["class"]
@@ -111,23 +118,13 @@ def _fresh_block(
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"no block file at {path}")
     try:
-        if path.suffix == ".safetensors":
-            with safetensors_torch().safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-        else:
-            header = torch.load(path, map_location="cpu", weights_only=True)
-            tensors = header["tensors"]
-        if header.get("format") != FORMAT:
-            raise ValueError(f"format {header.get('format')!r}, expected {FORMAT!r}")
-        plan = json.loads(header["plan"])
-        if not isinstance(plan, dict) or not isinstance(tensors, dict):
-            raise ValueError("no plan in it")
-        return plan, tensors
-    except ImportError:
-        raise
-    except Exception as error:  # whatever a broken or foreign file provokes, the user learns which file it was
+        file = read_weights(path)
+        if (found := file.facts.get("format")) != FORMAT:
+            raise ValueError(f"format {found!r}, expected {FORMAT!r}")
+        plan = json.loads(file.facts["plan"])
+        if not isinstance(plan, dict):
+            raise ValueError("it holds no plan")
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a file of nl.save_blocks: {error}") from error
+    return plan, file.tensors

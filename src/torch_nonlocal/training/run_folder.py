@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common import files
+from torch_nonlocal._common.tensor_files import read_content
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
 from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
@@ -107,7 +108,7 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_content(path)
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
     except Exception as error:  # a damaged or foreign file may raise anything; the message must name the file
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.tensor_files import read_tensors, write_tensors
+from torch_nonlocal._common.tensor_files import read_weights, write_tensors
 from torch_nonlocal.insertion.block_files import write_blocks
 from torch_nonlocal.weights.assemble import Assembled, Overrides, assemble
 from torch_nonlocal.weights.foreign import SOURCES
@@ -67,7 +67,7 @@ class Converted:
         write_blocks(Path(path), self.plan, self.tensors)
 
 
-def read(
+def convert_weights(
     path: str | os.PathLike[str],
     *,
     source: str | None = None,
@@ -97,13 +97,13 @@ def read(
         ImportError: safetensors is needed and not installed.
 
     Example:
-        >>> converted = read("i3d_nonlocal_32x2_IN_pretrain_400k.pkl")
+        >>> converted = convert_weights("i3d_nonlocal_32x2_IN_pretrain_400k.pkl")
         >>> converted.save("i3d.safetensors")
         >>> model = nl.create_model("i3d_resnet50_8x8", non_local=list(converted.plan), weights="i3d.safetensors", ...)
     """
     if source is not None and source not in SOURCES:
         raise ValueError(f"source={source!r}: expected one of {', '.join(SOURCES)}")
-    tensors = read_tensors(path)
+    tensors = read_weights(path).tensors
     try:
         return _convert(tensors, source, Overrides(pairwise, subsample, scale), dict(places or {}))
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +10,11 @@ from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.models.build import PACKAGED, build, inputs_named
-from torch_nonlocal.models.fitting import last_linear, load_weights, read_state, take_weights
+from torch_nonlocal.models.fitting import last_linear, load_pretrained, load_weights
 from torch_nonlocal.models.inputs import GRAY
 from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.relation_net import RelationNet
 from torch_nonlocal.tasks.digits.task import BLOCK
-from torch_nonlocal.training import load_weights_file
 
 SMALL = "small"
 DIGITS = "digits"
@@ -115,26 +113,14 @@ def start_from(model: nn.Module, settings: ActionSettings, classes: Sequence[str
     if settings.weights == NONE:
         return "weights: all random"
     if settings.weights != IMAGENET:
-        path = Path(settings.weights)
-        same = not classes or _classes_in(path) in (None, list(classes))
-        taken = take_weights(model, read_state(path), settings.weights, same_classes=same)
-        kernels = f", {taken.inflated} kernels of them inflated" if taken.inflated else ""
-        new = "; ".join(taken.new) or "nothing"
-        return f"weights: {taken.tensors} tensors of {settings.weights}{kernels}; new: {new}"
+        report = load_weights(model, settings.weights, classes=classes or None)
+        return f"weights: {settings.weights}: {report}"
     if settings.network == DIGITS:
         raise ValueError("weights 'imagenet': there are none for the network of moving digits; expected 'none' or FILE")
     if settings.network.startswith(_OURS):
-        load_weights(model, IMAGENET)  # pyright: ignore[reportArgumentType]
+        load_pretrained(model, IMAGENET)  # pyright: ignore[reportArgumentType]
         return "weights: torchvision's of ImageNet, inflated; the last layer and blocks are new"
     return "weights: ImageNet's; the last layer and blocks are new"
-
-
-def _classes_in(path: Path) -> list[str] | None:
-    """The classes that a file of trained weights was trained on; None if it does not tell."""
-    try:
-        return load_weights_file(path)["about"].get("classes")
-    except ValueError:
-        return None
 
 
 def prepare(settings: ActionSettings, clips: Tensor) -> Tensor:
