@@ -12,6 +12,7 @@ from foreign_layouts import named_as, random_parts
 from torch import nn
 
 import torch_nonlocal as nl
+from torch_nonlocal import weights
 from torch_nonlocal._common import pickles
 from torch_nonlocal._common.tensor_files import write_tensors
 from torch_nonlocal.models import registry
@@ -325,7 +326,7 @@ OTHER_FILES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("name", OTHER_FILES)
 def test_other_files_are_named(name, tmp_path):
     write_file, said = OTHER_FILES[name]
@@ -376,3 +377,12 @@ def test_only_one_module_opens_tensor_files():
 def code_lines(path):
     """Source lines without docstrings."""
     return re.sub(r'"""(.|\n)*?"""', "", path.read_text()).splitlines()
+
+
+def test_public_names_lead_to_the_one_door():
+    assert nl.read_weights is read_weights
+    assert nl.load_weights is load_weights
+    assert set(weights.__all__) <= set(dir(weights))
+    assert all(getattr(weights, name) is not None for name in weights.__all__)
+    with pytest.warns(DeprecationWarning, match=r"use weights\.convert_weights"):
+        assert weights.read is convert_weights
