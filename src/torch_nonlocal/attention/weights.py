@@ -1,13 +1,13 @@
-"""Rows, columns and tiles of one block's weights, from theta and phi (or a and b): exact, O(rows * M) memory.
+"""Rows, columns and tiles of the weights of a block, from theta and phi (or a and b): exact, in O(rows * M) memory.
 
-| form                        | weight of key j for query i        | row sum                      |
-|-----------------------------|------------------------------------|------------------------------|
-| gaussian, embedded gaussian | exp(scale theta_i . phi_j) / sum_j | 1                            |
-| the same, over queries      | exp(scale theta_i . phi_j) / sum_i | any; each key's weights sum to 1 |
-| dot product                 | theta_i . phi_j / M                | any, signed                  |
-| concatenation               | ReLU(a_i + b_j) / M                | any, not negative            |
+| form                           | weight of key j for query i        | sum over keys j                         |
+|--------------------------------|------------------------------------|-----------------------------------------|
+| Gaussian, embedded Gaussian    | exp(scale theta_i . phi_j) / sum_j | 1                                       |
+| the same, normalize="queries"  | exp(scale theta_i . phi_j) / sum_i | any; the sum over queries i is 1        |
+| dot product                    | theta_i . phi_j / M                | any; weights are signed                 |
+| concatenation                  | ReLU(a_i + b_j) / M                | any; weights are nonnegative            |
 
-Shapes: G groups (frames with attend="space", pixels with attend="time", else the batch), N queries, M keys, D width.
+Shapes: G groups (see `torch_nonlocal.layers.groups`), N queries and M keys per group, D inner width.
 """
 
 from collections.abc import Iterator
@@ -16,19 +16,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-TILE_BYTES = 32 * 2**20  # of one tile of weights while streaming over all queries
+TILE_BYTES = 32 * 2**20  # size of one tile of weights
 
 
 @dataclass
 class PairWeights:
-    """The weights of one block in one run, held as what they are made of.
+    """The weights of one block in one run, stored as theta and phi.
 
     Args:
-        pairwise: the form.
+        pairwise: form of the block.
         query: theta (G, N, D), or a (G, N) for concatenation.
-        key: phi (G, M, D), or b (G, M).
-        scale: of the logits, softmax forms.
-        normalize: "keys" or "queries", softmax forms.
+        key: phi (G, M, D), or b (G, M) for concatenation.
+        scale: factor of the logits in the softmax forms.
+        normalize: "keys" or "queries", the axis of the softmax.
     """
 
     pairwise: str
@@ -40,21 +40,21 @@ class PairWeights:
 
     @property
     def queries(self) -> int:
-        """N, in a group."""
+        """N, the number of queries per group."""
         return self.query.shape[1]
 
     @property
     def keys(self) -> int:
-        """M, in a group."""
+        """M, the number of keys per group."""
         return self.key.shape[1]
 
     @property
     def is_softmax(self) -> bool:
-        """Whether weights are exponentials that sum to one."""
+        """True for the Gaussian forms, whose weights are a softmax."""
         return self.pairwise in ("gaussian", "embedded_gaussian")
 
     def rows(self, group: int, index_Q: Tensor) -> Tensor:
-        """Weights of chosen queries over all keys: (Q, M), float32 or better."""
+        """Return the weights of some queries over all keys of their group: (Q, M), float32 or better."""
         scores_QM = self._scores(self.query[group, index_Q], self.key[group])
         if not self.is_softmax:
             return scores_QM
@@ -63,7 +63,7 @@ class PairWeights:
         return torch.exp(scores_QM - self.log_sum(group))
 
     def columns(self, group: int, index_K: Tensor) -> Tensor:
-        """Weights that all queries give to chosen keys: (K, N)."""
+        """Return the weights of some keys for all queries of their group: (K, N), float32 or better."""
         scores_KN = self._scores(self.query[group], self.key[group, index_K]).mT
         if not self.is_softmax:
             return scores_KN
@@ -72,11 +72,11 @@ class PairWeights:
         return torch.exp(scores_KN - self.log_sum(group))
 
     def tiles(self, group: int, *, reuse: bool = False) -> Iterator[tuple[int, Tensor]]:
-        """All rows of a group, a tile at a time: (first query, weights (R, M)).
+        """Yield all rows of a group in tiles: (index of the first query, weights (R, M)).
 
         Args:
-            group: which.
-            reuse: the next tile may overwrite this one: faster, nothing is allocated anew.
+            group: index of the group.
+            reuse: each tile may overwrite the previous one, which avoids allocations.
         """
         for start, scores_RM in self.score_tiles(group, reuse=reuse):
             if not self.is_softmax:
@@ -89,7 +89,7 @@ class PairWeights:
     def score_tiles(
         self, group: int, *, reuse: bool = False, tile_bytes: int = TILE_BYTES
     ) -> Iterator[tuple[int, Tensor]]:
-        """As `tiles`, of logits in the softmax forms (and finished weights in the others)."""
+        """As `tiles`, but yield logits in the softmax forms; the other forms yield weights."""
         key = _at_least_float32(self.key[group])
         rows = min(self.queries, max(1, tile_bytes // (key.element_size() * self.keys)))
         buffer = key.new_empty(rows, self.keys) if reuse else None
@@ -98,7 +98,7 @@ class PairWeights:
             yield start, self._scores(query, key, None if buffer is None else buffer[: len(query)])
 
     def log_sum(self, group: int) -> Tensor:
-        """log of the normalizer: per query (N,) or, normalized over queries, per key (M,); streamed once, kept."""
+        """Return the log of the softmax denominator, per query (N,) or with normalize="queries" per key (M,); cached."""
         if group not in self._log_sums:
             tiles = (scores for _, scores in self.score_tiles(group, reuse=True))
             if self.normalize == "keys":
@@ -109,7 +109,7 @@ class PairWeights:
         return self._log_sums[group]
 
     def _scores(self, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:
-        """Logits of the softmax forms, finished weights of the others: (Q, M), into `out` where given."""
+        """Return logits in the softmax forms and weights in the others: (Q, M), written to `out` if given."""
         query, key = _at_least_float32(query), _at_least_float32(key)
         if self.pairwise == "concatenation":
             return torch.add(query[:, None], key[None, :], out=out).relu_().div_(self.keys)

@@ -1,4 +1,4 @@
-// Weights as colors: the scale, as view/colors.py has it.
+// Weights as colors: the color scale, equal to that of view/colors.py.
 
 function table(hex) {
   const colors = new Uint8Array(256 * 3);
@@ -19,7 +19,7 @@ export class Scale {
     this.table = this.signed ? tables.signed : tables.unsigned;
   }
 
-  // Where a weight lies in the table, 0 to 255.
+  // Index of the weight in the color table, 0 to 255.
   level(weight) {
     const part = this.signed ? (weight / this.high + 1) / 2 : weight / this.high;
     return Math.round(255 * Math.min(Math.max(part, 0), 1));
@@ -33,7 +33,7 @@ export class Scale {
     return `rgb(${this.table[3 * level]} ${this.table[3 * level + 1]} ${this.table[3 * level + 2]})`;
   }
 
-  // For lines on dark frames: without the darkest colors of the map.
+  // Color of a line; omits the darkest colors of the map, which are invisible on dark frames.
   lineColor(strength, weight) {
     if (this.signed) return this.css(Math.round(weight > 0 ? 150 + 105 * strength : 105 - 105 * strength));
     return this.css(Math.round(255 * (0.5 + 0.47 * strength)));
@@ -44,8 +44,8 @@ export function readTables({ unsigned, signed }) {
   return { unsigned: table(unsigned), signed: table(signed) };
 }
 
-// The weight that gets the last color: the largest of the other frames, because a position's weight on itself and on
-// its surroundings would outshine them; without other frames, the largest but its own.
+// The weight of the last color: the largest in other frames, which is often much smaller than the weight of a position
+// on itself and its surroundings. Without other frames, the largest except that of the position itself.
 export function brightest(block, values, point, mode) {
   const grid = mode === "out" ? block.keyGrid : block.grid;
   const own = mode === "out" ? block.coveringKey(point) : point;
@@ -60,10 +60,10 @@ export function brightest(block, values, point, mode) {
   return others || rest || Math.abs(values[self]);
 }
 
-// Reused between paints.
+// Reused by all calls.
 const layer = document.createElement("canvas");
 
-// Lays the weights of one frame over a canvas: cells spread smoothly from center to center, or with their edges.
+// Paints the weights of one frame over a canvas, interpolated between the centers of cells or with sharp edges.
 export function paintHeat(context, { values, grid, centers, frame, clip, scale, alpha, smooth, detail }) {
   const [, clipHeight, clipWidth] = clip;
   const fit = detail / Math.max(clipHeight, clipWidth);
@@ -71,7 +71,7 @@ export function paintHeat(context, { values, grid, centers, frame, clip, scale, 
   const rows = spreadAxis(height, clipHeight, centers[1], smooth);
   const columns = spreadAxis(width, clipWidth, centers[2], smooth);
   const start = frame * grid[1] * grid[2];
-  const least = scale.signed ? 0.1 : 0.25; // the middle of a diverging map is light: it would veil the frame
+  const least = scale.signed ? 0.1 : 0.25; // the middle of a diverging map is light and would hide the frame
   const image = new ImageData(width, height);
   const pixels = image.data, colors = scale.table;
   for (let y = 0, out = 0; y < height; y++) {
@@ -97,7 +97,7 @@ export function paintHeat(context, { values, grid, centers, frame, clip, scale, 
 
 const axes = new Map();
 
-// For each of `size` painted pixels: the cells before and after it and how far it lies between their centers.
+// For each of `size` painted pixels: the cells before and after it, and its relative position between their centers.
 function spreadAxis(size, pixels, centers, smooth) {
   const name = `${size} ${pixels} ${smooth} ${centers.length} ${centers[0]} ${centers[centers.length - 1]}`;
   if (axes.has(name)) return axes.get(name);

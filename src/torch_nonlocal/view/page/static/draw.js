@@ -1,8 +1,8 @@
-// Frames and arrows on the screen.
+// Draws frames, arrows and rings.
 
 import { paintHeat } from "./colors.js";
 
-// Each frame in color, and in gray for under the weights, so that color then means weight alone.
+// Decodes each frame in color, and in grayscale for use under the weights, so that colors show weights alone.
 export async function loadFrames(uris) {
   return Promise.all(uris.map(async (uri) => {
     const image = new Image();
@@ -32,7 +32,7 @@ function toGray(color) {
   return gray;
 }
 
-// One frame of the clip on a canvas, with its weights if there are any.
+// Draws one frame of the clip on a canvas, with its weights if there are any.
 export function drawFrame(canvas, picture, heat, { pixelated }) {
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = !pixelated;
@@ -58,7 +58,7 @@ function element(name, attributes) {
   return node;
 }
 
-// The marks over frames: arrows in the order given (the strongest first, drawn last), and rings.
+// Draws arrows and rings over frames. The first arrow is the strongest and is drawn last, on top.
 export function drawMarks(svg, { arrows, rings }) {
   const shapes = [];
   for (const arrow of [...arrows].reverse()) shapes.push(arrowShape(arrow));
@@ -66,7 +66,7 @@ export function drawMarks(svg, { arrows, rings }) {
   svg.replaceChildren(...shapes);
 }
 
-// An arrow starts at x_i, with a dot where many start, and ends at x_j; where there is no room for a head, a dot.
+// An arrow from x_i to x_j, with a dot at its start if `dotted`; a short arrow is a dot.
 function arrowShape({ from, to, strength, color, rank, weight, size = 1, dotted = false }) {
   const group = element("g", { class: "link", "data-rank": rank, "data-weight": weight });
   const length = Math.hypot(to.x - from.x, to.y - from.y);
@@ -108,7 +108,7 @@ function point({ x, y }) {
   return `${x.toFixed(1)},${y.toFixed(1)}`;
 }
 
-// Where the query is: a ring that shows on light and dark; thin on the other frames of its cell.
+// A ring around the query, visible on light and dark frames; faint on other frames of its temporal cell.
 function ringShape({ x, y, faint, radius = 6 }) {
   const group = element("g", { class: "ring", opacity: faint ? 0.55 : 1 });
   const shape = { cx: x, cy: y, fill: "none" };
@@ -119,7 +119,7 @@ function ringShape({ x, y, faint, radius = 6 }) {
   return group;
 }
 
-// The color scale with its numbers at both ends.
+// Draws the color scale.
 export function drawScale(canvas, scale) {
   canvas.width = 256;
   canvas.height = 1;

@@ -1,4 +1,4 @@
-// Play, pause and step through the frames.
+// Plays, pauses and steps through the frames.
 
 export class Player {
   constructor(root, frames, onFrame) {
@@ -31,7 +31,7 @@ export class Player {
 
   play() {
     if (this.frames < 2 || this.playing) return;
-    const milliseconds = this.frames > 16 ? 100 : 300; // few frames are usually far apart in time
+    const milliseconds = this.frames > 16 ? 100 : 300; // the frames of a short clip are usually far apart in time
     this.timer = setInterval(() => this.show((this.frame + 1) % this.frames), milliseconds);
     this.reflect();
   }
