@@ -98,7 +98,7 @@ class PairWeights:
             yield start, self._scores(query, key, None if buffer is None else buffer[: len(query)])
 
     def log_sum(self, group: int) -> Tensor:
-        """Return the log of the softmax denominator, per query (N,) or with normalize="queries" per key (M,); cached."""
+        """Log of the softmax denominator, per query (N,) or with normalize="queries" per key (M,); cached."""
         if group not in self._log_sums:
             tiles = (scores for _, scores in self.score_tiles(group, reuse=True))
             if self.normalize == "keys":
