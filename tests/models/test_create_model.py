@@ -103,7 +103,7 @@ def test_names():
     assert nl.list_models("c2d_resnet50*") == ["c2d_resnet50", "c2d_resnet50_8x8"]
     with pytest.raises(ValueError, match="did you mean 'i3d_resnet50'"):
         nl.create_model("i3d_resnet5")
-    with pytest.raises(ValueError, match="non_local= names no place"):
+    with pytest.raises(ValueError, match="subsample: block options require places, such as non_local='paper-5'"):
         nl.create_model("i3d_resnet50", subsample=2)
 
 

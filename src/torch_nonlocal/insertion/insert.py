@@ -6,13 +6,14 @@ torch.compile, DDP and FSDP2.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from torch import Tensor, nn
 
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
 from torch_nonlocal.insertion.targets import Places, find_targets
-from torch_nonlocal.layers import NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
+from torch_nonlocal.layers import BlockOptions, NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
+from torch_nonlocal.layers.options import check_option_names
 
 CHILD = "non_local"
 BLOCK_CLASSES: dict[int, type[NonLocal]] = {1: NonLocal1d, 2: NonLocal2d, 3: NonLocal3d}
@@ -24,7 +25,7 @@ def apply_non_local(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     return module.non_local(output)  # pyright: ignore[reportCallIssue]
 
 
-def insert(model: Model, at: Places, example_input: Any = None, **options: Any) -> Model:
+def insert(model: Model, at: Places, example_input: Any = None, **options: Unpack[BlockOptions]) -> Model:
     """Insert a non-local block after each chosen module, in place. The model's output stays bit-identical at first.
 
     All checks run before the first change: if an error is raised, the model is unchanged.
@@ -52,6 +53,7 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Any) 
     Example:
         >>> nl.insert(model, at="layer3.*", example_input=torch.randn(1, 3, 8, 64, 64))
     """
+    check_option_names("insert", options, parameters=("at", "example_input"))
     targets = find_targets(model, at)
     check_free(targets)
     if example_input is None:
@@ -75,7 +77,7 @@ def check_free(places: Mapping[str, nn.Module]) -> None:
             raise ValueError(f"{name!r} has a block already: remove it first, nl.remove(model, at={name!r})")
 
 
-def make_block(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
+def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
     """Build the block for a place without inserting it.
 
     Args:
@@ -85,10 +87,9 @@ def make_block(name: str, output: Output, options: dict[str, Any]) -> NonLocal:
 
     Raises:
         ValueError: if an option has a wrong value. The message names the place.
-        TypeError: if a block has no such option.
     """
     kind = BLOCK_CLASSES[output.dims]
-    settings = {"device": output.device, "dtype": output.dtype, **options}
+    settings: BlockOptions = {"device": output.device, "dtype": output.dtype, **options}
     try:
         return kind(output.channels, **settings)
     except ValueError as error:

@@ -5,11 +5,12 @@
     def insert(model: Model, at: Places, **options: Unpack[BlockOptions]) -> Model: ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypedDict
 
 import torch
 
+from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend
 from torch_nonlocal.layers.norm import NormKind
@@ -38,4 +39,39 @@ class BlockOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-__all__ = ["Algorithm", "Attend", "BlockOptions", "NormKind", "Normalize", "Pairwise", "Scale", "Subsample"]
+BLOCK_OPTIONS = tuple(BlockOptions.__annotations__)
+"""Names of the options of the blocks."""
+
+
+def check_option_names(function: str, options: Iterable[str], parameters: Iterable[str] = ()) -> None:
+    """Check the names of block options that a function received as keyword arguments.
+
+    Args:
+        function: name of the function, for the message.
+        options: the received names.
+        parameters: names of the function's own keyword parameters, which the message may suggest.
+
+    Raises:
+        TypeError: if an option does not exist. The message suggests the nearest name and lists all options.
+    """
+    for name in options:
+        if name not in BLOCK_OPTIONS:
+            hint = did_you_mean(name, [*BLOCK_OPTIONS, *parameters])
+            raise TypeError(
+                f"{function}: unknown option {name!r}; {hint + ' ' if hint else ''}"
+                f"options of blocks: {', '.join(BLOCK_OPTIONS)}"
+            )
+
+
+__all__ = [
+    "BLOCK_OPTIONS",
+    "Algorithm",
+    "Attend",
+    "BlockOptions",
+    "NormKind",
+    "Normalize",
+    "Pairwise",
+    "Scale",
+    "Subsample",
+    "check_option_names",
+]

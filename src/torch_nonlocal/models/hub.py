@@ -40,7 +40,8 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="torch-nonlocal", t
         block_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network = create_model(name, num_classes=num_classes, non_local=non_local, **(block_options or {}))
+        options: dict[str, Any] = block_options or {}
+        self.network = create_model(name, num_classes=num_classes, non_local=non_local, **options)
         self.inputs = self.network.inputs
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ import fnmatch
 import os
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Unpack
 
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.insertion.targets import Places
+from torch_nonlocal.layers.options import BlockOptions, check_option_names
 from torch_nonlocal.models.fitting import load_pretrained
 from torch_nonlocal.models.inputs import IMAGENET, Inputs
 from torch_nonlocal.models.video_resnet import C2D_8X8, I3D_8X8, VideoResNet
@@ -46,7 +47,7 @@ def create_model(
     non_local: Places | None = None,
     weights: str | os.PathLike[str] | None = None,
     dropout: float = 0.5,
-    **block_options: Any,
+    **options: Unpack[BlockOptions],
 ) -> VideoResNet:
     """A C2D or I3D ResNet of the paper, with or without non-local blocks.
 
@@ -60,7 +61,7 @@ def create_model(
         weights: None; "imagenet" for torchvision's ImageNet weights of the 2D ResNet, inflated (torchvision downloads
             them when it does not have them); or a file: of a 2D ResNet, inflated, or of this model.
         dropout: before the last layer.
-        **block_options: of `NonLocal3d`. Keys are max-pooled by 2 x 2 unless `subsample` says otherwise: so are
+        **options: of `NonLocal3d`. Keys are max-pooled by 2 x 2 unless `subsample` says otherwise: so are
             those of the published models.
 
     Returns:
@@ -68,6 +69,7 @@ def create_model(
 
     Raises:
         ValueError: an unknown name (the message suggests), a wrong preset, option or weights file.
+        TypeError: an option that does not exist (the message suggests the nearest one and lists all).
         ImportError: "imagenet" without torchvision.
 
     Example:
@@ -76,12 +78,14 @@ def create_model(
         torch.Size([1, 400])
     """
     inputs = inputs_for(name)
-    if block_options and non_local is None:
-        raise ValueError(f"{', '.join(block_options)}: options of blocks, but non_local= names no place for them")
+    check_option_names("create_model", options, parameters=("num_classes", "non_local", "weights", "dropout"))
+    if options and non_local is None:
+        raise ValueError(f"{', '.join(options)}: block options require places, such as non_local='paper-5'")
     model = _BUILDERS[name](num_classes=num_classes, dropout=dropout)
     model.inputs = inputs
     if non_local is not None:
-        insert(model, non_local, **{"subsample": 2, **block_options})
+        block_options: BlockOptions = {"subsample": 2, **options}
+        insert(model, non_local, **block_options)
     if weights is not None:
         load_pretrained(model, weights)
     return model

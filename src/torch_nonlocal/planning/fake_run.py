@@ -22,7 +22,7 @@ from torch_nonlocal._common.capture import capture_outputs
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.insert import attach, make_block, remove
 from torch_nonlocal.insertion.probe import Output, call, outputs_by_run
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import BlockOptions, NonLocal
 
 _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 _OUR_OPERATORS = "torch_nonlocal"
@@ -72,10 +72,10 @@ class Rehearsal:
         """Whether memory is counted in the network's training step. False: separately for each block."""
         return self._network is not None
 
-    def block(self, name: str, output: Output, options: Mapping[str, Any]) -> NonLocal:
+    def block(self, name: str, output: Output, options: BlockOptions) -> NonLocal:
         """Build the block that `insert` would insert at a place, with fake tensors and without inserting it."""
         with self._fake:
-            return make_block(name, output, dict(options)).train()
+            return make_block(name, output, options).train()
 
     def sizes(self, name: str, block: NonLocal) -> tuple[int, int, int, int, int]:
         """Return the sizes (B', N, M, D, V) of the operation at a place; B' is the batch size times the groups.

@@ -1,7 +1,7 @@
 """`plan`: the places for blocks in a network and the cost of each, without changing or running the network."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.insert import check_free
 from torch_nonlocal.insertion.probe import one_map
 from torch_nonlocal.insertion.targets import Places, find_targets
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import BlockOptions, NonLocal
+from torch_nonlocal.layers.options import check_option_names
 from torch_nonlocal.planning.candidates import candidates, recommended, takes_block
 from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
 from torch_nonlocal.planning.report import advice, markdown, plain
@@ -129,7 +130,7 @@ class Plan:
         return {**asdict(self), "places": places, "recommended": list(self.recommended)}
 
 
-def plan(model: nn.Module, example_input: Any, at: Places | None = None, **options: Any) -> Plan:
+def plan(model: nn.Module, example_input: Any, at: Places | None = None, **options: Unpack[BlockOptions]) -> Plan:
     """List the places for blocks and their cost: positions, parameters, FLOPs, memory with and without the N x M map.
 
     The model is unchanged. A copy with fake tensors runs instead of the model where the model's code allows it.
@@ -152,6 +153,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
     Example:
         >>> print(nl.plan(torchvision.models.video.r3d_18(), torch.randn(1, 3, 16, 112, 112)))
     """
+    check_option_names("plan", options, parameters=("at",))
     named = {} if at is None else find_targets(model, at)
     check_free(named)
     with torch.random.fork_rng(devices=[]):
@@ -179,7 +181,7 @@ def _blocks(
     rehearsal: Rehearsal,
     named: dict[str, nn.Module],
     input_shape: tuple[int, ...] | None,
-    options: dict[str, Any],
+    options: BlockOptions,
 ) -> dict[str, NonLocal]:
     """Build a block for every named place and every suitable candidate, in the network's order."""
     modules = dict(model.named_modules())

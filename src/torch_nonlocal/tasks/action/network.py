@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import insert
+from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.models.build import PACKAGED, build, inputs_named
 from torch_nonlocal.models.fitting import last_linear, load_pretrained, load_weights
@@ -90,7 +91,8 @@ def network(settings: ActionSettings, classes: int) -> nn.Module:
         channels = 1 if name == DIGITS else 3
         example = torch.zeros(1, channels, length, settings.crop, settings.crop)
         tells = name.startswith(_OURS)  # the modules themselves tell the channels: no need to run 128 frames
-        insert(model, places, None if tells else example, **(BLOCK if name == DIGITS else {"subsample": 2}))
+        options: BlockOptions = BLOCK if name == DIGITS else {"subsample": 2}
+        insert(model, places, None if tells else example, **options)
     return model
 
 

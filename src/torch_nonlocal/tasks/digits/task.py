@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_nonlocal.data.moving_digits import MovingDigits
+from torch_nonlocal.layers import BlockOptions
 
 STEPS = 450
 BATCH = 64
 LEARNING_RATE = 6e-3  # of AdamW: biases, norms, the linear layer
 _CONVOLUTION_RATE = 16  # Muon's updates have unit scale whatever the gradient; times the learning rate about 0.1
 _WEIGHT_DECAY = 0.1
-BLOCK = {"pairwise": "gaussian", "scale": 0.3}
+BLOCK: BlockOptions = {"pairwise": "gaussian", "scale": 0.3}
 """Options of the demo's block: it compares the features themselves, so that digits look at digits from the start."""
 _LARGEST_GRADIENT_NORM = 1.0
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
