@@ -8,7 +8,6 @@ import torch
 
 import torch_nonlocal as nl
 from torch_nonlocal.attention import watch
-from torch_nonlocal.layers.groups import to_positions
 from torch_nonlocal.ops import dense
 
 BLOCKS = {1: nl.NonLocal1d, 2: nl.NonLocal2d, 3: nl.NonLocal3d}
@@ -71,8 +70,8 @@ def full_map(block, x, batch):
     pool = block.subsample or (1,) * len(grid)
     key_grid = [n // p for n, p in zip(grid, pool, strict=True)]
     number = lambda size: torch.arange(2 * math.prod(size)).view(2, 1, *size)  # noqa: E731
-    queries = to_positions(number(grid), block.attend)[..., 0]
-    keys = to_positions(number(key_grid), block.attend)[..., 0]
+    queries = block.groups.to_positions(number(grid))[..., 0]
+    keys = block.groups.to_positions(number(key_grid))[..., 0]
     n, m = math.prod(grid), math.prod(key_grid)
     whole = torch.zeros(2 * n, 2 * m, dtype=x.dtype)
     for q, k, w in zip(queries, keys, dense_weights(block, x), strict=True):

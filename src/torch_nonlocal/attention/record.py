@@ -9,8 +9,9 @@ from torch import Tensor
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.links import Link, make_link
 from torch_nonlocal.attention.statistics import Statistics, measure_weights
-from torch_nonlocal.attention.strongest import Strongest, flat_index, strongest_keys
+from torch_nonlocal.attention.strongest import Strongest, strongest_keys
 from torch_nonlocal.attention.weights import PairWeights
+from torch_nonlocal.layers.groups import Attend, Groups
 
 FRAMES = ("all", "others", "each")
 DIRECTIONS = ("out", "in")
@@ -29,16 +30,21 @@ class BlockRecord:
         weights: PairWeights,
         geometry: Geometry,
         *,
-        attend: str,
+        attend: Attend,
         batch: int,
         locate: Callable[[], Geometry] | None = None,
     ) -> None:
         self.name = name
         self.weights = weights
-        self.attend = attend
+        self.groups = Groups(attend, len(geometry.grid))
         self.batch_size = batch
         self._geometry = geometry
         self._locate = locate  # finds the true centers when they are first asked for
+
+    @property
+    def attend(self) -> Attend:
+        """What a position attends to."""
+        return self.groups.attend
 
     @property
     def geometry(self) -> Geometry:
@@ -93,7 +99,7 @@ class BlockRecord:
         self._check_batch(batch)
         places: dict[int, list[tuple[int, int]]] = {}
         for row, point in enumerate(found):
-            group, index = self._group(point, batch, self.geometry.grid)
+            group, index = self._group_of(point, batch, self.geometry.grid)
             places.setdefault(group, []).append((row, index))
         like = self.weights.query
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -101,14 +107,15 @@ class BlockRecord:
         for group, members in places.items():
             values_RM = self.weights.rows(group, torch.tensor([index for _, index in members], device=like.device))
             for (row, _), values_M in zip(members, values_RM, strict=True):
-                self._part(out_Q[row], group, batch).copy_(values_M.view(self._part(out_Q[row], group, batch).shape))
+                part = self._part(out_Q[row], group, batch)
+                part.copy_(values_M.view(part.shape))
         return out_Q
 
     def column(self, point: Sequence[float], *, pixels: bool = False, batch: int = 0) -> Tensor:
         """Who looks here: the weight that every query gives to the key that covers a point: (*grid)."""
         key = self.geometry.covering_key(self.geometry.find(point, pixels=pixels))
         self._check_batch(batch)
-        group, index = self._group(key, batch, self.geometry.key_grid)
+        group, index = self._group_of(key, batch, self.geometry.key_grid)
         values_N = self.weights.columns(group, torch.tensor([index], device=self.weights.query.device))[0]
         whole = values_N.new_zeros(self.geometry.grid)
         part = self._part(whole, group, batch)
@@ -146,10 +153,10 @@ class BlockRecord:
         key = self.geometry.covering_key(here)
         if direction == "out":
             values, own = self.rows([here], batch=batch)[0], key
-            group, _ = self._group(here, batch, self.geometry.grid)
+            group, _ = self._group_of(here, batch, self.geometry.grid)
         else:
             values, own = self.column(here, batch=batch), here
-            group, _ = self._group(key, batch, self.geometry.key_grid)
+            group, _ = self._group_of(key, batch, self.geometry.key_grid)
         seen = torch.zeros_like(values, dtype=torch.bool)
         self._part(seen, group, batch).fill_(True)
         chosen = [place for region in _regions(seen, own, frames) for place in _strongest(values, region, k)]
@@ -174,9 +181,8 @@ class BlockRecord:
         self._check_batch(batch)
         grid, key_grid = self.geometry.grid, self.geometry.key_grid
         others = frames == "others" and len(grid) == 3
-        run = 1 if self.attend == "time" else math.prod(key_grid[1:])  # keys of a frame in a group
+        run, per_frame = self.groups.frame_size(key_grid), self.groups.frame_size(grid)
         _check_k(k, self.weights.keys - others * run)
-        per_frame = 1 if self.attend == "time" else math.prod(grid[1:])
 
         def own_frame(query_R: Tensor) -> tuple[Tensor, int]:
             key_frame_R = (query_R // per_frame // self.geometry.pool[0]).clamp(max=key_grid[0] - 1)
@@ -186,7 +192,7 @@ class BlockRecord:
         like = self.weights.query
         indices = torch.empty(*grid, k, dtype=torch.int64, device=like.device)
         values = torch.empty(*grid, k, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
-        for group in self._groups(batch):
+        for group in self._numbers(batch):
             index_NK, value_NK = strongest_keys(self.weights, group, k, own_frame if others else None)
             place = self._part(indices, group, batch)
             place.copy_(self._part(flat, group, batch).flatten()[index_NK].view(place.shape))
@@ -202,35 +208,25 @@ class BlockRecord:
             ValueError: a batch index outside; the message gives the valid range.
         """
         self._check_batch(batch)
-        return measure_weights(self.weights, self.geometry, self.attend, self._groups(batch))
+        return measure_weights(self.weights, self.geometry, self.groups, self._numbers(batch))
 
     def _check_batch(self, batch: int) -> None:
         if not 0 <= batch < self.batch_size:
             raise ValueError(f"batch={batch} is outside: expected 0 to {self.batch_size - 1}")
 
-    def _group(self, point: Sequence[int], batch: int, grid: Sequence[int]) -> tuple[int, int]:
-        """The group and the index in it of a grid position; the inverse of `layers.positions.to_positions`."""
-        if self.attend == "spacetime":
-            return batch, flat_index(point, grid)
-        if self.attend == "space":
-            return batch * grid[0] + point[0], flat_index(point[1:], grid[1:])
-        return batch * grid[1] * grid[2] + flat_index(point[1:], grid[1:]), point[0]
+    def _group_of(self, point: Sequence[int], batch: int, grid: Sequence[int]) -> tuple[int, int]:
+        """The group of a grid position, counted over the batch, and the number of the position in it."""
+        group, index = self.groups.locate(point, grid)
+        return self._numbers(batch).start + group, index
 
-    def _groups(self, batch: int) -> range:
-        """The groups of one clip."""
-        grid = self.geometry.grid
-        count = {"spacetime": 1, "space": grid[0], "time": math.prod(grid[1:])}[self.attend]
+    def _numbers(self, batch: int) -> range:
+        """The numbers of the groups of one clip, counted over the batch."""
+        count = self.groups.count(self.geometry.grid)
         return range(batch * count, (batch + 1) * count)
 
     def _part(self, whole: Tensor, group: int, batch: int) -> Tensor:
-        """The view of a map (*grid, ...) that a group sees."""
-        if self.attend == "spacetime":
-            return whole
-        place = group - self._groups(batch).start
-        if self.attend == "space":
-            return whole[place]
-        width = self.geometry.grid[2]
-        return whole[:, place // width, place % width]
+        """The view of a map (*grid, ...) that holds a group."""
+        return whole[self.groups.part(group - self._numbers(batch).start, self.geometry.grid)]
 
 
 def _check_choice(name: str, given: str, allowed: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.weights import PairWeights
+from torch_nonlocal.layers.groups import Groups
 
 UNIFORM = 0.9995  # an entropy that rounds to 1.000
 _NEARLY = 0.95
@@ -94,18 +95,18 @@ class _Sums:
     groups: int = 0
 
 
-def measure_weights(weights: PairWeights, geometry: Geometry, attend: str, groups: Iterable[int]) -> Statistics:
+def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, numbers: Iterable[int]) -> Statistics:
     """Statistics of the groups of one clip.
 
     Args:
         weights: of the block.
         geometry: of its grid.
-        attend: "spacetime", "space" or "time".
-        groups: the clip's, in the order of `layers.positions.to_positions`.
+        groups: how the positions are grouped.
+        numbers: the numbers of the clip's groups in `weights`.
     """
     sums = _Sums()
-    places = _Places(geometry, attend, weights.query.device)
-    for group in groups:
+    places = _Places(geometry, groups, weights.query.device)
+    for group in numbers:
         _add_group(sums, weights, group, places)
     heard = max(sums.queries - sums.silent, 1)
     is_clip = len(geometry.grid) == 3
@@ -135,15 +136,13 @@ def _shares(weights: PairWeights) -> str:
 class _Places:
     """Pixel coordinates of a group's queries and keys, time apart from space.
 
-    Every group is taken as T x S positions: attend="space" has T = 1, attend="time" S = 1, images and sequences T = 1.
+    Every group is T x S positions, T frames with S positions each; T = 1 if a group lies in one frame or in an image.
     """
 
-    def __init__(self, geometry: Geometry, attend: str, device: torch.device) -> None:
-        self._geometry, self.attend = geometry, attend
+    def __init__(self, geometry: Geometry, groups: Groups, device: torch.device) -> None:
+        self._geometry = geometry
         axes = range(len(geometry.grid))
-        time = [0] if len(geometry.grid) == 3 and attend != "space" else []
-        space = [axis for axis in axes if axis not in time and not (attend == "time" or (len(axes) == 3 and axis == 0))]
-        self._time, self._space = time, space
+        time, space = groups.spans_time, groups.image_axes
         query = [self._line(axis, geometry.grid[axis], geometry.query_pixel) for axis in axes]
         key = [self._line(axis, geometry.key_grid[axis], geometry.key_pixel) for axis in axes]
         self.query_frame_T = (query[0] if time else torch.zeros(1)).to(device)

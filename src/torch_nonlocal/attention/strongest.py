@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.links import Link, make_link
 from torch_nonlocal.attention.weights import PairWeights
+from torch_nonlocal.layers.groups import flat_index
 
 _TILE_BYTES = 96 * 2**20
 _CHUNK = 64  # keys per chunk; the k strongest keys lie in the k chunks with the largest maxima
@@ -89,14 +90,6 @@ def strongest_keys(weights: PairWeights, group: int, k: int, exclude: KeyRuns | 
         indices.append(index_RK)
         values.append(value_RK)
     return torch.cat(indices), torch.cat(values)
-
-
-def flat_index(point: Sequence[int], grid: Sequence[int]) -> int:
-    """Row-major index of a grid position."""
-    index = 0
-    for value, size in zip(point, grid, strict=True):
-        index = index * size + value
-    return index
 
 
 def _row_log_sum(scores_RM: Tensor) -> Tensor:

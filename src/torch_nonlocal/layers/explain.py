@@ -1,6 +1,5 @@
 """Which algorithm a block would use for a shape, and why, in words."""
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -29,11 +28,8 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
     batch, size = shape[0], tuple(shape[2:])
     pool = block.subsample or (1,) * len(size)
     key_size = tuple(full // factor for full, factor in zip(size, pool, strict=True))
-    groups, queries, keys = batch, math.prod(size), math.prod(key_size)
-    if block.attend == "space":
-        groups, queries, keys = batch * size[0], math.prod(size[1:]), math.prod(key_size[1:])
-    elif block.attend == "time":
-        groups, queries, keys = batch * size[1] * size[2], size[0], key_size[0]
+    groups = batch * block.groups.count(size)
+    queries, keys = block.groups.size(size), block.groups.size(key_size)
     width = block.channels if block.pairwise == "gaussian" else block.inner_channels
     weight = block.g.weight
     choice = functional.choice(

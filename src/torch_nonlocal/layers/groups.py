@@ -1,39 +1,198 @@
-"""Merge a map's axes into one axis of positions, and split it again.
+"""Groups: which positions of a map attend to which.
 
-A map is channels first, (B, C, L), (B, C, H, W) or (B, C, T, H, W). Positions are (B', N, C), what `functional` takes:
+`attend` selects the axes over which the sum of the non-local operation runs. The positions that share their index on
+all other axes form a group; each position attends to its own group.
 
-| attend      | who sees whom                       | B'        | N         |
-|-------------|-------------------------------------|-----------|-----------|
-| "spacetime" | every position sees every position  | B         | T * H * W |
-| "space"     | a position sees its own frame       | B * T     | H * W     |
-| "time"      | a position sees itself in all frames| B * H * W | T         |
+| attend      | a position attends to           | sum over | groups of a clip | positions of a group |
+|-------------|---------------------------------|----------|------------------|----------------------|
+| "spacetime" | every position                  | T, H, W  | 1                | T * H * W            |
+| "space"     | the positions of its frame      | H, W     | T                | H * W                |
+| "time"      | its pixel in every frame        | T        | H * W            | T                    |
 
-1D and 2D maps have one way, "spacetime": all positions.
+1D and 2D maps have "spacetime" only. Queries and keys are grouped alike; pooling gives keys a smaller grid.
+
+This is the only file that knows what an `attend` option means. To add an option, extend `Attend` and `_OPTIONS`.
+
+Shapes: B batch, C channels, G groups of one batch item, N positions of a group. A grid is the size of a map, (T, H, W),
+(H, W) or (L,). A point is a position of it, and a flat index is the row-major number of a point.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor
 
 Attend = Literal["spacetime", "space", "time"]
 ATTEND: tuple[Attend, ...] = get_args(Attend)
 
 
-def to_positions(map_BCthw: Tensor, attend: str) -> Tensor:
-    """(B, C, *size) -> (B', N, C); a view wherever strides allow."""
-    if attend == "spacetime":
-        return map_BCthw.flatten(2).transpose(1, 2)
-    if attend == "space":
-        return map_BCthw.flatten(3).permute(0, 2, 3, 1).flatten(0, 1)
-    return map_BCthw.permute(0, 3, 4, 2, 1).flatten(0, 2)
+@dataclass(frozen=True)
+class _Option:
+    """What one `attend` option means.
+
+    Attributes:
+        axes: the axes of (T, H, W) that the sum runs over, in ascending order.
+        within: where a position attends, as in "each position within its frame"; "" for everywhere.
+    """
+
+    axes: tuple[int, ...]
+    within: str
 
 
-def to_map(positions_BNC: Tensor, size: Sequence[int], attend: str) -> Tensor:
-    """(B', N, C) -> (B, C, *size), the inverse of `to_positions` for a map of that size."""
-    if attend == "spacetime":
-        return positions_BNC.transpose(1, 2).unflatten(2, size)
-    frames, height, width = size[0], size[1], size[2]
-    if attend == "space":
-        return positions_BNC.unflatten(0, (-1, frames)).unflatten(2, (height, width)).permute(0, 4, 1, 2, 3)
-    return positions_BNC.unflatten(0, (-1, height, width)).permute(0, 4, 3, 1, 2)
+_OPTIONS: dict[str, _Option] = {
+    "spacetime": _Option((0, 1, 2), ""),
+    "space": _Option((1, 2), "its frame"),
+    "time": _Option((0,), "its pixel"),
+}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of the maps with a number of axes.
+
+    Args:
+        attend: the option.
+        dims: axes of a grid: 3 for (T, H, W), 2 for (H, W), 1 for (L,).
+
+    Raises:
+        ValueError: if the option is unknown or needs more axes.
+    """
+
+    attend: Attend
+    dims: int
+
+    def __post_init__(self) -> None:
+        if self.attend not in _OPTIONS:
+            raise ValueError(f"attend={self.attend!r}: expected one of {', '.join(map(repr, _OPTIONS))}")
+        if self.dims < 3 and len(_OPTIONS[self.attend].axes) < 3:
+            raise ValueError(
+                f"attend={self.attend!r} needs a clip (NonLocal3d); {self.dims}D maps have 'spacetime', all positions"
+            )
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """The axes of a grid that the sum runs over."""
+        return _OPTIONS[self.attend].axes if self.dims == 3 else tuple(range(self.dims))
+
+    @property
+    def other_axes(self) -> tuple[int, ...]:
+        """The axes of a grid that number the groups."""
+        return tuple(axis for axis in range(self.dims) if axis not in self.axes)
+
+    @property
+    def image_axes(self) -> tuple[int, ...]:
+        """The axes of `axes` that lie in the image or the sequence, along which a reach is measured in pixels."""
+        return tuple(axis for axis in self.axes if self.dims < 3 or axis > 0)
+
+    @property
+    def spans_time(self) -> bool:
+        """Whether a position of a clip attends to other frames, so that it has a reach in frames."""
+        return self.dims == 3 and 0 in self.axes
+
+    @property
+    def within(self) -> str:
+        """Where a position attends, such as "its frame"; "" for everywhere."""
+        return _OPTIONS[self.attend].within
+
+    def count(self, grid: Sequence[int]) -> int:
+        """G, the number of groups."""
+        return math.prod(grid[axis] for axis in self.other_axes)
+
+    def size(self, grid: Sequence[int]) -> int:
+        """N, the number of positions of a group."""
+        return math.prod(grid[axis] for axis in self.axes)
+
+    def frame_size(self, grid: Sequence[int]) -> int:
+        """The number of positions of a group that lie in one frame. In a group, they follow each other."""
+        return math.prod(grid[axis] for axis in self.image_axes)
+
+    def shape(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """The size of a group as a map: that of the grid on `axes`, else 1."""
+        return tuple(size if axis in self.axes else 1 for axis, size in enumerate(grid))
+
+    def to_positions(self, map_BCthw: Tensor) -> Tensor:
+        """Split a map (B, C, *grid) into groups, (B * G, N, C). A view where the strides allow one."""
+        order = [2 + axis for axis in (*self.other_axes, *self.axes)]
+        first = 2 + len(self.other_axes)  # of the axes that are merged into positions
+        return map_BCthw.permute(0, 1, *order).flatten(first).movedim(1, -1).flatten(0, first - 2)
+
+    def to_map(self, positions_BNC: Tensor, grid: Sequence[int]) -> Tensor:
+        """Join groups (B * G, N, C) into a map (B, C, *grid), the inverse of `to_positions`."""
+        others = [grid[axis] for axis in self.other_axes]
+        split = positions_BNC.unflatten(0, (-1, *others)) if others else positions_BNC
+        whole = split.movedim(-1, 1).unflatten(-1, [grid[axis] for axis in self.axes])
+        order = (*self.other_axes, *self.axes)
+        return whole.permute(0, 1, *(2 + order.index(axis) for axis in range(self.dims)))
+
+    def locate(self, point: Sequence[int], grid: Sequence[int]) -> tuple[int, int]:
+        """The group of a point, and the number of the point in its group."""
+        return _flat_index(point, grid, self.other_axes), _flat_index(point, grid, self.axes)
+
+    def part(self, group: int, grid: Sequence[int]) -> tuple[int | slice, ...]:
+        """The index that selects a group from a map (*grid, ...): `map[part]` is a view."""
+        index: list[int | slice] = [slice(None)] * self.dims
+        for axis in reversed(self.other_axes):
+            group, index[axis] = divmod(group, grid[axis])
+        return tuple(index)
+
+    def part_of(self, point: Sequence[int]) -> tuple[int | slice, ...]:
+        """The index that selects the group of a point from a map (*grid, ...), as `part`."""
+        return tuple(slice(None) if axis in self.axes else point[axis] for axis in range(self.dims))
+
+    def flat_indices(self, grid: Sequence[int]) -> Tensor:
+        """The flat indices of the positions of each group, (G, N), int64."""
+        return self.to_positions(torch.arange(math.prod(grid)).view(1, 1, *grid))[..., 0]
+
+    def layout(self, grid: Sequence[int]) -> dict[str, list[int]]:
+        """Where the positions of a group lie, as JSON values for the page.
+
+        The flat indices of the group of a point are the sum over axes of point * first, plus one step per axis of the
+        group, repeated 0 to counts - 1 times; the last axis varies fastest.
+        """
+        strides = [math.prod(grid[axis + 1 :]) for axis in range(self.dims)]
+        return {
+            "first": [0 if axis in self.axes else stride for axis, stride in enumerate(strides)],
+            "steps": [strides[axis] for axis in self.axes],
+            "counts": [grid[axis] for axis in self.axes],
+        }
+
+    def pool_factors(self, subsample: Any) -> tuple[int, ...] | None:
+        """The max pooling factors of the keys, one per axis; None where nothing is pooled.
+
+        Args:
+            subsample: None, a factor per axis, or one factor for the image axes of the sum (for the time axis, if the
+                sum runs over time alone).
+
+        Raises:
+            ValueError: if a factor is below 1, their number is not `dims`, or an axis is pooled that the sum does not
+                run over.
+        """
+        if subsample is None:
+            return None
+        if isinstance(subsample, int):
+            pooled = self.image_axes or self.axes
+            factors = tuple(subsample if axis in pooled else 1 for axis in range(self.dims))
+        else:
+            factors = tuple(subsample)
+        if len(factors) != self.dims or any(factor < 1 for factor in factors):
+            raise ValueError(
+                f"subsample={subsample!r}: expected a positive factor, or {self.dims} of them, one per axis"
+            )
+        if any(factors[axis] > 1 for axis in self.other_axes):
+            raise ValueError(f"subsample={factors}: attend={self.attend!r} does not sum over a pooled axis")
+        return factors if max(factors) > 1 else None
+
+
+def flat_index(point: Sequence[int], grid: Sequence[int]) -> int:
+    """The row-major number of a point of a grid."""
+    return _flat_index(point, grid, range(len(grid)))
+
+
+def _flat_index(point: Sequence[int], grid: Sequence[int], axes: Sequence[int]) -> int:
+    index = 0
+    for axis in axes:
+        index = index * grid[axis] + point[axis]
+    return index

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
-from torch_nonlocal.layers.groups import ATTEND, Attend, to_map, to_positions
+from torch_nonlocal.layers.groups import Attend, Groups
 from torch_nonlocal.layers.norm import NormKind, zero_norm
 from torch_nonlocal.layers.options import Scale, Subsample
 from torch_nonlocal.layers.projection import Linear, apply, linear, project, with_norm
@@ -59,7 +59,6 @@ class NonLocal(nn.Module):
 
     dims: ClassVar[int]
     pairwise: Pairwise
-    attend: Attend
     normalize: Normalize
     algorithm: Algorithm
     norm_kind: NormKind | None
@@ -86,14 +85,15 @@ class NonLocal(nn.Module):
         super().__init__()
         if type(self) is NonLocal:
             raise TypeError("NonLocal is the common base; use NonLocal1d, NonLocal2d or NonLocal3d")
-        _check_options(self.dims, channels, inner_channels, pairwise, attend, normalize, algorithm)
+        _check_options(channels, inner_channels, pairwise, normalize, algorithm)
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
         width = channels if pairwise == "gaussian" else inner
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
 
         self.channels, self.inner_channels = channels, inner
-        self.pairwise, self.attend, self.normalize = pairwise, attend, normalize
-        self.subsample = _pool_factors(subsample, self.dims, attend)
+        self.pairwise, self.normalize = pairwise, normalize
+        self.groups = Groups(attend, self.dims)
+        self.subsample = self.groups.pool_factors(subsample)
         self.pool_first, self.norm_kind = pool_first, norm
         self.algorithm, self.checkpoint = algorithm, checkpoint
         self.scale = _softmax_scale(scale, width, pairwise)
@@ -110,6 +110,11 @@ class NonLocal(nn.Module):
         if norm is None:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def attend(self) -> Attend:
+        """What a position attends to."""
+        return self.groups.attend
 
     @property
     def config(self) -> dict[str, Any]:
@@ -149,7 +154,7 @@ class NonLocal(nn.Module):
         else:
             theta, phi, g = project(x, [self.theta, self.phi, self.g])
             phi, g = self.pool(phi), self.pool(g)
-        return to_positions(theta, self.attend), to_positions(phi, self.attend), to_positions(g, self.attend)
+        return self.groups.to_positions(theta), self.groups.to_positions(phi), self.groups.to_positions(g)
 
     def _expanded(self, x: Tensor) -> Tensor:
         """W_z y, before the norm: (B, C, *size)."""
@@ -162,7 +167,7 @@ class NonLocal(nn.Module):
             y_BNV = self.respond(*self.embed(x))
         else:
             y_BNV = functional.concatenation(*scores, algorithm=self.algorithm)
-        return to_map(y_BNV, x.shape[2:], self.attend)
+        return self.groups.to_map(y_BNV, x.shape[2:])
 
     def _folded_scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Concatenation's a, b and g with w_f folded into theta and phi: one output channel each instead of D.
@@ -181,7 +186,7 @@ class NonLocal(nn.Module):
             (a_map,), (b_map, g_map) = apply(x, [a]), apply(self.pool(x), [b, g])
         else:
             a_map, b_map, g_map = apply(x, [a, b, g])
-        a_BN1, b_BM1, g_BMV = (to_positions(one, self.attend) for one in (a_map, b_map, g_map))
+        a_BN1, b_BM1, g_BMV = map(self.groups.to_positions, (a_map, b_map, g_map))
         return a_BN1.squeeze(2), b_BM1.squeeze(2), g_BMV
 
     def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
@@ -251,13 +256,7 @@ class NonLocal3d(NonLocal):
 
 
 def _check_options(
-    dims: int,
-    channels: int,
-    inner: int | None,
-    pairwise: Pairwise,
-    attend: Attend,
-    normalize: Normalize,
-    algorithm: Algorithm,
+    channels: int, inner: int | None, pairwise: Pairwise, normalize: Normalize, algorithm: Algorithm
 ) -> None:
     if channels < 1:
         raise ValueError(f"channels={channels}: expected at least 1")
@@ -265,7 +264,6 @@ def _check_options(
         raise ValueError(f"inner_channels={inner}: expected at least 1")
     choices = (
         ("pairwise", pairwise, PAIRWISE),
-        ("attend", attend, ATTEND),
         ("normalize", normalize, functional.NORMALIZE),
     )
     for name, given, allowed in choices:
@@ -275,27 +273,8 @@ def _check_options(
     if algorithm not in algorithms:
         allowed = ", ".join(map(repr, algorithms))
         raise ValueError(f"algorithm={algorithm!r}: expected one of {allowed} for pairwise={pairwise!r}")
-    if dims < 3 and attend != "spacetime":
-        raise ValueError(f"attend={attend!r} needs a clip (NonLocal3d); {dims}D maps have 'spacetime', all positions")
     if normalize == "queries" and pairwise not in _SOFTMAX_FORMS:
         raise ValueError(f"normalize='queries' applies to the softmax forms, not to pairwise={pairwise!r}")
-
-
-def _pool_factors(subsample: Subsample, dims: int, attend: Attend) -> tuple[int, ...] | None:
-    if subsample is None:
-        return None
-    if isinstance(subsample, int):
-        factors = (subsample,) * dims
-        if dims == 3:
-            factors = (subsample, 1, 1) if attend == "time" else (1, subsample, subsample)
-    else:
-        factors = tuple(subsample)
-    if len(factors) != dims or any(factor < 1 for factor in factors):
-        raise ValueError(f"subsample={subsample!r}: expected a positive factor, or {dims} of them, one an axis")
-    pools_batch = (attend == "space" and factors[0] > 1) or (attend == "time" and max(factors[1:]) > 1)
-    if pools_batch:
-        raise ValueError(f"subsample={factors}: attend={attend!r} does not sum over a pooled axis")
-    return factors if max(factors) > 1 else None
 
 
 def _softmax_scale(scale: Scale, width: int, pairwise: Pairwise) -> float:

@@ -9,7 +9,6 @@ Shapes: B clips, C channels, T frames, H height, W width; T', H', W' of the bloc
 """
 
 import io
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
         place = torch.unravel_index(evidence_THW.argmax(), evidence_THW.shape)
         point = tuple(int(index) for index in place)
         row = record.rows([point])[0].cpu()
-        seen = row[row != 0] if record.attend != "spacetime" else row
+        seen = row[record.groups.part_of(point)]
         if seen.numel() and float(seen.max() - seen.min()) > _EVEN * float(seen.abs().mean()):
             return Look(record, point, row), ""
     return None, "no arrows: the blocks look at everything alike, or at single frames"
@@ -134,9 +133,9 @@ def shown_links(look: Look) -> tuple[list[Link], float]:
         position's weight on itself may outshine the rest.
     """
     record, keys = look.record, look.record.geometry.key_grid
-    cells = {"time": keys[0], "space": math.prod(keys[1:])}.get(record.attend, math.prod(keys))
+    cells = record.groups.size(keys)
     largest = float(look.row.abs().max())
-    own = cells if record.attend == "space" else cells // keys[0]  # of the query's frame
+    own = record.groups.frame_size(keys)  # of the query's frame
     if cells > own:
         # more than are drawn: of a long clip some frames are not shown
         links = record.links(look.point, k=min(5 * _ARROWS, cells - own), frames="others")

@@ -6,7 +6,6 @@ attend among themselves, N queries and M keys in a group.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
+from torch_nonlocal.layers.groups import Groups, flat_index
 
 Grid = tuple[int, int, int]
 
@@ -28,7 +28,7 @@ class Maps:
         key: phi, or b, likewise.
         grid: of the queries.
         key_grid: of the keys.
-        attend: who sees whom, as in `torch_nonlocal.layers.groups`.
+        groups: which positions attend to which, on three axes.
         weights: the form and its options; its tensors are not used.
     """
 
@@ -36,7 +36,7 @@ class Maps:
     key: Tensor
     grid: Grid
     key_grid: Grid
-    attend: str
+    groups: Groups
     weights: PairWeights
 
     @property
@@ -71,7 +71,7 @@ class Maps:
 
     def row(self, pairs: PairWeights, position: int) -> Tensor:
         """Weights of one query of `pairs()` over the keys of its group: (M,)."""
-        group, index = self._place(position)
+        group, index = self.groups.locate(_point(position, self.grid), self.grid)
         return pairs.rows(group, torch.tensor([index]))[0]
 
     def log_sums(self) -> Tensor | None:
@@ -80,37 +80,27 @@ class Maps:
             return None
         pairs = self.pairs()
         sums_GN = torch.stack([pairs.log_sum(group) for group in range(len(pairs.query))])
-        return (sums_GN.T if self.attend == "time" else sums_GN).reshape(-1)
+        grid = self.grid if self.weights.normalize == "keys" else self.key_grid
+        return self.groups.to_map(sums_GN[..., None], grid).flatten()
 
     def _grouped(self, map_PD: Tensor, grid: Grid) -> Tensor:
-        if self.attend == "spacetime":
-            return map_PD[None]
-        frames = map_PD.reshape(grid[0], grid[1] * grid[2], -1)
-        return frames if self.attend == "space" else frames.transpose(0, 1)
-
-    def _place(self, position: int) -> tuple[int, int]:
-        if self.attend == "spacetime":
-            return 0, position
-        frame, pixel = divmod(position, self.grid[1] * self.grid[2])
-        return (frame, pixel) if self.attend == "space" else (pixel, frame)
+        return self.groups.to_positions(map_PD.T.reshape(1, -1, *grid))
 
 
 def maps_of(record: BlockRecord, batch: int) -> Maps:
     """The part of a record that belongs to one clip of the batch."""
     grid, key_grid = _as_grid(record.geometry.grid), _as_grid(record.geometry.key_grid)
-    groups = {"spacetime": 1, "space": grid[0], "time": grid[1] * grid[2]}[record.attend]
-    chosen = slice(batch * groups, (batch + 1) * groups)
+    groups = Groups(record.attend, 3)
+    count = groups.count(grid)
 
-    def positions(grouped: Tensor) -> Tensor:
-        values = grouped[chosen].detach().float().cpu()
+    def raster(grouped: Tensor, size: Grid) -> Tensor:
+        values = grouped[batch * count : (batch + 1) * count].detach().float().cpu()
         if values.ndim == 2:  # a and b of concatenation
             values = values[..., None]
-        if record.attend == "time":
-            values = values.transpose(0, 1)
-        return values.reshape(-1, values.shape[-1]).contiguous()
+        return groups.to_map(values, size)[0].flatten(1).T.contiguous()
 
     weights = record.weights
-    return Maps(positions(weights.query), positions(weights.key), grid, key_grid, record.attend, weights)
+    return Maps(raster(weights.query, grid), raster(weights.key, key_grid), grid, key_grid, groups, weights)
 
 
 def coarse_distance(fine: Maps, coarse: Maps, factor: int, positions: list[int]) -> float:
@@ -121,22 +111,17 @@ def coarse_distance(fine: Maps, coarse: Maps, factor: int, positions: list[int])
     exact, approximate = fine.pairs(), coarse.pairs()
     distances = []
     for position in positions:
-        t, rest = divmod(position, coarse.grid[1] * coarse.grid[2])
-        y, x = divmod(rest, coarse.grid[2])
+        t, y, x = _point(position, coarse.grid)
         rows = [
-            fine.row(exact, (t * fine.grid[1] + fy) * fine.grid[2] + fx)
+            fine.row(exact, flat_index((t, fy, fx), fine.grid))
             for fy in range(y * factor, min((y + 1) * factor, fine.grid[1]))
             for fx in range(x * factor, min((x + 1) * factor, fine.grid[2]))
         ]
         row = torch.stack(rows).mean(0)
-        if fine.attend == "time":  # the keys of the cells' own pixels: summed over time they stay apart
-            summed = row
-        else:
-            frames = 1 if fine.attend == "space" else fine.key_grid[0]
-            cells = row.reshape(frames, 1, *fine.key_grid[1:])
-            size = (math.ceil(fine.key_grid[1] / factor), math.ceil(fine.key_grid[2] / factor))
-            padded = F.pad(cells, (0, size[1] * factor - cells.shape[3], 0, size[0] * factor - cells.shape[2]))
-            summed = F.avg_pool2d(padded, factor).reshape(-1) * factor**2
+        cells_T1HW = row.reshape(fine.groups.shape(fine.key_grid))[:, None]
+        padding = [-size % factor for size in cells_T1HW.shape[2:]]
+        padded = F.pad(cells_T1HW, (0, padding[1], 0, padding[0]))
+        summed = F.avg_pool2d(padded, factor, divisor_override=1).reshape(-1)
         found = coarse.row(approximate, position)
         total = summed.abs().sum() + found.abs().sum()
         distances.append(float((summed - found).abs().sum() / total) if total > 0 else 0.0)
@@ -146,6 +131,12 @@ def coarse_distance(fine: Maps, coarse: Maps, factor: int, positions: list[int])
 def _as_grid(sizes: tuple[int, ...]) -> Grid:
     frames, height, width = (1,) * (3 - len(sizes)) + tuple(sizes)
     return frames, height, width
+
+
+def _point(position: int, grid: Grid) -> Grid:
+    """The point of a flat index."""
+    frame, pixel = divmod(position, grid[1] * grid[2])
+    return (frame, *divmod(pixel, grid[2]))
 
 
 def _pooled(map_PD: Tensor, grid: Grid, factor: int) -> tuple[Tensor, Grid]:

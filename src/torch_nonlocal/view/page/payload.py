@@ -86,7 +86,7 @@ class Block:
 
     def describe(self, store: Store, clip_shape: Sequence[int]) -> dict[str, Any]:
         """The block as JSON for data.js; its numbers go to the store."""
-        weights, geometry = self.maps.weights, self.record.geometry
+        weights, geometry, groups = self.maps.weights, self.record.geometry, self.maps.groups
         read = self.maps
         if self._encoded:
             codes = [
@@ -105,7 +105,6 @@ class Block:
         return {
             "name": self.record.name,
             "pairwise": weights.pairwise,
-            "attend": self.maps.attend,
             "softmax": weights.is_softmax,
             "normalize": weights.normalize,
             "scale": weights.scale,
@@ -113,6 +112,12 @@ class Block:
             "axes": len(geometry.grid),
             "grid": list(self.maps.grid),
             "keyGrid": list(self.maps.key_grid),
+            "groups": {
+                "queries": groups.layout(self.maps.grid),
+                "keys": groups.layout(self.maps.key_grid),
+                "spanTime": groups.spans_time,
+                "within": groups.within,
+            },
             "query": codes[0],
             "key": codes[1],
             "logSums": None if sums is None else store.add(_floats(sums)),
@@ -150,7 +155,7 @@ def prepare(record: BlockRecord, *, batch: int, coarser: int) -> Block:
 
 
 def _read(maps: Maps, encoded: list[Quantized]) -> Maps:
-    return Maps(encoded[0].values, encoded[1].values, maps.grid, maps.key_grid, maps.attend, maps.weights)
+    return Maps(encoded[0].values, encoded[1].values, maps.grid, maps.key_grid, maps.groups, maps.weights)
 
 
 def _error(read: Maps, positions: list[int], expected: list[Tensor]) -> Error:

@@ -151,7 +151,7 @@ export function showSubtitle(block, clip) {
   const sizes = (grid) => grid.slice(3 - block.axes).join(" × ");
   const keys = String(block.keyGrid) === String(block.grid) ? "" : `, keys ${sizes(block.keyGrid)}`;
   const form = block.pairwise.replaceAll("_", " ");
-  const over = block.attend === "spacetime" ? "" : `, each position within ${block.attend === "space" ? "its frame" : "its pixel"}`;
+  const over = block.groups.within && `, each position within ${block.groups.within}`;
   const positions = block.queryCount.toLocaleString("en");
   const frames = block.axes === 3 ? `${clip[0]} frames of ` : "";
   byId("subtitle").textContent =

@@ -56,6 +56,7 @@ export class Block {
     Object.assign(this, spec);
     this.spec = spec;
     this.numbers = null;
+    this.offsets = { queries: offsets(this.groups.queries), keys: offsets(this.groups.keys) };
   }
 
   // Decoding waits until the block is first shown: a page with many blocks opens at once.
@@ -69,12 +70,10 @@ export class Block {
     return this.numbers;
   }
 
-  // The positions that attend among themselves: first index, step and count on a grid.
-  group([t, y, x], grid) {
-    const pixels = grid[1] * grid[2];
-    if (this.attend === "space") return { first: t * pixels, step: 1, count: pixels };
-    if (this.attend === "time") return { first: y * grid[2] + x, step: pixels, count: grid[0] };
-    return { first: 0, step: 1, count: volume(grid) };
+  // The positions of a point's group on the grid of the "queries" or of the "keys": index n is first + offsets[n].
+  group(point, side) {
+    const { first } = this.groups[side];
+    return { first: point.reduce((sum, value, axis) => sum + value * first[axis], 0), offsets: this.offsets[side] };
   }
 
   coveringKey(point) {
@@ -84,11 +83,11 @@ export class Block {
   // What a query looks at: weights over the keys' grid, zero where the block does not look.
   row(point) {
     const { theta, phi, logSums } = this.load();
-    const keys = this.group(point, this.keyGrid);
-    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, keys.count);
+    const keys = this.group(point, "keys");
+    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, keys.offsets.length);
     if (this.softmax) {
       if (this.normalize === "keys") softmax(scores);
-      else for (let m = 0; m < keys.count; m++) scores[m] = Math.exp(scores[m] - logSums[keys.first + m * keys.step]);
+      else for (let m = 0; m < scores.length; m++) scores[m] = Math.exp(scores[m] - logSums[keys.first + keys.offsets[m]]);
     }
     return spread(scores, keys, volume(this.keyGrid));
   }
@@ -96,28 +95,29 @@ export class Block {
   // Who looks at a key: the weight that every query gives to it, over the queries' grid.
   column(point) {
     const { theta, phi, logSums } = this.load();
-    const queries = this.group(point, this.grid);
-    const keys = this.group(point, this.keyGrid);
-    const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, keys.count);
+    const queries = this.group(point, "queries");
+    const keys = this.group(point, "keys");
+    const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, keys.offsets.length);
     if (this.softmax) {
       if (this.normalize === "queries") softmax(scores);
-      else for (let n = 0; n < queries.count; n++) scores[n] = Math.exp(scores[n] - logSums[queries.first + n * queries.step]);
+      else for (let n = 0; n < scores.length; n++) scores[n] = Math.exp(scores[n] - logSums[queries.first + queries.offsets[n]]);
     }
     return spread(scores, queries, volume(this.grid));
   }
 
   // Logits of the softmax forms, finished weights of the others.
-  scores(one, index, others, { first, step, count }, keys) {
+  scores(one, index, others, { first, offsets }, keys) {
+    const count = offsets.length;
     const out = new Float64Array(count);
     if (this.pairwise === "concatenation") {
-      for (let j = 0; j < count; j++) out[j] = Math.max(0, one.codes[index] + others.codes[first + j * step]) / keys;
+      for (let j = 0; j < count; j++) out[j] = Math.max(0, one.codes[index] + others.codes[first + offsets[j]]) / keys;
       return out;
     }
     const { width, codes, scales } = others;
     const factor = one.scales[index] * (this.softmax ? this.scale : 1 / keys);
     const vector = Float64Array.from(one.codes.subarray(index * width, (index + 1) * width));
     for (let j = 0; j < count; j++) {
-      const position = first + j * step;
+      const position = first + offsets[j];
       const start = position * width;
       let sum = 0;
       for (let d = 0; d < width; d++) sum += vector[d] * codes[start + d];
@@ -135,8 +135,18 @@ function softmax(scores) {
   for (let j = 0; j < scores.length; j++) scores[j] /= sum;
 }
 
-function spread(values, { first, step, count }, size) {
+function spread(values, { first, offsets }, size) {
   const whole = new Float32Array(size);
-  for (let j = 0; j < count; j++) whole[first + j * step] = values[j];
+  for (let j = 0; j < offsets.length; j++) whole[first + offsets[j]] = values[j];
   return whole;
+}
+
+// Offsets of a group's positions from its first: all sums of one step per axis, repeated 0 to counts - 1 times.
+function offsets({ steps, counts }) {
+  let found = [0];
+  steps.forEach((step, axis) => {
+    const inner = Array.from({ length: counts[axis] }, (_, i) => i * step);
+    found = found.flatMap((outer) => inner.map((value) => outer + value));
+  });
+  return Int32Array.from(found);
 }

@@ -19,8 +19,8 @@ async function start() {
   const tables = readTables(page.colors);
   const blocks = page.blocks.map((spec) => {
     const block = new Block(spec);
-    block.queryCount = block.group([0, 0, 0], block.grid).count;
-    block.keyCount = block.group([0, 0, 0], block.keyGrid).count;
+    block.queryCount = block.offsets.queries.length;
+    block.keyCount = block.offsets.keys.length;
     return block;
   });
   const [frame, y, x] = page.start;
@@ -97,8 +97,7 @@ async function start() {
     const outward = state.mode === "out";
     const grid = outward ? block.keyGrid : block.grid;
     const values = outward ? block.row(point) : block.column(block.coveringKey(point));
-    const own = outward ? block.coveringKey(point) : point;
-    const most = Math.min(available(block, grid, own, state.frames), MOST_ARROWS);
+    const most = Math.min(available(block, state.mode, state.frames), MOST_ARROWS);
     const k = Math.min(state.k, most);
     const links = most > 0 ? strongestLinks(block, values, point, { ...state, k }) : [];
     const scale = new Scale(tables, values, brightest(block, values, point, state.mode) / state.gain);
@@ -139,7 +138,7 @@ async function start() {
   function changeBlock() {
     const block = blocks[state.block];
     markTab(state.block);
-    document.getElementById("frames").hidden = block.axes < 3 || block.grid[0] < 2 || block.attend === "space";
+    document.getElementById("frames").hidden = block.axes < 3 || block.grid[0] < 2 || !block.groups.spanTime;
     state.frames = document.getElementById("frames").hidden ? "all" : "others";
     setChoice("frames", state.frames);
     showSubtitle(block, clip);

@@ -17,10 +17,10 @@ export function nearestIndex(place, centers) {
 }
 
 // How many positions there are to choose links from.
-export function available(block, grid, own, frames) {
-  const inGroup = block.group(own, grid).count;
+export function available(block, mode, frames) {
+  const [grid, inGroup] = mode === "out" ? [block.keyGrid, block.keyCount] : [block.grid, block.queryCount];
   if (frames === "all" || block.axes < 3) return inGroup;
-  if (block.attend === "space") return 0;
+  if (!block.groups.spanTime) return 0;
   return frames === "each" ? inGroup / grid[0] : inGroup - inGroup / grid[0];
 }
 
@@ -28,8 +28,8 @@ export function available(block, grid, own, frames) {
 function strongest(values, from, to, k, group, skip) {
   const found = [];
   let least = -1;
-  for (let n = 0; n < group.count; n++) {
-    const index = group.first + n * group.step;
+  for (let n = 0; n < group.offsets.length; n++) {
+    const index = group.first + group.offsets[n];
     if (index < from || index >= to || (index >= skip[0] && index < skip[1])) continue;
     const size = Math.abs(values[index]);
     if (found.length === k && size <= least) continue;
@@ -49,7 +49,7 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
   const outward = mode === "out";
   const grid = outward ? block.keyGrid : block.grid;
   const own = outward ? block.coveringKey(point) : point;
-  const group = block.group(own, grid);
+  const group = block.group(own, outward ? "keys" : "queries");
   const pixels = grid[1] * grid[2];
   const whole = [0, grid[0] * pixels];
   const ownFrame = [own[0] * pixels, (own[0] + 1) * pixels];
@@ -81,17 +81,19 @@ export function measure(block, values, point, mode) {
   const centers = outward ? block.keyCenters : block.queryCenters;
   const here = point.map((i, axis) => block.queryCenters[axis][i]);
   const own = outward ? block.coveringKey(point) : point;
-  const group = block.group(own, grid);
+  const group = block.group(own, outward ? "keys" : "queries");
   const perFrame = new Float64Array(grid[0]);
   let total = 0, signedTotal = 0, largest = 0;
-  for (let n = 0; n < group.count; n++) {
-    total += Math.abs(values[group.first + n * group.step]);
-    largest = Math.max(largest, Math.abs(values[group.first + n * group.step]));
-    signedTotal += values[group.first + n * group.step];
+  const count = group.offsets.length;
+  for (let n = 0; n < count; n++) {
+    const weight = values[group.first + group.offsets[n]];
+    total += Math.abs(weight);
+    largest = Math.max(largest, Math.abs(weight));
+    signedTotal += weight;
   }
   let entropy = 0, pixels = 0, frames = 0;
-  for (let n = 0; n < group.count && total > 0; n++) {
-    const index = group.first + n * group.step;
+  for (let n = 0; n < count && total > 0; n++) {
+    const index = group.first + group.offsets[n];
     const share = Math.abs(values[index]) / total;
     if (share === 0) continue;
     const [t, y, x] = toPoint(index, grid);
@@ -101,15 +103,15 @@ export function measure(block, values, point, mode) {
     perFrame[t] += share;
   }
   return {
-    entropy: group.count > 1 ? entropy / Math.log(group.count) : 1,
+    entropy: count > 1 ? entropy / Math.log(count) : 1,
     on_itself: total > 0 ? Math.abs(values[toIndex(own, grid)]) / total : 0,
     on_own_frame: perFrame[own[0]],
     reach_pixels: pixels,
     reach_frames: frames,
     perFrame,
     total: signedTotal,
-    count: group.count,
-    peak: total > 0 ? (largest * group.count) / total : 1,
+    count,
+    peak: total > 0 ? (largest * count) / total : 1,
   };
 }
 

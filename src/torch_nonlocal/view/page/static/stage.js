@@ -60,7 +60,7 @@ function heatOf(scene, frame, detail) {
   const grid = outward ? block.keyGrid : block.grid;
   const centers = outward ? block.keyCenters : block.queryCenters;
   const cell = nearestIndex(frame, centers[0]);
-  const outside = block.attend === "space" && cell !== query.point[0];
+  const outside = !block.groups.spanTime && cell !== query.point[0];
   const { scale, clip, alpha, smooth } = scene;
   return { values, grid, centers, frame: cell, clip, scale, alpha, smooth, detail, outside };
 }
