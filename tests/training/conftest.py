@@ -1,4 +1,4 @@
-"""These tests hold numbers to the bit, which only CPUs promise."""
+"""These tests compare numbers bit for bit, which only CPUs guarantee."""
 
 import os
 
@@ -10,7 +10,7 @@ os.environ["ACCELERATE_USE_CPU"] = "1"
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """So little to compute that threads would only wait for each other."""
+    """The computations are so small that several threads would only slow them down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,7 +1,7 @@
-"""Started by torchrun in two processes, with --max-restarts=1: distributed_runs.py FOLDER.
+"""Runs in two processes. Started by torchrun with --max-restarts=1: distributed_runs.py FOLDER.
 
-Runs with DDP and with FSDP2; one that is asked to stop; one whose second process kills itself, once: TorchElastic then
-starts this script again, which finds the others finished.
+Runs with DDP and with FSDP2; one that is interrupted; one whose second process kills itself once. TorchElastic then
+restarts this script, which finds the other runs finished.
 """
 
 import os
@@ -33,7 +33,7 @@ def curves(folder):
 
 
 def stop_at_8(index, clip):
-    """SIGTERM to one process of the two, in the middle of its fourth update."""
+    """Send SIGTERM to one of the two processes in the middle of its fourth step."""
     global reads
     reads += 1
     if reads == 8 and os.environ["RANK"] == "1":

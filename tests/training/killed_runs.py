@@ -1,7 +1,6 @@
-"""Kill a run again and again, and compare its end with that of a run never interrupted.
+"""Kill a run repeatedly with SIGKILL, and compare its end with that of an uninterrupted run.
 
-Usage: python killed_runs.py FOLDER KILLS SEED. The runs are forked from this process, so that a start costs no imports;
-they are processes of their own, and SIGKILL is all that ends them.
+Usage: python killed_runs.py FOLDER KILLS SEED. The runs are forked from this process, so that a start costs no imports.
 """
 
 import os
@@ -9,20 +8,23 @@ import random
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-import accelerate  # noqa: F401 (here, once, and not after each fork)
+import accelerate  # noqa: F401 (imported once here instead of after each fork)
 import torch
-import torch.utils.tensorboard
 from tiny_training import TinyClips, last, network, plain_config, same_state, train
 
 from torch_nonlocal._common import files
 
-UPDATES = 36
+with suppress(ImportError):
+    import torch.utils.tensorboard  # optional; imported once, as accelerate
+
+STEPS = 36
 
 
 def start(folder, workers, die_in_write=0):
-    """Fork a run; it kills itself in the middle of the given write of a file, if any."""
+    """Fork a run. With `die_in_write` = n it kills itself in the middle of its n-th file write."""
     process = os.fork()
     if process:
         return process
@@ -38,7 +40,7 @@ def start(folder, workers, die_in_write=0):
 
     files.os.fsync = fsync
     config = plain_config(
-        steps=UPDATES, accumulate=2, clip_grad=1.0, ema=0.9, schedule="cosine", warmup=0.1, workers=workers,
+        steps=STEPS, accumulate=2, clip_grad=1.0, ema=0.9, schedule="cosine", warmup=0.1, workers=workers,
         checkpoint_minutes=0.0, precise_bn=1, eval_every=7,
     )  # fmt: skip
     try:
@@ -55,7 +57,7 @@ def lines(folder):
 
 
 def kill(process, folder, moves, pause):
-    """Wait until the run has moved, then a moment longer, and kill it. False if it ended before."""
+    """Wait for `moves` new log lines and `pause` seconds, then kill the run. False if it ended before."""
     before = lines(folder)
     while lines(folder) < before + moves:
         if os.waitpid(process, os.WNOHANG)[0]:
@@ -79,11 +81,11 @@ def main(folder, kills, seed):
         else:
             killed += kill(start(broken, workers), broken, draw.randint(0, 3), draw.random() * 0.01)
     state = last(broken)["progress"] if (broken / "checkpoints" / "last.pt").exists() else {"step": 0}
-    print(f"killed {killed} times, at {state['step']} of {UPDATES} updates", flush=True)
+    print(f"killed {killed} times, at {state['step']} of {STEPS} steps", flush=True)
     assert killed == kills
-    assert state["step"] < UPDATES
+    assert state["step"] < STEPS
     assert os.waitpid(start(broken, workers=1), 0)[1] == 0
-    assert last(whole)["progress"]["step"] == UPDATES
+    assert last(whole)["progress"]["step"] == STEPS
     assert same_state(last(whole), last(broken))
     best = [torch.load(one / "checkpoints" / "best.pt", weights_only=True) for one in (whole, broken)]
     assert same_state(best[0]["model"], best[1]["model"])

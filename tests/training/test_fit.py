@@ -1,14 +1,23 @@
-"""What a run does and leaves behind; interruptions are in test_resume."""
+"""What a run computes and writes; interruptions are tested in test_resume."""
 
 import json
+import math
 import sys
 
 import pytest
 import torch
-from tiny_training import TinyClips, accuracy, last, network, plain_config, same_state, train
+from tiny_training import TinyClips, TinyTask, accuracy, last, network, plain_config, same_state, train
 from torch import nn
 
-from torch_nonlocal.training import NonFiniteLossError, TrainingMemoryError, load_weights_file
+from torch_nonlocal.training import (
+    Metric,
+    NonFiniteLossError,
+    ShuffledBatches,
+    TrainingMemoryError,
+    fit,
+    load_weights_file,
+)
+from torch_nonlocal.training.optimizer import make_optimizer, schedule_factor
 
 pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
 
@@ -18,7 +27,7 @@ def lines(folder, kind="train"):
     return [line for line in found if line["kind"] == kind]
 
 
-def test_a_run_leaves_its_folder(tmp_path):
+def test_run_folder_holds_configuration_weights_and_environment(tmp_path):
     result, model = train(tmp_path / "run", plain_config(), about={"model": "tiny", "classes": ["a", "b", "c"]})
     assert (result.status, result.step, result.steps) == ("finished", 6, 6)
     assert not model.training
@@ -37,18 +46,16 @@ def test_a_run_leaves_its_folder(tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_the_loss_is_that_of_a_loop_by_hand(tmp_path):
-    """No scale, no schedule, no tricks: SGD on the batches that the sampler names."""
+def test_loss_equals_a_plain_training_loop(tmp_path):
+    """Without loss scale and schedule: SGD on the batches of the sampler."""
     config = plain_config(milestones=(), weight_decay=0.01, clip_grad=0.7)
     data = TinyClips(augment=False, dtype=torch.float64)
     train(tmp_path, config, model=network("group", torch.float64, dropout=0.0), data=data)
-    from torch_nonlocal.training.optimizer import make_optimizer
-    from torch_nonlocal.training.sampler import ShuffledBatches
 
-    net, order = network("group", torch.float64, dropout=0.0), ShuffledBatches(13, 4, 0)
+    net, sampler = network("group", torch.float64, dropout=0.0), ShuffledBatches(13, 4, 0)
     optimizer = make_optimizer(net, config)
     for step, line in enumerate(lines(tmp_path)):
-        items = [data[item.index] for item in order.batch(step)]
+        items = [data[item.index] for item in sampler.batch(step)]
         loss = nn.functional.cross_entropy(
             net(torch.stack([clip for clip, _ in items])), torch.tensor([label for _, label in items])
         )
@@ -56,13 +63,85 @@ def test_the_loss_is_that_of_a_loop_by_hand(tmp_path):
         loss.backward()
         norm = nn.utils.clip_grad_norm_(net.parameters(), 0.7)
         optimizer.step()
-        assert line["loss"] == pytest.approx(loss.item(), rel=1e-6)  # summed up in float32
+        assert line["loss"] == pytest.approx(loss.item(), rel=1e-6)  # averaged in float32
         assert line["gradient_norm"] == pytest.approx(norm.item(), rel=1e-12)
     for name, weight in net.state_dict().items():
         torch.testing.assert_close(last(tmp_path)["model"][name], weight, rtol=1e-11, atol=1e-13)
 
 
-def test_accumulated_parts_equal_the_batch(tmp_path):
+def test_loss_entries_are_logged_as_means_over_the_batch(tmp_path):
+    class Counting(TinyTask):
+        def loss(self, model, batch):
+            return {"mean_label": batch[1].float().mean(), **super().loss(model, batch)}
+
+    fit(Counting(network(), TinyClips()), plain_config(accumulate=2), tmp_path, log=lambda text: None)
+    sampler = ShuffledBatches(13, 4, 0)
+    expected = [sum(item.index % 3 for item in sampler.batch(step)) / 4 for step in range(6)]
+    assert [line["mean_label"] for line in lines(tmp_path)] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "scalars",
+    [
+        {"other": torch.zeros(())},
+        {"loss": torch.zeros(2, requires_grad=True)},
+        {"loss": torch.zeros((), requires_grad=True), "lr": torch.zeros(())},
+    ],
+)
+def test_wrong_loss_entries_raise(tmp_path, scalars):
+    class Wrong(TinyTask):
+        def loss(self, model, batch):
+            return scalars
+
+    with pytest.raises(ValueError, match=r"loss returned tensors of shapes .* expected scalars: 'loss' and others"):
+        fit(Wrong(network(), TinyClips()), plain_config(), tmp_path, log=lambda text: None)
+
+
+def test_missing_metric_raises(tmp_path):
+    with pytest.raises(ValueError, match="evaluate returned f1, expected its metric 'accuracy'"):
+        train(tmp_path, evaluate=lambda model: {"f1": 1.0})
+
+
+def test_sampler_of_another_batch_size_raises(tmp_path):
+    class Smaller(TinyTask):
+        def sampler(self, batch_size, seed):
+            return ShuffledBatches(len(self.data), 2, seed)
+
+    with pytest.raises(ValueError, match="sampler has batches of 2 items, expected batch_size=4"):
+        fit(Smaller(network(), TinyClips()), plain_config(), tmp_path)
+
+
+def test_task_optimizer_and_lr_scale_are_used(tmp_path):
+    class Own(TinyTask):
+        def optimizer(self, model):
+            weights = [one for one in model.parameters() if one.ndim > 1]
+            others = [one for one in model.parameters() if one.ndim <= 1]
+            groups = [{"params": weights, "lr_scale": 0.5}, {"params": others}]
+            self.made = torch.optim.AdamW(groups, lr=123.0)
+            return self.made
+
+    task = Own(network(), TinyClips())
+    config = plain_config(schedule="cosine")
+    fit(task, config, tmp_path, log=lambda text: None)
+    last_lr = config.lr * schedule_factor(config, 5, 6)
+    assert [group["lr"] for group in task.made.param_groups] == [last_lr * 0.5, last_lr]
+    assert set(last(tmp_path)["optimizer"]) == {name for name, _ in task.model.named_parameters()}
+    assert all("exp_avg" in one for one in last(tmp_path)["optimizer"].values())
+
+
+@pytest.mark.parametrize(
+    ("higher_is_better", "value", "best", "expected"),
+    [
+        (True, 0.2, 0.1, True), (True, 0.1, 0.1, False), (False, 0.1, 0.2, True), (False, 0.2, 0.1, False),
+        (False, 5.0, None, True), (False, 5.0, math.nan, True), (False, math.nan, 5.0, False),
+        (True, math.nan, 5.0, False), (True, math.nan, None, True),
+    ],
+)  # fmt: skip
+def test_metric_improves_in_its_direction(higher_is_better, value, best, expected):
+    assert Metric("m", higher_is_better).improves(value, best) is expected
+
+
+def test_accumulated_parts_equal_the_whole_batch(tmp_path):
     ends = []
     for parts in (1, 4):
         data = TinyClips(dtype=torch.float64)
@@ -73,20 +152,20 @@ def test_accumulated_parts_equal_the_batch(tmp_path):
         torch.testing.assert_close(ends[0][name], ends[1][name], rtol=1e-11, atol=1e-13)
 
 
-def test_best_weights_are_those_of_the_best_test(tmp_path):
+def test_best_weights_are_those_of_the_best_evaluation(tmp_path):
     values = iter([0.2, 0.9, 0.4])
     result, _ = train(tmp_path, plain_config(epochs=3), evaluate=lambda model: {"accuracy": next(values)})
     assert result.best == {"step": 6, "metric": "accuracy", "value": 0.9}
     assert load_weights_file(result.weights)["step"] == 6
 
 
-def test_without_a_test_the_newest_weights_are_best(tmp_path):
+def test_without_a_metric_the_newest_weights_are_best(tmp_path):
     result, model = train(tmp_path, plain_config(), evaluate=None)
     kept = load_weights_file(result.weights)["model"]
     assert all(torch.equal(kept[name], one) for name, one in model.state_dict().items())
 
 
-def test_keep_leaves_the_newest(tmp_path):
+def test_keep_retains_the_newest_weights(tmp_path):
     train(tmp_path, plain_config(epochs=4, keep=2))
     assert sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*")) == [
         "step-00000009.pt",
@@ -94,8 +173,8 @@ def test_keep_leaves_the_newest(tmp_path):
     ]
 
 
-def test_tests_and_their_settings_change_no_weight(tmp_path):
-    """Averages and statistics for a test are borrowed; a test may even draw random numbers."""
+def test_evaluation_and_its_options_change_no_weight(tmp_path):
+    """Averaged weights and recomputed statistics are temporary; an evaluation may draw random numbers."""
 
     def noisy(model):
         torch.randn(5)
@@ -107,32 +186,31 @@ def test_tests_and_their_settings_change_no_weight(tmp_path):
     assert same_state(last(tmp_path / "a")["optimizer"], last(tmp_path / "b")["optimizer"])
 
 
-def test_averaged_weights_are_tested_and_kept(tmp_path):
+def test_averaged_weights_are_evaluated_and_saved(tmp_path):
     result, _ = train(tmp_path, plain_config(ema=0.5), evaluate=None)
     state = last(tmp_path)
     assert same_state(load_weights_file(result.weights)["model"], state["ema"])
     assert not torch.equal(state["ema"]["0.weight"], state["model"]["0.weight"])
 
 
-def test_precise_statistics_are_means_over_batches(tmp_path):
-    """Of the last epoch's batches, through the final weights: by hand, on the first norm behind a plain convolution."""
+def test_precise_batch_norm_statistics_are_means_over_batches(tmp_path):
+    """Compared with the mean over the last epoch's batches, computed by hand with the final weights."""
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Flatten(), nn.Linear(100, 3))
     data = TinyClips(8, augment=False)
     result, model = train(tmp_path, plain_config(epochs=1, precise_bn=2), model=net, data=data, evaluate=None)
-    from torch_nonlocal.training.sampler import ShuffledBatches
 
-    order = ShuffledBatches(8, 4, 0)
+    sampler = ShuffledBatches(8, 4, 0)
     with torch.no_grad():
-        maps = [model[0](torch.stack([data[item.index][0] for item in order.batch(step)])) for step in (0, 1)]
+        maps = [model[0](torch.stack([data[item.index][0] for item in sampler.batch(step)])) for step in (0, 1)]
     kept = load_weights_file(result.weights)["model"]
     mean = torch.stack([one.mean((0, 2, 3, 4)) for one in maps]).mean(0)
     var = torch.stack([one.var((0, 2, 3, 4)) for one in maps]).mean(0)
     torch.testing.assert_close(kept["1.running_mean"], mean)
     torch.testing.assert_close(kept["1.running_var"], var)
-    assert not torch.allclose(model[1].running_mean, mean), "training's own are untouched"
+    assert not torch.allclose(model[1].running_mean, mean), "the statistics of training are unchanged"
 
 
-def test_frozen_norms_stay_but_those_of_blocks_learn(tmp_path):
+def test_freeze_bn_freezes_all_norms_except_those_of_blocks(tmp_path):
     model, before = network(), network().state_dict()
     train(tmp_path, plain_config(freeze_bn=True), model=model)
     after = model.state_dict()
@@ -143,7 +221,7 @@ def test_frozen_norms_stay_but_those_of_blocks_learn(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
-def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, kind):
+def test_non_finite_loss_names_the_items(tmp_path, kind):
     def spoil(index, clip):
         return clip * float("nan") if kind == "loss" and index == 9 else clip
 
@@ -155,7 +233,6 @@ def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, kind):
         return f"clips/{index}.mp4"
 
     state = {"bad": False}
-    from torch_nonlocal.training.sampler import ShuffledBatches
 
     batches = [[item.index for item in ShuffledBatches(13, 4, 0).batch(step)] for step in range(30)]
     when = next(step for step, batch in enumerate(batches) if 9 in batch)
@@ -176,8 +253,21 @@ def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, kind):
     assert caught.value.items == [name(index) for index in expected]
     assert caught.value.step == when + 1
     assert all(name in str(caught.value) for name in caught.value.items)
-    assert last(tmp_path)["progress"]["step"] == when, "the last good checkpoint is still there"
+    assert last(tmp_path)["progress"]["step"] == when, "the last checkpoint is intact"
     assert all(one.isfinite().all() for one in last(tmp_path)["model"].values())
+
+
+def test_non_finite_loss_names_the_items_that_were_read(tmp_path):
+    """Item 9 stands in for an item that cannot be read."""
+
+    class Replacing(TinyTask):
+        def item_indices(self, batch, requested):
+            return [9] * len(requested)
+
+    task = Replacing(network(), TinyClips(), loss_of=lambda output, labels: output.mean() * math.nan)
+    with pytest.raises(NonFiniteLossError) as caught:
+        fit(task, plain_config(), tmp_path, log=lambda text: None)
+    assert caught.value.items == ["item 9"] * 4
 
 
 @pytest.mark.parametrize(
@@ -187,7 +277,7 @@ def test_a_loss_that_is_not_finite_names_the_clips(tmp_path, kind):
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
 )
-def test_out_of_memory_says_what_to_lower(tmp_path, error):
+def test_out_of_memory_names_the_options_to_lower(tmp_path, error):
     def loss(output, labels):
         raise error
 
@@ -197,7 +287,7 @@ def test_out_of_memory_says_what_to_lower(tmp_path, error):
         train(tmp_path, loss_of=loss)
 
 
-def test_other_errors_pass(tmp_path):
+def test_other_errors_are_not_changed(tmp_path):
     def loss(output, labels):
         raise RuntimeError("a bug")
 
@@ -205,33 +295,33 @@ def test_other_errors_pass(tmp_path):
         train(tmp_path, loss_of=loss)
 
 
-def test_bf16_trains(tmp_path):
+def test_bf16_keeps_float32_parameters(tmp_path):
     result, model = train(tmp_path, plain_config(precision="bf16", optimizer="adamw"))
     assert result.status == "finished"
     assert all(one.dtype == torch.float32 for one in model.parameters())
     assert any("exp_avg" in one for one in last(tmp_path)["optimizer"].values())
 
 
-def test_channels_last_lays_out_weights_and_changes_little(tmp_path):
+def test_channels_last_converts_weights_and_keeps_results(tmp_path):
     def net():
         torch.manual_seed(0)
         return nn.Sequential(nn.Conv3d(1, 4, 1), nn.Conv3d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(200, 3))
 
     _, plain = train(tmp_path / "a", model=net())
-    _, laid_out = train(tmp_path / "b", plain_config(channels_last=True), model=net())
-    assert laid_out[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    _, converted = train(tmp_path / "b", plain_config(channels_last=True), model=net())
+    assert converted[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert not plain[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(laid_out[1].weight.contiguous(), plain[1].weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(converted[1].weight.contiguous(), plain[1].weight, rtol=1e-3, atol=1e-4)
 
 
-def test_compile_compiles_the_network(tmp_path, monkeypatch):
+def test_compile_compiles_the_model(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
     _, model = train(tmp_path, plain_config(epochs=1, compile=True))
     assert compiled == [model]
 
 
-def test_what_does_not_fit_the_device_is_refused(tmp_path, monkeypatch):
+def test_unsupported_precision_raises(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="expected a GPU"):
         train(tmp_path, plain_config(precision="fp16"))
     with pytest.raises(ValueError, match="channels_last=True with precision='bf16': expected a GPU"):
@@ -239,7 +329,7 @@ def test_what_does_not_fit_the_device_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with pytest.raises(ValueError, match="use precision='bf16'"):
         train(tmp_path)
-    assert not list(tmp_path.iterdir()), "checks come before any change"
+    assert not list(tmp_path.iterdir()), "checks run before anything is written"
 
 
 def test_a_missing_accelerate_names_the_extra(tmp_path, monkeypatch):

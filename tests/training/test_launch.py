@@ -1,4 +1,4 @@
-"""`nonlocal train action` started as a user starts it in two processes: by torchrun and by accelerate launch."""
+"""`nonlocal train action` in two processes, started by torchrun and by accelerate launch."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from torch_nonlocal.cli.app import app_for  # noqa: E402 (after the skips)
 
 pytestmark = pytest.mark.slow
 
-# Batch norms of several processes see a part of each batch: without them the curves are the same.
+# In several processes batch norms see a part of each batch only, so they are frozen to get equal curves.
 TINY = (
     "train", "action", "--steps", "4", "--batch-size", "8", "--log-every", "1", "--workers", "0", "--non-local", "none",
     "--freeze-bn", "--attention-items", "0",
@@ -37,7 +37,7 @@ def curve(folder):
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory):
-    """The losses of a run without a launcher."""
+    """Losses of a run in one process."""
     folder = tmp_path_factory.mktemp("one")
     arguments = [*TINY, "--out", str(folder)]
     app_for(arguments).cli(args=arguments, prog="nonlocal")
@@ -45,7 +45,7 @@ def one_process(tmp_path_factory):
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_two_processes_train_like_one(launcher, one_process, tmp_path):
+def test_two_processes_have_the_losses_of_one(launcher, one_process, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "COLUMNS": "200"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-m", *LAUNCHERS[launcher], *TINY, "--out", str(tmp_path)]
@@ -54,4 +54,4 @@ def test_two_processes_train_like_one(launcher, one_process, tmp_path):
     assert json.loads((tmp_path / "environment.json").read_text())["starts"][0]["processes"] == 2
     assert len(one_process) == 4
     assert curve(tmp_path) == pytest.approx(one_process, abs=1e-5)
-    assert done.stdout.count("finished after 4") == 1, "one process speaks"
+    assert done.stdout.count("finished after 4") == 1, "only the main process prints"

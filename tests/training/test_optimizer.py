@@ -1,4 +1,4 @@
-"""Learning rates, parameter groups, averaged weights and loss scale, against their formulas."""
+"""Learning rates, parameter groups, EMA and loss scale, compared with their formulas."""
 
 import math
 
@@ -25,14 +25,14 @@ from torch_nonlocal.training.precision import LossScale
         ({"schedule": "one-cycle"}, 1, {0: 1}),
     ],
 )
-def test_schedule(settings, steps, expected):
+def test_schedule_follows_its_formula(settings, steps, expected):
     config = plain_config(**settings)
     for step, factor in expected.items():
         assert schedule_factor(config, step, steps) == pytest.approx(factor, rel=1e-12)
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(0.3, 50), (0.0, 40), (0.5, 7)])
-def test_one_cycle_is_that_of_torch(warmup, steps):
+def test_one_cycle_equals_torch(warmup, steps):
     weight = nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([weight], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
@@ -46,7 +46,7 @@ def test_one_cycle_is_that_of_torch(warmup, steps):
             theirs.step()
 
 
-def test_norms_and_biases_do_not_decay():
+def test_norms_and_biases_have_no_weight_decay():
     net = nn.Sequential(network(), nn.LayerNorm([3, 1]), nn.GroupNorm(1, 3))
     net[0][5].bias.requires_grad_(False)
     names = {id(parameter): name for name, parameter in net.named_parameters()}
@@ -55,10 +55,10 @@ def test_norms_and_biases_do_not_decay():
     assert {names[id(one)] for one in decayed["params"]} == {
         "0.0.weight", "0.5.weight", *(f"0.0.non_local.{name}.weight" for name in ("theta", "phi", "g", "out"))
     }  # fmt: skip
-    told = {names[id(one)] for one in plain["params"]}
-    assert {"0.0.bias", "0.1.weight", "0.1.bias", "0.0.non_local.norm.weight", "1.weight", "2.bias"} <= told
-    assert "1.weight" in told, "a norm's weight of two axes is still a norm's"
-    assert "0.5.bias" not in told, "what is not trained is in no group"
+    names_plain = {names[id(one)] for one in plain["params"]}
+    assert {"0.0.bias", "0.1.weight", "0.1.bias", "0.0.non_local.norm.weight", "1.weight", "2.bias"} <= names_plain
+    assert "1.weight" in names_plain, "a norm's weight with two axes belongs to a norm"
+    assert "0.5.bias" not in names_plain, "frozen parameters are in no group"
 
 
 @pytest.mark.parametrize(
@@ -68,38 +68,38 @@ def test_norms_and_biases_do_not_decay():
         ({"optimizer": "adamw"}, torch.optim.AdamW, {"betas": (0.9, 0.999), "lr": 0.05}),
     ],
 )
-def test_optimizer(settings, kind, options):
+def test_optimizer_follows_the_configuration(settings, kind, options):
     optimizer = make_optimizer(network(), plain_config(**settings))
     assert type(optimizer) is kind
     assert {name: optimizer.param_groups[0][name] for name in options} == options
 
 
-def test_nothing_to_train_is_refused():
+def test_no_trainable_parameter_raises():
     with pytest.raises(ValueError, match="nothing to train"):
         parameter_groups(network().requires_grad_(False), 0.1)
 
 
-def test_gradient_norm_is_that_of_all_gradients_together():
+def test_gradient_norm_covers_all_gradients():
     net = nn.Linear(2, 1)
     net(torch.tensor([[3.0, 4.0]])).sum().backward()
     assert gradient_norm(list(net.parameters())).item() == pytest.approx(math.sqrt(9 + 16 + 1))
 
 
-def test_average_follows_its_formula():
+def test_ema_follows_its_formula():
     net = nn.BatchNorm1d(1, dtype=torch.float64)
-    average = EMA(net, 0.3)
+    ema = EMA(net, 0.3)
     expected = 1.0
     for step, value in enumerate((2.0, -1.0, 5.0, 0.5), start=1):
         nn.init.constant_(net.weight, value)
         net.num_batches_tracked.fill_(step)
-        average.update(net, step)
+        ema.update(net, step)
         decay = min(0.3, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
-        assert average.values["weight"].item() == pytest.approx(expected, rel=1e-12)
-        assert average.values["num_batches_tracked"].item() == step
+        assert ema.values["weight"].item() == pytest.approx(expected, rel=1e-12)
+        assert ema.values["num_batches_tracked"].item() == step
 
 
-def test_borrowed_weights_are_put_back_whatever_happens():
+def test_restore_state_restores_after_an_exception():
     net = network()
     before = {name: one.clone() for name, one in state_tensors(net).items()}
     with pytest.raises(KeyError), restore_state(net):  # noqa: PT012
@@ -109,7 +109,7 @@ def test_borrowed_weights_are_put_back_whatever_happens():
     assert all(torch.equal(one, before[name]) for name, one in state_tensors(net).items())
 
 
-def test_loss_scale_halves_and_doubles():
+def test_loss_scale_halves_on_overflow_and_doubles_after_2000_steps():
     scale = LossScale(enabled=True)
     first = scale.value
     assert scale.overflowed()
@@ -123,10 +123,10 @@ def test_loss_scale_halves_and_doubles():
     assert held.value == first
     while held.value > 1:
         assert held.overflowed()
-    assert not held.overflowed(), "below 1 a scale cannot help"
+    assert not held.overflowed(), "a scale below 1 cannot help"
 
 
-def test_without_fp16_the_loss_is_not_scaled():
+def test_loss_is_scaled_with_fp16_only():
     scale = LossScale(enabled=False)
     scale.succeeded()
     assert scale.value == 1

@@ -1,4 +1,4 @@
-"""Two real processes (gloo): the loss curve of one, and a restart by TorchElastic."""
+"""Runs in two processes (gloo) compared with one process, and a restart by TorchElastic."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The folder of the runs that torchrun has made, all in one start: most of the time goes into imports."""
+    """Folder with the runs of distributed_runs.py, all from one start, since most of its time is imports."""
     folder = tmp_path_factory.mktemp("runs")
     script = Path(__file__).with_name("distributed_runs.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -49,19 +49,19 @@ def assert_same_run(one, other):
 
 
 @pytest.mark.parametrize(("name", "changes"), [("ddp", {}), ("fsdp2", {"shard": True}), ("parts", {"accumulate": 2})])
-def test_two_processes_have_the_loss_curve_of_one(runs, tmp_path, name, changes):
+def test_two_processes_have_the_losses_of_one(runs, tmp_path, name, changes):
     config = plain_config(clip_grad=0.5, ema=0.9, **changes)
     train(tmp_path, config, model=network("group", dropout=0.0), evaluate=None)
     assert_same_run(runs / name, tmp_path)
 
 
-def test_frozen_norms_are_the_same_in_two_processes(runs, tmp_path):
+def test_frozen_norms_give_the_same_run_in_two_processes(runs, tmp_path):
     frozen = nl.remove(network(dropout=0.0))
     train(tmp_path, plain_config(freeze_bn=True, shard=True), model=frozen, evaluate=None)
     assert_same_run(runs / "frozen", tmp_path)
 
 
-def test_a_sharded_run_asked_to_stop_ends_in_one_process(runs, tmp_path):
+def test_interrupted_sharded_run_resumes_in_one_process(runs, tmp_path):
     assert last(runs / "stopped")["progress"]["step"] == 4
     config = plain_config(steps=6, shard=True, checkpoint_minutes=0.0)
     train(runs / "stopped", config, model=network("group", dropout=0.0))
@@ -69,10 +69,10 @@ def test_a_sharded_run_asked_to_stop_ends_in_one_process(runs, tmp_path):
     assert_same_run(runs / "stopped", tmp_path)
 
 
-def test_torchelastic_starts_a_killed_worker_again(runs, tmp_path):
+def test_torchelastic_restarts_a_killed_process(runs, tmp_path):
     assert (runs / "died").exists()
     starts = json.loads((runs / "run" / "environment.json").read_text())["starts"]
     assert len(starts) == 2
-    assert starts[1]["from_step"] in (2, 3), "the third checkpoint may have been on its way"
+    assert starts[1]["from_step"] in (2, 3), "the third checkpoint may not be complete"
     train(tmp_path / "one", plain_config(checkpoint_minutes=0.0), model=network("group", dropout=0.0), data=TinyClips())
     assert_same_run(runs / "run", tmp_path / "one")

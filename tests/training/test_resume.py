@@ -1,4 +1,4 @@
-"""Interrupted runs end where an uninterrupted one does, to the bit; and what is there is never lost."""
+"""Interrupted runs end bit for bit like uninterrupted ones, and checkpoints are never lost."""
 
 import errno
 import json
@@ -20,11 +20,11 @@ pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
 
 
 class CrashError(Exception):
-    """Stands for whatever ends a process."""
+    """Stands for anything that ends a process."""
 
 
 def crash_after(reads):
-    """Data whose reading fails after so many clips."""
+    """Data that raises after so many reads."""
     seen = []
 
     def count(index, clip):
@@ -52,13 +52,13 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: "-".join(settings) or "defaults")
-def test_a_run_that_broke_off_ends_as_if_nothing_had_happened(tmp_path, settings):
+def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, settings):
     config = plain_config(**settings, checkpoint_minutes=0.0)
     train(tmp_path / "whole", config)
     for reads in (2, 9, 5):
         with pytest.raises(CrashError):
             train(tmp_path / "broken", config, data=crash_after(reads))
-        torch.manual_seed(reads)  # random states around the call do not matter
+        torch.manual_seed(reads)  # random states outside do not matter
     result, model = train(tmp_path / "broken", config)
     assert result.status == "finished"
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
@@ -70,7 +70,7 @@ def test_a_run_that_broke_off_ends_as_if_nothing_had_happened(tmp_path, settings
     assert [start["from_step"] for start in starts] == [0, 0, 2, 3]
 
 
-def test_between_checkpoints_work_is_done_again_and_comes_out_the_same(tmp_path):
+def test_steps_since_the_checkpoint_are_repeated_with_the_same_result(tmp_path):
     train(tmp_path / "whole")
     with pytest.raises(CrashError):
         train(tmp_path / "broken", data=crash_after(21))
@@ -80,7 +80,7 @@ def test_between_checkpoints_work_is_done_again_and_comes_out_the_same(tmp_path)
     assert without_times(tmp_path / "whole") == without_times(tmp_path / "broken")
 
 
-def test_a_run_that_broke_off_in_a_test_tests_again(tmp_path):
+def test_run_interrupted_in_an_evaluation_repeats_it(tmp_path):
     def fail(model):
         raise CrashError
 
@@ -92,8 +92,46 @@ def test_a_run_that_broke_off_in_a_test_tests_again(tmp_path):
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
 
 
-def test_another_start_of_the_network_does_not_matter(tmp_path):
-    """The untrained weights are kept, too: a caller who does not seed still gets one run."""
+def test_run_saved_under_former_names_resumes(tmp_path):
+    """As version 0.1 saved it: `optimiser` in config.json, format 1 of the state, `test` lines in the log."""
+    config = plain_config(checkpoint_minutes=0.0, log_every=2, ema=0.9, eval_every=2)
+    train(tmp_path / "whole", config)
+    with pytest.raises(CrashError):
+        train(tmp_path / "former", config, data=crash_after(13))
+    state = last(tmp_path / "former")
+    assert state["progress"]["step"] == 3
+    progress = state["progress"]
+    progress["tested"], progress["clips"] = progress.pop("evaluated"), progress.pop("items")
+    progress["window"]["updates"] = progress["window"].pop("steps")
+    state["optimiser"], state["average"] = state.pop("optimizer"), state.pop("ema")
+    torch.save({**state, "format": "torch-nonlocal training state 1"}, tmp_path / "former" / "checkpoints" / "last.pt")
+    for name, former, current in (
+        ("config.json", '"optimiser":', '"optimizer":'),
+        ("config.json", '"attention_clips":', '"attention_items":'),
+        ("metrics.jsonl", '"kind": "test"', '"kind": "eval"'),
+    ):
+        file = tmp_path / "former" / name
+        text = file.read_text()
+        assert current in text
+        file.write_text(text.replace(current, former))
+    train(tmp_path / "former", config)
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "former"))
+    lines = [json.loads(line) for line in (tmp_path / "former" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines if "accuracy" in line and line["kind"] != "train"] == [
+        ("test", 2), ("eval", 4), ("eval", 6)
+    ]  # fmt: skip
+
+
+def test_weights_saved_under_former_names_load(tmp_path):
+    result, _ = train(tmp_path)
+    saved = torch.load(result.weights, weights_only=True)
+    saved["config"]["optimiser"] = saved["config"].pop("optimizer")
+    torch.save(saved, tmp_path / "former.pt")
+    assert same_state(load_weights_file(tmp_path / "former.pt"), load_weights_file(result.weights))
+
+
+def test_initial_weights_come_from_the_checkpoint(tmp_path):
+    """The untrained weights are saved, so a caller who does not seed can resume, too."""
     config = plain_config(checkpoint_minutes=0.0)
     train(tmp_path / "whole", config)
     with pytest.raises(CrashError):
@@ -105,7 +143,7 @@ def test_another_start_of_the_network_does_not_matter(tmp_path):
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "broken"))
 
 
-def test_the_attention_is_measured_on_the_same_clips_after_an_interruption(tmp_path):
+def test_attention_is_measured_on_the_same_items_after_an_interruption(tmp_path):
     config = plain_config(attention_items=2, epochs=3, checkpoint_minutes=0.0)
     train(tmp_path / "whole", config)
     with pytest.raises(CrashError):
@@ -115,7 +153,7 @@ def test_the_attention_is_measured_on_the_same_clips_after_an_interruption(tmp_p
     assert without_times(tmp_path / "whole") == without_times(tmp_path / "broken")
 
 
-def test_a_start_that_trained_nothing_leaves_its_folder_to_other_settings(tmp_path):
+def test_folder_without_a_step_accepts_another_configuration(tmp_path):
     with pytest.raises(CrashError):
         train(tmp_path / "run", data=crash_after(0))
     changed = plain_config(lr=0.01)
@@ -126,8 +164,8 @@ def test_a_start_that_trained_nothing_leaves_its_folder_to_other_settings(tmp_pa
         train(tmp_path / "run")
 
 
-def test_workers_may_change(tmp_path):
-    """Not the numbers: neither between two runs nor within one."""
+def test_number_of_workers_does_not_matter(tmp_path):
+    """Neither between two runs nor when a run resumes."""
     ends = []
     for workers in (0, 2):
         train(tmp_path / str(workers), plain_config(workers=workers))
@@ -140,10 +178,10 @@ def test_workers_may_change(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_polite_end_finishes_the_update_and_goes_on_later(tmp_path, number):
-    seen, said = [], []
+def test_signal_stops_after_the_step_and_the_run_resumes(tmp_path, number):
+    seen, messages = [], []
 
-    def ask(index, clip):
+    def stop(index, clip):
         seen.append(index)
         if len(seen) == 14:
             os.kill(os.getpid(), number)
@@ -151,28 +189,28 @@ def test_a_polite_end_finishes_the_update_and_goes_on_later(tmp_path, number):
 
     handler = signal.getsignal(number)
     train(tmp_path / "whole")
-    result, _ = train(tmp_path / "asked", data=TinyClips(on_read=ask), log=said.append)
+    result, _ = train(tmp_path / "stopped_run", data=TinyClips(on_read=stop), log=messages.append)
     assert (result.status, result.step) == ("stopped", 4)
-    assert said[-1] == "interrupted; checkpoint saved after 4 steps; rerun the command to resume"
+    assert messages[-1] == "interrupted; checkpoint saved after 4 steps; rerun the command to resume"
     assert signal.getsignal(number) is handler
-    result, _ = train(tmp_path / "asked")
+    result, _ = train(tmp_path / "stopped_run")
     assert result.status == "finished"
-    assert same_state(last(tmp_path / "whole"), last(tmp_path / "asked"))
+    assert same_state(last(tmp_path / "whole"), last(tmp_path / "stopped_run"))
 
 
-def test_a_finished_run_says_so_and_gives_its_weights(tmp_path):
-    said = []
+def test_finished_run_restores_its_weights_and_changes_nothing(tmp_path):
+    messages = []
     first, _ = train(tmp_path)
     bytes_before = (tmp_path / "checkpoints" / "last.pt").read_bytes()
-    result, model = train(tmp_path, model=network().requires_grad_(True), log=said.append, data=crash_after(0))
+    result, model = train(tmp_path, model=network().requires_grad_(True), log=messages.append, data=crash_after(0))
     assert result.status == "finished before"
     assert (result.step, result.best, result.loss) == (6, first.best, first.loss)
-    assert "finished (6 steps)" in said[0]
+    assert "finished (6 steps)" in messages[0]
     assert all(torch.equal(one, last(tmp_path)["model"][name]) for name, one in model.state_dict().items())
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == bytes_before
 
 
-def test_other_settings_are_refused_by_name_but_for_harmless_ones(tmp_path):
+def test_another_configuration_raises_except_for_harmless_fields(tmp_path):
     train(tmp_path, about={"model": "tiny"})
     with pytest.raises(
         ValueError, match=r"lr \(saved: 0.05, given: 0.1\), about.model \(saved: 'tiny', given: 'large'\)"
@@ -184,7 +222,7 @@ def test_other_settings_are_refused_by_name_but_for_harmless_ones(tmp_path):
     assert train(tmp_path, harmless, about={"model": "tiny"})[0].status == "finished before"
 
 
-def test_other_data_and_networks_are_refused(tmp_path):
+def test_other_data_and_models_raise(tmp_path):
     train(tmp_path)
     with pytest.raises(ValueError, match="a run on 13 training items, given: 14"):
         train(tmp_path, data=TinyClips(14))
@@ -200,13 +238,13 @@ def test_other_data_and_networks_are_refused(tmp_path):
     assert all(torch.equal(one, before[name]) for name, one in net.state_dict().items())
 
 
-class Planted:
+class Malicious:
     def __reduce__(self):
         return (os._exit, (17,))
 
 
-@pytest.mark.parametrize("content", [b"", b"half a zip", pickle.dumps(Planted(), protocol=2)])
-def test_a_damaged_or_planted_checkpoint_is_named_and_never_run(tmp_path, content):
+@pytest.mark.parametrize("content", [b"", b"half a zip", pickle.dumps(Malicious(), protocol=2)])
+def test_damaged_or_malicious_checkpoint_raises_and_executes_nothing(tmp_path, content):
     train(tmp_path)
     for name in ("last.pt", "best.pt"):
         (tmp_path / "checkpoints" / name).write_bytes(content)
@@ -216,7 +254,7 @@ def test_a_damaged_or_planted_checkpoint_is_named_and_never_run(tmp_path, conten
         load_weights_file(tmp_path / "checkpoints" / "best.pt")
 
 
-def test_weights_are_not_looked_for_in_the_wrong_file(tmp_path):
+def test_loading_weights_from_the_wrong_file_raises(tmp_path):
     train(tmp_path)
     with pytest.raises(ValueError, match=r"best.pt in the same folder holds the weights"):
         load_weights_file(tmp_path / "checkpoints" / "last.pt")
@@ -224,7 +262,7 @@ def test_weights_are_not_looked_for_in_the_wrong_file(tmp_path):
         load_weights_file(tmp_path / "nowhere.pt")
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, monkeypatch):
+def test_full_disk_raises_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     config = plain_config(checkpoint_minutes=0.0)
     train(tmp_path / "whole", config)
     real, calls = torch.save, []
@@ -247,7 +285,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path, monkeypatc
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "full"))
 
 
-def test_a_write_that_fails_within_torch_is_known_for_a_full_disk(tmp_path):
+def test_failed_write_inside_torch_is_reported_as_a_full_disk(tmp_path):
     class Full:
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -267,7 +305,7 @@ def test_a_write_that_fails_within_torch_is_known_for_a_full_disk(tmp_path):
 def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     script = Path(__file__).with_name("killed_runs.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    with open(tmp_path / "out", "w+") as out:  # a file: orphaned workers would hold a pipe open for seconds
+    with open(tmp_path / "out", "w+") as out:  # not a pipe, which orphaned workers would keep open for seconds
         command = [sys.executable, str(script), str(tmp_path), "10", "20261122"]
         done = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=300)
         out.seek(0)

@@ -1,6 +1,9 @@
-"""Settings: what is refused, and that they are plain values."""
+"""Training configuration: checks, plain values and former names."""
 
+import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 from tiny_training import plain_config
@@ -34,12 +37,12 @@ from torch_nonlocal.training import TrainConfig
         ({"epochs": 1, "log_every": 0}, "log_every=0"),
     ],
 )
-def test_wrong_settings_are_named(settings, message):
+def test_wrong_values_raise(settings, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**settings)
 
 
-def test_settings_are_json_values():
+def test_plain_returns_json_values():
     config = plain_config(milestones=(0.25,), ema=0.5)
     plain = config.plain()
     assert json.loads(json.dumps(plain)) == plain
@@ -47,7 +50,7 @@ def test_settings_are_json_values():
     assert plain["ema"] == 0.5
 
 
-def test_every_setting_is_explained():
+def test_every_field_has_a_docstring():
     source = TrainConfig.__dict__
     import inspect
 
@@ -55,3 +58,26 @@ def test_every_setting_is_explained():
     for name in source["__dataclass_fields__"]:
         after = text.split(f"    {name}: ", 1)[1].split("\n")[1]
         assert after.strip().startswith('"""'), name
+
+
+@pytest.mark.parametrize(
+    ("former", "name", "value"), [("optimiser", "optimizer", "adamw"), ("attention_clips", "attention_items", 5)]
+)
+def test_former_names_are_accepted_with_a_warning(former, name, value):
+    with pytest.warns(DeprecationWarning, match=f"{former} is renamed to {name}"):
+        config = TrainConfig(epochs=1, **{former: value})
+    assert getattr(config, name) == value
+    assert name in config.plain()
+    assert former not in config.plain()
+    with pytest.warns(DeprecationWarning, match=f"{former} is renamed to {name}"):
+        assert getattr(config, former) == value
+    with pytest.warns(DeprecationWarning, match=f"{former} is renamed to {name}"):
+        assert getattr(dataclasses.replace(TrainConfig(epochs=1), **{former: value}), name) == value
+
+
+def test_config_does_not_import_torch():
+    check = (
+        "import sys; from torch_nonlocal.training.config import TrainConfig; from torch_nonlocal.training import "
+        "TrainConfig, CheckpointError, is_main_process; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", check], timeout=60).returncode == 0

@@ -1,6 +1,7 @@
-"""Curves, lines and attention: what is written can be read back."""
+"""The log: metrics.jsonl, TensorBoard curves, messages and attention statistics."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,14 +11,14 @@ import torch_nonlocal as nl
 from torch_nonlocal.training.callbacks.attention import attention_scalars
 
 pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
-accumulator = pytest.importorskip(
-    "tensorboard.backend.event_processing.event_accumulator", reason="pip install 'torch-nonlocal[train]'"
-)
 
 
-def test_tensorboard_files_hold_what_the_lines_say(tmp_path):
-    said = []
-    train(tmp_path, plain_config(attention_items=2), log=said.append)
+def test_tensorboard_holds_the_same_values_as_metrics_jsonl(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="pip install 'torch-nonlocal[train]'"
+    )
+    messages = []
+    train(tmp_path, plain_config(attention_items=2), log=messages.append)
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     tags = set(board.Tags()["scalars"])
     expected = {"train/loss", "train/lr", "train/accuracy", "train/items_per_second", "eval/accuracy"}
@@ -25,17 +26,29 @@ def test_tensorboard_files_hold_what_the_lines_say(tmp_path):
     found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for tag in ("train/loss", "eval/accuracy"):
         kind, name = tag.split("/")
-        told = [(line["step"], line[name]) for line in found if line["kind"] == kind]
+        logged = [(line["step"], line[name]) for line in found if line["kind"] == kind]
         assert [(event.step, event.value) for event in board.Scalars(tag)] == [
-            (step, pytest.approx(value, rel=1e-6)) for step, value in told
+            (step, pytest.approx(value, rel=1e-6)) for step, value in logged
         ]
     assert [line["step"] for line in found if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in found if line["kind"] == "eval"] == [3, 6]
-    assert any("6/6" in line and "loss" in line and "left" in line for line in said)
-    assert any(line.startswith("evaluation after 3 steps: accuracy") for line in said)
+    assert any("6/6" in line and "loss" in line and "left" in line for line in messages)
+    assert any(line.startswith("evaluation after 3 steps: accuracy") for line in messages)
 
 
-def test_lines_are_means_since_the_last_one(tmp_path):
+def test_without_tensorboard_a_run_writes_no_curves(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard" or "utils.tensorboard" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    messages = []
+    result, _ = train(tmp_path, log=messages.append)
+    assert result.status == "finished"
+    assert messages[0] == "no TensorBoard curves; missing package tensorboard: pip install 'torch-nonlocal[train]'"
+    assert not (tmp_path / "tensorboard").exists()
+    assert (tmp_path / "metrics.jsonl").read_text().count('"kind": "train"') == 6
+
+
+def test_log_lines_are_means_since_the_last_line(tmp_path):
     lines = {}
     for every in (1, 3):
         train(tmp_path / str(every), plain_config(steps=6, log_every=every))
@@ -45,7 +58,7 @@ def test_lines_are_means_since_the_last_one(tmp_path):
     assert lines[3] == pytest.approx([sum(lines[1][:3]) / 3, sum(lines[1][3:]) / 3])
 
 
-def test_attention_is_that_of_the_records():
+def test_attention_scalars_are_means_of_the_statistics():
     net = network().eval()
     torch.nn.init.ones_(net[0].non_local.norm.weight)
     clips = torch.randn(2, 1, 2, 5, 5, generator=torch.Generator().manual_seed(1))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from torch_nonlocal._common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from torch_nonlocal.distributed.processes import Processes, is_main_process
+    from torch_nonlocal.distributed.processes import Processes
+    from torch_nonlocal.distributed.rank import is_main_process
     from torch_nonlocal.distributed.sharding import DistributedModel, gather_full, shard_like
 
 __all__ = ["DistributedModel", "Processes", "gather_full", "is_main_process", "shard_like"]
@@ -16,7 +17,7 @@ __getattr__, __dir__ = lazy_exports(
         "DistributedModel": ".sharding",
         "Processes": ".processes",
         "gather_full": ".sharding",
-        "is_main_process": ".processes",
+        "is_main_process": ".rank",
         "shard_like": ".sharding",
     },
 )

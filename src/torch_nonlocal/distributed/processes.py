@@ -82,11 +82,6 @@ class Processes:
                     buffer.copy_(self.mean(buffer))
 
 
-def is_main_process() -> bool:
-    """Whether this process has rank 0; known before the process group exists."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _restart() -> dict[str, Any]:
     """How to reach the other processes after a restart by torchrun; {} at a first start.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch_nonlocal._common.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from torch_nonlocal.distributed.processes import is_main_process
+    from torch_nonlocal.distributed.rank import is_main_process
     from torch_nonlocal.training.checkpoint import is_begun
     from torch_nonlocal.training.config import TrainConfig
     from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
@@ -49,7 +49,7 @@ __getattr__, __dir__ = lazy_exports(
         "TrainingMemoryError": ".errors",
         "fit": ".loop",
         "is_begun": ".checkpoint",
-        "is_main_process": "torch_nonlocal.distributed.processes",
+        "is_main_process": "torch_nonlocal.distributed.rank",
         "load_weights_file": ".run_folder",
     },
 )
