@@ -1,4 +1,4 @@
-"""Small video files, good and broken, for the tests of data sets."""
+"""Small video files, good and broken, for tests of datasets."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from torch_nonlocal.media import write_mp4
 
 
 def film(path: Path, seed: int = 0, *, frames: int = 12, height: int = 48, width: int = 64) -> Path:
-    """A readable clip whose pixels depend on the seed; red grows with time."""
+    """A readable clip whose pixels depend on the seed; red increases over time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     texture = torch.randint(0, 120, (height // 8, width // 8, 3), generator=torch.Generator().manual_seed(seed))
     still = texture.repeat_interleave(8, 0).repeat_interleave(8, 1).expand(frames, -1, -1, -1).clone()
@@ -20,7 +20,7 @@ def film(path: Path, seed: int = 0, *, frames: int = 12, height: int = 48, width
 
 
 def folder_of_frames(path: Path, frames: int = 6) -> Path:
-    """Numbered pictures whose red is 10 times their number; 10 comes after 9."""
+    """Numbered images whose red value is 10 times their number; 10 follows 9."""
     path.mkdir(parents=True)
     for number in range(1, frames + 1):
         Image.new("RGB", (64, 48), (10 * number, 50, 90)).save(path / f"img_{number}.png")
@@ -28,14 +28,14 @@ def folder_of_frames(path: Path, frames: int = 6) -> Path:
 
 
 def touch(*paths: Path) -> None:
-    """Files that nobody opens."""
+    """Create empty files, whose content does not matter."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
 
 
 def sound(path: Path) -> None:
-    """An MP4 with sound and no picture."""
+    """An MP4 with an audio stream and no video stream."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("aac", rate=16000)
         stream.layout = "mono"
@@ -48,7 +48,7 @@ def sound(path: Path) -> None:
 
 
 def broken_files(folder: Path) -> list[Path]:
-    """Thirty files named .mp4 that are no clips, three of each kind."""
+    """Thirty .mp4 files that are not readable clips, three of each kind."""
     folder.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0)
     whole = film(folder / "whole.mp4", 99, frames=40).read_bytes()

@@ -1,4 +1,4 @@
-"""Reading every clip of a data set once, and the command that does."""
+"""Checks of datasets, in Python and on the command line."""
 
 import json
 
@@ -13,7 +13,7 @@ from torch_nonlocal.data.check import check_clips
 from torch_nonlocal.data.clips import find_clips
 
 
-def test_all_of_thirty_broken_files_are_named(tmp_path):
+def test_all_thirty_broken_files_are_reported(tmp_path):
     for number in range(4):
         film(tmp_path / f"a/{number}.mp4", number)
         film(tmp_path / f"b/{number}.mp4", 10 + number, frames=20, width=96)
@@ -32,7 +32,7 @@ def test_all_of_thirty_broken_files_are_named(tmp_path):
     assert kinds == {"empty", "not a video", "damaged", "audio only", "too short", "missing"}
 
 
-def test_copies_are_found_also_in_other_classes(tmp_path):
+def test_copies_are_found_within_and_across_classes(tmp_path):
     film(tmp_path / "a/1.mp4", 1)
     film(tmp_path / "a/2.mp4", 2)
     (tmp_path / "b").mkdir()
@@ -48,7 +48,7 @@ def test_copies_are_found_also_in_other_classes(tmp_path):
     assert report.balance() == 1
 
 
-def test_frames_asked_for_make_a_clip_too_short(tmp_path):
+def test_clips_below_the_minimum_of_frames_are_too_short(tmp_path):
     film(tmp_path / "a/1.mp4", 1, frames=12)
     film(tmp_path / "a/2.mp4", 2, frames=20)
     report = check_clips(find_clips(tmp_path), min_frames=16)
@@ -56,7 +56,7 @@ def test_frames_asked_for_make_a_clip_too_short(tmp_path):
     assert report.counts() == {"a": 1}
 
 
-def test_a_data_set_of_broken_clips_has_a_summary(tmp_path):
+def test_a_dataset_of_broken_clips_has_a_summary(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/1.mp4").touch()
     report = check_clips(find_clips(tmp_path))
@@ -71,13 +71,13 @@ def test_a_data_set_of_broken_clips_has_a_summary(tmp_path):
         ({"time_limit": 0}, "time_limit: got 0, expected more than 0 seconds"),
     ],
 )
-def test_numbers_out_of_range_are_errors(tmp_path, options, message):
+def test_numbers_out_of_range_raise(tmp_path, options, message):
     film(tmp_path / "a/1.mp4")
     with pytest.raises(ValueError, match=message):
         check_clips(find_clips(tmp_path), **options)
 
 
-def test_the_command_prints_a_summary_and_ends_with_1_if_something_is_broken(tmp_path, capsys):
+def test_the_command_prints_a_summary_and_exits_with_1_for_broken_clips(tmp_path, capsys):
     pytest.importorskip("tyro")
     pytest.importorskip("rich")
     from torch_nonlocal.cli.data import check
@@ -103,7 +103,7 @@ def test_the_command_prints_a_summary_and_ends_with_1_if_something_is_broken(tmp
     assert report["classes"] == {"run": 1, "sit": 0, "walk": 1}
 
 
-def test_the_command_names_a_missing_clip_by_its_line_and_the_names_it_might_have(tmp_path, capsys):
+def test_the_command_reports_a_missing_clip_with_its_line_and_possible_names(tmp_path, capsys):
     pytest.importorskip("tyro")
     pytest.importorskip("rich")
     from torch_nonlocal.cli.data import check
@@ -113,14 +113,14 @@ def test_the_command_names_a_missing_clip_by_its_line_and_the_names_it_might_hav
     (tmp_path / "kinetics_train.csv").write_text(lines)
     with pytest.raises(SystemExit):
         check(tmp_path, json=tmp_path / "report.json")
-    expected = "kinetics_train.csv:3: there is no clip 'gone_000005_000015.*' or 'gone.*' below"
+    expected = "kinetics_train.csv:3: no clip 'gone_000005_000015.*' or 'gone.*' below"
     printed = capsys.readouterr().out
     assert f"missing: {tmp_path}/{expected}" in printed
     assert "2 clips of 1 class, 1 good" in printed
     assert expected in json.loads((tmp_path / "report.json").read_text())["broken"][0]["reason"]
 
 
-def test_the_command_calls_no_class_empty_where_every_line_of_a_list_is_wrong(tmp_path, capsys):
+def test_the_command_reports_no_empty_class_if_every_line_is_invalid(tmp_path, capsys):
     pytest.importorskip("tyro")
     pytest.importorskip("rich")
     from torch_nonlocal.cli.data import check
@@ -129,12 +129,12 @@ def test_the_command_calls_no_class_empty_where_every_line_of_a_list_is_wrong(tm
     with pytest.raises(SystemExit):
         check(tmp_path)
     printed = capsys.readouterr().out
-    assert printed.count("problem: ") == printed.count("lies outside") == 3
+    assert printed.count("problem: ") == printed.count("is outside") == 3
     assert "0 clips of 3 classes" in printed
     assert "is empty" not in printed
 
 
-def test_the_command_parses_its_line(tmp_path):
+def test_the_command_parses_its_arguments(tmp_path):
     pytest.importorskip("tyro")
     from torch_nonlocal.cli.data import data
 

@@ -1,4 +1,4 @@
-"""Finding the clips of a data set, in folders and in lists."""
+"""Clips of a dataset from folders and from lists."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from torch_nonlocal.data.clips import available_splits, find_clips, train_and_te
 
 
 def named(clips) -> list[tuple[str, str]]:
-    """(path below the root, class) of each clip, in order."""
+    """(path relative to the root, class) of each clip, in order."""
     return [(clips.name(clip), clips.classes[clip.label]) for clip in clips.clips]
 
 
-def test_folders_of_classes_are_read_in_order(tmp_path):
+def test_folders_of_classes_are_sorted(tmp_path):
     touch(tmp_path / "walk/b.mp4", tmp_path / "walk/a.AVI", tmp_path / "run/deep/er/c.webm", tmp_path / "run/notes.txt")
     touch(tmp_path / "walk/.hidden.mp4", tmp_path / "README.md", tmp_path / ".cache/x.mp4")
     assert named(find_clips(tmp_path)) == [
@@ -44,19 +44,19 @@ def test_splits_are_folders_and_share_their_classes(tmp_path):
     assert (len(train), len(test)) == (3, 1)
 
 
-def test_a_class_called_train_is_no_split(tmp_path):
+def test_a_class_named_train_is_not_a_split(tmp_path):
     touch(tmp_path / "train/1.mp4", tmp_path / "bus/2.mp4")
     folder_of_frames(tmp_path / "test/clip")
     assert find_clips(tmp_path).classes == ("bus", "test", "train")
 
 
-def test_a_folder_of_numbered_pictures_is_a_clip(tmp_path):
+def test_a_folder_of_numbered_images_is_a_clip(tmp_path):
     folder_of_frames(tmp_path / "walk/person1")
     touch(tmp_path / "run/a.mp4", tmp_path / "run/thumbnail1.jpg")
     assert named(find_clips(tmp_path)) == [("run/a.mp4", "run"), ("walk/person1", "walk")]
 
 
-def test_a_link_to_a_folder_above_ends(tmp_path):
+def test_a_link_to_a_parent_folder_is_not_followed(tmp_path):
     touch(tmp_path / "walk/a.mp4", tmp_path / "walk/deep/b.mp4")
     (tmp_path / "walk/deep/loop").symlink_to(tmp_path / "walk")
     assert len(find_clips(tmp_path)) == 2
@@ -65,23 +65,26 @@ def test_a_link_to_a_folder_above_ends(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["walk/a.mp4", "run/notes.txt"], r"class 'run' is empty: there is no clip in .*run"),
-        (["walk/a.mp4", "run/1.jpg", "run/2.jpg"], r"class 'run' is empty.*its 2 pictures would be frames in a folder"),
+        (["walk/a.mp4", "run/notes.txt"], r"class 'run' is empty: no clip in .*run"),
+        (
+            ["walk/a.mp4", "run/1.jpg", "run/2.jpg"],
+            r"class 'run' is empty.*it has 2 images: expected one folder of frames per clip",
+        ),
         (["a.mp4", "b.mp4"], r"2 clips but no folders of classes: expected ROOT/CLASS/clip.mp4"),
         (["notes.txt"], r"no clips: expected ROOT/CLASS/clip.mp4"),
     ],
 )
-def test_folders_without_clips_are_errors(tmp_path, files, message):
+def test_folders_without_clips_raise(tmp_path, files, message):
     touch(*(tmp_path / file for file in files))
     with pytest.raises(ValueError, match=message):
         find_clips(tmp_path)
 
 
-def test_what_is_asked_for_must_be_there(tmp_path):
+def test_missing_folders_and_splits_and_unknown_options_raise(tmp_path):
     touch(tmp_path / "walk/a.mp4")
     with pytest.raises(ValueError, match=r"no folder of clips .*nowhere"):
         find_clips(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"no split 'test': it comes without splits; leave the split out"):
+    with pytest.raises(ValueError, match=r"no split 'test': it has no splits; omit the split"):
         find_clips(tmp_path, "test")
     with pytest.raises(ValueError, match="got 'dev', expected 'train', 'val', 'test'"):
         find_clips(tmp_path, "dev")
@@ -89,7 +92,7 @@ def test_what_is_asked_for_must_be_there(tmp_path):
         find_clips(tmp_path, on_error="ignore")
 
 
-def test_skipped_mistakes_are_named_and_leave_labels_as_they_are(tmp_path):
+def test_skipped_problems_are_reported_and_labels_kept(tmp_path):
     touch(tmp_path / "b/x.mp4")
     (tmp_path / "a").mkdir()
     clips = find_clips(tmp_path, on_error="skip")
@@ -111,7 +114,7 @@ def test_kinetics_lists(tmp_path):
     assert named(find_clips(tmp_path, "train")) == [
         ("videos/-abc_000003_000013.mp4", "dancing, slowly"),
         ("train/dancing/xy-_d.mkv", "skiing"),
-        ("gone_000005_000015", "skiing"),  # missing files are found when they are read
+        ("gone_000005_000015", "skiing"),  # missing files are reported when they are read
     ]
     val = find_clips(tmp_path, "val")
     assert named(val) == [("val/zz.mp4", "skiing")]
@@ -145,12 +148,12 @@ def test_ucf101_lists(tmp_path):
     [
         ("YoYo/a.avi 2\nArchery/b.avi 3\n", r"trainlist01.txt:2: label 3 is out of range: expected 1 to 2"),
         ("YoYo/a.avi 0\n", r"trainlist01.txt:1: label 0 is out of range"),
-        ("YoYo/a.avi 1\n", r"trainlist01.txt:1: label 1 is 'Archery', but the path says 'YoYo'"),
+        ("YoYo/a.avi 1\n", r"trainlist01.txt:1: label 1 is 'Archery', but the path starts with 'YoYo'"),
         ("YoYo/a.avi 2\n", r"class 'Archery' \(number 0\) of .*classInd.txt' is empty"),
-        ("../../YoYo/a.avi 2\n", r"trainlist01.txt:1: '../../YoYo/a.avi' lies outside"),
+        ("../../YoYo/a.avi 2\n", r"trainlist01.txt:1: '../../YoYo/a.avi' is outside"),
     ],
 )
-def test_wrong_ucf101_lists_are_errors_that_name_file_and_line(tmp_path, train, message):
+def test_invalid_ucf101_lists_raise_with_file_and_line(tmp_path, train, message):
     root = ucf101(tmp_path, train)
     with pytest.raises(ValueError, match=message):
         find_clips(root, "train")
@@ -211,7 +214,7 @@ def test_plain_lists(tmp_path, name, text):
     assert named(find_clips(tmp_path, "train")) == named(find_clips(tmp_path / name)) == expected
 
 
-def test_classes_of_a_plain_list_come_from_its_file_of_names_or_the_training_clips(tmp_path):
+def test_classes_of_a_plain_list_come_from_a_class_file_or_the_training_clips(tmp_path):
     touch(*(tmp_path / f"{number}.mp4" for number in range(3)))
     (tmp_path / "train.txt").write_text("0.mp4 walk\n1.mp4 run\n")
     (tmp_path / "val.txt").write_text("2.mp4 walk\n")
@@ -233,15 +236,15 @@ def test_classes_of_a_plain_list_come_from_its_file_of_names_or_the_training_cli
         ("a.mp4,0\nb.mp4\n", r"train.csv:2: got 'b.mp4', expected a path and a class"),
         ("a.mp4,0\nb.mp4,\n", r"train.csv:2: got 'b.mp4 ', expected a path and a class"),
         ("a.mp4,0\na.mp4,1\n", r"v:2: 'a.mp4' is listed twice with different classes: '1' here, '0' in .*csv:1"),
-        ("a.mp4,0\n../b.mp4,1\n", r"csv:2: '../b.mp4' lies outside .*: paths .* are relative to the data folder"),
-        ("a.mp4,0\nx/../../b.mp4,1\n", r"train.csv:2: 'x/../../b.mp4' lies outside"),
-        ("a.mp4,0\n/etc/passwd,1\n", r"train.csv:2: '/etc/passwd' lies outside"),
-        ("a.mp4,0\nC:\\b.mp4,1\n", r"train.csv:2: .* lies outside"),
-        ("a.mp4,0\nsame.mp4,1\n", r"train.csv:2: 'same.mp4' fits several files: x/same.mp4, y/same.mp4"),
+        ("a.mp4,0\n../b.mp4,1\n", r"csv:2: '../b.mp4' is outside .*: paths .* are relative to the data folder"),
+        ("a.mp4,0\nx/../../b.mp4,1\n", r"train.csv:2: 'x/../../b.mp4' is outside"),
+        ("a.mp4,0\n/etc/passwd,1\n", r"train.csv:2: '/etc/passwd' is outside"),
+        ("a.mp4,0\nC:\\b.mp4,1\n", r"train.csv:2: .* is outside"),
+        ("a.mp4,0\nsame.mp4,1\n", r"train.csv:2: 'same.mp4' matches several files: x/same.mp4, y/same.mp4"),
         ("", r"train.csv' lists no clips"),
     ],
 )
-def test_wrong_plain_lists_are_errors_that_name_file_and_line(tmp_path, text, message):
+def test_invalid_plain_lists_raise_with_file_and_line(tmp_path, text, message):
     root = tmp_path / "data"
     touch(*(root / name for name in ("a.mp4", "b.mp4", "x/same.mp4", "y/same.mp4")), tmp_path / "b.mp4")
     (root / "train.csv").write_text(text)
@@ -249,7 +252,7 @@ def test_wrong_plain_lists_are_errors_that_name_file_and_line(tmp_path, text, me
         find_clips(root, "train")
 
 
-def test_an_unknown_class_is_an_error_with_the_nearest_one(tmp_path):
+def test_an_unknown_class_raises_with_the_nearest_one(tmp_path):
     touch(tmp_path / "a.mp4", tmp_path / "b.mp4")
     (tmp_path / "train.csv").write_text("a.mp4,walking\n")
     (tmp_path / "test.csv").write_text("b.mp4,walkin\n")
@@ -260,7 +263,7 @@ def test_an_unknown_class_is_an_error_with_the_nearest_one(tmp_path):
     assert len(skipped.problems) == 1
 
 
-def test_several_lists_for_a_split_and_files_that_are_no_lists_are_errors(tmp_path):
+def test_several_lists_for_a_split_and_files_that_are_not_lists_raise(tmp_path):
     (tmp_path / "train.json").write_text("{")
     with pytest.raises(ValueError, match=r"train.json:1: not JSON"):
         find_clips(tmp_path, "train")
@@ -272,21 +275,21 @@ def test_several_lists_for_a_split_and_files_that_are_no_lists_are_errors(tmp_pa
         find_clips(tmp_path / "list.csv")
 
 
-def test_a_video_for_a_root_is_an_error_that_asks_for_the_folder(tmp_path):
+def test_a_video_as_root_raises_and_asks_for_its_folder(tmp_path):
     touch(tmp_path / "run/a.MP4")
     for find in (find_clips, train_and_test):
         with pytest.raises(ValueError, match=r"a.MP4' is a video: expected a folder of clips, .*folder above"):
             find(tmp_path / "run/a.MP4")
 
 
-def test_an_absolute_path_below_the_root_is_inside(tmp_path):
+def test_an_absolute_path_below_the_root_is_accepted(tmp_path):
     touch(tmp_path / "a.mp4")
     (tmp_path / "train.csv").write_text(f"{tmp_path / 'a.mp4'},0\n")
     assert named(find_clips(tmp_path, "train")) == [("a.mp4", "0")]
 
 
 @pytest.mark.parametrize(("listed", "given"), [("real", "link"), ("link", "real"), ("link", "other"), ("link", "link")])
-def test_an_absolute_path_is_inside_however_the_root_is_reached(tmp_path, listed, given):
+def test_an_absolute_path_through_links_is_accepted(tmp_path, listed, given):
     touch(tmp_path / "real/x/a.mp4", tmp_path / "outside.mp4")
     for link in ("link", "other"):
         (tmp_path / link).symlink_to(tmp_path / "real")
@@ -295,11 +298,11 @@ def test_an_absolute_path_is_inside_however_the_root_is_reached(tmp_path, listed
     clips = find_clips(tmp_path / given / "train.csv", on_error="skip")
     assert named(clips) == [("x/a.mp4", "0")]
     assert len(clips.problems) == 1
-    assert "outside.mp4' lies outside" in clips.problems[0]
-    assert "relative to the folder of the list and must lie below it; put the list in" in clips.problems[0]
+    assert "outside.mp4' is outside" in clips.problems[0]
+    assert "relative to the folder of the list and must be below it; move the list to" in clips.problems[0]
 
 
-def test_among_numbers_a_word_or_a_negative_number_is_a_mistake_of_its_line(tmp_path):
+def test_a_name_or_negative_number_among_numeric_classes_is_an_error_of_its_line(tmp_path):
     lines = [f"{number}.mp4,{number % 3}\n" for number in range(9)]
     (tmp_path / "train.csv").write_text("".join([*lines, "b.mp4,-1\n", "c.mp4,x\n"]))
     clips = find_clips(tmp_path, "train", on_error="skip")
@@ -311,29 +314,29 @@ def test_among_numbers_a_word_or_a_negative_number_is_a_mistake_of_its_line(tmp_
     (tmp_path / "train.csv").write_text("".join([*lines, "c.mp4,x\n"]))
     with pytest.raises(ValueError, match=r"train.csv:10: unknown class 'x'"):
         find_clips(tmp_path, "train")
-    (tmp_path / "classes.txt").write_text("0\n1\n2\nx\n")  # the remedy that is named
+    (tmp_path / "classes.txt").write_text("0\n1\n2\nx\n")  # as the message suggests
     assert find_clips(tmp_path, "train").counts() == (3, 3, 3, 1)
 
 
-def test_names_among_which_some_are_numbers_stay_names(tmp_path):
+def test_class_names_may_include_numbers(tmp_path):
     (tmp_path / "train.csv").write_text("a.mp4,1\nb.mp4,2\nc.mp4,jack\nd.mp4,queen\n")
     assert find_clips(tmp_path, "train").classes == ("1", "2", "jack", "queen")
 
 
-def test_where_every_entry_is_left_out_the_error_gives_the_first_reason(tmp_path):
+def test_if_all_entries_are_invalid_the_error_gives_the_first_reason(tmp_path):
     (tmp_path / "train.csv").write_text("../a.mp4,0\n../b.mp4,1\n")
-    assert len(find_clips(tmp_path, on_error="skip").problems) == 2  # none for the classes, which are empty with it
-    message = r"there are no clips in .*: all 2 entries were left out, the first: .*csv:1: '../a.mp4' lies outside"
+    assert len(find_clips(tmp_path, on_error="skip").problems) == 2  # none for the classes, which are all empty
+    message = r"no clips in .*: all 2 entries are invalid, the first: .*csv:1: '../a.mp4' is outside"
     for root in (tmp_path, tmp_path / "train.csv"):
         with pytest.raises(ValueError, match=message):
             train_and_test(root, on_error="skip")
     (tmp_path / "train.csv").write_text("a.mp4,0\nb.mp4,1\n")
     (tmp_path / "val.csv").write_text("c.mp4,2\n")
-    with pytest.raises(ValueError, match=r"split 'val': its one entry was left out: .*val.csv:1: label 2 is out"):
+    with pytest.raises(ValueError, match=r"split 'val': its only entry is invalid: .*val.csv:1: label 2 is out"):
         train_and_test(tmp_path, on_error="skip")
 
 
-def test_held_out_clips_depend_on_path_and_seed_alone(tmp_path):
+def test_held_out_clips_depend_only_on_path_and_seed(tmp_path):
     for root in (tmp_path / "one", tmp_path / "two"):
         touch(*(root / name / f"{number}.mp4" for name in ("a", "b") for number in range(20)), root / "c/only.mp4")
     first, second = (split_clips(find_clips(tmp_path / name), 0.25, seed=3) for name in ("one", "two"))
@@ -343,7 +346,7 @@ def test_held_out_clips_depend_on_path_and_seed_alone(tmp_path):
     assert not set(train.clips) & set(test.clips)
     other = split_clips(find_clips(tmp_path / "one"), 0.25, seed=4)[1]
     assert named(other) != named(test)
-    os.remove(tmp_path / "two/a/0.mp4")  # the others stay where they were, but for one
+    os.remove(tmp_path / "two/a/0.mp4")  # all other clips but one keep their part
     fewer = split_clips(find_clips(tmp_path / "two"), 0.25, seed=3)[1]
     assert len(set(named(test)) - set(named(fewer))) <= 1
     with pytest.raises(ValueError, match="fraction: got 1, expected more than 0 and less than 1"):

@@ -1,4 +1,4 @@
-"""Clips for a DataLoader: what is drawn, and what broken files do."""
+"""Datasets of clips: random draws, views and broken files."""
 
 import os
 import pickle
@@ -46,7 +46,7 @@ def good(tmp_path_factory) -> ClipList:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory) -> tuple[ClipList, set[str]]:
-    """Thirty broken files among thirty good ones, and which they are."""
+    """Thirty broken files among thirty good ones, and the paths of the broken ones."""
     root = tmp_path_factory.mktemp("mixed")
     for number in range(15):
         film(root / f"a/{number}.mp4", number)
@@ -67,7 +67,7 @@ def same(one, other) -> bool:
     )
 
 
-def test_an_item_is_a_clip_its_label_and_its_index(good):
+def test_an_item_is_a_clip_with_label_and_index(good):
     dataset = ClipDataset(good, (4, 2), TRAIN)
     assert len(dataset) == 7
     clip, label, index = dataset[4]
@@ -80,7 +80,7 @@ def test_an_item_is_a_clip_its_label_and_its_index(good):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_what_is_drawn_depends_on_seed_epoch_and_index_alone(good, workers):
+def test_random_draws_depend_only_on_seed_epoch_and_index(good, workers):
     plain = [ClipDataset(good, (4, 2), TRAIN, seed=5)[index] for index in range(7)]
     dataset = ClipDataset(good, (4, 2), TRAIN, seed=5)
     assert same(epoch_of(dataset, num_workers=workers), plain)
@@ -94,18 +94,18 @@ def test_what_is_drawn_depends_on_seed_epoch_and_index_alone(good, workers):
     assert not torch.equal(ClipDataset(good, (4, 2), TRAIN, seed=6)[0][0], plain[0][0])
 
 
-def test_drawing_leaves_the_global_random_numbers_alone(good):
+def test_items_do_not_change_the_global_random_state(good):
     before = torch.get_rng_state()
     _ = ClipDataset(good, (4, 2), TRAIN)[0]
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_datasets_survive_pickling_as_started_workers_need(good):
+def test_datasets_can_be_pickled_for_spawned_workers(good):
     dataset = ClipDataset(good, (4, 2), TRAIN, seed=2)
     assert same([pickle.loads(pickle.dumps(dataset))[3]], [dataset[3]])
 
 
-def test_every_view_is_the_clip_and_crop_that_it_should_be(good):
+def test_every_view_is_the_expected_clip_and_crop(good):
     dataset = ViewDataset(good, (4, 2), EvalTransform(32, crops=3), views=3)
     assert len(dataset) == 21
     for item in (0, 4, 8, 20):
@@ -118,7 +118,7 @@ def test_every_view_is_the_clip_and_crop_that_it_should_be(good):
         assert (label, video) == (good.clips[item // 3].label, item // 3)
 
 
-def test_a_batch_of_views_has_every_crop_as_a_clip(good):
+def test_every_crop_is_a_clip_of_the_batch(good):
     dataset = ViewDataset(good, (4, 2), EvalTransform(32, crops=3), views=2)
     clips, labels, indices = collate_clips([dataset[0], None, dataset[13]])
     assert clips.shape == (6, 3, 4, 37, 37)
@@ -128,7 +128,7 @@ def test_a_batch_of_views_has_every_crop_as_a_clip(good):
     assert clips.shape == labels.shape == indices.shape == (0,)
 
 
-def test_clips_of_several_sizes_in_a_batch_are_an_error_that_says_what_to_do(tmp_path):
+def test_clips_of_several_sizes_in_a_batch_raise(tmp_path):
     film(tmp_path / "a/1.mp4")
     film(tmp_path / "a/2.mp4", width=96)
     dataset = ViewDataset(find_clips(tmp_path), (2, 1), EvalTransform(32, crops="full"), views=1)
@@ -136,7 +136,7 @@ def test_clips_of_several_sizes_in_a_batch_are_an_error_that_says_what_to_do(tmp
         collate_clips([dataset[0], dataset[1]])
 
 
-def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
+def test_frames_of_a_folder_are_sorted_by_number(tmp_path):
     folder = folder_of_frames(tmp_path / "a/clip", 12)
     frames = read_sampled(folder, range, lambda frame: frame)
     assert frames[:, 0, 0, 0].tolist() == [10 * number for number in range(1, 13)]
@@ -147,7 +147,7 @@ def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_training_names_every_broken_clip_and_puts_a_good_one_in_its_place(mixed, workers):
+def test_training_reports_every_broken_clip_and_replaces_it(mixed, workers):
     clips, broken = mixed
     dataset = ClipDataset(clips, (4, 2), TRAIN)
     items = epoch_of(dataset, num_workers=workers, shuffle=True, generator=torch.Generator().manual_seed(0))
@@ -160,7 +160,7 @@ def test_training_names_every_broken_clip_and_puts_a_good_one_in_its_place(mixed
         assert torch.equal(clip, plain[index][0])
 
 
-def test_testing_leaves_every_broken_clip_out(mixed):
+def test_testing_omits_every_broken_clip(mixed):
     clips, broken = mixed
     dataset = ViewDataset(clips, (4, 2), TEST, views=2)
     items = epoch_of(dataset, num_workers=2)
@@ -171,7 +171,7 @@ def test_testing_leaves_every_broken_clip_out(mixed):
     assert all(int(label) == clips.clips[index].label for _, label, index in items)
 
 
-def test_the_report_says_in_which_way_each_clip_is_broken(mixed):
+def test_the_report_has_the_kind_of_each_broken_clip(mixed):
     clips, _ = mixed
     dataset = ViewDataset(clips, (4, 2), TEST, views=1)
     _ = [dataset[index] for index in range(len(dataset))]
@@ -185,7 +185,7 @@ def test_the_report_says_in_which_way_each_clip_is_broken(mixed):
 
 
 @pytest.mark.parametrize("make", [ClipDataset, ViewDataset])
-def test_broken_clips_can_be_fatal(tmp_path, make):
+def test_broken_clips_raise_if_requested(tmp_path, make):
     film(tmp_path / "a/1.mp4")
     touch(tmp_path / "a/2.mp4")
     transform = TRAIN if make is ClipDataset else TEST
@@ -197,7 +197,7 @@ def test_broken_clips_can_be_fatal(tmp_path, make):
         make(find_clips(tmp_path), (2, 1), transform, on_error="replace")
 
 
-def test_nothing_but_broken_clips_is_an_error_not_a_loop(tmp_path):
+def test_a_dataset_of_broken_clips_raises(tmp_path):
     touch(tmp_path / "a/1.mp4", tmp_path / "a/2.mp4")
     dataset = ClipDataset(find_clips(tmp_path), (2, 1), TRAIN)
     with pytest.raises(BrokenVideoError, match=r"none of the 2 clips in .* can be read"):
@@ -205,7 +205,7 @@ def test_nothing_but_broken_clips_is_an_error_not_a_loop(tmp_path):
     assert len(dataset.broken) == 2
 
 
-def test_a_file_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
+def test_reading_stops_at_the_time_limit(tmp_path, monkeypatch):
     slow, quick = film(tmp_path / "a/slow.mp4", 1, frames=20), film(tmp_path / "a/z.mp4", 2)
     picture = decode._picture
 
@@ -223,8 +223,8 @@ def test_a_file_that_takes_too_long_is_given_up(tmp_path, monkeypatch):
     assert read_clip(quick).shape[0] == 12
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes here")
-def test_a_pipe_is_not_waited_for(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(BrokenVideoError, match="is not a regular file"):
         read_sampled(tmp_path / "pipe.mp4", range, lambda frame: frame)
@@ -244,8 +244,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in another unit")
-def test_an_8k_video_takes_the_memory_of_few_frames_not_of_the_clip(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
+def test_an_8k_clip_takes_the_memory_of_a_few_frames(tmp_path):
     film(tmp_path / "small/a/1.mp4")
     (tmp_path / "large/a").mkdir(parents=True)
     with av.open(str(tmp_path / "large/a/8k.mkv"), "w") as container:
@@ -263,14 +263,14 @@ def test_an_8k_video_takes_the_memory_of_few_frames_not_of_the_clip(tmp_path):
     assert grown < 600, f"{grown} MiB more; the clip's twelve frames would be 1139"
 
 
-def test_the_report_is_one_file_for_every_process_and_every_start(tmp_path):
+def test_all_processes_and_resumed_runs_share_one_report(tmp_path):
     report = BrokenClips(tmp_path / "broken.jsonl")
     assert report.entries() == ()
     report.add("b.mp4", BrokenVideoError("gone", "missing"))
     pickle.loads(pickle.dumps(report)).add("a.mp4", OSError("no"))
     report.add("b.mp4", BrokenVideoError("gone again", "missing"))
     with report.path.open("a") as file:
-        file.write('{"path": "c.mp4", "ki')  # the process was killed
+        file.write('{"path": "c.mp4", "ki')  # the process was killed while writing
     again = BrokenClips(tmp_path / "broken.jsonl").entries()
     assert [(entry.path, entry.kind, entry.reason) for entry in again] == [
         ("a.mp4", "unreadable", "no"),
@@ -278,7 +278,7 @@ def test_the_report_is_one_file_for_every_process_and_every_start(tmp_path):
     ]
 
 
-def test_a_clip_is_written_once_for_each_way_in_which_it_is_broken(tmp_path):
+def test_a_clip_is_reported_once_for_each_kind_of_problem(tmp_path):
     file = tmp_path / "broken.jsonl"
     first, second = BrokenClips(file), BrokenClips(file)
     for report in (first, second, first, BrokenClips(file), pickle.loads(pickle.dumps(second))):
@@ -286,13 +286,13 @@ def test_a_clip_is_written_once_for_each_way_in_which_it_is_broken(tmp_path):
         report.add("b.mp4", BrokenVideoError("gone", "missing"))
     first.add("a.mp4", BrokenVideoError("cut short", "damaged"))
     assert len(file.read_text().splitlines()) == 3
-    file.unlink()  # the next run's file is another
+    file.unlink()  # the next run creates a new file
     first.add("b.mp4", BrokenVideoError("gone", "missing"))
     assert [entry.path for entry in second.entries()] == ["b.mp4"]
 
 
-def test_bad_arguments_are_named(good):
+def test_bad_arguments_raise(good):
     with pytest.raises(ValueError, match="views: got 0, expected 1 or more"):
         ViewDataset(good, (4, 2), TEST, views=0)
-    with pytest.raises(ValueError, match="there are no clips"):
+    with pytest.raises(ValueError, match="no clips in"):
         ClipDataset(ClipList(good.root, ("a",), ()), (4, 2), TRAIN)

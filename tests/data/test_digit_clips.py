@@ -1,4 +1,4 @@
-"""Moving digits as a data set of clips: what an item is follows from seed, epoch and index."""
+"""Moving digits as a dataset of clips: an item follows from seed, epoch and index."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def digits():
     return MovingDigits("test", frames=4, size=16)
 
 
-def test_an_item_is_what_its_generator_draws(digits):
+def test_an_item_is_drawn_from_its_own_generator(digits):
     data = DigitClips(digits, 10, seed=3)
     data.set_epoch(2)
     clip, label, index = data[7]
@@ -35,7 +35,7 @@ def test_items_differ_by_seed_epoch_and_index_and_repeat(digits):
     assert all(torch.equal(item(*place), item(*place)) for place in reversed(places))
 
 
-def test_three_channels_are_alike(digits):
+def test_three_channels_are_equal(digits):
     grey, colour = DigitClips(digits, 3)[1], DigitClips(digits, 3, channels=3)[1]
     assert colour[0].shape == (3, 4, 16, 16)
     assert all(torch.equal(channel, grey[0][0]) for channel in colour[0])
@@ -54,12 +54,12 @@ def test_the_list_has_names_and_labels(digits):
     ("length", "options", "message"),
     [(0, {}, "length: got 0, expected at least 1"), (1, {"channels": 2}, "channels: got 2, expected 1 or 3")],
 )
-def test_wrong_sizes_are_named(digits, length, options, message):
+def test_bad_sizes_raise(digits, length, options, message):
     with pytest.raises(ValueError, match=message):
         DigitClips(digits, length, **options)
 
 
-def test_an_index_beyond_the_end_is_refused(digits):
+def test_an_index_beyond_the_end_raises(digits):
     assert len(DigitClips(digits, 3)) == 3
     with pytest.raises(IndexError, match="got 3, expected 0 <= index < 3"):
         DigitClips(digits, 3)[3]

@@ -1,4 +1,4 @@
-"""Moving digits: what a clip shows, what its label means, and that nothing but the motion gives the label away."""
+"""Moving digits: pixels, labels, and independence of the label from everything but the motion."""
 
 import sys
 
@@ -21,7 +21,7 @@ def train() -> MovingDigits:
 
 
 def true_steps(corners_BOT2: torch.Tensor, size: int) -> torch.Tensor:
-    """Per-frame motion from positions alone, (B, 2, T - 1, 2), in (-size / 2, size / 2]: the short way around."""
+    """Motion per frame from positions, (B, 2, T - 1, 2), in (-size / 2, size / 2]: the short way around."""
     step = corners_BOT2.diff(dim=2) % size
     return torch.where(step > size // 2, step - size, step)
 
@@ -62,7 +62,7 @@ def test_labels_match_the_true_motion(frames, size, speeds):
     assert torch.equal(drawn.labels, expected_B)
 
 
-def test_pixels_are_the_two_digits_where_the_corners_say_wrapped_around(train):
+def test_pixels_are_the_two_digits_at_their_corners_wrapped_around(train):
     drawn = train.batch(40, seeded(2))
     assert (drawn.corners > 32 - DIGIT_SIZE).any(), "the sample must contain digits across the border"
     expected = torch.zeros_like(drawn.clips)
@@ -76,7 +76,7 @@ def test_pixels_are_the_two_digits_where_the_corners_say_wrapped_around(train):
     assert torch.equal(drawn.clips, expected)
 
 
-def test_masks_hold_all_ink_and_are_digit_sized(train):
+def test_masks_cover_all_bright_pixels_and_have_the_size_of_a_digit(train):
     drawn = train.batch(64, seeded(3))
     masks = drawn.masks()
     assert (masks.sum((-1, -2)) == DIGIT_SIZE**2).all()
@@ -84,8 +84,8 @@ def test_masks_hold_all_ink_and_are_digit_sized(train):
     assert masks.any(1).float().mean() < 0.15  # digits cover little of the clip
 
 
-def test_one_digit_or_one_frame_says_nothing_about_the_label(train):
-    """Given either digit's direction, speed, image and place, and given the digits' distance, classes stay even."""
+def test_one_digit_or_one_frame_is_independent_of_the_label(train):
+    """Classes are balanced given either digit's direction, speed, image and position, or the digits' distance."""
     n = 30_000
     drawn = _without_pixels(train, n, seed=4)
     step_BO2 = true_steps(drawn.corners, 32)[:, :, 0]
@@ -107,7 +107,7 @@ def test_one_digit_or_one_frame_says_nothing_about_the_label(train):
 
 
 def _without_pixels(source: MovingDigits, n: int, seed: int):
-    """n clips' labels and corners; the pixels, large for many clips, are dropped part by part."""
+    """Labels and corners of n clips; the pixels are discarded in parts to save memory."""
     generator = seeded(seed)
     parts = [source.batch(1000, generator) for _ in range(n // 1000)]
     return parts[0]._replace(
@@ -121,14 +121,14 @@ def test_same_seed_same_clips(train):
     assert not torch.equal(one.clips, other.clips)
 
 
-def test_generator_is_advanced_and_the_global_one_left_alone(train):
+def test_only_the_given_generator_advances(train):
     generator, before = seeded(7), torch.get_rng_state()
     first, second = train.batch(4, generator), train.batch(4, generator)
     assert not torch.equal(first.clips, second.clips)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_dataset_items_depend_on_seed_and_index_alone(train):
+def test_dataset_items_depend_only_on_seed_and_index(train):
     dataset, again = train.dataset(10, seed=3), MovingDigitsDataset(train, 10, seed=3)
     assert len(dataset) == 10
     clip, label = dataset[7]
@@ -144,7 +144,7 @@ def test_dataset_items_depend_on_seed_and_index_alone(train):
         dataset[10]
 
 
-def test_dataset_serves_a_data_loader(train):
+def test_dataset_works_with_a_data_loader(train):
     loader = torch.utils.data.DataLoader(train.dataset(6), batch_size=4)
     clips, labels = next(iter(loader))
     assert clips.shape == (4, 1, 8, 32, 32)
@@ -164,25 +164,25 @@ def test_dataset_serves_a_data_loader(train):
         ({"speeds": (1, 2, 3)}, r"got \(1, 2, 3\), expected \(slowest, fastest\)"),
     ],
 )
-def test_bad_arguments_are_named_with_what_was_expected(options, message):
+def test_bad_arguments_raise_with_the_expected_ones(options, message):
     with pytest.raises(ValueError, match=message):
         MovingDigits(**options)
 
 
-def test_no_clips_is_an_error(train):
+def test_zero_clips_raise(train):
     with pytest.raises(ValueError, match="got 0, expected at least 1"):
         train.batch(0, seeded())
     with pytest.raises(ValueError, match="got 0, expected at least 1"):
         train.dataset(0)
 
 
-def test_missing_scikit_learn_names_the_extra(monkeypatch):
+def test_missing_scikit_learn_raises_with_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"pip install 'torch-nonlocal\[demo\]'"):
         MovingDigits()
 
 
-def test_clips_rendered_one_by_one_are_those_of_the_batch(train):
+def test_clips_rendered_one_by_one_equal_those_of_the_batch(train):
     batch, motions = train.batch(6, seeded(8)), train.draw(6, seeded(8))
     for i in range(6):
         one = train.render(Motions(*(part[i : i + 1] for part in motions)))

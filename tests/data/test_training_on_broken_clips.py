@@ -1,4 +1,4 @@
-"""Thirty broken files among thirty good ones: training and testing finish, and name every one of them."""
+"""Thirty broken files among thirty good ones: training and testing finish and report every broken file."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def nonlocal_(*arguments: str | Path) -> str:
 
 
 @pytest.mark.slow
-def test_thirty_broken_files_stop_neither_training_nor_testing_and_all_are_named(tmp_path):
+def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path):
     data, run, tested = tmp_path / "clips", tmp_path / "run", tmp_path / "tested"
     for number in range(30):
         film(data / "ab"[number % 2] / f"good{number}.mp4", number)

@@ -1,4 +1,4 @@
-"""Which frames of a video make a clip."""
+"""Frame sampling."""
 
 import pytest
 import torch
@@ -21,17 +21,17 @@ def test_named_schedules(name, schedule):
         ("8", "expected FRAMESxSTRIDE"),
         ("0x8", "1 or more"),
         ("8x0", "1 or more"),
-        ("64-to-0", "no multiple"),
-        ("64-to-30", "64 is no multiple of 30"),
+        ("64-to-0", "not a multiple"),
+        ("64-to-30", "64 is not a multiple of 30"),
         ("-8x8", "expected"),
     ],
 )
-def test_other_names_are_errors_that_say_what_was_expected(name, message):
+def test_other_names_raise_with_the_expected_format(name, message):
     with pytest.raises(ValueError, match=message):
         parse_schedule(name)
 
 
-def test_random_starts_reach_every_place_at_which_the_clip_fits():
+def test_random_starts_cover_every_position_at_which_the_clip_fits():
     generator = torch.Generator().manual_seed(0)
     drawn = [random_clip(12, 3, 4, generator) for _ in range(200)]
     assert {clip[0] for clip in drawn} == {0, 1, 2, 3}
@@ -49,14 +49,14 @@ def test_random_starts_reach_every_place_at_which_the_clip_fits():
         (5, 1, 8, [[0], [1], [2], [3], [4]]),
     ],
 )
-def test_short_videos_are_sampled_more_densely_then_start_over(total, length, stride, expected):
+def test_short_videos_are_sampled_more_densely_then_repeated(total, length, stride, expected):
     generator = torch.Generator().manual_seed(1)
     drawn = [random_clip(total, length, stride, generator) for _ in range(100)]
     assert sorted(map(list, {tuple(clip) for clip in drawn})) == expected
     assert uniform_clips(total, length, stride, 2) == [expected[0], expected[-1]]
 
 
-def test_the_generator_moves_on_by_the_same_for_every_video():
+def test_the_generator_advances_equally_for_every_video():
     after = []
     for total in (1, 20, 10_000):
         generator = torch.Generator().manual_seed(2)
@@ -65,7 +65,7 @@ def test_the_generator_moves_on_by_the_same_for_every_video():
     assert after[0] == after[1] == after[2]
 
 
-def test_uniform_clips_run_from_the_start_to_the_end_at_equal_steps():
+def test_uniform_clips_cover_the_video_at_equal_steps():
     clips = uniform_clips(100, 4, 3, 10)
     assert [clip[0] for clip in clips] == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     assert clips[-1][-1] == 99
@@ -73,7 +73,7 @@ def test_uniform_clips_run_from_the_start_to_the_end_at_equal_steps():
 
 
 @pytest.mark.parametrize(("total", "length", "stride"), [(0, 8, 8), (9, 0, 1), (9, 1, 0)])
-def test_numbers_below_one_are_errors(total, length, stride):
+def test_numbers_below_one_raise(total, length, stride):
     with pytest.raises(ValueError, match="must be 1 or more, got 0"):
         random_clip(total, length, stride, torch.Generator())
     with pytest.raises(ValueError, match="must be 1 or more, got 0"):

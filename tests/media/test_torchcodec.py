@@ -1,4 +1,4 @@
-"""torchcodec's frames are PyAV's, byte for byte, or are refused."""
+"""torchcodec returns the bytes of PyAV or refuses the file."""
 
 import multiprocessing
 import os
@@ -28,7 +28,7 @@ def torchcodec():
 
 
 def coloured_noise(height: int, width: int) -> np.ndarray:
-    """Saturated colours with sharp edges, which move: what a conversion that interpolates colour would show."""
+    """Saturated, moving colors with sharp edges, which reveal interpolated chroma."""
     generator = np.random.default_rng(0)
     blocks = generator.integers(0, 256, (1 + height // 5, 1 + width // 5, 3), dtype=np.uint8)
     world = blocks.repeat(5, axis=0).repeat(5, axis=1)[:height, :width]
@@ -38,7 +38,7 @@ def coloured_noise(height: int, width: int) -> np.ndarray:
 def write_film(
     path, codec, height, width, *, pix_fmt="yuv420p", rotation=None, times=None, field_order=None, **options
 ):
-    """Writes `FRAMES` frames; `times` are in units of 1/25 s."""
+    """Write `FRAMES` frames; `times` are in units of 1/25 s."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = height, width, pix_fmt
@@ -58,7 +58,7 @@ def write_film(
 
 
 def by_torchcodec(path: Path, indices: list[int], seconds: float | None = None) -> list[torch.Tensor]:
-    """What `frames` yields, with the times of the file as PyAV lists them."""
+    """The result of `frames`, with the timestamps that PyAV lists."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         pts = sorted(packet.pts for packet in container.demux(stream) if packet.size)
@@ -96,7 +96,7 @@ SAME = {
 
 @pytest.mark.usefixtures("torchcodec")
 @pytest.mark.parametrize(("name", "codec", "height", "width", "options"), SAME.values(), ids=SAME)
-def test_frames_are_those_of_pyav_byte_for_byte(tmp_path, name, codec, height, width, options):
+def test_frames_equal_those_of_pyav_byte_for_byte(tmp_path, name, codec, height, width, options):
     path = write_film(tmp_path / name, codec, height, width, **options)
     expected = read_clip(path)
     assert len(expected) == FRAMES
@@ -115,7 +115,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("name", "codec", "height", "width", "options"), REFUSED.values(), ids=REFUSED)
-def test_files_that_may_come_out_otherwise_are_refused_before_the_first_frame(
+def test_files_that_may_decode_differently_are_refused_before_the_first_frame(
     tmp_path, name, codec, height, width, options
 ):
     path = write_film(tmp_path / name, codec, height, width, **options)
@@ -134,7 +134,7 @@ HARD_TO_SEEK = {  # with the least number of frames that torchcodec reaches
 
 @pytest.mark.usefixtures("torchcodec")
 @pytest.mark.parametrize(("name", "options", "least"), HARD_TO_SEEK.values(), ids=HARD_TO_SEEK)
-def test_each_frame_of_a_file_that_is_hard_to_seek_is_right_or_refused(tmp_path, name, options, least):
+def test_each_frame_of_a_file_that_is_hard_to_seek_is_correct_or_refused(tmp_path, name, options, least):
     path = write_film(tmp_path / name, "libx264", 48, 64, **options)
     expected = read_clip(path)
     right = 0
@@ -149,7 +149,7 @@ def test_each_frame_of_a_file_that_is_hard_to_seek_is_right_or_refused(tmp_path,
 
 
 @pytest.mark.usefixtures("torchcodec")
-def test_another_count_other_times_and_failures_are_refused(tmp_path):
+def test_different_counts_timestamps_and_failures_are_refused(tmp_path):
     path = write_film(tmp_path / "film.mp4", "libx264", 48, 64, **X264)
     (tmp_path / "notes.mp4").write_text("words, not pictures\n" * 20)
     with av.open(str(path)) as container:
@@ -157,7 +157,7 @@ def test_another_count_other_times_and_failures_are_refused(tmp_path):
         pts = sorted(packet.pts for packet in container.demux(stream) if packet.size)
         for source, times, message in [
             (path, pts[:-1], "counts 24 frames, PyAV 23"),
-            (path, [moment + 1 for moment in pts], "at frame 3"),
+            (path, [moment + 1 for moment in pts], "frame 3 of torchcodec has timestamp"),
             (tmp_path / "notes.mp4", pts, "torchcodec fails"),
             (tmp_path / "nowhere.mp4", pts, "torchcodec fails"),
         ]:
@@ -166,7 +166,7 @@ def test_another_count_other_times_and_failures_are_refused(tmp_path):
 
 
 @pytest.mark.usefixtures("torchcodec")
-def test_the_deadline_ends_reading(tmp_path):
+def test_reading_stops_at_the_deadline(tmp_path):
     path = write_film(tmp_path / "film.mp4", "libx264", 48, 64, **X264)
     with pytest.raises(BrokenVideoError, match="longer than the limit") as caught:
         by_torchcodec(path, [0, 1], seconds=-1.0)
@@ -192,7 +192,7 @@ def test_a_process_forked_after_use_reads_the_same(tmp_path):
     assert answers.get()
 
 
-def test_a_missing_torchcodec_does_not_load_and_says_nothing(monkeypatch):
+def test_a_missing_torchcodec_does_not_load_and_prints_nothing(monkeypatch):
     loads.cache_clear()
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
     assert not loads()
@@ -200,7 +200,7 @@ def test_a_missing_torchcodec_does_not_load_and_says_nothing(monkeypatch):
     loads.cache_clear()
 
 
-def test_torchcodec_reads_where_it_is_asked_for_and_gives_the_same_bytes(tmp_path, monkeypatch, torchcodec):
+def test_torchcodec_decodes_when_requested_and_gives_the_same_bytes(tmp_path, monkeypatch, torchcodec):
     path = write_film(tmp_path / "film.mp4", "libx264", 48, 64, field_order=1)
     by_pyav = read_clip(path, frames=[20, 3, 3, 11])
 
@@ -213,14 +213,14 @@ def test_torchcodec_reads_where_it_is_asked_for_and_gives_the_same_bytes(tmp_pat
     assert torch.equal(read_clip(path, frames=[20, 3, 3, 11]), by_pyav)
 
 
-def test_a_film_that_torchcodec_could_read_otherwise_is_read_by_pyav(tmp_path, monkeypatch, torchcodec):
+def test_a_video_that_torchcodec_may_decode_differently_is_read_by_pyav(tmp_path, monkeypatch, torchcodec):
     path = write_film(tmp_path / "fields.mp4", "libx264", 48, 64, flags="+ilme+ildct")
     by_pyav = read_clip(path)
     monkeypatch.setenv("NONLOCAL_DECODER", "torchcodec")
     assert torch.equal(read_clip(path), by_pyav)
 
 
-def test_an_unknown_decoder_and_one_that_does_not_load_are_errors(tmp_path, monkeypatch):
+def test_an_unknown_decoder_and_one_that_does_not_load_raise(tmp_path, monkeypatch):
     path = write_film(tmp_path / "film.mp4", "libx264", 48, 64)
     monkeypatch.setenv("NONLOCAL_DECODER", "decord")
     with pytest.raises(ValueError, match="NONLOCAL_DECODER='decord': expected pyav or torchcodec"):

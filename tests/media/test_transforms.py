@@ -17,14 +17,14 @@ def noise(frames: int, height: int, width: int) -> torch.Tensor:
 
 
 def gradient(height: int, width: int) -> torch.Tensor:
-    """One frame whose red is the column and whose green is the row."""
+    """One frame whose red value is the column and whose green value is the row."""
     frame = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     frame[..., 0] = torch.arange(width)
     frame[..., 1] = torch.arange(height)[:, None]
     return frame
 
 
-def test_all_frames_of_a_clip_are_cut_and_turned_alike():
+def test_all_frames_of_a_clip_get_the_same_crop_and_flip():
     still = noise(1, 40, 60).expand(5, -1, -1, -1)
     for seed in range(6):
         clip = TrainTransform(16)(still, seeded(seed))
@@ -34,8 +34,8 @@ def test_all_frames_of_a_clip_are_cut_and_turned_alike():
         assert torch.equal(clip, clip[:, :1].expand_as(clip))
 
 
-def test_the_crop_is_what_resizing_first_gives():
-    """Reference: the whole frame resized, then cut. A smooth picture, so that half a pixel is a small difference."""
+def test_the_crop_equals_resizing_first():
+    """Reference: the whole frame resized, then cut; in a smooth image half a pixel is a small difference."""
     frame = gradient(120, 200)
     transform = TrainTransform(56, flip=False)
     for seed in range(10):
@@ -48,7 +48,7 @@ def test_the_crop_is_what_resizing_first_gives():
         assert (got - expected)[:, 1:-1, 1:-1].abs().max() <= 3, (side, place)
 
 
-def test_the_short_side_covers_its_range_and_the_crop_its_places():
+def test_short_sides_and_crop_positions_cover_their_ranges():
     transform = TrainTransform(224)
     assert transform.sides == (256, 320)
     views = [transform.view(256, 400, seeded(seed)) for seed in range(300)]
@@ -62,7 +62,7 @@ def test_the_short_side_covers_its_range_and_the_crop_its_places():
     assert 100 < sum(view.flip for view in views) < 200
 
 
-def test_flip_can_be_left_out_and_only_mirrors():
+def test_flip_mirrors_and_can_be_disabled():
     frames = noise(2, 32, 32)
     turned, straight = TrainTransform(24), TrainTransform(24, flip=False)
     seeds = [seed for seed in range(20) if turned.view(32, 32, seeded(seed)).flip]
@@ -71,7 +71,7 @@ def test_flip_can_be_left_out_and_only_mirrors():
     assert torch.equal(turned(frames, seeded(seeds[0])), straight(frames, seeded(seeds[0])).flip(-1))
 
 
-def test_randomness_comes_from_the_generator_alone():
+def test_randomness_comes_only_from_the_generator():
     frames, before = noise(2, 40, 40), torch.get_rng_state()
     one, again, other = (TrainTransform(16)(frames, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(one, again)
@@ -93,7 +93,7 @@ def test_three_crops_lie_along_the_longer_side(height, width, boxes):
     assert transform(noise(2, height, width)).shape == (3, 3, 2, 64, 64)
 
 
-def test_one_crop_is_the_centre_and_full_keeps_everything():
+def test_one_crop_is_central_and_full_keeps_the_whole_frame():
     frame = gradient(64, 96)
     middle = EvalTransform(32, short_side=64)(frame)[0, :, 0]
     assert torch.equal(middle[0, 0], torch.arange(32, 64, dtype=torch.uint8))
@@ -120,6 +120,6 @@ def test_frames_smaller_than_the_crop_are_enlarged(height, width):
         (lambda: EvalTransform(8)(torch.zeros(2, 3, 8, 8)), r"\(2, 3, 8, 8\) torch.float32, expected \(T, H, W, 3\)"),
     ],
 )
-def test_bad_arguments_are_named_with_what_was_expected(make, message):
+def test_bad_arguments_raise_with_the_expected_ones(make, message):
     with pytest.raises(ValueError, match=message):
         make()

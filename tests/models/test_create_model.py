@@ -26,9 +26,9 @@ def giga_multiply_adds(model, frames, size):
 
 
 class TestPublishedNumbers:
-    """mmaction2's I3D R50 32x2: its figures are those of 256 x 256 pixels, the size of its test crops.
+    """Figures of mmaction2's I3D R50 32x2, which are for 256 x 256 pixels, the size of its test crops.
 
-    43.5 and 59.3 GFLOPs are 1.306 = (256 / 224)^2 times what 224 x 224 pixels take, with and without blocks.
+    43.5 and 59.3 GFLOPs are 1.306 = (256 / 224)^2 times the figures for 224 x 224 pixels, without and with blocks.
     """
 
     def test_i3d(self):
@@ -38,7 +38,7 @@ class TestPublishedNumbers:
 
     def test_i3d_with_five_blocks(self):
         model = on_meta("i3d_resnet50", non_local="paper-5", algorithm="dense")
-        # theirs have no bias in W_z: 2 x 512 and 3 x 1,024 fewer
+        # their W_z has no bias: 2 x 512 and 3 x 1,024 parameters fewer
         assert parameters(model) == 35_397_840 + 2 * 512 + 3 * 1024
         assert giga_multiply_adds(model, 32, 256) == pytest.approx(59.3, rel=0.02)
 
@@ -51,7 +51,7 @@ class TestPublishedNumbers:
         ("name", "times_parameters", "times_flops"), [("i3d_resnet101_3x3x3", 1.5, 1.8), ("i3d_resnet101", 1.2, 1.5)]
     )
     def test_i3d_against_c2d(self, name, times_parameters, times_flops):
-        """The paper's table 2e, given to one decimal."""
+        """Ratios of the paper's table 2e, to one decimal."""
         base, model = on_meta("c2d_resnet101"), on_meta(name)
         assert round(parameters(model) / parameters(base), 1) == times_parameters
         ratio = giga_multiply_adds(model, 32, 224) / giga_multiply_adds(base, 32, 224)
@@ -88,7 +88,7 @@ def test_8x8_keeps_four_frames_of_eight():
 
 
 @pytest.mark.parametrize(("name", "kernel"), [("c2d_resnet101", 1), ("i3d_resnet101", 3)])
-def test_which_kernels_are_inflated(name, kernel):
+def test_inflated_kernels_are_those_of_the_paper(name, kernel):
     model = on_meta(name)
     in_time = {
         stage: [index for index, block in enumerate(getattr(model, stage)) if block.conv1.kernel_size[0] > 1]
@@ -98,7 +98,7 @@ def test_which_kernels_are_inflated(name, kernel):
     assert in_time == (expected if kernel == 3 else {stage: [] for stage in expected})
 
 
-def test_names():
+def test_names_are_listed_and_unknown_names_raise():
     assert "i3d_resnet50" in nl.list_models()
     assert nl.list_models("c2d_resnet50*") == ["c2d_resnet50", "c2d_resnet50_8x8"]
     with pytest.raises(ValueError, match="did you mean 'i3d_resnet50'"):
@@ -107,7 +107,7 @@ def test_names():
         nl.create_model("i3d_resnet50", subsample=2)
 
 
-def test_blocks_by_preset_have_pooled_keys_unless_told():
+def test_blocks_by_preset_have_pooled_keys_by_default():
     blocks = nl.blocks(on_meta("c2d_resnet50", non_local="paper-5"))
     assert list(blocks) == ["layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"]
     assert {block.subsample for block in blocks.values()} == {(1, 2, 2)}
@@ -115,7 +115,7 @@ def test_blocks_by_preset_have_pooled_keys_unless_told():
     assert [(name, block.subsample) for name, block in blocks.items()] == [("layer3.4", None)]
 
 
-def test_wrong_clips_are_named():
+def test_wrong_clips_raise_with_their_shape():
     with pytest.raises(ValueError, match=r"expected clips \(B, 3, T, H, W\), got \(1, 3, 32, 32\)"):
         nl.create_model("c2d_resnet50")(torch.randn(1, 3, 32, 32))
 
@@ -154,7 +154,7 @@ class TestWeights:
             assert inflated.kernel_size[0] > 1
             torch.testing.assert_close(inflated.weight.sum(2), flat.weight)
 
-    def test_imagenet_asks_torchvision_for_the_same_depth(self, resnet, monkeypatch):
+    def test_imagenet_loads_torchvisions_weights_of_the_same_depth(self, resnet, monkeypatch):
         asked = []
 
         def get_model(name, *, weights):
@@ -210,7 +210,7 @@ class TestWeights:
             nl.create_model("c2d_resnet50", weights=path)
 
 
-def test_hub_model_comes_back_from_its_folder(tmp_path):
+def test_a_saved_hub_model_is_loaded_from_its_folder(tmp_path):
     pytest.importorskip("huggingface_hub", reason="pip install 'torch-nonlocal[hub]'")
     from torch_nonlocal.models.hub import HubModel
 

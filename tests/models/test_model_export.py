@@ -1,4 +1,4 @@
-"""A network with blocks of all four forms leaves PyTorch: ONNX, torch.export, TorchScript trace; half precision."""
+"""Networks with blocks of all four forms: ONNX, torch.export, torch.compile, TorchScript, half precision."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ FORMS = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 def network():
-    """Four trained blocks, one a form; the first pools its keys."""
+    """Four trained blocks, one per form; the first pools its keys."""
     torch.manual_seed(0)
     stages = [
         nn.Sequential(nn.Conv3d(3 if i == 0 else 8, 8, 3, padding=1), nn.BatchNorm3d(8), nn.ReLU()) for i in range(4)

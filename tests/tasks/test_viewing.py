@@ -33,7 +33,7 @@ def pictures(tmp_path):
 OPTIONS = {"at": "1", "temperature": 0.1, "pretrained": False}
 
 
-def test_images_become_frames_of_the_first_ones_size(pictures):
+def test_images_become_frames_of_the_size_of_the_first(pictures):
     assert read_frames(pictures, frames=8).shape == (3, 30, 40, 3)
     assert read_frames(pictures, frames=8, size=15).shape == (3, 15, 20, 3)
     assert read_frames(pictures[:1], frames=8).shape == (1, 30, 40, 3)
@@ -63,13 +63,13 @@ def test_a_network_from_a_file_with_and_without_blocks(pictures, tmp_path):
         ("{folder}/net.py:not_a_function", "has no function"),
     ],
 )
-def test_unknown_models_are_named(model, message, tmp_path):
+def test_unknown_models_raise_with_the_expected_names(model, message, tmp_path):
     (tmp_path / "net.py").write_text(NET)
     with pytest.raises(ValueError, match=message):
         build(model.format(folder=tmp_path))
 
 
-def test_a_place_is_asked_for(pictures, tmp_path):
+def test_a_missing_or_unknown_module_raises(pictures, tmp_path):
     (tmp_path / "net.py").write_text(NET)
     clip = read_frames(pictures, frames=8)
     with pytest.raises(ValueError, match="--at is required"):

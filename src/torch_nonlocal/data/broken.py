@@ -1,4 +1,4 @@
-"""The clips that could not be read, kept where every process can add to them."""
+"""Report of clips that cannot be read, shared by all processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_nonlocal.media.broken import BrokenVideoError
 
 
 class Broken(NamedTuple):
-    """A clip that could not be read: its path, in which way ("damaged", "audio only", ...) and what was said."""
+    """A clip that cannot be read: its path, the kind of problem ("damaged", "audio only", ...), the error message."""
 
     path: str
     kind: str
@@ -22,15 +22,15 @@ class Broken(NamedTuple):
 
 
 class BrokenClips:
-    """A report of broken clips: a file of one JSON object a line, to which any process may add.
+    """Report of broken clips: a JSON Lines file that any process can append to.
 
-    The workers of a DataLoader, the processes of a distributed run and a run that was killed and started again all
-    write to the same file; each line is written at once, so none is lost or mixed up. A clip that the file already
-    names is not written again, but for two processes that meet it at the same moment.
+    The workers of a DataLoader, the processes of a distributed run and a resumed run write to the same file. Each line
+    is written in a single call, so lines are never lost or interleaved. A clip that the file already lists is not
+    written again, except when two processes report it at the same moment.
 
     Args:
-        path: the file; made when the first clip is reported, kept if it exists. None makes a temporary one, which goes
-            with the process that made it.
+        path: the file; created with the first report and kept if it exists. None creates a temporary file, which is
+            removed when the process that created it ends.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -39,12 +39,12 @@ class BrokenClips:
             weakref.finalize(self, _remove, folder, os.getpid())
         self.path = Path(folder, "broken.jsonl") if path is None else Path(path)
         self._held: set[tuple[str, str]] = set()
-        self._seen = 0  # bytes of the file that _held knows
+        self._seen = 0  # bytes of the file that _held covers
 
     def add(self, path: str | os.PathLike[str], error: Exception) -> None:
-        """Reports a clip, unless the file already says that it is broken in this way."""
+        """Report a clip, unless the file already lists it with the same kind of problem."""
         kind = error.kind if isinstance(error, BrokenVideoError) else "unreadable"
-        self._look()
+        self._read_new_lines()
         if (os.fspath(path), kind) in self._held:
             return
         line = json.dumps({"path": os.fspath(path), "kind": kind, "reason": str(error)}) + "\n"
@@ -55,7 +55,7 @@ class BrokenClips:
             os.close(descriptor)
 
     def entries(self) -> tuple[Broken, ...]:
-        """The clips reported so far, each once, by path."""
+        """The clips reported so far, one entry per clip, sorted by path."""
         if not self.path.exists():
             return ()
         found: dict[str, Broken] = {}
@@ -67,10 +67,10 @@ class BrokenClips:
     def __len__(self) -> int:
         return len(self.entries())
 
-    def _look(self) -> None:
-        """Reads what was added since the last look, by any process: never the whole file for each of many clips."""
+    def _read_new_lines(self) -> None:
+        """Read only the lines that any process has appended since the last call."""
         size = self.path.stat().st_size if self.path.exists() else 0
-        if size < self._seen:  # another file of the same name
+        if size < self._seen:  # a new file of the same name
             self._held, self._seen = set(), 0
         if size == self._seen:
             return
@@ -85,7 +85,7 @@ class BrokenClips:
 
 
 def _entry(line: bytes) -> Broken | None:
-    """None for what is no entry: the last line of a process killed on a full disk."""
+    """The entry of a line; None for an incomplete line, such as that of a killed process."""
     try:
         return Broken(**json.loads(line))
     except (ValueError, TypeError):
@@ -93,5 +93,5 @@ def _entry(line: bytes) -> Broken | None:
 
 
 def _remove(folder: str, process: int) -> None:
-    if os.getpid() == process:  # not in a worker that was forked with a copy of the report
+    if os.getpid() == process:  # not in a forked worker, which has a copy of the report
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Reading every clip of a data set once, to know before training what is wrong with it."""
+"""Check a dataset before training by decoding every clip once."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.frame_folders import frame_files
 from torch_nonlocal.media.inspect import Inspection, inspect_video
 
-_PIECE = 2**20  # bytes read at once
+_CHUNK = 2**20  # bytes
 
 
 @dataclass(frozen=True)
 class ClipReport:
-    """What one clip is.
+    """Result of the check of one clip.
 
     Attributes:
-        path: as in the list.
-        label: its class.
-        kind: "good", "too short", or in which way it is broken ("damaged", "empty", "audio only", "missing", ...).
-        reason: what is wrong; empty for a good clip.
-        frames: number of frames; 0 if it cannot be read, as the next three.
-        height: of a frame, in pixels.
-        width: likewise.
-        seconds: its length; None for a folder of frames.
-        digest: of the file's bytes: equal for copies. Empty for a missing or empty file.
+        path: path of the clip, as in the list.
+        label: index of its class.
+        kind: "good", "too short", or the kind of problem ("damaged", "empty", "audio only", "missing", ...).
+        reason: description of the problem; "" for a good clip.
+        frames: number of frames; 0 for an unreadable clip.
+        height: height of a frame, in pixels; 0 for an unreadable clip.
+        width: width of a frame, in pixels; 0 for an unreadable clip.
+        seconds: duration; None for a folder of frames or an unreadable clip.
+        digest: hash of the file's bytes, equal for copies; "" for a missing or empty file.
     """
 
     path: str
@@ -50,13 +50,13 @@ class ClipReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a data set is.
+    """Result of the check of a dataset.
 
     Attributes:
-        root: its folder.
-        classes: names.
-        clips: one report for each clip, in the order of the list.
-        problems: entries of the lists, and classes, that were left out or are empty.
+        root: folder of the dataset.
+        classes: class names.
+        clips: one report per clip, in the order of the list.
+        problems: skipped entries of the lists, and empty classes.
     """
 
     root: str
@@ -66,17 +66,17 @@ class CheckReport:
 
     @property
     def good(self) -> tuple[ClipReport, ...]:
-        """The clips that can be trained on."""
+        """Clips that can be used for training."""
         return tuple(clip for clip in self.clips if clip.kind == "good")
 
     @property
     def broken(self) -> tuple[ClipReport, ...]:
-        """The clips that cannot: unreadable or too short."""
+        """Clips that are unreadable or too short."""
         return tuple(clip for clip in self.clips if clip.kind != "good")
 
     @property
     def duplicates(self) -> tuple[tuple[ClipReport, ...], ...]:
-        """Groups of clips with the same bytes."""
+        """Groups of clips with identical bytes."""
         groups: dict[str, list[ClipReport]] = {}
         for clip in self.clips:
             if clip.digest:
@@ -85,35 +85,35 @@ class CheckReport:
 
     @property
     def contradictions(self) -> tuple[tuple[ClipReport, ...], ...]:
-        """Those of the duplicates that lie in different classes."""
+        """Groups of duplicates that are in different classes."""
         return tuple(group for group in self.duplicates if len({clip.label for clip in group}) > 1)
 
     def counts(self) -> dict[str, int]:
-        """Good clips of each class."""
+        """Number of good clips of each class."""
         counts = Counter(clip.label for clip in self.good)
         return {name: counts[label] for label, name in enumerate(self.classes)}
 
     def balance(self) -> float:
-        """Good clips of the smallest class to those of the largest, 0 to 1; 1 is even."""
+        """Ratio of good clips in the smallest to the largest class, 0 to 1; 1 is balanced."""
         counts = self.counts().values()
         return min(counts) / max(counts) if counts and max(counts) else 0.0
 
     def sizes(self) -> dict[str, int]:
-        """Good clips of each size, "width x height", the most frequent first."""
+        """Number of good clips of each size, "width x height", most frequent first."""
         return dict(Counter(f"{clip.width} x {clip.height}" for clip in self.good).most_common())
 
     def seconds(self) -> tuple[float, float, float] | None:
-        """The shortest, median and longest of the good clips; None if no length is known."""
+        """Shortest, median and longest duration of the good clips; None if no duration is known."""
         known = [clip.seconds for clip in self.good if clip.seconds is not None]
         return (min(known), statistics.median(known), max(known)) if known else None
 
     def frames(self) -> tuple[int, float, int] | None:
-        """The fewest, median and most frames of the good clips; None if there are none."""
+        """Smallest, median and largest number of frames of the good clips; None without good clips."""
         known = [clip.frames for clip in self.good]
         return (min(known), statistics.median(known), max(known)) if known else None
 
     def to_json(self) -> str:
-        """Everything, with the summary that `nonlocal data check` prints."""
+        """The whole report as JSON, with the summary that `nonlocal data check` prints."""
         content: dict[str, Any] = {
             "root": self.root,
             "clips": len(self.clips),
@@ -140,18 +140,18 @@ def check_clips(
     time_limit: float | None = 60.0,
     progress: Callable[[], None] = lambda: None,
 ) -> CheckReport:
-    """Decodes every clip completely.
+    """Decode every clip completely.
 
     Args:
-        clips: what `find_clips` found; its problems go into the report.
-        workers: files read at once; None takes one for each processor.
-        min_frames: fewer are "too short".
-        time_limit: seconds after which a clip counts as broken; None waits.
-        progress: called after every clip.
+        clips: result of `find_clips`; its problems are included in the report.
+        workers: number of files decoded in parallel; None for one per processor.
+        min_frames: clips with fewer frames are "too short".
+        time_limit: seconds after which a clip counts as broken; None for no limit.
+        progress: called after each clip.
 
     Raises:
-        ValueError: if a number is out of range.
-        ImportError: if PyAV (or for folders of frames Pillow) is not installed.
+        ValueError: a number is out of range.
+        ImportError: PyAV (for folders of frames, Pillow) is not installed.
     """
     workers = len(os.sched_getaffinity(0)) if workers is None and hasattr(os, "sched_getaffinity") else workers
     workers = workers or os.cpu_count() or 1
@@ -167,7 +167,7 @@ def check_clips(
         progress()
         return report
 
-    with ThreadPoolExecutor(workers) as pool:  # FFmpeg works without the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:  # FFmpeg releases the global interpreter lock
         reports = tuple(pool.map(check, clips.clips))
     return CheckReport(str(clips.root), clips.classes, reports, clips.problems)
 
@@ -179,20 +179,20 @@ def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipRe
         if seen.frames < min_frames:
             kind = "too short"
             frames = "1 frame" if seen.frames == 1 else f"{seen.frames} frames"
-            reason = f"{str(clip.path)!r} has {frames}: a clip has {min_frames} or more"
+            reason = f"{str(clip.path)!r} has {frames}, expected at least {min_frames}"
     except BrokenVideoError as error:
         kind, reason = error.kind, str(error)
     return ClipReport(str(clip.path), clip.label, kind, reason, *seen, _digest(clip.path))
 
 
 def _digest(path: Path) -> str:
-    """Of a file's bytes, or of all frames of a folder; empty if there are none or they cannot be read."""
+    """Hash of a file, or of all frames of a folder; "" if it is empty or cannot be read."""
     digest, empty = hashlib.blake2b(digest_size=16), True
     try:
         for file in frame_files(path) if path.is_dir() else [path] if path.is_file() else []:
             with file.open("rb") as opened:
-                while piece := opened.read(_PIECE):
-                    digest.update(piece)
+                while chunk := opened.read(_CHUNK):
+                    digest.update(chunk)
                     empty = False
     except OSError:
         return ""

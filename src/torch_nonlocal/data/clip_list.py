@@ -1,4 +1,4 @@
-"""Which clips a data set has, and of which class each is."""
+"""Lists of clips with their classes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 OnError = Literal["fail", "skip"]
-"""What a mistake in the data does: end the program with a ValueError, or leave the clip out and say so."""
+"""Handling of invalid data: raise an error, or skip the clip and report it."""
 
 
 class Clip(NamedTuple):
@@ -23,11 +23,11 @@ class ClipList:
     """Clips in a fixed order.
 
     Attributes:
-        root: the folder that holds them.
-        classes: names; a label is an index into this tuple.
-        clips: path and label of each.
-        problems: what was left out and why, and classes without clips, with on_error="skip".
-        missing: for each path of a list where no clip was found, where it is listed and what was looked for.
+        root: folder of the clips.
+        classes: class names; a label is an index into this tuple.
+        clips: path and label of each clip.
+        problems: skipped entries with the reason, and classes without clips, for on_error="skip".
+        missing: for each listed path without a file, where it is listed and which names were tried.
     """
 
     root: Path
@@ -47,18 +47,18 @@ class ClipList:
         return tuple(counts)
 
     def name(self, clip: Clip) -> str:
-        """The clip's path below the root, with forward slashes: the same wherever the data lie."""
+        """The clip's path relative to the root, with forward slashes, independent of the location of the data."""
         return clip.path.relative_to(self.root).as_posix() if clip.path.is_relative_to(self.root) else str(clip.path)
 
 
 class Problems:
-    """Takes the mistakes found in a data set.
+    """Collector of the problems found in a dataset.
 
     Args:
-        on_error: "fail" raises a ValueError for the first, "skip" collects them.
+        on_error: "fail" raises a ValueError for the first problem; "skip" collects all.
 
     Raises:
-        ValueError: if on_error is something else.
+        ValueError: another value of `on_error`.
     """
 
     def __init__(self, on_error: OnError) -> None:
@@ -68,28 +68,29 @@ class Problems:
         self.found: list[str] = []
 
     def add(self, message: str) -> None:
-        """Raises or keeps the message."""
+        """Raise a ValueError with the message, or collect it."""
         if self.on_error == "fail":
             raise ValueError(message)
         self.found.append(message)
 
 
 def split_clips(clips: ClipList, fraction: float = 0.2, seed: int = 0) -> tuple[ClipList, ClipList]:
-    """Holds out a part of every class, for data that come without a split.
+    """Split off a held-out part of every class, for data without a split.
 
-    Which clips are held out depends on their paths below the root and the seed alone: not on the order, nor on where
-    the data lie. A class of two or more clips has at least one on either side; a single clip stays with the first.
+    The held-out clips depend only on the seed and on paths relative to the root, not on the order of the clips or the
+    location of the data. A class of at least two clips has at least one clip in each part; a single clip is used for
+    training.
 
     Args:
         clips: all clips.
-        fraction: of each class to hold out, more than 0 and less than 1.
-        seed: another seed holds out other clips.
+        fraction: held-out fraction of each class, more than 0 and less than 1.
+        seed: seed of the choice.
 
     Returns:
-        The clips to train on, and those held out; both with all classes and in the given order.
+        Training clips and held-out clips, both with all classes and in the given order.
 
     Raises:
-        ValueError: if the fraction is out of range.
+        ValueError: the fraction is out of range.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: got {fraction}, expected more than 0 and less than 1")

@@ -1,56 +1,56 @@
-"""Finding the clips of a data set: folders of classes, or the lists that data sets publish."""
+"""Find the clips of a dataset: folders of classes, or the lists that datasets publish."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path, PurePosixPath
 
+from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.data.clip_list import Clip, ClipList, OnError, Problems, split_clips
 from torch_nonlocal.data.folders import LAYOUT, SPLITS, clips_below, clips_of_folders, is_video_name, split_folders
 from torch_nonlocal.data.lists import Entry, Lists, find_lists, lists_of_file
 
 _NUMBER = re.compile(r"[+-]?\d+")
-_NUMBERED = 3 / 4  # of a list's lines: where so many give a number for a class, a word is a mistake
+_NUMBERED = 3 / 4  # from this fraction of numeric classes on, a class name is an error
 
 
 def find_clips(
     root: str | os.PathLike[str], split: str | None = None, *, fold: int = 1, on_error: OnError = "fail"
 ) -> ClipList:
-    """Finds the clips of a data set and their classes; files are not opened.
+    """Find the clips of a dataset and their classes, without opening the files.
 
-    Understood, and tried in this order: lists in the folder (Kinetics CSV, UCF101 and HMDB51 split files,
-    Something-Something JSON or CSV, "path class" or "path,class" named after their split); folders of classes, in the
-    root or below train, val and test. A clip is a video file or a folder of numbered pictures. Names in lists are
-    relative to the root (or absolute) and looked up anywhere below it, never outside.
+    Supported layouts, tried in this order: lists in the folder (Kinetics CSV, UCF101 and HMDB51 split files,
+    Something-Something JSON or CSV, "path class" or "path,class" lists named after their split); folders of classes, in
+    the root or below train, val and test. A clip is a video file or a folder of numbered images. Names in lists are
+    relative to the root (or absolute) and are searched below it, never outside.
 
-    Where no file names the classes and at least three lines of four give a number, classes are numbers, and a line
-    with a word is a mistake.
+    If no file lists the class names and at least three of four lines have a numeric class, classes are numbers, and a
+    line with another class is an error.
 
     Args:
-        root: the folder, or one list, whose clips lie below its folder.
-        split: "train", "val" or "test"; where there is no "val" the "test" is taken, and the other way round. None
-            takes all clips.
-        fold: which of the splits of UCF101 and HMDB51, 1 to 3.
-        on_error: "fail" raises for the first mistake; "skip" leaves the clip out and says so in `ClipList.problems`.
+        root: the dataset's folder, or a single list, whose clips are below its folder.
+        split: "train", "val" or "test"; "val" and "test" substitute for each other if one is missing. None takes all
+            clips.
+        fold: number of the split of UCF101 and HMDB51, 1 to 3.
+        on_error: "fail" raises for the first problem; "skip" skips the clip and reports it in `ClipList.problems`.
 
     Returns:
-        The clips in the order of their paths or lists, always the same. Labels have the same meaning in every split:
-        classes are those that the data set lists, else those of its training clips. With on_error="skip" the list is
-        empty if every line is a mistake.
+        The clips, in the deterministic order of their paths or lists. Labels have the same meaning in every split:
+        classes are those that the dataset lists, else those of its training clips. With on_error="skip" the list is
+        empty if every line is invalid.
 
     Raises:
-        ValueError: if there are no clips or no such split, or the root is a video; and, naming file and line, for a
-            class that is unknown, out of range or without clips, a path that leaves the root, a malformed line, a clip
-            in two classes, or a name of several files.
+        ValueError: no clips, no such split, or a root that is a video; and, with file and line, a class that is
+            unknown, out of range or without clips, a path outside the root, a malformed line, a clip in two classes,
+            or a name that matches several files.
     """
     root = Path(root)
     problems = Problems(on_error)
     if split is not None and split not in SPLITS:
         raise ValueError(f"split: got {split!r}, expected {', '.join(map(repr, SPLITS))} or None for all")
     if not root.exists():
-        raise ValueError(f"there is no folder of clips {str(root)!r}")
+        raise ValueError(f"no folder of clips {str(root)!r}")
     if root.is_file() and is_video_name(root.name):
         expected = "expected a folder of clips, or a list in text; give the folder above it that holds all classes"
         raise ValueError(f"{str(root)!r} is a video: {expected}")
@@ -64,10 +64,10 @@ def find_clips(
 
 
 def available_splits(root: str | os.PathLike[str], *, fold: int = 1) -> tuple[str, ...]:
-    """The splits that a data set comes with: some of "train", "val", "test"; none for bare folders of classes.
+    """The splits of a dataset: some of "train", "val", "test"; none for plain folders of classes.
 
     Raises:
-        ValueError: if a list is malformed.
+        ValueError: a list is malformed.
     """
     root = Path(root)
     if not root.is_dir():
@@ -79,7 +79,7 @@ def available_splits(root: str | os.PathLike[str], *, fold: int = 1) -> tuple[st
 def train_and_test(
     root: str | os.PathLike[str], *, fraction: float = 0.2, seed: int = 0, on_error: OnError = "fail"
 ) -> tuple[ClipList, ClipList]:
-    """The clips to train on and those to measure on: the data set's own split, else a fifth of every class held out.
+    """Training clips and held-out clips: the dataset's own split, else a held-out fraction of every class.
 
     Args:
         root: as for `find_clips`.
@@ -88,11 +88,11 @@ def train_and_test(
         on_error: as for `find_clips`.
 
     Raises:
-        ValueError: as `find_clips` and `split_clips`; with on_error="skip" also if nothing is left of a list.
+        ValueError: as for `find_clips` and `split_clips`; with on_error="skip" also if no valid entry is left.
     """
     splits = available_splits(root)
     if "train" in splits and len(splits) > 1:
-        held_out = "val" if "val" in splits else "test"  # published test lists often have no classes
+        held_out = "val" if "val" in splits else "test"  # published test lists often lack classes
         return _any_clips(root, "train", on_error), _any_clips(root, held_out, on_error)
     return split_clips(_any_clips(root, None, on_error), fraction, seed)
 
@@ -102,21 +102,21 @@ def _any_clips(root: str | os.PathLike[str], split: str | None, on_error: OnErro
     if not len(clips):
         where = f"{os.fspath(root)!r}" + (f", split {split!r}" if split else "")
         reason, *others = clips.problems
-        entries = f"all {1 + len(others)} entries were left out, the first" if others else "its one entry was left out"
-        raise ValueError(f"there are no clips in {where}: {entries}: {reason}")
+        entries = f"all {1 + len(others)} entries are invalid, the first" if others else "its only entry is invalid"
+        raise ValueError(f"no clips in {where}: {entries}: {reason}")
     return clips
 
 
 def _chosen(split: str | None, available: tuple[str, ...], root: Path) -> str | None:
-    """The split to take; "val" and "test" stand in for each other."""
+    """The split to use; "val" and "test" substitute for each other."""
     if split is None or split in available:
         return split
-    stand_in = {"val": "test", "test": "val"}.get(split)
-    if stand_in in available:
-        return stand_in
+    substitute = {"val": "test", "test": "val"}.get(split)
+    if substitute in available:
+        return substitute
     has = f"it has {', '.join(available)}"
     if not available:
-        has = "it comes without splits; leave the split out (training holds a fifth of each class out by itself)"
+        has = "it has no splits; omit the split (training holds out a fifth of each class automatically)"
     raise ValueError(f"{str(root)!r} has no split {split!r}: {has}")
 
 
@@ -135,7 +135,7 @@ def _clips_of_lists(locate: _Locator, lists: Lists, split: str | None, problems:
             path = locate(entry)
             if path is None:
                 path = locate.expected(entry)
-                missing.setdefault(path, locate.sought(entry))
+                missing.setdefault(path, locate.not_found(entry))
             label = numbers[entry.label] if entry.label in numbers else int(entry.label)
             if labels.setdefault(path, label) != label:
                 both = f"{classes[label]!r} here, {classes[labels[path]]!r} in {first[path]}"
@@ -148,17 +148,17 @@ def _clips_of_lists(locate: _Locator, lists: Lists, split: str | None, problems:
         used = {clip.label for clip in clips}
         for number, name in enumerate(classes):
             if number not in used:
-                problems.add(f"class {name!r} (number {number}) of {str(lists.source)!r} is empty: no clip is of it")
+                problems.add(f"class {name!r} (number {number}) of {str(lists.source)!r} is empty: it has no clips")
     return ClipList(locate.root, classes, clips, tuple(problems.found), missing)
 
 
 def _classes_of(lists: Lists) -> tuple[str, ...]:
-    """Names of the classes of the training clips (of all, where no split is for training)."""
+    """Class names of the training clips (of all clips if there is no training split)."""
     entries = lists.splits.get("train") or [entry for split in lists.splits.values() for entry in split]
     labels = [entry.label for entry in entries if not entry.mistake]
     numbers = [int(label) for label in labels if _NUMBER.fullmatch(label)]
     if labels and len(numbers) >= _NUMBERED * len(labels):
-        # A number beyond the number of clips cannot be a class: one before it would be empty.
+        # A number beyond the number of clips cannot be a class, because a class before it would be empty.
         possible = [number for number in numbers if 0 <= number < len(entries)]
         return tuple(str(number) for number in range(max(possible, default=-1) + 1))
     return tuple(sorted(set(labels)))
@@ -175,37 +175,36 @@ def _wrong_label(entry: Entry, numbers: dict[str, int]) -> str:
     if numbers and all(map(_NUMBER.fullmatch, numbers)):
         expected = f"expected a number, 0 to {len(numbers) - 1}, as in other lines, or the names of all classes"
         return f"{entry.where}: unknown class {entry.label!r}; {expected} in a file classes.txt"
-    near = difflib.get_close_matches(entry.label, numbers, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {len(numbers)} classes"
-    return f"{entry.where}: unknown class {entry.label!r}{hint}"
+    hint = did_you_mean(entry.label, numbers, cutoff=0.6) or f"expected one of {len(numbers)} classes"
+    return f"{entry.where}: unknown class {entry.label!r}; {hint}"
 
 
 class _Locator:
-    """Looks up the names in lists below the root; walks through the folders once, when a name is not where it says."""
+    """Find listed names below the root. The folders are walked once, when a name is not at its listed path."""
 
-    def __init__(self, root: Path, called: str) -> None:
+    def __init__(self, root: Path, description: str) -> None:
         self.root = root
-        self._called = called
+        self._description = description
         self._real_root = os.path.realpath(root)
         self._by_stem: dict[str, list[PurePosixPath]] | None = None
 
     def mistake(self, entry: Entry) -> str:
-        """What is wrong with an entry's names; nothing, or that they leave the root or fit several files."""
+        """The problem of an entry's names: outside the root, or matching several files; "" for none."""
         for name in entry.names:
             if self._inside(name) is None:
-                rule = f"paths in a list are relative to {self._called} and must lie below it"
-                outside = f"{name!r} lies outside {str(self.root)!r}"
-                return f"{entry.where}: {outside}: {rule}; put the list in a folder above its clips"
+                rule = f"paths in a list are relative to {self._description} and must be below it"
+                outside = f"{name!r} is outside {str(self.root)!r}"
+                return f"{entry.where}: {outside}: {rule}; move the list to a folder above its clips"
         for name in entry.names:
             found = self._found(name)
             if len(found) > 1:
-                return f"{entry.where}: {name!r} fits several files: {', '.join(map(str, found[:3]))}"
+                return f"{entry.where}: {name!r} matches several files: {', '.join(map(str, found[:3]))}"
             if found:
                 return ""
         return ""
 
     def __call__(self, entry: Entry) -> Path | None:
-        """The entry's file or folder of frames, None if there is none."""
+        """The entry's file or folder of frames; None if it does not exist."""
         for name in entry.names:
             found = self._found(name)
             if found:
@@ -213,16 +212,16 @@ class _Locator:
         return None
 
     def expected(self, entry: Entry) -> Path:
-        """The path of a clip that is not there."""
+        """The path at which a missing clip is expected."""
         return self.root / str(self._inside(entry.names[0]))
 
-    def sought(self, entry: Entry) -> str:
-        """Where a clip that is not there is listed, and the names under which it was looked for."""
+    def not_found(self, entry: Entry) -> str:
+        """The message for a missing clip: where it is listed, and which names were tried."""
         names = [name if PurePosixPath(name).suffix else f"{name}.*" for name in entry.names]
-        return f"{entry.where}: there is no clip {' or '.join(map(repr, names))} below {str(self.root)!r}"
+        return f"{entry.where}: no clip {' or '.join(map(repr, names))} below {str(self.root)!r}"
 
     def _inside(self, name: str) -> PurePosixPath | None:
-        """A name as a path below the root, None if it leaves it."""
+        """A name as a path relative to the root; None if it is outside."""
         path = name.replace("\\", "/")
         if "\0" in path:
             return None
@@ -232,7 +231,7 @@ class _Locator:
         return PurePosixPath(path)
 
     def _from_root(self, path: str) -> str:
-        """An absolute path as one relative to the root; either may be written by way of links."""
+        """An absolute path relative to the root; both may contain symbolic links."""
         relative = os.path.relpath(path, self.root.absolute())
         if _leaves(relative):
             relative = os.path.relpath(path, self._real_root)
@@ -249,21 +248,21 @@ class _Locator:
             return [path]
         if self._by_stem is None:
             self._by_stem = _index(self.root)
-        fitting = []
+        matching = []
         for candidate in self._by_stem.get(path.stem, []):
             end = candidate.parts[-len(path.parts) :]
             if end == path.parts or (not path.suffix and (*end[:-1], candidate.stem) == path.parts):
-                fitting.append(candidate)
-        return list(dict.fromkeys(fitting))
+                matching.append(candidate)
+        return list(dict.fromkeys(matching))
 
 
 def _leaves(path: str) -> bool:
-    """Whether a relative path without needless parts begins by going up."""
+    """Whether a normalized relative path starts with `..`."""
     return PurePosixPath(path).parts[:1] == ("..",)
 
 
 def _index(root: Path) -> dict[str, list[PurePosixPath]]:
-    """All clips below the root, by name without suffix."""
+    """All clips below the root, by file name without suffix."""
     found: dict[str, list[PurePosixPath]] = {}
     for path in clips_below(root):
         found.setdefault(path.stem, []).append(PurePosixPath(path.relative_to(root).as_posix()))

@@ -1,7 +1,7 @@
-"""Clips for a DataLoader: drawn at random for training, in fixed views for testing.
+"""Datasets of video clips: random clips for training, fixed views for testing.
 
-What is drawn for an item depends on the seed, the epoch and the item's index alone: not on the order, the number of
-workers or the process, so a run that is interrupted and resumed sees what it would have seen. Clips are uint8;
+The random draws of an item depend only on the seed, the epoch and the item's index, not on the order of items, the
+number of workers or the process, so an interrupted and resumed run sees the same clips. Clips are uint8;
 `models.inputs.Inputs.normalize` makes a network's input of a batch of them.
 
 Shapes: B clips of a batch, V views of a clip, T frames, H height, W width.
@@ -25,11 +25,11 @@ from torch_nonlocal.media.decode import read_sampled
 from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
-_FEWEST_FRAMES = 2  # one frame is a picture
+_FEWEST_FRAMES = 2  # one frame is an image
 
 
 class _Videos(Dataset[Any]):
-    """What both datasets are made of; see there."""
+    """Common part of both datasets."""
 
     def __init__(
         self,
@@ -41,19 +41,19 @@ class _Videos(Dataset[Any]):
     ) -> None:
         Problems(on_error)
         if not len(clips):
-            raise ValueError(f"there are no clips in {str(clips.root)!r}")
+            raise ValueError(f"no clips in {str(clips.root)!r}")
         self.clips = clips
         self.sample = Schedule(*sample)
         self.on_error = on_error
         self.decode_timeout = decode_timeout
         self.broken = BrokenClips() if broken is None else broken
-        self._known: set[int] = set()
+        self._unreadable: set[int] = set()
 
     def _read(
         self, video: int, choose: Callable[[int], Sequence[int]], view_of: Callable[[int, int], View]
     ) -> Tensor | None:
-        """The views of a video's chosen frames, (V, 3, T, H, W) uint8, or None where it is broken and that was said."""
-        if video in self._known:
+        """Views of a video's chosen frames, (V, 3, T, H, W) uint8; None for a broken video, which is reported."""
+        if video in self._unreadable:
             return None
         path = self.clips.clips[video].path
         try:
@@ -62,27 +62,27 @@ class _Videos(Dataset[Any]):
             self.broken.add(path, error)
             if self.on_error == "fail":
                 raise
-            self._known.add(video)
+            self._unreadable.add(video)
             return None
 
 
 class ClipDataset(_Videos):
-    """Clips at random places, randomly cropped and flipped; one item for each video.
+    """Random clips, randomly cropped and flipped; one item per video.
 
-    A clip that cannot be read is reported to `broken`. With on_error="skip" the next one in the list that can be read
-    takes its place, with its own label and index; which one it is does not depend on the workers.
+    A clip that cannot be read is reported to `broken`. With on_error="skip" the next readable one in the list replaces
+    it, with its own label and index, independent of the workers.
 
     Args:
-        clips: what `find_clips` found.
-        sample: (length, stride), such as `parse_schedule("8x8")`.
-        transform: crops and flips.
-        seed: another seed draws other clips.
+        clips: result of `find_clips`.
+        sample: (length, stride) of a clip, such as `parse_schedule("8x8")`.
+        transform: random crop and flip.
+        seed: seed of the random draws.
         on_error: "skip", or "fail" to raise for a broken clip.
-        decode_timeout: seconds after which a clip counts as broken; None waits.
-        broken: takes the report; None makes one.
+        decode_timeout: seconds after which a clip counts as broken; None for no limit.
+        broken: report of broken clips; None creates one.
 
     Raises:
-        ValueError: if the list is empty or on_error is something else.
+        ValueError: the list is empty, or another value of `on_error`.
     """
 
     def __init__(
@@ -105,17 +105,17 @@ class ClipDataset(_Videos):
         return len(self.clips)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draws other clips from now on, in this process and in workers that start later.
+        """Set the epoch of the random draws, in this process and in workers that start later.
 
-        Not in those that run: of two workers one may be an epoch ahead. `training` calls it in each.
+        Running workers keep their epoch, since one may be an epoch ahead; `training` calls this method in each worker.
         """
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """A clip (3, T, H, W) uint8, its label, and the index of its video (another where `index` is broken).
+        """A clip (3, T, H, W) uint8, its label, and the index of its video (of the replacement for a broken clip).
 
         Raises:
-            BrokenVideoError: if it is broken, with on_error="fail"; with "skip", if all clips are.
+            BrokenVideoError: the clip is broken, with on_error="fail"; all clips are broken, with "skip".
         """
         index = _checked(index, len(self))
         for video in (*range(index, len(self)), *range(index)):
@@ -128,7 +128,7 @@ class ClipDataset(_Videos):
             if views is not None:
                 return views[0], self.clips.clips[video].label, video
         raise BrokenVideoError(
-            f"none of the {len(self)} clips in {str(self.clips.root)!r} can be read: {self.broken.path} says why",
+            f"none of the {len(self)} clips in {str(self.clips.root)!r} can be read; see {self.broken.path}",
             "unreadable",
         )
 
@@ -136,21 +136,21 @@ class ClipDataset(_Videos):
 class ViewDataset(_Videos):
     """Fixed views of every video: clips evenly spaced in time, each in all crops of the transform.
 
-    An item is one clip of one video; `views` items in a row belong to a video. `collate_clips` makes batches of them in
-    which every crop is a clip: average the scores over equal indices. A video that cannot be read is reported to
-    `broken` and left out of the batches, never replaced.
+    An item is one clip of one video; `views` consecutive items belong to a video. In the batches of `collate_clips`,
+    every crop is a clip; average the scores over equal indices. A video that cannot be read is reported to `broken` and
+    omitted from the batches, never replaced.
 
     Args:
-        clips: what `find_clips` found.
+        clips: result of `find_clips`.
         sample: (length, stride) of a clip.
-        transform: one crop, three, or the whole frame.
-        views: clips of a video: 10 in the papers.
+        transform: one crop, three crops, or the whole frame.
+        views: clips per video; the papers use 10.
         on_error: "skip", or "fail" to raise for a broken clip.
-        decode_timeout: seconds after which a clip counts as broken; None waits.
-        broken: takes the report; None makes one.
+        decode_timeout: seconds after which a clip counts as broken; None for no limit.
+        broken: report of broken clips; None creates one.
 
     Raises:
-        ValueError: if the list is empty, `views` is below 1 or on_error is something else.
+        ValueError: the list is empty, `views` is below 1, or another value of `on_error`.
     """
 
     def __init__(
@@ -174,10 +174,10 @@ class ViewDataset(_Videos):
         return len(self.clips) * self.views
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int] | None:
-        """The crops of a clip, (V, 3, T, H, W) uint8, its label, and the index of its video; None if it is broken.
+        """Crops of a clip, (V, 3, T, H, W) uint8, its label, and the index of its video; None for a broken clip.
 
         Raises:
-            BrokenVideoError: if it is broken, with on_error="fail".
+            BrokenVideoError: the clip is broken, with on_error="fail".
         """
         video, view = divmod(_checked(index, len(self)), self.views)
         views = self._read(
@@ -187,17 +187,17 @@ class ViewDataset(_Videos):
 
 
 def collate_clips(items: Sequence[tuple[Tensor, int, int] | None]) -> tuple[Tensor, Tensor, Tensor]:
-    """A batch of items of either dataset, without the broken ones.
+    """Collate items of either dataset, without the broken ones.
 
     Args:
         items: (clip, label, index); a clip is (3, T, H, W), or (V, 3, T, H, W) whose crops become clips of the batch.
 
     Returns:
-        Clips (B, 3, T, H, W) uint8, labels (B,) and indices (B,), int64. B is 0, and clips of shape (0,), if all are
-        broken.
+        Clips (B, 3, T, H, W) uint8, labels (B,) and indices (B,), int64. If all items are broken, B is 0 and the clips
+        have shape (0,).
 
     Raises:
-        ValueError: if the clips differ in size ("full" crops of videos of several shapes).
+        ValueError: the clips differ in size ("full" crops of videos of several shapes).
     """
     kept = [item for item in items if item is not None]
     if not kept:
@@ -209,7 +209,7 @@ def collate_clips(items: Sequence[tuple[Tensor, int, int] | None]) -> tuple[Tens
     if len(sizes) > 1:
         listed = ", ".join(map(str, sorted(sizes)))
         raise ValueError(f"clips of several sizes do not fit in one batch: {listed}; expected batch_size=1")
-    clips, labels, indices = default_collate(flat)  # in a worker it writes to memory shared with the main process
+    clips, labels, indices = default_collate(flat)  # in a worker, writes to memory shared with the main process
     return clips, labels, indices
 
 
@@ -219,12 +219,12 @@ def _views(
     view_of: Callable[[int, int], View],
     time_limit: float | None,
 ) -> Tensor:
-    """Decodes chosen frames, cutting the views out of each as it comes: (V, 3, T, H, W) uint8."""
+    """Decode the chosen frames and cut the views out of each: (V, 3, T, H, W) uint8."""
     views: list[View] = []
 
     def chosen(total: int) -> Sequence[int]:
         if total < _FEWEST_FRAMES:
-            raise BrokenVideoError(f"{str(path)!r} has {total} frame: a clip has {_FEWEST_FRAMES} or more", "too short")
+            raise BrokenVideoError(f"{str(path)!r} has {total} frame, expected at least {_FEWEST_FRAMES}", "too short")
         return choose(total)
 
     def cut(frame_HWC: Tensor) -> Tensor:
@@ -243,6 +243,8 @@ def _checked(index: int, length: int) -> int:
 
 
 def item_generator(seed: int, epoch: int, index: int) -> torch.Generator:
-    """A generator for one item of one epoch; neighbouring numbers give unrelated ones."""
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=4).digest()  # the CPU's keeps 32 bits
+    """A random generator for one item of one epoch; neighboring arguments give unrelated generators."""
+    digest = hashlib.blake2b(
+        f"{seed}/{epoch}/{index}".encode(), digest_size=4
+    ).digest()  # CPU generators keep 32 bits of a seed
     return torch.Generator().manual_seed(int.from_bytes(digest))

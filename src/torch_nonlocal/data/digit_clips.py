@@ -1,7 +1,7 @@
-"""Moving digits as clips of a data set: training and testing take them as they take videos.
+"""Moving digits as a dataset with the items of the video datasets.
 
-Like a video's, a clip's pixels are uint8, and what is drawn for an item depends on the seed, the epoch and the item's
-index alone. Unlike a video, an item is another clip in every epoch: the data never repeat.
+As in the video datasets, clips are uint8, and the random draws of an item depend only on the seed, the epoch and the
+item's index. Unlike a video, an item is a new clip in every epoch, so the data never repeat.
 """
 
 from pathlib import Path
@@ -21,13 +21,13 @@ class DigitClips(Dataset[tuple[Tensor, int, int]]):
     """Moving digits by index: (clip, label, index), the clip (channels, T, H, W) uint8.
 
     Args:
-        source: draws the clips.
-        length: clips of an epoch, at least 1.
-        channels: 1 for grey, 3 for networks that take colours: all alike.
-        seed: another seed draws other clips.
+        source: generator of the clips.
+        length: clips per epoch, at least 1.
+        channels: 1 for gray clips; 3 repeats the gray values for networks that take RGB.
+        seed: seed of the random draws.
 
     Raises:
-        ValueError: if length is below 1 or channels is neither 1 nor 3.
+        ValueError: `length` is below 1, or `channels` is neither 1 nor 3.
     """
 
     def __init__(self, source: MovingDigits, length: int, *, channels: int = 1, seed: int = 0) -> None:
@@ -42,11 +42,11 @@ class DigitClips(Dataset[tuple[Tensor, int, int]]):
         return self.length
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other clips from now on."""
+        """Set the epoch of the random draws."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """A clip, its label (an index into `RELATIONS`) and its own index."""
+        """A clip, its label (an index into `RELATIONS`) and its index."""
         if not 0 <= index < self.length:
             raise IndexError(f"index: got {index}, expected 0 <= index < {self.length}")
         drawn = self.source.batch(1, item_generator(self.seed, self.epoch, index))
@@ -54,7 +54,7 @@ class DigitClips(Dataset[tuple[Tensor, int, int]]):
         return clip_1THW.expand(self.channels, -1, -1, -1).contiguous(), int(drawn.labels[0]), index
 
     def clip_list(self) -> ClipList:
-        """The clips of the present epoch as a list: names such as "test/17" and labels; there are no files."""
+        """The clips of the current epoch as a list of names such as "test/17" and labels; the files do not exist."""
         folder = _ROOT / self.source.split
         clips = tuple(Clip(folder / str(index), self[index][1]) for index in range(self.length))
         return ClipList(_ROOT, RELATIONS, clips)

@@ -1,4 +1,4 @@
-"""Data sets as folders: one for each class, below a folder for each split or not."""
+"""Datasets as folders: one folder per class, optionally below a folder per split."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ VIDEOS = frozenset(
         ".y4m",
     ]
 )
-"""Suffixes of the files that are taken for clips; whether they are is seen when they are read."""
+"""Suffixes of video files; the content is checked when a file is read."""
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Names that a split's folder or list goes by."""
+"""Names of the folder or list of each split."""
 
 LAYOUT = "expected ROOT/CLASS/clip.mp4, ROOT/train/CLASS/clip.mp4 (and val or test), or lists such as ROOT/train.csv"
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """The folders in a folder by name, without hidden ones."""
+    """The visible folders in a folder, sorted by name."""
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file's name is that of a clip."""
+    """Whether a file name is that of a video."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEOS
 
 
 def clips_below(folder: Path) -> list[Path]:
-    """The video files and folders of frames at any depth below a class's folder, by path."""
+    """Video files and folders of frames at any depth below a folder, sorted by path."""
     found: list[Path] = []
     seen: set[str] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(here))  # a link to a folder above would be followed for ever
+        seen.add(os.path.realpath(here))  # a link to a parent folder would never end
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and os.path.realpath(Path(here, name)) not in seen
         )
@@ -68,7 +68,7 @@ def clips_below(folder: Path) -> list[Path]:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folders of the splits, by split. A folder "train" that holds clips is a class (of vehicles), not a split."""
+    """The folders of the splits, by split. A folder "train" that contains clips is a class, not a split."""
     found = {}
     by_name = {folder.name.lower(): folder for folder in visible_folders(root)}
     for split, names in SPLITS.items():
@@ -87,36 +87,36 @@ def _holds_classes(folder: Path) -> bool:
 
 
 def clips_of_folders(root: Path, splits: dict[str, Path], split: str | None, problems: Problems) -> ClipList:
-    """The clips of one split, or of all.
+    """The clips of one split, or of all splits.
 
     Args:
-        root: the data set's folder.
-        splits: what `split_folders` gave; empty if the classes lie in the root.
-        split: a key of `splits`; None takes all.
-        problems: takes the classes without clips.
+        root: the dataset's folder.
+        splits: result of `split_folders`; empty if the classes are in the root.
+        split: a key of `splits`; None for all.
+        problems: collects classes without clips.
 
     Raises:
-        ValueError: if there are no folders of classes.
+        ValueError: no folders of classes, or no clips.
     """
     tops = list(splits.values()) or [root]
     classes = tuple(sorted({folder.name for top in tops for folder in visible_folders(top)}))
     if not classes:
         loose = sum(is_video_name(entry.name) for entry in root.iterdir())
         found = f"{loose} clips but no folders of classes" if loose else "no clips"
-        raise ValueError(f"{str(root)!r} holds {found}: {LAYOUT}")
+        raise ValueError(f"{str(root)!r} has {found}: {LAYOUT}")
     clips = []
     for top in [splits[split]] if split else tops:
         for folder in visible_folders(top):
             paths = clips_below(folder)
             if not paths:
-                problems.add(_nothing_in(folder))
+                problems.add(_empty_class(folder))
             clips += [Clip(path, classes.index(folder.name)) for path in paths]
     if not clips:
-        raise ValueError(f"{str(root)!r} holds no clips: {LAYOUT}; clips end in {', '.join(sorted(VIDEOS))}")
+        raise ValueError(f"{str(root)!r} has no clips: {LAYOUT}; suffixes of clips: {', '.join(sorted(VIDEOS))}")
     return ClipList(root, classes, tuple(clips), tuple(problems.found))
 
 
-def _nothing_in(folder: Path) -> str:
+def _empty_class(folder: Path) -> str:
     pictures = len(frame_files(folder))
-    hint = f"; its {pictures} pictures would be frames in a folder of their own for each clip" if pictures else ""
-    return f"class {folder.name!r} is empty: there is no clip in {str(folder)!r}{hint}"
+    hint = f"; it has {pictures} images: expected one folder of frames per clip" if pictures else ""
+    return f"class {folder.name!r} is empty: no clip in {str(folder)!r}{hint}"

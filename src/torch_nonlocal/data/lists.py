@@ -1,7 +1,7 @@
-"""Lists of clips as the data sets publish them: Kinetics, UCF101, HMDB51, Something-Something, and plain ones.
+"""Parse lists of clips: Kinetics, UCF101, HMDB51, Something-Something and plain lists.
 
-A list is read into entries (a clip's name, its class as written, where that stands); `clips` turns classes into
-numbers and names into files.
+A list is parsed into entries (name of the clip, class as written, position in the file); `clips` maps classes to labels
+and names to files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch_nonlocal.data.folders import SPLITS, visible_folders
 
-_PLACES = re.compile(r"list|split|anno|label|meta", re.IGNORECASE)  # folders that hold lists, not clips
+_LIST_FOLDERS = re.compile(r"list|split|anno|label|meta", re.IGNORECASE)  # folders of lists, not of clips
 _CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "label_map.txt")
 _PATH_COLUMNS = [
     "path",
@@ -39,10 +39,10 @@ class Entry(NamedTuple):
     """One line of a list.
 
     Attributes:
-        names: what the clip may be called, the likeliest first; with or without suffix and folders.
+        names: possible names of the clip, most likely first, with or without suffix and folders.
         label: the class as written, a name or a number.
         where: file and line, for messages.
-        mistake: what is wrong with the line, if anything.
+        mistake: the problem of an invalid line; "" for a valid one.
     """
 
     names: tuple[str, ...]
@@ -53,12 +53,12 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Lists:
-    """The lists of a data set.
+    """The lists of a dataset.
 
     Attributes:
         splits: the entries of each split.
-        classes: names, where the data set says them; else None.
-        source: the file that says them, or the first list.
+        classes: class names, if the dataset lists them; else None.
+        source: the file that lists the class names, or the first list.
     """
 
     splits: dict[str, list[Entry]]
@@ -67,16 +67,16 @@ class Lists:
 
 
 def find_lists(root: Path, fold: int) -> Lists | None:
-    """Reads the lists in a data set's folder, or in a folder of it that is named after them; None if there are none.
+    """Read the lists in a dataset's folder or in its folders named like "lists" or "annotations"; None without lists.
 
     Args:
-        root: the folder.
-        fold: which of the splits of UCF101 and HMDB51, 1 to 3.
+        root: the dataset's folder.
+        fold: number of the split of UCF101 and HMDB51, 1 to 3.
 
     Raises:
-        ValueError: if a list is malformed, or there are several for one split.
+        ValueError: a list is malformed, or there are several lists for one split.
     """
-    for folder in [root, *(one for one in visible_folders(root) if _PLACES.search(one.name))]:
+    for folder in [root, *(one for one in visible_folders(root) if _LIST_FOLDERS.search(one.name))]:
         files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
         by_name = {file.name: file for file in files}
         if "classInd.txt" in by_name:
@@ -85,7 +85,7 @@ def find_lists(root: Path, fold: int) -> Lists | None:
             return _hmdb51(files, fold)
         if chosen := _by_split(files):
             splits = {split: read_list(file, split) for split, file in chosen.items()}
-            # Lists for testing are also published without classes; they are for a server to judge.
+            # Some published test lists have no classes, for evaluation on a server.
             labelled = {split: entries for split, entries in splits.items() if not all(one.mistake for one in entries)}
             classes, source = _class_names(files)
             return Lists(labelled or splits, classes, source or next(iter(chosen.values())))
@@ -93,10 +93,10 @@ def find_lists(root: Path, fold: int) -> Lists | None:
 
 
 def lists_of_file(file: Path, split: str | None) -> Lists:
-    """One list, given by its name, as the lists of a data set.
+    """A single list as the lists of a dataset.
 
     Raises:
-        ValueError: if it is malformed.
+        ValueError: the list is malformed.
     """
     siblings = sorted(entry for entry in file.parent.iterdir() if entry.is_file())
     classes, source = _class_names(siblings)
@@ -104,15 +104,15 @@ def lists_of_file(file: Path, split: str | None) -> Lists:
 
 
 def read_list(file: Path, split: str | None = None) -> list[Entry]:
-    """The entries of one list: Something-style JSON, Kinetics CSV, or a path and a class in each line.
+    """The entries of one list: Something-Something JSON, Kinetics CSV, or one path and class per line.
 
     Args:
-        file: .json, .csv, .tsv or text. A header that names the columns is understood; without one the path comes
-            first and the class last. Text is divided at the last blank.
-        split: rows whose column "split" says another one are left out.
+        file: .json, .csv, .tsv or text. A header may name the columns; without one the path is the first column and the
+            class the last. Text is split at the last whitespace.
+        split: rows whose column "split" has another value are skipped.
 
     Raises:
-        ValueError: if the file is no text or lists nothing.
+        ValueError: the file is not text, or it has no entries.
     """
     if file.suffix.lower() == ".json":
         return list(_json_entries(file))
@@ -122,7 +122,7 @@ def read_list(file: Path, split: str | None = None) -> list[Entry]:
         raise ValueError(f"{str(file)!r} lists no clips")
     delimiter = next((mark for mark in ("\t", ";", ",") if mark in lines[0][1]), None)
     if delimiter is None or (file.suffix == ".txt" and re.search(r"\s\d+\s*$", lines[0][1])):
-        return [_divided(line.rsplit(None, 1), f"{file}:{number}") for number, line in lines]
+        return [_entry(line.rsplit(None, 1), f"{file}:{number}") for number, line in lines]
     reader = csv.reader([line for _, line in lines], delimiter=delimiter)
     try:
         rows = [(lines[reader.line_num - 1][0], row) for row in reader]
@@ -133,15 +133,15 @@ def read_list(file: Path, split: str | None = None) -> list[Entry]:
         return list(_kinetics_entries(file, header, rows[1:], split))
     path, label = _column(header, _PATH_COLUMNS), _column(header, _LABEL_COLUMNS)
     if path is None or label is None:  # no header
-        return [_divided([row[0], row[-1]] if len(row) > 1 else row, f"{file}:{number}") for number, row in rows]
+        return [_entry([row[0], row[-1]] if len(row) > 1 else row, f"{file}:{number}") for number, row in rows]
     entries = []
     for number, row in rows[1:]:
         if _is_of(split, header, row):
-            entries.append(_divided([row[i] for i in (path, label) if i < len(row)], f"{file}:{number}"))
+            entries.append(_entry([row[i] for i in (path, label) if i < len(row)], f"{file}:{number}"))
     return entries
 
 
-def _divided(parts: list[str], where: str) -> Entry:
+def _entry(parts: list[str], where: str) -> Entry:
     parts = [part.strip() for part in parts]
     if len(parts) < 2 or not all(parts):
         return _mistake(where, f"got {' '.join(parts)!r}, expected a path and a class")
@@ -159,14 +159,14 @@ def _column(header: list[str], names: list[str]) -> int | None:
 def _is_of(split: str | None, header: list[str], row: list[str]) -> bool:
     if split is None or split == "all" or "split" not in header or header.index("split") >= len(row):
         return True
-    said = row[header.index("split")].strip().lower()
-    return not said or said in SPLITS[split] or said not in {name for names in SPLITS.values() for name in names}
+    value = row[header.index("split")].strip().lower()
+    return not value or value in SPLITS[split] or value not in {name for names in SPLITS.values() for name in names}
 
 
 def _kinetics_entries(
     file: Path, header: list[str], rows: list[tuple[int, list[str]]], split: str | None
 ) -> Iterator[Entry]:
-    """Files are named ID_START_END with six digits each, or ID."""
+    """Kinetics: files are named ID_START_END, with six digits for each time, or ID."""
     columns = [_column(header, [name]) for name in ("label", "youtube_id", "time_start", "time_end")]
     if None in columns:
         yield _mistake(f"{file}:1", "expected the columns label, youtube_id, time_start and time_end")
@@ -181,7 +181,7 @@ def _kinetics_entries(
             yield _mistake(f"{file}:{number}", f"got {','.join(row)!r}, expected {','.join(header)}")
             continue
         if not label or not video:
-            yield _mistake(f"{file}:{number}", f"got {','.join(row)!r}, without label or youtube_id")
+            yield _mistake(f"{file}:{number}", f"got {','.join(row)!r}, expected a label and a youtube_id")
             continue
         yield Entry((f"{video}_{times}", video), label, f"{file}:{number}")
 
@@ -190,21 +190,21 @@ def _json_entries(file: Path) -> Iterator[Entry]:
     for number, item in enumerate(_json(file, list), 1):
         where = f"{file}: entry {number}"
         if not isinstance(item, dict):
-            yield _mistake(where, f"got {item!r}, expected an object with a path or id and a label or template")
+            yield _mistake(where, f"got {item!r}, expected an object with a path or id, and a label or template")
             continue
         path = next((item[key] for key in _PATH_COLUMNS if key in item), "")
-        # Something-Something: "label" is the sentence, "template" the class.
+        # Something-Something: "label" is the sentence, "template" is the class.
         label = next((item[key] for key in ("template", *_LABEL_COLUMNS) if key in item), "")
-        yield _divided([str(path), _without_brackets(str(label))], where)
+        yield _entry([str(path), _without_brackets(str(label))], where)
 
 
 def _without_brackets(template: str) -> str:
-    """Something-Something's templates carry brackets that its list of classes lacks."""
+    """Remove the brackets of Something-Something's templates, which its class list does not have."""
     return template.replace("[", "").replace("]", "")
 
 
 def _ucf101(files: dict[str, Path], fold: int) -> Lists:
-    """classInd.txt numbers the classes from 1; trainlist has PATH NUMBER, testlist PATH; a path begins with a class."""
+    """UCF101: classInd.txt numbers the classes from 1; lines are PATH NUMBER or PATH, which starts with a class."""
     source = files["classInd.txt"]
     classes = _numbered_names(source, first=1)
     splits: dict[str, list[Entry]] = {}
@@ -223,17 +223,17 @@ def _ucf101_entry(line: str, classes: tuple[str, ...], where: str) -> Entry:
     path, *label = line.rsplit(None, 1)
     folder, slash, _ = path.replace("\\", "/").partition("/")
     if not label:
-        return _divided([path, folder if slash else ""], where)
+        return _entry([path, folder if slash else ""], where)
     if not label[0].isdigit() or not 1 <= int(label[0]) <= len(classes):
         return _mistake(where, f"label {label[0]} is out of range: expected 1 to {len(classes)}")
     name = classes[int(label[0]) - 1]
     if folder in classes and folder != name:
-        return _mistake(where, f"label {label[0]} is {name!r}, but the path says {folder!r}")
-    return _divided([path, name], where)
+        return _mistake(where, f"label {label[0]} is {name!r}, but the path starts with {folder!r}")
+    return _entry([path, name], where)
 
 
 def _hmdb51(files: list[Path], fold: int) -> Lists:
-    """CLASS_test_splitN.txt has lines FILE NUMBER: 1 is training, 2 is testing, 0 is neither."""
+    """HMDB51: CLASS_test_splitN.txt has lines FILE NUMBER: 1 is training, 2 is testing, 0 is unused."""
     ending = f"_test_split{fold}.txt"
     chosen = [file for file in files if file.name.endswith(ending)]
     if not chosen:
@@ -257,7 +257,7 @@ def _hmdb51(files: list[Path], fold: int) -> Lists:
 
 
 def _by_split(files: list[Path]) -> dict[str, Path]:
-    """The lists by the words in their names (kinetics400_train.csv, something-something-v2-validation.json)."""
+    """The lists by split, from their file names (kinetics400_train.csv, something-something-v2-validation.json)."""
     chosen: dict[str, Path] = {}
     for split, names in SPLITS.items():
         matching = []
@@ -267,7 +267,9 @@ def _by_split(files: list[Path]) -> dict[str, Path]:
                 matching += [file] if set(names) & {word.removesuffix("list") for word in words} else []
         if len(matching) > 1:
             listed = ", ".join(file.name for file in matching)
-            raise ValueError(f"{str(files[0].parent)!r} has several lists for {split!r}: {listed}; name one")
+            raise ValueError(
+                f"{str(files[0].parent)!r} has several lists for {split!r}: {listed}; give one of them as the data"
+            )
         if matching:
             chosen[split] = matching[0]
     return chosen
@@ -281,24 +283,24 @@ def _class_names(files: list[Path]) -> tuple[tuple[str, ...] | None, Path | None
             if file.suffix == ".json":  # Something-Something v2: name -> number
                 numbers = {str(name): int(number) for name, number in _json(file, dict).items()}
                 if sorted(numbers.values()) != list(range(len(numbers))):
-                    raise ValueError(f"{str(file)!r} does not number its {len(numbers)} classes from 0")
+                    raise ValueError(f"{str(file)!r} expected {len(numbers)} classes numbered 0 to {len(numbers) - 1}")
                 return tuple(sorted(numbers, key=numbers.__getitem__)), file
-            if file.suffix == ".csv":  # Something-Something v1: one in each line
+            if file.suffix == ".csv":  # Something-Something v1: one per line
                 return tuple(line.strip() for line in _text(file).splitlines() if line.strip()), file
     return None, None
 
 
 def _numbered_names(file: Path, *, first: int) -> tuple[str, ...]:
-    """One name in each line, or a number and a name, counted from `first`."""
+    """Names, one per line, optionally with consecutive numbers from `first`."""
     lines = [line.strip() for line in _text(file).splitlines() if line.strip()]
-    divided = [line.split(None, 1) for line in lines]
-    if all(len(parts) == 2 and parts[0].isdigit() for parts in divided):
-        for place, parts in enumerate(divided):
-            if int(parts[0]) != first + place:
-                raise ValueError(f"{file}:{place + 1}: got {lines[place]!r}, expected class number {first + place}")
-        lines = [parts[1] for parts in divided]
+    pairs = [line.split(None, 1) for line in lines]
+    if all(len(parts) == 2 and parts[0].isdigit() for parts in pairs):
+        for index, parts in enumerate(pairs):
+            if int(parts[0]) != first + index:
+                raise ValueError(f"{file}:{index + 1}: got {lines[index]!r}, expected class number {first + index}")
+        lines = [parts[1] for parts in pairs]
     if not lines or len(set(lines)) < len(lines):
-        raise ValueError(f"{str(file)!r} names no classes" if not lines else f"{str(file)!r} names a class twice")
+        raise ValueError(f"{str(file)!r} lists no classes" if not lines else f"{str(file)!r} lists a class twice")
     return tuple(lines)
 
 
@@ -306,9 +308,9 @@ def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = f"{error.reason} at byte {error.start}"
+        position = f"{error.reason} at byte {error.start}"
         expected = "expected a folder of clips, or a list in text"
-        raise ValueError(f"{str(file)!r} is not a text file in UTF-8 ({place}): {expected}") from error
+        raise ValueError(f"{str(file)!r} is not a text file in UTF-8 ({position}): {expected}") from error
 
 
 def _json(file: Path, kind: type) -> Any:
@@ -317,5 +319,5 @@ def _json(file: Path, kind: type) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
     if not isinstance(content, kind):
-        raise ValueError(f"{str(file)!r} holds a {type(content).__name__}, expected a {kind.__name__}")
+        raise ValueError(f"{str(file)!r} contains a {type(content).__name__}, expected a {kind.__name__}")
     return content

@@ -1,8 +1,8 @@
-"""Moving digits: real handwritten digits that cross a clip; the label is how their directions relate.
+"""Moving digits: synthetic clips of real handwritten digits, labeled with the relation of their directions.
 
-Two 8x8 digits move over an empty square field, each along one of the four axis directions. The class is the relation
-between the two directions, and either direction alone says nothing about it: a network that sees one digit at a time
-stays at chance, one that relates far positions can be right every time.
+Two 8x8 digits move over an empty square field, each along one of the four axis directions. The class is the relation of
+the two directions and is independent of either direction alone: a network that sees one digit at a time stays at
+chance, while a network that relates distant positions can reach full accuracy.
 
 Shape suffixes: B clips, O the two digits of a clip, T frames, P the 64 pixels of a digit, H height, W width.
 """
@@ -20,19 +20,19 @@ DIGIT_SIZE: Final = 8
 """Side of a digit in pixels."""
 
 _DIRECTIONS: Final = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (dy, dx): right, down, left, up: quarter turns
-_TEST_SHARE: Final = 5  # one digit image of five is for testing
+_TEST_SHARE: Final = 5  # one of five digit images is in the test split
 _SPLIT_SEED: Final = 1797
 
 
 class Clips(NamedTuple):
-    """A batch of clips and what is true of them.
+    """A batch of clips and their ground truth.
 
     Attributes:
-        clips: (B, 1, T, H, W), float32 in [0, 1]; digits are bright on black.
-        labels: (B,), int64, index into `RELATIONS`.
-        corners: (B, 2, T, 2), int64, (y, x) in pixels of each digit's top left corner in each frame, in [0, size).
-            A digit covers the `DIGIT_SIZE` rows and columns from there, continued on the other side of the frame.
-        images: (B, 2), int64, which digit images of the split these are.
+        clips: (B, 1, T, H, W), float32 in [0, 1]; bright digits on black.
+        labels: (B,), int64, indices into `RELATIONS`.
+        corners: (B, 2, T, 2), int64, (y, x) of each digit's top left corner in each frame, in pixels, in [0, size). A
+            digit covers `DIGIT_SIZE` rows and columns from there, wrapped around the frame.
+        images: (B, 2), int64, indices of the digit images in the split.
     """
 
     clips: Tensor
@@ -41,7 +41,7 @@ class Clips(NamedTuple):
     images: Tensor
 
     def masks(self) -> Tensor:
-        """Where each digit is: (B, 2, T, H, W), bool, true on the digit's `DIGIT_SIZE` squared box."""
+        """Masks of the digits: (B, 2, T, H, W), bool, true in each digit's box of `DIGIT_SIZE` squared pixels."""
         size = self.clips.shape[-1]
         offset_BOTS = (torch.arange(size, device=self.corners.device) - self.corners.unsqueeze(-1)) % size
         inside = offset_BOTS < DIGIT_SIZE  # (B, 2, T, 2, size)
@@ -49,13 +49,13 @@ class Clips(NamedTuple):
 
 
 class Motions(NamedTuple):
-    """What a batch of clips shows: a few integers a clip, drawn before any pixel.
+    """The random draws of a batch of clips, from which the pixels follow.
 
     Attributes:
-        images: (B, 2), which digit images of the split.
+        images: (B, 2), indices of the digit images in the split.
         start: (B, 2, 2), (y, x) of each digit's top left corner in the first frame, in pixels.
-        step: (B, 2, 2), (dy, dx) of each digit from one frame to the next, in pixels.
-        labels: (B,), index into `RELATIONS`.
+        step: (B, 2, 2), (dy, dx) of each digit per frame, in pixels.
+        labels: (B,), indices into `RELATIONS`.
     """
 
     images: Tensor
@@ -67,21 +67,21 @@ class Motions(NamedTuple):
 class MovingDigits:
     """Generator of moving-digit clips.
 
-    The digits are scikit-learn's 1,797 handwritten ones (8x8, from UCI ML). One in five is kept for the test split, so
-    that test clips show handwriting never seen in training. Each of the two digits has its own speed (a whole number of
-    pixels per frame), direction (right, down, left or up) and start, and leaves the frame on one side to enter it on
-    the other. Where digits cross, the brighter pixel shows. Classes are equally likely.
+    The digits are the 1,797 handwritten digits of scikit-learn (8x8, from UCI ML). One in five is reserved for the test
+    split, so test clips show handwriting that is not in the training split. Each of the two digits has its own speed (a
+    whole number of pixels per frame), direction (right, down, left or up) and start, and wraps around the frame. Where
+    digits overlap, the brighter pixel is visible. All classes are equally likely.
 
     Args:
-        split: "train" or "test": which digit images to use.
+        split: "train" or "test", the digit images to use.
         frames: T, frames per clip, at least 2.
         size: H = W in pixels, at least 16.
-        speeds: slowest and fastest speed, pixels per frame, 1 <= slowest <= fastest < size / 2 (from half the field on,
-            wrapping around makes a direction ambiguous).
+        speeds: slowest and fastest speed in pixels per frame, 1 <= slowest <= fastest < size / 2 (with wrap-around, a
+            step of half the field has no unique direction).
 
     Raises:
-        ValueError: for an argument out of range.
-        ImportError: if scikit-learn is missing.
+        ValueError: an argument is out of range.
+        ImportError: scikit-learn is not installed.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class MovingDigits:
         self.size = size
         self.speeds = tuple(speeds)
         self.digits = _load_digits(split)
-        """(images, 64), float32 in [0, 1]: the digits of this split."""
+        """Digit images of the split: (images, 64), float32 in [0, 1]."""
 
     def batch(self, n: int, generator: torch.Generator) -> Clips:
         """Draw n clips; the same generator state gives the same clips.
@@ -118,12 +118,12 @@ class MovingDigits:
             generator: a CPU generator; it is advanced.
 
         Raises:
-            ValueError: if n is below 1.
+            ValueError: n is below 1.
         """
         return self.render(self.draw(n, generator))
 
     def draw(self, n: int, generator: torch.Generator) -> Motions:
-        """Draw what n clips show, without their pixels; arguments and errors as in `batch`."""
+        """Draw the motions of n clips without rendering them; arguments and errors as in `batch`."""
         if n < 1:
             raise ValueError(f"n: got {n}, expected at least 1 clip")
 
@@ -136,14 +136,14 @@ class MovingDigits:
         labels_B = draw(0, len(RELATIONS), n)
         first_B = draw(0, 4, n)
         side_B = draw(0, 2, n)
-        # quarter turns from the first direction to the second, by label: none, two, or one to either side
+        # quarter turns from the first direction to the second, by label: 0, 2, or 1 to either side
         turn_B = torch.tensor([0, 2, 1])[labels_B] + 2 * side_B * (labels_B == 2)
         direction_BO = torch.stack((first_B, (first_B + turn_B) % 4), dim=1)
         step_BO2 = torch.tensor(_DIRECTIONS)[direction_BO] * speed_BO.unsqueeze(-1)
         return Motions(images_BO, start_BO2, step_BO2, labels_B)
 
     def render(self, motions: Motions) -> Clips:
-        """The clips of drawn motions."""
+        """Render the clips of drawn motions."""
         size, frames = self.size, self.frames
         start_BO12, step_BO12 = motions.start.unsqueeze(2), motions.step.unsqueeze(2)
         corners_BOT2 = (start_BO12 + step_BO12 * torch.arange(frames).view(1, 1, -1, 1)) % size
@@ -159,22 +159,22 @@ class MovingDigits:
         return Clips(clips, motions.labels, corners_BOT2, motions.images)
 
     def dataset(self, length: int, *, seed: int = 0) -> "MovingDigitsDataset":
-        """A map-style view of `length` clips for a DataLoader; see `MovingDigitsDataset`."""
+        """A map-style dataset of `length` clips; see `MovingDigitsDataset`."""
         return MovingDigitsDataset(self, length, seed=seed)
 
 
 class MovingDigitsDataset(Dataset[tuple[Tensor, int]]):
-    """Clips by index: item i is always the same (clip, label), in any order and any worker process.
+    """Map-style dataset of moving digits: item i is always the same (clip, label), in any order and worker process.
 
-    For training, `MovingDigits.batch` is faster: it draws a whole batch at once.
+    `MovingDigits.batch` draws a whole batch at once and is faster.
 
     Args:
-        source: draws the clips.
+        source: generator of the clips.
         length: number of clips, at least 1.
-        seed: another seed gives other clips.
+        seed: seed of the random draws.
 
     Raises:
-        ValueError: if length is below 1.
+        ValueError: `length` is below 1.
     """
 
     def __init__(self, source: MovingDigits, length: int, *, seed: int = 0) -> None:
@@ -191,8 +191,8 @@ class MovingDigitsDataset(Dataset[tuple[Tensor, int]]):
         """Clip (1, T, H, W), float32 in [0, 1], and its label; negative indices count from the end."""
         if not -self.length <= index < self.length:
             raise IndexError(f"index: got {index}, expected {-self.length} <= index < {self.length}")
-        # The CPU generator keeps 32 bits of a seed. Scattering `seed` over them keeps neighbouring seeds from sharing
-        # clips (item 1 of seed 0 must not be item 0 of seed 1).
+        # CPU generators keep 32 bits of a seed. Spreading `seed` over them keeps neighboring seeds from sharing clips
+        # (item 1 of seed 0 must differ from item 0 of seed 1).
         start = self.seed * 0x9E3779B1
         generator = torch.Generator().manual_seed((start + index % self.length) % 2**32)
         drawn = self.source.batch(1, generator)
@@ -200,14 +200,14 @@ class MovingDigitsDataset(Dataset[tuple[Tensor, int]]):
 
 
 def _load_digits(split: str) -> Tensor:
-    """The digit images of a split, (images, 64), float32 in [0, 1]."""
+    """Load the digit images of a split: (images, 64), float32 in [0, 1]."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError(
-            "moving digits need scikit-learn's handwritten digits: pip install 'torch-nonlocal[demo]'"
+            "moving digits use the handwritten digits of scikit-learn: pip install 'torch-nonlocal[demo]'"
         ) from error
-    digits = torch.from_numpy(load_digits(return_X_y=True)[0]).float() / 16  # ink in steps of 1/16
+    digits = torch.from_numpy(load_digits(return_X_y=True)[0]).float() / 16  # values in steps of 1/16
     shuffled = torch.randperm(len(digits), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     held_out = len(digits) // _TEST_SHARE
     return digits[shuffled[:held_out] if split == "test" else shuffled[held_out:]]

@@ -1,4 +1,4 @@
-"""What is wrong with a file that cannot be read, and the time that reading it may take."""
+"""Errors of unreadable files, and deadlines for reading them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 Kind = Literal[
     "missing", "empty", "not a video", "audio only", "damaged", "too short", "too large", "time limit", "unreadable"
 ]
-"""The ways in which a file is no clip."""
+"""Reasons why a file is not a readable clip."""
 
 
 class BrokenVideoError(ValueError):
-    """A file that gives no clip.
+    """A file cannot be read as a clip.
 
     Attributes:
-        kind: in which way; the message says more.
+        kind: category of the problem; the message has the details.
     """
 
-    def __init__(self, message: str, kind: Kind = "unreadable") -> None:  # a DataLoader repeats it with a message only
-        super().__init__(message, kind)  # both are arguments, which pickle keeps
+    def __init__(self, message: str, kind: Kind = "unreadable") -> None:  # a DataLoader re-raises with the message only
+        super().__init__(message, kind)  # pickle keeps arguments
         self.kind: Kind = kind
 
     def __str__(self) -> str:
@@ -30,10 +30,10 @@ class BrokenVideoError(ValueError):
 
 
 class SameSize:
-    """Holds the frames of one clip to the size of its first.
+    """Check that all frames of a clip have the size of the first.
 
     Args:
-        name: the file or folder, for the message.
+        name: the file or folder, for the error message.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,7 +41,15 @@ class SameSize:
         self._size: tuple[int, ...] = ()
 
     def check(self, picture_HWC: Tensor, where: str) -> None:
-        """Raises BrokenVideoError if a frame, "at frame 3", has another size than the first."""
+        """Check a frame.
+
+        Args:
+            picture_HWC: the frame.
+            where: its position, for the message, such as "at frame 3".
+
+        Raises:
+            BrokenVideoError: its size differs from that of the first frame.
+        """
         size = tuple(picture_HWC.shape[:2])
         self._size = self._size or size
         if size != self._size:
@@ -52,11 +60,11 @@ class SameSize:
 
 
 class Deadline:
-    """The end of the time that reading one file may take.
+    """Time limit for reading one file.
 
     Args:
-        path: the file, for the message.
-        seconds: the time from now; None has no end.
+        path: the file, for the error message.
+        seconds: the limit, counted from now; None for no limit.
     """
 
     def __init__(self, path: str | os.PathLike[str], seconds: float | None) -> None:
@@ -65,16 +73,16 @@ class Deadline:
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> float | None:
-        """Seconds left, more than 0; None has no end."""
+        """Seconds left, more than 0; None for no limit."""
         return None if self._end is None else max(self._end - time.monotonic(), 0.001)
 
     def check(self) -> None:
-        """Raises BrokenVideoError if the time is over."""
+        """Raise a BrokenVideoError if the limit is exceeded."""
         if self._end is not None and time.monotonic() > self._end:
             raise self.passed()
 
     def passed(self) -> BrokenVideoError:
-        """The error that says so."""
+        """The error of an exceeded limit."""
         return BrokenVideoError(
             f"reading {os.fspath(self.path)!r} takes longer than the limit of {self.seconds:g} s", "time limit"
         )

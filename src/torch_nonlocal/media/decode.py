@@ -1,9 +1,9 @@
-"""Frames of a video file, by their exact index.
+"""Decode frames of a video file by exact index.
 
-Frame i is the i-th frame that plain decoding from the start presents. The file's packets are listed first (nothing is
-decoded), which gives the number of frames and their times; then decoding starts at the key frame before each wanted
-frame. Files whose list cannot be trusted (missing or repeated times, hidden frames) are decoded from the start.
-Everything that can take long looks at a deadline, so that no file stops a program for good.
+Frame i is the i-th frame that sequential decoding from the start yields. The packets of the file are listed first,
+without decoding, which gives the number of frames and their timestamps; decoding then starts at the key frame before
+each requested frame. Files whose packet list is unreliable (missing or repeated timestamps, hidden frames) are decoded
+from the start. Long operations check a deadline, so no file blocks a program forever.
 
 Shapes: T frames, H height, W width.
 """
@@ -25,21 +25,21 @@ from torch_nonlocal.media.broken import BrokenVideoError, Deadline, SameSize
 from torch_nonlocal.media.container import opened, quoted
 from torch_nonlocal.media.frame_folders import read_frame_folder
 
-# One packet is one shown frame for these; VP8 and MPEG-4 in AVI have packets that show nothing.
+# Codecs with one displayed frame per packet; VP8 and MPEG-4 in AVI have packets that display nothing.
 _ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "dav1d"})
 
-_DECODER = "NONLOCAL_DECODER"  # environment variable: processes that decode for others inherit it
+_DECODER = "NONLOCAL_DECODER"  # environment variable, so that worker processes inherit it
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """Properties of a video file.
 
     Attributes:
         frames: number of frames; valid indices are 0 to frames - 1.
-        fps: frames per second, on average over the file.
-        height: of a frame as shown (rotation applied), in pixels.
-        width: likewise.
+        fps: average frames per second.
+        height: height of a displayed frame (rotation applied), in pixels.
+        width: width of a displayed frame, in pixels.
     """
 
     frames: int
@@ -50,11 +50,11 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """Times of the frames in the order they are shown, and where decoding can start."""
+    """Timestamps of the frames in display order, and the key frames at which decoding can start."""
 
     pts: list[int]
-    start: list[int]  # for each frame, the frame number of the last key frame up to it
-    seek: dict[int, tuple[int, int]]  # key frame number -> the times to seek to, the second if the first fails
+    start: list[int]  # for each frame, the index of the last key frame up to it
+    seek: dict[int, tuple[int, int]]  # key frame index -> timestamps to seek to, the second if the first fails
 
 
 def read_clip(
@@ -65,33 +65,33 @@ def read_clip(
     stride: int = 1,
     count: int | None = None,
 ) -> Tensor:
-    """Reads frames of a video (or the one frame of a picture) by index.
+    """Read frames of a video (or the single frame of an image) by index.
 
-    Either `frames` names the indices, in any order and with repeats, or `start`, `stride` and `count` do.
-    The rotation a phone writes into the file is applied; pixels are as stored (no stretching of non-square ones).
+    Either `frames` lists the indices, in any order and with repeats, or `start`, `stride` and `count` define them. The
+    rotation stored by phones is applied; non-square pixels are not stretched.
 
     Args:
         path: a file that FFmpeg can decode.
-        frames: indices from 0.
+        frames: indices, counted from 0.
         start: the first index.
-        stride: the distance between two indices.
-        count: how many frames; None reads to the end.
+        stride: distance between two indices.
+        count: number of frames; None reads to the end.
 
     Returns:
         (T, H, W, 3), RGB, uint8 in [0, 255].
 
     Raises:
-        ValueError: if the file is missing, is no video or has no frames, if decoding fails, or if an index is outside
-            the video; the message gives the valid range.
-        ImportError: if PyAV is not installed.
+        BrokenVideoError: (a ValueError) the file is missing, is not a video, has no frames or cannot be decoded.
+        ValueError: an index is outside the video (the message gives the valid range), or the arguments conflict.
+        ImportError: PyAV is not installed.
     """
     wanted = None if frames is None else [int(index) for index in frames]
     if wanted is None:
         _check_range(start, stride, count)
     elif (start, stride, count) != (0, 1, None):
-        raise ValueError("give either frames=[...] or start, stride and count, not both")
+        raise ValueError("expected either frames=[...] or start, stride and count, not both")
     elif not wanted:
-        raise ValueError("frames=[] asks for no frames")
+        raise ValueError("frames=[]: no frames, expected at least one index")
 
     def choose(total: int) -> list[int]:
         if wanted is not None:
@@ -109,24 +109,24 @@ def read_sampled(
     *,
     time_limit: float | None = None,
 ) -> Tensor:
-    """Reads frames chosen once their number is known, each made smaller (or otherwise converted) as it is decoded.
+    """Read frames chosen by their number, and convert (resize, crop) each one as it is decoded.
 
-    Only one frame is held at its full size, so a clip of an 8K video takes the memory of the converted one. A file that
-    holds less than it says (cut short) is refused.
+    Only one frame is held at full size, so a clip of an 8K video takes the memory of the converted clip. A truncated
+    file, which holds fewer frames than its header counts, is rejected.
 
     Args:
-        path: a file that FFmpeg can decode, or a folder of numbered pictures.
-        choose: from the number of frames to the indices wanted, in any order and with repeats.
-        convert: from one frame, (H, W, 3) RGB uint8, to a tensor of the same shape for each frame.
-        time_limit: seconds after which reading is given up; None waits.
+        path: a file that FFmpeg can decode, or a folder of numbered images.
+        choose: maps the number of frames to the indices to read, in any order and with repeats.
+        convert: maps one frame, (H, W, 3) RGB uint8, to a tensor; all results have the same shape.
+        time_limit: seconds after which reading fails; None for no limit.
 
     Returns:
-        (T, ...): what `convert` gave, in the order of the indices.
+        (T, ...): the results of `convert`, in the order of the indices.
 
     Raises:
-        BrokenVideoError: (a ValueError) if the file is missing, no video, empty, damaged or over the time limit.
-        ValueError: if an index is outside the video.
-        ImportError: if PyAV (or for a folder Pillow) is not installed.
+        BrokenVideoError: (a ValueError) the file is missing, not a video, empty, damaged or over the time limit.
+        ValueError: an index is outside the video.
+        ImportError: PyAV (for a folder, Pillow) is not installed.
     """
     deadline = Deadline(path, time_limit)
     if os.path.isdir(path):
@@ -152,16 +152,16 @@ def _read(
         if outside:
             shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
             plural = "frames" if len(outside) > 1 else "frame"
-            raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); {plural} {shown} asked for")
+            raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); got {plural} {shown}")
         return _gather(container, stream, schedule, wanted, path, convert, deadline)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Counts a video's frames and gives their rate and size.
+    """Count the frames of a video and read their rate and size.
 
     Raises:
-        ValueError: if the file is missing, is no video or has no frames.
-        ImportError: if PyAV is not installed.
+        BrokenVideoError: (a ValueError) the file is missing, is not a video or has no frames.
+        ImportError: PyAV is not installed.
     """
     deadline = Deadline(path, None)
     with opened(path, deadline) as (container, stream):
@@ -180,18 +180,18 @@ def _check_range(start: int, stride: int, count: int | None) -> None:
     if stride < 1:
         raise ValueError(f"stride must be 1 or more, got {stride}")
     if count is not None and count < 1:
-        raise ValueError(f"count must be 1 or more (or None: to the end), got {count}")
+        raise ValueError(f"count must be 1 or more, or None to read to the end, got {count}")
 
 
 def _schedule(
     container: Any, stream: Any, path: str | os.PathLike[str], deadline: Deadline, *, whole: bool
 ) -> _Schedule | None:
-    """Lists the frames from the packets, without decoding; None if the list could be wrong.
+    """List the frames from the packets, without decoding; None if the list is unreliable.
 
-    With `whole`, a file that holds fewer packets than its header counts is refused.
+    With `whole`, a file with fewer packets than its header counts is rejected.
     """
     listed = stream.codec_context.name.removeprefix("lib") in _ONE_FRAME_A_PACKET
-    counted = whole and "mp4" in container.format.name.split(",")  # others count otherwise, or not at all
+    counted = whole and "mp4" in container.format.name.split(",")  # other containers count differently or not at all
     if not listed and not counted:
         return None
     packets = []
@@ -201,7 +201,7 @@ def _schedule(
             packets.append(packet)
     if counted and len(packets) < stream.frames:
         raise BrokenVideoError(
-            f"{quoted(path)} is cut short: it holds {len(packets)} of the {stream.frames} frames that it counts",
+            f"{quoted(path)} is truncated: it has {len(packets)} of the {stream.frames} frames that its header counts",
             "damaged",
         )
     if not listed or not packets or not packets[0].is_keyframe:
@@ -225,7 +225,7 @@ def _count_by_decoding(path: str | os.PathLike[str], deadline: Deadline) -> int:
 
 
 def _from_the_start(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[int, Any]]:
-    with opened(path, deadline) as (container, stream):  # opened anew: not every format can seek
+    with opened(path, deadline) as (container, stream):  # reopened: not every format can seek
         for index, frame in enumerate(container.decode(stream)):
             deadline.check()
             yield index, frame
@@ -240,14 +240,14 @@ def _gather(
     convert: Callable[[Tensor], Tensor],
     deadline: Deadline,
 ) -> Tensor:
-    """Decodes the wanted frames, in ascending order, and stacks what `convert` makes of them, (T, ...)."""
+    """Decode the wanted frames in ascending order and stack the results of `convert`, (T, ...)."""
     places: dict[int, list[int]] = {}
     for place, index in enumerate(wanted):
         places.setdefault(index, []).append(place)
     clip: Tensor | None = None
-    torchcodec = _torchcodec_asked_for()
+    torchcodec = _torchcodec_requested()
     same_size = SameSize(quoted(path))
-    # PyAV's default, a converter and its threads for each frame, takes several times as long for the same bytes.
+    # PyAV's default creates a converter and its threads per frame, which is several times slower for the same bytes.
     converter = require("av.video.reformatter", extra="video").VideoReformatter()
     missing = set(places)
 
@@ -268,7 +268,7 @@ def _gather(
     if schedule is not None:
         for index, frame in _by_seeking(container, stream, schedule, sorted(missing), deadline):
             keep(index, _picture(frame, converter))
-    if missing:  # no schedule, or the file did not keep to it
+    if missing:  # no schedule, or the file deviates from it
         last = max(missing)
         for index, frame in _from_the_start(path, deadline):
             if index in missing:
@@ -280,24 +280,26 @@ def _gather(
     return clip
 
 
-def _torchcodec_asked_for() -> bool:
-    """Whether torchcodec is to decode what it decodes to the same bytes.
+def _torchcodec_requested() -> bool:
+    """Whether the environment requests torchcodec for the files that it decodes to the same bytes.
 
-    Not by default: it takes as long or up to a quarter longer for the same frames, starts more slowly, and conceals the
-    damage of damaged files otherwise (benchmarks in docs/video.md).
+    It is off by default: torchcodec takes up to a quarter longer for the same frames, starts more slowly and conceals
+    damage differently (benchmarks in docs/video.md).
     """
     decoder = os.environ.get(_DECODER, "pyav")
     if decoder not in ("pyav", "torchcodec"):
         raise ValueError(f"{_DECODER}={decoder!r}: expected pyav or torchcodec")
     if decoder == "torchcodec" and not torchcodec_frames.loads():
-        raise ImportError(f"{_DECODER}=torchcodec: torchcodec does not load; it needs FFmpeg 4 to 8 on this machine")
+        raise ImportError(
+            f"{_DECODER}=torchcodec: torchcodec does not load; it needs an installed FFmpeg, version 4 to 8"
+        )
     return decoder == "torchcodec"
 
 
 def _by_seeking(
     container: Any, stream: Any, schedule: _Schedule, wanted: list[int], deadline: Deadline
 ) -> Iterator[tuple[int, Any]]:
-    """Yields (index, frame) for the wanted indices (ascending), decoding only from key frames before them."""
+    """Yield (index, frame) for the wanted indices (ascending), decoding from the key frames before them."""
     number = {key: place for place, key in enumerate(schedule.seek)}
     runs: list[list[int]] = []
     for index in wanted:
@@ -309,10 +311,10 @@ def _by_seeking(
     for run in runs:
         left = {schedule.pts[index]: index for index in run}
         last = schedule.pts[run[-1]]
-        # MP4 finds a key frame by the time at which it is shown, and for its decoding time goes to the one before;
-        # MPEG-TS by its decoding time, and for the other goes to the one after.
-        for moment in schedule.seek[schedule.start[run[0]]]:
-            container.seek(moment, stream=stream)
+        # MP4 finds a key frame by its presentation time and, given its decoding time, seeks to the one before. MPEG-TS
+        # finds it by its decoding time and, given its presentation time, seeks to the one after.
+        for timestamp in schedule.seek[schedule.start[run[0]]]:
+            container.seek(timestamp, stream=stream)
             for frame in _decoded(container, stream, left):
                 deadline.check()
                 if frame.pts in left:
@@ -324,10 +326,10 @@ def _by_seeking(
 
 
 def _decoded(container: Any, stream: Any, wanted: Container[int]) -> Iterator[Any]:
-    """Frames from here on, in the order shown; of the others than those wanted (by time) some are left out.
+    """Yield frames from the current position in display order; some that are not wanted (by timestamp) are skipped.
 
-    H.264 marks the pictures that no other refers to, such as most B-frames: skipping them changes no other picture. Not
-    so HEVC, whose mark speaks of a picture's own temporal layer alone.
+    H.264 marks pictures that no other picture refers to, such as most B-frames; skipping them changes no other picture.
+    The corresponding mark of HEVC covers only a picture's own temporal layer, so HEVC is decoded completely.
     """
     context = stream.codec_context
     if context.name != "h264":
@@ -339,7 +341,7 @@ def _decoded(container: Any, stream: Any, wanted: Container[int]) -> Iterator[An
 
 
 def _picture(frame: Any, converter: Any) -> Tensor:
-    """One frame as (H, W, 3) RGB uint8, turned the way it is to be shown."""
+    """Convert a frame to (H, W, 3) RGB uint8, with its display rotation applied."""
     picture = torch.from_numpy(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
     turns = round(frame.rotation / 90)
     return torch.rot90(picture, turns, dims=(0, 1)) if turns else picture  # both counter-clockwise

@@ -1,7 +1,7 @@
-"""Frames into MP4 and GIF files.
+"""Encode frames as MP4 and GIF files.
 
-Frames come one by one, so a generator writes a film of any length in the memory of one frame. A file is written to a
-temporary name and renamed: it appears whole or not at all.
+`write_mp4` consumes frames one by one, so a generator can write a video of any length in the memory of one frame. Files
+are written atomically: to a temporary name that is then renamed.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch_nonlocal._common.optional import require
 
 
 def write_mp4(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -> Path:
-    """Writes H.264 in yuv420p, which every player and browser shows.
+    """Write an H.264 video in yuv420p, which every player and browser supports.
 
     Args:
         path: the file to write.
-        frames: (T, H, W, 3) RGB uint8 in [0, 255], a tensor or an array, or any iterable of (H, W, 3) frames.
-            An odd height or width gains one line that repeats the last (yuv420p needs even sizes).
+        frames: (T, H, W, 3) RGB uint8 in [0, 255], a tensor or an array, or any iterable of (H, W, 3) frames. An odd
+            height or width is padded by repeating the last row or column (yuv420p needs even sizes).
         fps: frames per second, more than 0.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: if there are no frames, their shape, dtype or sizes are wrong, fps is not positive, or the folder
-            does not exist. Nothing is written then.
-        ImportError: if PyAV is not installed.
+        ValueError: no frames, a wrong shape, dtype or size, an fps that is not positive, or a missing folder. No file
+            is written.
+        ImportError: PyAV is not installed.
     """
     av = require("av", extra="video")
     np = require("numpy", extra="video")
@@ -45,7 +45,9 @@ def write_mp4(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -
     ):
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.colorspace = 6  # BT.601, what swscale converts RGB to; untagged, players guess by size
+        stream.codec_context.colorspace = (
+            6  # BT.601, which swscale converts RGB to; without the tag, players guess by size
+        )
         for frame_HWC in _chain(first, checked):
             padding = ((0, height - frame_HWC.shape[0]), (0, width - frame_HWC.shape[1]), (0, 0))
             picture = np.ascontiguousarray(np.pad(frame_HWC, padding, mode="edge"))
@@ -55,10 +57,10 @@ def write_mp4(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -
 
 
 def write_gif(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -> Path:
-    """Writes an endless animated GIF, 256 colours for each frame.
+    """Write a looping animated GIF with 256 colors per frame.
 
-    GIF counts time in hundredths of a second: frame times are rounded so that the whole keeps its length. Viewers
-    slow down GIFs of more than 50 frames per second, so no frame lasts less than 0.02 s.
+    GIF stores durations in hundredths of a second; they are rounded such that the total duration is kept. Viewers slow
+    down GIFs of more than 50 frames per second, so no frame lasts less than 0.02 s.
 
     Args:
         path: the file to write.
@@ -70,27 +72,27 @@ def write_gif(path: str | os.PathLike[str], frames: Iterable[Any], fps: float) -
 
     Raises:
         ValueError: as for `write_mp4`.
-        ImportError: if Pillow is not installed.
+        ImportError: Pillow is not installed.
     """
     image = require("PIL.Image", extra="video")
     _check_fps(fps)
-    colours = []
+    pictures = []
     for frame_HWC in _checked(frames):
         picture = image.fromarray(frame_HWC)
-        palette = picture.quantize(256, method=image.Quantize.FASTOCTREE)  # keeps rare colours, unlike the median cut
-        colours.append(picture.quantize(palette=palette, dither=image.Dither.FLOYDSTEINBERG))
-    ends = [round(100 * (index + 1) / fps) for index in range(len(colours))]
+        palette = picture.quantize(256, method=image.Quantize.FASTOCTREE)  # keeps rare colors, unlike the median cut
+        pictures.append(picture.quantize(palette=palette, dither=image.Dither.FLOYDSTEINBERG))
+    ends = [round(100 * (index + 1) / fps) for index in range(len(pictures))]
     milliseconds = [10 * max(2, end - begin) for begin, end in zip([0, *ends], ends, strict=False)]
     with replacing(path) as temporary:
-        colours[0].save(
-            temporary, format="GIF", save_all=True, append_images=colours[1:], duration=milliseconds, loop=0
+        pictures[0].save(
+            temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0
         )
     return Path(path)
 
 
 def _check_fps(fps: float) -> None:
     if not 0 < fps < float("inf"):
-        raise ValueError(f"fps must be more than 0, got {fps}")
+        raise ValueError(f"fps must be finite and more than 0, got {fps}")
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
@@ -99,7 +101,7 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 def _checked(frames: Iterable[Any]) -> Iterator[Any]:
-    """Gives the frames as (H, W, 3) uint8 arrays of one size; at least one."""
+    """Yield the frames as (H, W, 3) uint8 arrays of one size; raise a ValueError if there are none."""
     np = require("numpy", extra="video")
     shape = None
     for index, frame in enumerate(frames):
@@ -109,8 +111,8 @@ def _checked(frames: Iterable[Any]) -> Iterator[Any]:
                 f"frames must be (T, H, W, 3) uint8 RGB; frame {index} is {tuple(array.shape)} {array.dtype}"
             )
         if shape is not None and array.shape != shape:
-            raise ValueError(f"frame {index} is {array.shape}, the frames before it {shape}: one size for all")
+            raise ValueError(f"frame {index} is {array.shape}, expected {shape} as the frames before it")
         shape = array.shape
         yield array
     if shape is None:
-        raise ValueError("there are no frames to write")
+        raise ValueError("no frames to write, expected at least one")

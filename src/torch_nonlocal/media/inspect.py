@@ -1,4 +1,4 @@
-"""Reading a whole video, to see whether it can be read and what it holds."""
+"""Check a whole video by decoding every frame."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch_nonlocal.media.frame_folders import frame_files, read_picture
 
 
 class Inspection(NamedTuple):
-    """What a video holds, seen by decoding all of it.
+    """Properties of a completely decoded video.
 
     Attributes:
         frames: number of frames.
-        height: of a frame as shown, in pixels.
-        width: likewise.
-        seconds: from the first frame to the end of the last; None for a folder of frames.
+        height: height of a displayed frame, in pixels.
+        width: width of a displayed frame, in pixels.
+        seconds: duration from the first frame to the end of the last; None for a folder of frames.
     """
 
     frames: int
@@ -27,11 +27,15 @@ class Inspection(NamedTuple):
 
 
 def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = None) -> Inspection:
-    """Decodes every frame of a video file or a folder of frames.
+    """Decode every frame of a video file or a folder of frames.
+
+    Args:
+        path: the file or folder.
+        time_limit: seconds after which reading fails; None for no limit.
 
     Raises:
-        BrokenVideoError: if the file is missing, no video, empty, damaged anywhere, cut short or over the time limit.
-        ImportError: if PyAV (or for a folder Pillow) is not installed.
+        BrokenVideoError: the file is missing, not a video, empty, damaged anywhere, truncated or over the time limit.
+        ImportError: PyAV (for a folder, Pillow) is not installed.
     """
     deadline = Deadline(path, time_limit)
     if os.path.isdir(path):
@@ -58,10 +62,12 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
         if size is None:
             raise BrokenVideoError(f"{name} has no frames", "empty")
         if damaged:
-            raise BrokenVideoError(f"{name} is damaged: {damaged} of {frames} frames or their data are", "damaged")
+            raise BrokenVideoError(f"{name} is damaged: {damaged} of {frames} frames or packets are corrupt", "damaged")
         counted = stream.frames if "mp4" in container.format.name.split(",") else 0
         if frames < counted:
-            raise BrokenVideoError(f"{name} is cut short: {frames} of the {counted} frames it counts", "damaged")
+            raise BrokenVideoError(
+                f"{name} is truncated: it has {frames} of the {counted} frames that its header counts", "damaged"
+            )
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         return Inspection(frames, size[0], size[1], max(times) - min(times) + 1 / rate if times else frames / rate)
 
@@ -69,7 +75,7 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
 def _inspect_folder(path: str | os.PathLike[str], deadline: Deadline) -> Inspection:
     files = frame_files(path)
     if not files:
-        raise BrokenVideoError(f"{os.fspath(path)!r} holds no numbered pictures", "empty")
+        raise BrokenVideoError(f"{os.fspath(path)!r} has no numbered images", "empty")
     sizes = set()
     for file in files:
         deadline.check()

@@ -1,8 +1,8 @@
-"""Which frames of a video make a clip.
+"""Frame sampling: which frames of a video form a clip.
 
-A clip is `length` frames, `stride` apart: it spans (length - 1) * stride + 1 frames. A video shorter than the span is
-sampled more densely, by the largest stride at which the clip fits; one of fewer than `length` frames starts over after
-its last (0, 1, 2, 0, 1, ...).
+A clip has `length` frames, `stride` apart, so it spans (length - 1) * stride + 1 frames. A video shorter than the span
+is sampled at the largest stride at which the clip fits; a video of fewer than `length` frames is repeated from its
+start (0, 1, 2, 0, 1, ...).
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _NAMED = re.compile(r"(?:(\d+)x(\d+)|(\d+)-to-(\d+))")
 
 
 class Schedule(NamedTuple):
-    """Frames of a clip and the distance from one to the next, in frames of the video."""
+    """Number of frames of a clip, and the distance between two of them, in frames of the video."""
 
     length: int
     stride: int
 
 
 def parse_schedule(name: str) -> Schedule:
-    """Reads the field's names for a clip's frames.
+    """Parse the common names of clip schedules.
 
     Args:
-        name: "8x8" is 8 frames, 8 apart; so are "32x2" and "4x16". "64-to-32" is every other of 64 consecutive frames.
+        name: FRAMESxSTRIDE or SPAN-to-FRAMES: "8x8" is 8 frames, 8 apart; "64-to-32" is every second of 64 frames.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: another format, or a number below 1.
 
     Reference: Feichtenhofer et al., SlowFast Networks, ICCV 2019 (T x stride); Wang et al., Non-local Neural Networks,
         CVPR 2018, section 4 (64 to 32).
@@ -44,7 +44,7 @@ def parse_schedule(name: str) -> Schedule:
     else:
         span, length = int(match[3]), int(match[4])
         if length < 1 or span % length:
-            raise ValueError(f"frames: got {name!r}, but {span} is no multiple of {length}; {expected}")
+            raise ValueError(f"frames: got {name!r}, but {span} is not a multiple of {length}; {expected}")
         stride = span // length
     if length < 1 or stride < 1:
         raise ValueError(f"frames: got {name!r}, but both numbers must be 1 or more; {expected}")
@@ -52,16 +52,16 @@ def parse_schedule(name: str) -> Schedule:
 
 
 def random_clip(total: int, length: int, stride: int, generator: torch.Generator) -> list[int]:
-    """Frame indices of a clip at a random place; every start at which it fits is equally likely.
+    """Frame indices of a clip at a random position; every start at which the clip fits is equally likely.
 
     Args:
-        total: frames of the video, at least 1.
-        length: frames of the clip.
-        stride: from one frame of the clip to the next.
+        total: number of frames of the video, at least 1.
+        length: number of frames of the clip, at least 1.
+        stride: distance between two frames of the clip, at least 1.
         generator: a CPU generator; it is advanced once, whatever the video's length.
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: a number below 1.
     """
     import torch  # not at the top: command-line help parses schedules without torch
 
@@ -73,23 +73,25 @@ def random_clip(total: int, length: int, stride: int, generator: torch.Generator
 
 
 def uniform_clips(total: int, length: int, stride: int, clips: int) -> list[list[int]]:
-    """Frame indices of clips evenly spaced over a video: first at its start, last at its end; one alone in its middle.
+    """Frame indices of clips evenly spaced over a video, the first at its start, the last at its end.
+
+    A single clip is taken from the middle.
 
     Args:
-        total: frames of the video, at least 1.
-        length: frames of a clip.
-        stride: from one frame of a clip to the next.
-        clips: how many; they overlap (or are equal) where the video is too short for as many.
+        total: number of frames of the video, at least 1.
+        length: number of frames of a clip, at least 1.
+        stride: distance between two frames of a clip, at least 1.
+        clips: number of clips, at least 1; in a short video they overlap or are equal.
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: a number below 1.
     """
     _check(total, length, stride)
     if clips < 1:
         raise ValueError(f"clips must be 1 or more, got {clips}")
     stride = _fitting(total, length, stride)
     last = max(total - (length - 1) * stride, 1) - 1
-    starts = [last // 2] if clips == 1 else [round(place * last / (clips - 1)) for place in range(clips)]
+    starts = [last // 2] if clips == 1 else [round(number * last / (clips - 1)) for number in range(clips)]
     return [_indices(start, total, length, stride) for start in starts]
 
 
@@ -100,9 +102,9 @@ def _check(total: int, length: int, stride: int) -> None:
 
 
 def _fitting(total: int, length: int, stride: int) -> int:
-    """The largest stride up to the one given at which the clip fits, at least 1."""
+    """The largest stride, up to the given one, at which the clip fits; at least 1."""
     return max(min(stride, (total - 1) // max(length - 1, 1)), 1)
 
 
 def _indices(start: int, total: int, length: int, stride: int) -> list[int]:
-    return [(start + place * stride) % total for place in range(length)]
+    return [(start + number * stride) % total for number in range(length)]

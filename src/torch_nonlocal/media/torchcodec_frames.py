@@ -1,11 +1,11 @@
-"""Frames of a video file by torchcodec, under the conditions in which they are the very bytes that PyAV gives.
+"""Decode frames of a video file with torchcodec, where it gives the same bytes as PyAV.
 
-Both decode with FFmpeg, torchcodec with the system's. What H.264, HEVC, VP9 and AV1 decode to is fixed to the bit by
-their standards, so an undamaged file can differ in two ways only: in which frame has which index, and in the
-conversion to RGB. The first is checked frame by frame, by its time. The second agrees where no colour sample lies
-between others: for 8-bit 4:2:0 of even size in whole pictures. For 10 bits and odd sizes torchcodec interpolates
-colour otherwise, and it converts interlaced pictures as if they were whole. Damaged files are not detected here: the
-two conceal damage differently.
+Both decode with FFmpeg; torchcodec uses the system's. The standards of H.264, HEVC, VP9 and AV1 define decoded pictures
+to the bit, so results for an undamaged file can differ in two ways only: the index of a frame, and the conversion to
+RGB. The index is checked for each frame by its timestamp. The conversion agrees where chroma needs no interpolation,
+which is the case for progressive 8-bit 4:2:0 of even size. For 10 bits and odd sizes torchcodec interpolates chroma
+differently, and it converts interlaced pictures as progressive ones. Damaged files are not detected here; the two
+libraries conceal damage differently.
 
 Shapes: H height, W width.
 """
@@ -23,25 +23,25 @@ from torch import Tensor
 
 from torch_nonlocal.media.broken import Deadline
 
-_WHOLE_PICTURES = frozenset({"vp9", "av1", "dav1d"})  # have no fields at all; dav1d is a decoder of AV1
-_EXACT_CODECS = _WHOLE_PICTURES | {"h264", "hevc"}
+_PROGRESSIVE_ONLY = frozenset({"vp9", "av1", "dav1d"})  # never interlaced; dav1d is a decoder of AV1
+_EXACT_CODECS = _PROGRESSIVE_ONLY | {"h264", "hevc"}
 _EXACT_FORMATS = frozenset({"yuv420p", "yuvj420p"})
-_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE of FFmpeg; older releases of PyAV do not tell the order of fields
+_PROGRESSIVE = 1  # FFmpeg's AV_FIELD_PROGRESSIVE; older releases of PyAV have no field_order
 
-# A GIF of one picture of one pixel. torchcodec can be imported without FFmpeg; it then fails when it decodes.
-_SMALLEST_FILM = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
+# A GIF of one frame of one pixel. torchcodec can be imported without FFmpeg but then fails when it decodes.
+_SMALLEST_VIDEO = b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\1\0\1\0\0\2\2D\1\0;"
 
 
 class NotTheSameError(Exception):
-    """This file's frames by torchcodec are not, or might not be, those that PyAV gives: read it with PyAV."""
+    """torchcodec's frames of a file differ, or may differ, from those of PyAV; the file is to be read with PyAV."""
 
 
 @functools.cache
 def loads() -> bool:
     """Whether torchcodec is installed, finds FFmpeg's libraries, and decodes."""
     try:
-        return tuple(_decoder(_SMALLEST_FILM, 0).get_frame_at(0).data.shape) == (1, 1, 3)
-    except Exception:  # ImportError, OSError or RuntimeError, by release and by what is missing
+        return tuple(_decoder(_SMALLEST_VIDEO, 0).get_frame_at(0).data.shape) == (1, 1, 3)
+    except Exception:  # ImportError, OSError or RuntimeError, depending on the release
         return False
 
 
@@ -52,31 +52,31 @@ def frames(
     indices: Sequence[int],
     deadline: Deadline,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yields frames one at a time, so only one is held at its full size.
+    """Yield frames one at a time, so only one is held at full size.
 
-    The deadline is looked at before each frame; decoding up to it from the key frame before is not interrupted.
+    The deadline is checked before each frame; decoding from the preceding key frame is not interrupted.
 
     Args:
         path: the file.
         stream: its video stream, opened by PyAV; nothing is read from it.
-        pts: the times of all frames of the stream in the order shown, in units of its time base.
-        indices: the frames wanted, ascending.
-        deadline: the end of the time that reading may take.
+        pts: timestamps of all frames of the stream in display order, in units of its time base.
+        indices: the frames to read, ascending.
+        deadline: time limit for reading.
 
     Yields:
-        The index and the frame, (H, W, 3) RGB uint8, turned the way it is to be shown.
+        Index and frame, (H, W, 3) RGB uint8, with the display rotation applied.
 
     Raises:
-        NotTheSameError: before the first frame, if this kind of file may come out otherwise than by PyAV; at any frame,
-            if torchcodec fails or finds another frame at its index.
-        BrokenVideoError: if the time is over.
+        NotTheSameError: before the first frame, if this kind of file may decode differently than with PyAV; at any
+            frame, if torchcodec fails or returns a frame with another timestamp.
+        BrokenVideoError: the time limit is exceeded.
     """
     context = stream.codec_context
     codec, order = context.name.removeprefix("lib"), getattr(context, "field_order", None)
     if codec not in _EXACT_CODECS or context.pix_fmt not in _EXACT_FORMATS:
-        raise NotTheSameError(f"codec and pixel format are {codec} and {context.pix_fmt}")
-    if codec not in _WHOLE_PICTURES and order != _PROGRESSIVE:  # of HEVC most files do not say
-        raise NotTheSameError(f"the pictures are interlaced, or might be: the order of fields is {order}")
+        raise NotTheSameError(f"codec {codec} and pixel format {context.pix_fmt} may decode differently")
+    if codec not in _PROGRESSIVE_ONLY and order != _PROGRESSIVE:  # most HEVC files do not record it
+        raise NotTheSameError(f"the pictures are or may be interlaced: field order {order}")
     if context.width % 2 or context.height % 2:
         raise NotTheSameError(f"width and height are {context.width} x {context.height}")
     deadline.check()
@@ -91,7 +91,7 @@ def frames(
             frame = decoder.get_frame_at(index)
         found = round(frame.pts_seconds / float(stream.time_base))
         if found != pts[index]:
-            raise NotTheSameError(f"at frame {index} torchcodec finds that of time {found}, not {pts[index]}")
+            raise NotTheSameError(f"frame {index} of torchcodec has timestamp {found}, expected {pts[index]}")
         yield index, frame.data
 
 
@@ -104,7 +104,7 @@ def _decoder(source: str | bytes, stream: int) -> Any:
 
 @contextmanager
 def _torchcodec_errors() -> Iterator[None]:
-    """Whatever torchcodec raises becomes a NotTheSameError: PyAV then says what is wrong with the file, if anything."""
+    """Turn any error of torchcodec into a NotTheSameError; PyAV then reports any damage."""
     try:
         yield
     except Exception as error:

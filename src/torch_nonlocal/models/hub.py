@@ -1,7 +1,7 @@
-"""The models with Hugging Face's `save_pretrained`, `from_pretrained` and `push_to_hub`; `torch-nonlocal[hub]`.
+"""Models with `save_pretrained`, `from_pretrained` and `push_to_hub` of Hugging Face; needs `torch-nonlocal[hub]`.
 
-A folder, or a repository on the hub, holds config.json (the arguments below) and model.safetensors. The network is used
-only by `from_pretrained` with a repository's name and by `push_to_hub`.
+A folder or a repository on the hub contains config.json (the arguments of `HubModel`) and model.safetensors. Only
+`from_pretrained` with the name of a repository and `push_to_hub` access the internet.
 """
 
 from collections.abc import Sequence
@@ -9,22 +9,23 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_nonlocal._common.optional import missing
 from torch_nonlocal.models.registry import create_model
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
 except ImportError as error:
-    raise ImportError("models on the Hugging Face hub need: pip install 'torch-nonlocal[hub]'") from error
+    raise ImportError(missing(["huggingface_hub"])) from error
 
 
 class HubModel(nn.Module, PyTorchModelHubMixin, library_name="torch-nonlocal", tags=["video-classification"]):
-    """A model of `create_model` that can be saved to and loaded from a folder or the hub.
+    """A model of `create_model` that is saved to and loaded from a folder or the hub.
 
     Args:
         name: one of `nl.list_models()`.
         num_classes: width of the last layer.
-        non_local: "paper-1", "paper-5", "paper-10" or names; None for no blocks.
-        block_options: of the blocks, plain values.
+        non_local: places of the blocks: "paper-1", "paper-5", "paper-10" or module names; None for no blocks.
+        block_options: options of the blocks, plain JSON values.
 
     Example:
         >>> HubModel("i3d_resnet50", non_local="paper-5").save_pretrained("my-model")

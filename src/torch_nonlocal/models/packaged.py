@@ -23,7 +23,7 @@ def efficientnet_lite0() -> nn.Module:
 
     Raises:
         ImportError: timm or the package with the weights is missing; the message names the pip command.
-        ValueError: the packaged file does not hold this network.
+        ValueError: the packaged file contains another network.
     """
     try:
         import timm

@@ -1,4 +1,4 @@
-"""The models by name."""
+"""Video models by name."""
 
 import fnmatch
 import os
@@ -28,10 +28,10 @@ _BUILDERS = {
 
 
 def list_models(filter: str = "*") -> list[str]:
-    """Names for `create_model`, sorted.
+    """Sorted names for `create_model`.
 
     Args:
-        filter: a glob, such as "i3d*".
+        filter: a glob such as "i3d*".
 
     Example:
         >>> nl.list_models("c2d_resnet50*")
@@ -49,28 +49,30 @@ def create_model(
     dropout: float = 0.5,
     **options: Unpack[BlockOptions],
 ) -> VideoResNet:
-    """A C2D or I3D ResNet of the paper, with or without non-local blocks.
+    """Create a C2D or I3D ResNet of the paper, with or without non-local blocks.
 
-    "c2d_resnet50" has no time kernels; "i3d_resnet50" has 3x1x1 ones; "_3x3x3" inflates the 3x3 kernels instead; "_8x8"
-    keeps time longer, for 8 frames 8 apart. The same with resnet101.
+    "c2d_resnet50" has no kernels over time; "i3d_resnet50" has 3x1x1 kernels; "_3x3x3" inflates the 3x3 kernels; "_8x8"
+    reduces time less, for 8 frames 8 apart. resnet101 has the same variants.
 
     Args:
         name: one of `list_models()`.
         num_classes: width of the last layer.
-        non_local: where blocks go: "paper-1", "paper-5", "paper-10", or what `insert` takes; None for none.
-        weights: None; "imagenet" for torchvision's ImageNet weights of the 2D ResNet, inflated (torchvision downloads
-            them when it does not have them); or a file: of a 2D ResNet, inflated, or of this model.
-        dropout: before the last layer.
-        **options: of `NonLocal3d`. Keys are max-pooled by 2 x 2 unless `subsample` says otherwise: so are
-            those of the published models.
+        non_local: places of the blocks: "paper-1", "paper-5", "paper-10", or places as `insert` takes them; None for no
+            blocks.
+        weights: None for random weights; "imagenet" for torchvision's ImageNet weights of the 2D ResNet, inflated
+            (torchvision downloads them unless cached); or a file with weights of a 2D ResNet, which are inflated, or of
+            this model.
+        dropout: dropout probability before the last layer.
+        **options: options of `NonLocal3d`. As in the published models, keys are max-pooled by 2 x 2 (`subsample`
+            is 2 by default).
 
     Returns:
-        The model, in train mode.
+        The model in train mode. Its attribute `inputs` describes its inputs.
 
     Raises:
-        ValueError: an unknown name (the message suggests), a wrong preset, option or weights file.
-        TypeError: an option that does not exist (the message suggests the nearest one and lists all).
-        ImportError: "imagenet" without torchvision.
+        ValueError: an unknown name (the message suggests the nearest one), preset, option or weights file.
+        TypeError: an unknown block option; the message suggests the nearest one and lists all.
+        ImportError: torchvision is needed for "imagenet" and not installed.
 
     Example:
         >>> model = nl.create_model("i3d_resnet50", num_classes=400, non_local="paper-5")

@@ -1,4 +1,4 @@
-"""A small 3D network that sees 9 x 9 pixels at a time, for moving digits."""
+"""A small 3D network with a receptive field of 9 x 9 pixels, for moving digits."""
 
 from torch import Tensor, nn
 
@@ -8,24 +8,24 @@ from torch_nonlocal.models.inputs import GRAY
 class RelationNet(nn.Module):
     """A 3D network with a receptive field of 9 x 9 pixels: (B, 1, T, H, W) -> (B, classes) logits.
 
-    | module | kernel | stride  | output for (1, 8, 32, 32)  | sees (T, H, W) |
-    |--------|--------|---------|----------------------------|----------------|
-    | stem   | 3x5x5  | 1, 2, 2 | channels, 8, 16, 16        | 3, 5, 5        |
-    | conv2  | 3x3x3  | 1, 2, 2 | channels, 8, 8, 8          | 5, 9, 9        |
-    | conv3  | 3x1x1  | 2, 1, 1 | channels, 4, 8, 8          | 7, 9, 9        |
-    | head   | 1x1x1  | 1       | average over T, H, W; linear to the three relations |
+    | module | kernel | stride  | output for (1, 8, 32, 32) | receptive field (T, H, W) |
+    |--------|--------|---------|---------------------------|---------------------------|
+    | stem   | 3x5x5  | 1, 2, 2 | channels, 8, 16, 16       | 3, 5, 5                   |
+    | conv2  | 3x3x3  | 1, 2, 2 | channels, 8, 8, 8         | 5, 9, 9                   |
+    | conv3  | 3x1x1  | 2, 1, 1 | channels, 4, 8, 8         | 7, 9, 9                   |
+    | head   | 1x1x1  | 1       | average over T, H, W; linear to the three relations   |
 
-    The one norm, a batch norm in conv3, is a fixed scale and shift at test time, so the receptive field is what the
-    table says. It gives a block behind conv3 features of unit scale to compare. Without it a block can stay near the
-    plain average over all positions, which solves the task, too, and shows nothing.
+    The only normalization layer, a batch norm in conv3, is a fixed scale and shift in eval mode, so it does not widen
+    the receptive field. It gives a block after conv3 features of unit scale to compare. Without it, a block can stay
+    near the average over all positions, which also solves the task but yields no informative attention.
 
     Args:
-        channels: C, width of the three stages; at least 1.
-        hidden: width of the head's 1x1x1 convolution; at least 1.
+        channels: C, width of the three stages, at least 1.
+        hidden: width of the head's 1x1x1 convolution, at least 1.
         classes: number of outputs.
 
     Raises:
-        ValueError: if a width is below 1.
+        ValueError: a width is below 1.
     """
 
     def __init__(self, channels: int = 32, *, hidden: int = 128, classes: int = 3) -> None:
@@ -44,7 +44,7 @@ class RelationNet(nn.Module):
         )
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Logits (B, classes), for clips (B, 1, T, H, W) in [0, 1]."""
+        """Clips (B, 1, T, H, W) in [0, 1] -> logits (B, classes)."""
         return self.head(self.conv3(self.conv2(self.stem(clips))))
 
 
@@ -56,11 +56,11 @@ def _stage(
     *,
     norm: bool = False,
 ) -> nn.Sequential:
-    """Convolution, same padding, and ReLU. He initialisation: the untrained features keep the input's scale."""
+    """Convolution with same padding, optional norm, ReLU. He initialization keeps the scale of the input."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     convolution = nn.Conv3d(in_channels, out_channels, kernel, stride, padding)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    if convolution.bias is not None:  # always so; said for the type checker
+    if convolution.bias is not None:  # always true; for the type checker
         nn.init.zeros_(convolution.bias)
     norms = [nn.BatchNorm3d(out_channels)] if norm else []
     return nn.Sequential(convolution, *norms, nn.ReLU(inplace=True))

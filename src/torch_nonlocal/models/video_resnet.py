@@ -1,7 +1,7 @@
-"""C2D and I3D: ResNets for clips (Wang et al., CVPR 2018, table 1; Carreira and Zisserman, CVPR 2017).
+"""C2D and I3D ResNets for clips (Wang et al., CVPR 2018, table 1; Carreira and Zisserman, CVPR 2017).
 
-Parameters carry torchvision's ResNet names (conv1, layer2.0.conv1, fc), so ImageNet weights fit after inflation.
-Sizes in comments are of 32 frames of 224 x 224 pixels.
+Parameters have the names of torchvision's ResNet (conv1, layer2.0.conv1, fc), so ImageNet weights fit after inflation.
+Sizes in comments are for 32 frames of 224 x 224 pixels.
 """
 
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ KERNELS = ("3x1x1", "3x3x3")
 
 @dataclass(frozen=True)
 class TimePlan:
-    """How a network treats the time axis; kernels and strides are in frames.
+    """Kernels and strides of a network over time, in frames.
 
     Attributes:
-        stem_kernel: of conv1.
-        stem_stride: of conv1.
-        pool1_kernel: of the max-pool after it.
-        pool1_stride: of the max-pool after it.
-        pool2_kernel: of the max-pool between res2 and res3, whose stride is 2.
-        pool1_padding: of the max-pool after conv1, in space: 0 or 1 pixel.
+        stem_kernel: kernel of conv1.
+        stem_stride: stride of conv1.
+        pool1_kernel: kernel of the max pool after conv1.
+        pool1_stride: stride of the max pool after conv1.
+        pool2_kernel: kernel of the max pool between res2 and res3, whose stride is 2.
+        pool1_padding: spatial padding of the max pool after conv1, 0 or 1 pixel.
     """
 
     stem_kernel: int = 1
@@ -41,19 +41,19 @@ class TimePlan:
 
 C2D = TimePlan()  # the paper's table 1
 I3D = TimePlan(stem_kernel=5)
-# For 8 frames, 8 apart: only pool2 strides time.
+# For 8 frames, 8 apart: only pool2 has a stride over time.
 C2D_8X8 = TimePlan(stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=2)
 I3D_8X8 = TimePlan(stem_kernel=5, stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=2)
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a residual: (B, C, T, H, W) -> (B, 4 width, T, H / stride, W / stride).
+    """Residual block of 1x1, 3x3 and 1x1 convolutions: (B, C, T, H, W) -> (B, 4 width, T, H / stride, W / stride).
 
     Args:
-        channels: of the input.
-        width: of the middle convolution.
-        stride: in space, of the middle convolution.
-        kernel: None for 2D; "3x1x1" gives the first convolution three frames, "3x3x3" the middle one.
+        channels: C, channels of the input.
+        width: channels of the middle convolution.
+        stride: spatial stride of the middle convolution.
+        kernel: None for 2D; "3x1x1" extends the first convolution over three frames, "3x3x3" the middle one.
     """
 
     def __init__(self, channels: int, width: int, *, stride: int = 1, kernel: str | None = None) -> None:
@@ -85,14 +85,17 @@ class Bottleneck(nn.Module):
 class VideoResNet(nn.Module):
     """C2D or I3D ResNet: clips (B, 3, T, H, W) -> scores (B, num_classes).
 
-    The I3D variants inflate one kernel of every two residual blocks (of every one in res2).
+    The I3D variants inflate one kernel in every second residual block (in every block of res2).
 
     Args:
         depth: 50 or 101.
-        kernel: None for C2D; "3x1x1" or "3x3x3", what is inflated, for I3D.
-        time: how the network treats the time axis.
+        kernel: inflated kernel of I3D, "3x1x1" or "3x3x3"; None for C2D.
+        time: kernels and strides over time; None for those of the paper.
         num_classes: width of the last layer.
-        dropout: before the last layer.
+        dropout: dropout probability before the last layer.
+
+    Attributes:
+        inputs: description of the inputs, see `models.inputs`.
 
     Raises:
         ValueError: another depth or kernel.
@@ -134,13 +137,13 @@ class VideoResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(EXPANSION * WIDTHS[3], num_classes)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, T, H, W), normalised as the weights expect -> (B, num_classes).
+        """Clips (B, 3, T, H, W), normalized by `inputs` -> scores (B, num_classes).
 
         Raises:
-            ValueError: not a clip of three colours.
+            ValueError: another number of dimensions or channels.
         """
         if not is_recorded(x) and (x.ndim != 5 or x.shape[1] != 3):
             raise ValueError(f"expected clips (B, 3, T, H, W), got {tuple(x.shape)}")
@@ -151,7 +154,7 @@ class VideoResNet(nn.Module):
 
 
 def _inflated(kernel: str | None, stage: int, count: int) -> list[str | None]:
-    """Which residual blocks of a stage have the kernel: all of res2, even ones of res3 and res4, odd ones of res5."""
+    """Kernel of each residual block, inflated in all of res2, even blocks of res3 and res4, odd blocks of res5."""
     chosen = (lambda _: True, lambda i: i % 2 == 0, lambda i: i % 2 == 0, lambda i: i % 2 == 1)[stage]
     return [kernel if chosen(index) else None for index in range(count)]
 
@@ -162,7 +165,7 @@ def _stage(channels: int, width: int, kernels: Sequence[str | None], stride: int
     return nn.Sequential(*blocks)
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialize(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
