@@ -1,4 +1,4 @@
-"""Block files: both formats, insertion from the file's plan, and what is refused."""
+"""Block files: both containers, insertion by the plan of the file, and refused files."""
 
 import io
 import pickle
@@ -30,7 +30,7 @@ def path(request, tmp_path):
     return tmp_path / f"blocks{request.param}"
 
 
-def test_weights_return_into_a_model_without_blocks(small, clip, path):
+def test_blocks_are_restored_in_a_model_without_blocks(small, clip, path):
     trained(small, clip, at=["stem", "stage"], pairwise="concatenation", subsample=2)
     expected = small(clip)
     nl.save_blocks(small, path)
@@ -40,7 +40,7 @@ def test_weights_return_into_a_model_without_blocks(small, clip, path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_weights_return_into_a_model_with_fresh_blocks(small, clip, path):
+def test_weights_are_restored_in_a_model_with_new_blocks(small, clip, path):
     trained(small, clip)
     expected = small(clip)
     nl.save_blocks(small, path)
@@ -56,12 +56,12 @@ def test_only_block_tensors_are_saved(small, clip, tmp_path):
     assert {key.split("/")[0] for key in saved} == {"stage.2"}
 
 
-def test_no_blocks_to_save(small, tmp_path):
+def test_a_model_without_blocks_is_refused(small, tmp_path):
     with pytest.raises(ValueError, match="no blocks to save"):
         nl.save_blocks(small, tmp_path / "b.pt")
 
 
-def test_a_missing_file(small, tmp_path):
+def test_a_missing_file_is_named(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights file at"):
         nl.load_blocks(small, tmp_path / "b.pt")
 
@@ -91,7 +91,7 @@ class Exploit:
         return Path.touch, (Path(self.flag),)
 
 
-def test_a_pickle_never_executes(small, tmp_path):
+def test_pickles_are_not_executed(small, tmp_path):
     flag, path = tmp_path / "executed", tmp_path / "b.pt"
     buffer = io.BytesIO()
     torch.save({"format": "torch-nonlocal blocks 1", "plan": Exploit(flag), "tensors": {}}, buffer)
@@ -107,7 +107,7 @@ def test_another_format_is_refused(small, tmp_path):
         nl.load_blocks(small, tmp_path / "b.pt")
 
 
-def test_a_place_the_model_lacks(small, clip, path):
+def test_a_place_that_the_model_lacks_is_named(small, clip, path):
     nl.save_blocks(trained(small, clip), path)
     with pytest.raises(ValueError, match=r"'stage\.2', which this model does not have"):
         nl.load_blocks(nn.Sequential(nn.Conv3d(3, 8, 1)), path)
@@ -124,14 +124,14 @@ def test_other_options_are_named_and_nothing_is_loaded(small, clip, path):
     assert all(torch.equal(value, before[key]) for key, value in small.state_dict().items())
 
 
-def test_a_block_that_the_file_lacks(small, clip, path):
+def test_a_block_that_the_file_lacks_is_named(small, clip, path):
     nl.save_blocks(trained(small, clip), path)
     nl.insert(small, at="stem", example_input=clip)
     with pytest.raises(ValueError, match="holds no weights for the blocks at stem"):
         nl.load_blocks(small, path)
 
 
-def test_the_networks_own_checkpoint_still_loads_strictly(small, clip, caplog):
+def test_the_original_checkpoint_of_the_network_still_loads_strictly(small, clip, caplog):
     original = {key: value + 1 for key, value in small.state_dict().items()}
     trained(small, clip)
     block = {key: value.clone() for key, value in nl.blocks(small)["stage.2"].state_dict().items()}

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects' blocks, made by hand from random parts, and what the blocks compute, by definition."""
+"""Checkpoints in the layouts of other projects, built from random parts, and the formula of their blocks."""
 
 import pickle
 
@@ -31,7 +31,7 @@ CAFFE2_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": 
 
 
 def random_parts(dims, channels=8, inner=4, *, form="embedded", norm="batch", biases=True, score_bias=False, seed=0):
-    """Random float32 tensors of a block: {"theta.weight": ..., ...}."""
+    """Random float32 tensors of a block by parameter name: {"theta.weight": ..., ...}."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -59,7 +59,7 @@ def random_parts(dims, channels=8, inner=4, *, form="embedded", norm="batch", bi
 
 
 def named_as(layout, parts, block):
-    """The parts as a state dict of that layout, the block at this name."""
+    """The parts as a state dict in a layout, for a block of this name."""
     prefix = f"{block}." if block else ""
     state = {}
     for name, tensor in parts.items():
@@ -88,7 +88,7 @@ def save_pickle(path, content, protocol=2):
 
 
 def formula(x, parts, *, form="embedded", pool=None, pool_first=False, scale=1.0, groups=None):
-    """z = W_z y + x in float64, with the N x M weights written out."""
+    """z = W_z y + x in float64, computed with the N x M weights."""
     x = x.double()
     parts = {name: tensor.double() for name, tensor in parts.items()}
     dims = x.ndim - 2

@@ -1,4 +1,4 @@
-"""Every source: the converted block, in a network of the user's, computes what that project's code computes."""
+"""Converted blocks of every source compute the same in a user's network as in the code of their project."""
 
 from collections import OrderedDict
 
@@ -21,7 +21,7 @@ def network(dims, channels):
 
 
 def assert_computes(path, dims, parts, tmp_path, formula_options, **read_options):
-    """The file's only block, read, saved, loaded behind "first", against the formula."""
+    """Convert, save and load the only block of a file after "first", and compare it with the formula."""
     converted = convert_weights(path, **read_options, places=places_of(path, **read_options))
     saved = tmp_path / "ours.pt"
     converted.save(saved, whole=False)
@@ -31,7 +31,9 @@ def assert_computes(path, dims, parts, tmp_path, formula_options, **read_options
     features = model.first(x)
     expected = formula(features, parts, **formula_options)
     nl.load_blocks(model, saved)
-    assert (expected - features).abs().max() > 0.1, "the block must matter for this test to say something"
+    assert (expected - features).abs().max() > 0.1, (
+        "the block must change its input for the comparison to mean anything"
+    )
     torch.testing.assert_close(model.first(x), expected, rtol=1e-5, atol=1e-5)
     return converted
 
@@ -40,7 +42,7 @@ def places_of(path, **read_options):
     return {place: "first" for place in convert_weights(path, **read_options).plan}
 
 
-# layout, dims, parts, what the project computes, what the user has to say, the source found
+# name -> (layout, dims, options of the parts, options of the formula, options of the user, expected source)
 CASES = {
     "alexhex7 pooled 3d": ("alexhex7 pooled", 3, {}, {"pool": SPACE[3]}, {}, "alexhex7"),
     "alexhex7 pooled 1d": ("alexhex7 pooled", 1, {}, {"pool": 2}, {}, "alexhex7"),
@@ -94,7 +96,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_block_computes_what_its_project_computes(case, tmp_path):
+def test_blocks_compute_the_same_as_in_their_project(case, tmp_path):
     layout, dims, parts_options, formula_options, read_options, source = CASES[case]
     parts = random_parts(dims, **parts_options)
     formula_options = {"form": parts_options.get("form", "embedded"), **formula_options}
@@ -107,7 +109,7 @@ def test_block_computes_what_its_project_computes(case, tmp_path):
 
 @pytest.mark.parametrize("protocol", [0, 2, 3, 4, 5])
 @pytest.mark.parametrize("norm", ["batch", "affine", None])
-def test_caffe2_pickle_computes_what_the_paper_code_computes(tmp_path, norm, protocol):
+def test_blocks_of_caffe2_pickles_compute_the_same_as_the_code_of_the_paper(tmp_path, norm, protocol):
     parts = random_parts(3, norm=norm)
     path = tmp_path / "theirs.pkl"
     save_pickle(path, {"blobs": caffe2_blobs(parts, "nonlocal_conv3_1")}, protocol)
@@ -117,7 +119,7 @@ def test_caffe2_pickle_computes_what_the_paper_code_computes(tmp_path, norm, pro
     assert all(key.endswith("_momentum") for key in converted.left_over)
 
 
-def test_mmaction2_block_is_not_scaled(tmp_path):
+def test_blocks_of_mmaction2_are_not_scaled(tmp_path):
     parts = random_parts(3, biases="inside")
     path = tmp_path / "theirs.pth"
     torch.save(named_as("mmcv pooled", parts, "backbone.layer2.1.non_local_block"), path)
@@ -125,7 +127,7 @@ def test_mmaction2_block_is_not_scaled(tmp_path):
     assert any("scale=None" in said for said in converted.assumptions)
 
 
-def test_safetensors_file_is_read(tmp_path):
+def test_safetensors_files_are_converted(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch", reason="pip install 'torch-nonlocal[checkpoints]'")
     parts = random_parts(2)
     path = tmp_path / "theirs.safetensors"
@@ -133,7 +135,7 @@ def test_safetensors_file_is_read(tmp_path):
     assert_computes(path, 2, parts, tmp_path, {"scale": 8**-0.5})
 
 
-def test_fortran_ordered_array_keeps_its_values(tmp_path):
+def test_arrays_in_fortran_order_keep_their_values(tmp_path):
     numpy = pytest.importorskip("numpy")
     parts = random_parts(3)
     blobs = caffe2_blobs(parts, "nonlocal_conv3_1")
@@ -143,7 +145,7 @@ def test_fortran_ordered_array_keeps_its_values(tmp_path):
     assert torch.equal(converted.tensors["layer2.1/theta.weight"], parts["theta.weight"])
 
 
-# keys of a file, besides the block's -> the place that the block gets
+# (layout, block, other keys of the file, expected place)
 PLACES = [
     ("alexhex7", "layer2.1.nl", (), "layer2.1"),
     ("alexhex7", "nl_1", ("conv_1.weight",), "nl_1"),
@@ -162,7 +164,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("layout", "block", "others", "place"), PLACES)
-def test_place_is_the_module_that_the_block_follows(tmp_path, layout, block, others, place):
+def test_the_place_is_the_module_that_the_block_follows(tmp_path, layout, block, others, place):
     path = tmp_path / "theirs.pth"
     torch.save({**named_as(layout, random_parts(2), block), **{key: torch.zeros(3) for key in others}}, path)
     converted = convert_weights(path)
@@ -178,7 +180,7 @@ def test_several_blocks_in_a_sequential_are_counted_without_each_other(tmp_path)
     assert list(convert_weights(tmp_path / "theirs.pth").plan) == ["layer2.1", "layer2.3"]
 
 
-def test_last_agw_blocks_follow_the_last_residual_blocks(tmp_path):
+def test_agw_blocks_follow_the_last_residual_blocks(tmp_path):
     state = {f"layer3.{i}.conv1.weight": torch.zeros(1) for i in range(6)}
     for index in range(3):
         state |= named_as("alexhex7", random_parts(2, inner=1), f"NL_3.{index}")
@@ -186,7 +188,7 @@ def test_last_agw_blocks_follow_the_last_residual_blocks(tmp_path):
     assert list(convert_weights(tmp_path / "theirs.pth").plan) == ["layer3.3", "layer3.4", "layer3.5"]
 
 
-def test_what_the_keys_do_not_tell_is_said_and_what_the_user_says_is_not(tmp_path):
+def test_assumptions_name_what_neither_the_keys_nor_the_user_determine(tmp_path):
     path = tmp_path / "theirs.pth"
     torch.save(named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1"), path)
     said = " ".join(convert_weights(path).assumptions)
@@ -194,7 +196,7 @@ def test_what_the_keys_do_not_tell_is_said_and_what_the_user_says_is_not(tmp_pat
     assert convert_weights(path, pairwise="embedded_gaussian", subsample=2, scale="sqrt").assumptions == []
 
 
-def test_clips_in_a_network_of_images_are_said(tmp_path):
+def test_clips_in_a_network_of_images_are_reported(tmp_path):
     path = tmp_path / "theirs.pth"
     state = named_as("alexhex7 pooled", random_parts(3), "base_model.layer2.0.nl")
     torch.save({**state, "base_model.layer2.0.block.conv1.weight": torch.zeros(2, 2, 1, 1)}, path)
@@ -210,5 +212,5 @@ def test_half_precision_weights_stay_half(tmp_path):
     assert {tensor.dtype for tensor in convert_weights(path).tensors.values()} == {torch.float16, torch.int64}
 
 
-def test_every_layout_of_the_table_is_tested():
+def test_every_layout_is_tested():
     assert {case[0] for case in CASES.values()} == set(NAMES)

@@ -23,7 +23,7 @@ def command(*words):
     return tyro.cli(convert, args=[str(word) for word in words], use_underscores=False)
 
 
-def test_command_writes_blocks_that_load(theirs, tmp_path, capsys):
+def test_the_command_writes_blocks_that_load(theirs, tmp_path, capsys):
     out = tmp_path / "ours.pt"
     command(theirs, out, "--place", "nl_1=0", "--pairwise", "dot_product", "--subsample", "2")
     printed = capsys.readouterr().out
@@ -34,14 +34,14 @@ def test_command_writes_blocks_that_load(theirs, tmp_path, capsys):
     assert nl.blocks(model)["0"].subsample == (2, 2)
 
 
-def test_scale_is_a_number_or_sqrt(theirs, tmp_path):
+def test_scale_accepts_a_number_or_sqrt(theirs, tmp_path):
     for text, expected in (("sqrt", 0.5), ("0.25", 0.25)):
         command(theirs, tmp_path / "ours.pt", "--scale", text, "--force")
         saved = nl.load_blocks(torch.nn.ModuleDict({"nl_1": torch.nn.Conv2d(3, 8, 1)}), tmp_path / "ours.pt")
         assert nl.blocks(saved)["nl_1"].scale == expected
 
 
-def test_existing_file_stays_unless_forced(theirs, tmp_path):
+def test_an_existing_file_is_replaced_only_with_force(theirs, tmp_path):
     out = tmp_path / "ours.pt"
     out.write_text("precious")
     with pytest.raises(ValueError, match="--force"):
@@ -61,20 +61,20 @@ def test_existing_file_stays_unless_forced(theirs, tmp_path):
         ({"source": "nobody"}, "expected one of"),
     ],
 )
-def test_wrong_option_leaves_no_file(theirs, tmp_path, options, said):
+def test_wrong_options_leave_no_file(theirs, tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         convert(theirs, tmp_path / "ours.pt", **options)
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.pth"]
 
 
-def test_refused_file_leaves_no_file(tmp_path):
+def test_refused_files_leave_no_file(tmp_path):
     (tmp_path / "theirs.pkl").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
     with pytest.raises(ValueError, match=r"posix\.system"):
         convert(tmp_path / "theirs.pkl", tmp_path / "ours.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["theirs.pkl"]
 
 
-def test_help_has_examples(capsys, monkeypatch):
+def test_the_help_has_examples(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["convert"])
     with pytest.raises(SystemExit):
         command("--help")

@@ -16,6 +16,7 @@ from torch_nonlocal import weights
 from torch_nonlocal._common import pickles
 from torch_nonlocal._common.tensor_files import write_tensors
 from torch_nonlocal.models import registry
+from torch_nonlocal.training import Metric, Task, TrainConfig, fit
 from torch_nonlocal.weights import LoadReport, convert_weights, load_weights, read_weights
 
 numpy = pytest.importorskip("numpy")
@@ -205,6 +206,43 @@ def test_kind_and_classes_of_our_own_files(state, tmp_path):
         assert (network.kind, network.facts["call"]) == ("network", "nl.create_model(...)")
         assert set(network.tensors) == set(state)
     assert read_weights(write(tmp_path, "a state dict", state)).kind == "state dict"
+
+
+class Regression(Task):
+    metric = Metric("error", higher_is_better=False)
+
+    def loss(self, model, batch):
+        return {"loss": model(batch[0]).square().mean()}
+
+    def evaluate(self, model):
+        return {"error": 1.0}
+
+
+def test_files_of_a_run_are_read(tmp_path):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    data = torch.utils.data.TensorDataset(torch.randn(8, 4, generator=torch.Generator().manual_seed(0)))
+    task = Regression(model, data, about={"classes": ["a", "b"]})
+    config = TrainConfig(steps=2, epochs=None, batch_size=4, workers=0, attention_items=0)
+    best = fit(task, config, tmp_path, log=lambda text: None).weights
+    for path, kind, classes in ((best, "weights", ("a", "b")), (best.with_name("last.pt"), "training state", None)):
+        file = read_weights(path)
+        assert (file.kind, file.classes) == (kind, classes)
+        new = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        assert set(load_weights(new, path, classes=["a", "b"]).loaded) == set(model.state_dict())
+        assert all(torch.equal(value, file.tensors[key]) for key, value in new.state_dict().items())
+    assert all(torch.equal(value, file.tensors[key]) for key, value in model.state_dict().items())
+
+
+def test_names_of_another_project_lead_to_convert(state, tmp_path):
+    torch.save({"backbone.x": torch.ones(1)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"unexpected keys: backbone\.x; `nonlocal convert` reads"):
+        load_weights(Net(), tmp_path / "w.pth")
+
+
+def test_names_of_this_package_lead_from_convert_to_load_weights(tmp_path):
+    torch.save({"0.non_local.g.weight": torch.ones(4, 8, 1)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"names are those of torch-nonlocal: nl\.load_weights"):
+        convert_weights(tmp_path / "w.pth")
 
 
 def test_same_name_with_and_without_a_prefix_is_refused(tmp_path):

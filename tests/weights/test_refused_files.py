@@ -1,4 +1,4 @@
-"""Hostile and broken files: refused with a reason, nothing of them executed, nothing written."""
+"""Hostile and broken files are refused with a reason, and nothing in them is executed."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ numpy = pytest.importorskip("numpy")
 
 
 class Calls:
-    """Pickles as a call of anything."""
+    """Pickles as a call of any function."""
 
     def __init__(self, function, *args, state=None):
         self.parts = (function, args) if state is None else (function, args, state)
@@ -27,14 +27,14 @@ def touch(marker):
 
 
 def forged(shape, raw, dtype="f4"):
-    """An array of numpy's whose bytes are not what its shape says."""
+    """A NumPy array whose bytes do not fit its shape."""
     reconstruct = numpy.zeros(1).__reduce__()[0]
     state = (1, shape, numpy.dtype(dtype), False, raw)
     return Calls(reconstruct, numpy.ndarray, (0,), b"b", state=state)
 
 
 def text(*lines):
-    """A pickle written by hand, protocol 0."""
+    """A hand-written pickle, protocol 0."""
     return "\n".join(lines).encode()
 
 
@@ -50,7 +50,7 @@ def write_bytes(path, content):
     path.write_bytes(content)
 
 
-# name -> (file, how it is written, content from the marker's path, what the error says)
+# name -> (file name, writer, content by the marker's path, pattern of the error)
 HOSTILE = {
     "os.system": ("a.pkl", write_pickle, lambda m: touch(m), r"(posix|nt)\.system"),
     "os.system in blobs": ("a.pkl", write_pickle, lambda m: {"blobs": {"conv1_w": touch(m)}}, r"\.system"),
@@ -77,7 +77,7 @@ HOSTILE = {
         r"__builtin__\.eval",
     ),
     "getattr": ("a.pkl", write_pickle, lambda m: Calls(getattr, "", "join"), r"getattr"),
-    "numpy's own loader": ("a.pkl", write_pickle, lambda m: Calls(numpy.load, str(m)), r"numpy.*load"),
+    "NumPy's own loader": ("a.pkl", write_pickle, lambda m: Calls(numpy.load, str(m)), r"numpy.*load"),
     "array of objects": (
         "a.pkl",
         write_pickle,
@@ -110,11 +110,29 @@ HOSTILE = {
         r"shape \(1099511627776,\) in 4 bytes",
     ),
     "array of negative size": ("a.pkl", write_pickle, lambda m: {"blobs": {"a": forged((-1,), b"abcd")}}, "shape"),
-    "change of numpy's function": (
+    "change of a NumPy function": (
         "a.pkl",
         write_bytes,
         lambda m: text("cnumpy", "dtype", "}S'x'", "I1", "sb."),
         "changes a function",
+    ),
+    "array larger than its bytes in a torch file": (
+        "a.pth",
+        write_torch,
+        lambda m: {"state_dict": {"a": torch.ones(1)}, "cmc": forged((1 << 40,), b"abcd")},
+        r"shape \(1099511627776,\) in 4 bytes",
+    ),
+    "array of objects in a torch file": (
+        "a.pth",
+        write_torch,
+        lambda m: {"state_dict": {"a": torch.ones(1)}, "x": numpy.array([touch(m)], dtype=object)},
+        r"array of Python objects|\.system",
+    ),
+    "NumPy's own loader in a torch file": (
+        "a.pth",
+        write_torch,
+        lambda m: {"state_dict": {"a": Calls(numpy.load, str(m))}},
+        r"numpy.*load",
     ),
     "persistent id": ("a.pkl", write_bytes, lambda m: text("Pfile", "."), "a.pkl"),
     "extension code": ("a.pkl", write_bytes, lambda m: b"\x80\x02\x82\x01.", "a.pkl"),
@@ -122,19 +140,19 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("case", HOSTILE)
-def test_hostile_file_is_refused_and_never_run(case, tmp_path):
+def test_hostile_files_are_refused_and_not_executed(case, tmp_path):
     name, write, content, said = HOSTILE[case]
     marker = tmp_path / "executed"
     write(tmp_path / name, content(marker))
     with pytest.raises(ValueError, match=said) as error:
         convert_weights(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
-    assert "weights_only" not in str(error.value), "no advice to trust the file"
+    assert "weights_only" not in str(error.value), "the message must not advise to trust the file"
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("case", [case for case in HOSTILE if "system" in case and case != "os.system as a key"])
-def test_the_hostile_files_would_run_in_an_ordinary_reader(case, tmp_path):
+def test_ordinary_readers_execute_the_hostile_files(case, tmp_path):
     name, write, content, _ = HOSTILE[case]
     if os.name != "posix":
         pytest.skip("the files name posix")
@@ -160,7 +178,7 @@ def good(path):
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.6, 0.99])
-def test_cut_off_file_is_refused(tmp_path, suffix, part):
+def test_truncated_files_are_refused(tmp_path, suffix, part):
     path = tmp_path / f"theirs{suffix}"
     good(path)
     assert convert_weights(path).plan
@@ -171,11 +189,11 @@ def test_cut_off_file_is_refused(tmp_path, suffix, part):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
-def test_text_is_refused(tmp_path, suffix):
+def test_web_pages_are_refused(tmp_path, suffix):
     path = tmp_path / f"theirs{suffix}"
     path.write_text("<!DOCTYPE html><html>404: not found</html>\n")
     pytest.importorskip("safetensors") if suffix == ".safetensors" else None
-    with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+    with pytest.raises(ValueError, match="cannot be read as a checkpoint: it is an HTML or XML page"):
         convert_weights(path)
 
 
@@ -187,29 +205,29 @@ def test_text_is_refused(tmp_path, suffix):
         ({"state_dict": {}}, "no tensors by name"),
     ],
 )
-def test_file_without_tensors_is_refused(tmp_path, content, said):
+def test_files_without_tensors_are_refused(tmp_path, content, said):
     torch.save(content, tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said):
         convert_weights(tmp_path / "theirs.pth")
 
 
-def test_missing_file():
+def test_missing_files_are_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         convert_weights("nowhere.pth")
 
 
 def changed(layout="tea1528", *, drop=(), form="embedded", **shapes):
-    """A block's state dict with tensors dropped, or of other shapes."""
+    """State dict of a block, with tensors dropped or replaced by tensors of other shapes."""
     state = named_as(layout, random_parts(3, form=form), "nl")
     state = {key: value for key, value in state.items() if key.removeprefix("nl.") not in drop}
     return state | {f"nl.{key.replace('__', '.')}": torch.randn(shape) for key, shape in shapes.items()}
 
 
-# a state dict, what the error says
+# name -> (state dict, pattern of the error)
 BROKEN = {
     "no phi": (lambda: changed(drop=("phi.weight", "phi.bias")), r"'nl' \(tea1528\) has no phi.weight"),
     "no W_z": (lambda: changed("alexhex7", drop=("W.0.weight",)), r"has no out.weight"),
-    "one bias": (lambda: changed(drop=("phi.bias",)), "no phi.bias, while others have one"),
+    "one bias": (lambda: changed(drop=("phi.bias",)), "no phi.bias, but other convolutions have a bias"),
     "no variance": (lambda: changed(drop=("W_z.1.running_var",)), "has no norm.running_var"),
     "no norm weight": (lambda: changed(drop=("W_z.1.weight",)), "has no norm.weight"),
     "phi of other channels": (
@@ -230,11 +248,11 @@ BROKEN = {
         lambda: {**changed(), **named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1")},
         "several sources in one file, .*tea1528.*slowfast|several sources in one file, .*slowfast.*tea1528",
     ),
-    "copies that differ": (
+    "copies with different values": (
         lambda: {**named_as("gluoncv", random_parts(3), "nl"), "nl.W_bn.0.bias": torch.ones(8)},
         r"nl.W_bn.0.bias and nl.W.bias|nl.W.bias and nl.W_bn.0.bias",
     ),
-    "w_f whose bias has nowhere to go": (
+    "bias of w_f that theta cannot carry": (
         lambda: {
             **named_as("tea1528", random_parts(2, form="concatenation"), "nl"),
             "nl.W_f.0.weight": torch.cat([torch.zeros(1, 4, 1, 1), torch.ones(1, 4, 1, 1)], dim=1),
@@ -272,7 +290,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_tensors_that_make_no_block_are_refused_by_name(case, tmp_path):
+def test_tensors_that_make_no_block_are_named(case, tmp_path):
     state, said = BROKEN[case]
     torch.save(state(), tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said) as error:
@@ -284,7 +302,7 @@ def test_tensors_that_make_no_block_are_refused_by_name(case, tmp_path):
     ("options", "said"),
     [
         ({"source": "slowfest"}, "expected one of .*slowfast"),
-        ({"source": "slowfast"}, "named as those of tea1528"),
+        ({"source": "slowfast"}, "its blocks have the names of tea1528"),
         ({"pairwise": "dot"}, "expected one of 'embedded_gaussian'"),
         ({"pairwise": "concatenation"}, "tensors of 'embedded_gaussian' or 'dot_product'"),
         ({"pairwise": "gaussian"}, "tensors of 'embedded_gaussian' or 'dot_product'"),
@@ -294,7 +312,7 @@ def test_tensors_that_make_no_block_are_refused_by_name(case, tmp_path):
         ({"places": {"ln": "layer2.1"}}, "no block 'ln' in the file; it has 'nl'"),
     ],
 )
-def test_option_that_contradicts_the_file(tmp_path, options, said):
+def test_options_that_contradict_the_file_are_refused(tmp_path, options, said):
     torch.save(changed(), tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said):
         convert_weights(tmp_path / "theirs.pth", **options)

@@ -1,4 +1,4 @@
-"""Whole ResNets of other projects become ours: every tensor at its place, and the same scores."""
+"""Whole ResNets of other projects are converted: every tensor has its place, and the scores are equal."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ PAPER_5 = ["layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"]
 
 
 def inflated(stage, index):
-    """Which residual blocks of I3D have time kernels: all of res2, every other of res3 and res4, the second of res5."""
+    """Whether a residual block of I3D has a time kernel: all of res2, every second of res3 and res4, one of res5."""
     return (True, index % 2 == 0, index % 2 == 0, index % 2 == 1)[stage]
 
 
 def layers(depth, i3d, middle=False):
-    """(stage, block, convolution 0 for the shortcut, weight shape) of a ResNet but its stem and fc; stage 0 is res2."""
+    """(stage, block, convolution, weight shape) without stem and fc; stage 0 is res2, convolution 0 the shortcut."""
     width_in = 64
     for stage, count in enumerate(COUNTS[depth]):
         width = 64 * 2**stage
@@ -63,7 +63,7 @@ def plain_norm(module):
     return {name: f"{module}.{name}" for name in NORM}
 
 
-# source -> names of residual blocks, stem, stem's norm, last layer, and a block of ours at layer2.1
+# source -> names of residual blocks, stem, norm of the stem, last layer and non-local block
 LAYOUTS = {
     "caffe2": (
         caffe2_names,
@@ -97,7 +97,7 @@ LAYOUTS = {
 
 
 def rows(source, depth=50, i3d=True, middle=False):
-    """(their key, our key, shape) of every tensor of a network without its non-local blocks."""
+    """(key of the source, key of VideoResNet, shape) of every tensor without the non-local blocks."""
     names, stem, stem_norm, (fc_weight, fc_bias), _ = LAYOUTS[source]
     table = [(stem, "conv1.weight", (64, 3, 5 if i3d else 1, 7, 7))]
     table += [(theirs, f"bn1.{name}", (64,)) for name, theirs in stem_norm.items()]
@@ -111,7 +111,7 @@ def rows(source, depth=50, i3d=True, middle=False):
 
 
 def numbered(table):
-    """Each tensor filled with its own number; one stored element each, so that files stay small."""
+    """Tensors filled with their number; each stores one element, which keeps files small."""
     return {theirs: torch.tensor(float(number)).expand(shape) for number, (theirs, _, shape) in enumerate(table)}
 
 
@@ -125,7 +125,7 @@ def numbered(table):
         ("mmcv", 50, True, True, "i3d_resnet50_3x3x3"),
     ],
 )
-def test_every_tensor_has_its_place(tmp_path, source, depth, i3d, middle, kind):
+def test_every_tensor_gets_its_name(tmp_path, source, depth, i3d, middle, kind):
     table = rows(source, depth, i3d, middle)
     torch.save({"state_dict": numbered(table)}, tmp_path / "theirs.pth")
     converted = convert_weights(tmp_path / "theirs.pth")
@@ -144,7 +144,7 @@ def test_every_tensor_has_its_place(tmp_path, source, depth, i3d, middle, kind):
     assert converted.renamed == {theirs: ours for theirs, ours, _ in table}
 
 
-def test_blocks_come_with_the_network(tmp_path):
+def test_networks_include_their_blocks(tmp_path):
     state = numbered(rows("slowfast"))
     for index in (1, 3):
         parts = random_parts(3, channels=512, inner=256, seed=index)
@@ -168,7 +168,7 @@ def test_blocks_come_with_the_network(tmp_path):
     assert converted.left_over == ["optimizer.step"]
 
 
-# what is wrong with a network that is not one of ours -> the reason
+# difference from a VideoResNet -> (change of the table, pattern of the reason)
 NOT_OURS = {
     "slow pathway": (lambda t: [(a, b, (*s[:2], 1, *s[3:]) if b == "conv1.weight" else s) for a, b, s in t], "differ"),
     "three frames": (
@@ -181,7 +181,7 @@ NOT_OURS = {
 
 
 @pytest.mark.parametrize("case", NOT_OURS)
-def test_another_network_gives_its_blocks_and_the_reason(tmp_path, case):
+def test_other_networks_give_their_blocks_and_a_reason(tmp_path, case):
     change, said = NOT_OURS[case]
     state = numbered(change(rows("slowfast"))) | named_as("slowfast", random_parts(3), "s3.pathway0_nonlocal1")
     torch.save(state, tmp_path / "theirs.pth")
@@ -194,19 +194,19 @@ def test_another_network_gives_its_blocks_and_the_reason(tmp_path, case):
     assert not (tmp_path / "ours.pt").exists()
 
 
-def test_differences_that_weights_do_not_carry_are_said(tmp_path):
+def test_differences_that_weights_do_not_determine_are_reported(tmp_path):
     torch.save(numbered(rows("mmcv")), tmp_path / "theirs.pth")
     network = convert_weights(tmp_path / "theirs.pth").network
     assert network is not None
-    assert "pool1_kernel 1 there, 3 here" in network.differences[0]
+    assert "pool1_kernel 1 in the source, 3 in the model" in network.differences[0]
     torch.save(numbered(rows("slowfast")), tmp_path / "theirs.pth")
     network = convert_weights(tmp_path / "theirs.pth").network
     assert network is not None
-    assert not any("there" in said for said in network.differences)
+    assert not any("in the source" in sentence for sentence in network.differences)
 
 
 def random_blobs(affine):
-    """Caffe2 blobs of an I3D-R50 with five blocks, small enough activations to compare."""
+    """Caffe2 blobs of an I3D-R50 with five blocks, scaled to keep activations small."""
     generator = torch.Generator().manual_seed(0)
     blobs = {}
     for theirs, ours, shape in rows("caffe2"):
@@ -231,7 +231,7 @@ def random_blobs(affine):
 
 
 def reference_scores(clip, blobs, blocks):
-    """video-nonlocal-net's I3D-R50 from its blobs: stem without stride in time, pools 1x3x3 (unpadded) and 2x1x1."""
+    """I3D-R50 of video-nonlocal-net: stem without stride in time, pools 1x3x3 (unpadded) and 2x1x1."""
     blobs = {key: value.double() for key, value in blobs.items()}
 
     def normed(x, name):
@@ -265,7 +265,7 @@ def reference_scores(clip, blobs, blocks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("affine", [False, True])
-def test_caffe2_network_gives_the_same_scores(tmp_path, affine):
+def test_caffe2_networks_give_the_same_scores(tmp_path, affine):
     if affine:
         pytest.importorskip("safetensors", reason="pip install 'torch-nonlocal[checkpoints]'")
     saved = tmp_path / ("ours.safetensors" if affine else "ours.pt")
@@ -283,12 +283,12 @@ def test_caffe2_network_gives_the_same_scores(tmp_path, affine):
     assert network.arguments["name"] == "i3d_resnet50_8x8"
     assert network.arguments["non_local"] == PAPER_5
     assert network.arguments["norm"] == (None if affine else "batch")
-    assert affine == any("4 frames at a time" in said for said in converted.assumptions)
-    assert "pool1_padding 0 there, 1 here" in network.differences[0]
+    assert affine == any("4 frames at a time" in sentence for sentence in converted.assumptions)
+    assert "pool1_padding 0 in the source, 1 in the model" in network.differences[0]
 
     converted.save(saved)
     named = nl.create_model(**network.arguments, weights=saved)
-    with torch.device("meta"):  # the same weights with the source's own pools, which no name has
+    with torch.device("meta"):  # the same weights with the source's own pools, which no named model has
         theirs = VideoResNet(50, kernel=network.kernel, time=network.time, num_classes=CLASSES)
     options = {key: network.arguments[key] for key in ("pairwise", "subsample", "pool_first", "scale", "norm")}
     nl.insert(theirs, PAPER_5, **options)

@@ -235,5 +235,6 @@ def _misfit(
         ("unexpected keys", unexpected),
         ("other shapes", shapes),
     )
-    told = "; ".join(f"{what}: {names}" for what, given in parts if (names := listed(given)))
-    return f"{source} does not fit {type(model).__name__}: {told}"
+    differences = "; ".join(f"{what}: {names}" for what, given in parts if (names := listed(given)))
+    hint = "" if own.keys() & fitted.keys() else "; `nonlocal convert` reads checkpoints of other projects"
+    return f"{source} does not fit {type(model).__name__}: {differences}{hint}"

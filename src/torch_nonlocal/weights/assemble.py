@@ -1,4 +1,4 @@
-"""A source's block as a block of ours: options and tensors, checked against each other."""
+"""Build a `NonLocal` block from a source's block: options and tensors, checked against each other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from torch_nonlocal.layers.non_local import PAIRWISE
 from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source
 
 SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
-_EPSILON = 1e-5  # of our batch norms
+_EPSILON = 1e-5  # of the batch norms of `NonLocal`
 _STATISTICS = {"norm.running_mean", "norm.running_var"}
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the user knows better than the source's usual settings; None: as the source does it.
+    """Options that replace the usual settings of the source; None keeps the source's setting.
 
     Attributes:
-        pairwise: "embedded_gaussian" or "dot_product", whose tensors are alike.
-        subsample: factor of the keys' max-pooling, as `NonLocal3d` takes it; 1 for none.
-        scale: of the softmax forms: "sqrt" or a number, 1 for none.
+        pairwise: "embedded_gaussian" or "dot_product", which have the same tensors.
+        subsample: factor of the max-pooling of keys, as in `NonLocal3d`; 1 for no pooling.
+        scale: of the softmax forms: "sqrt" or a number; 1 for no scaling.
     """
 
     pairwise: str | None = None
@@ -33,14 +33,14 @@ class Overrides:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A block of ours.
+    """A `NonLocal` block.
 
     Attributes:
-        kind: name of its class.
-        options: what builds it again.
-        settings: the same as `nl.insert` would be told, without widths.
-        tensors: its state dict.
-        assumed: what the file does not tell, in words.
+        kind: class name, such as "NonLocal3d".
+        options: constructor arguments.
+        settings: the options for `nl.insert`, without channel counts.
+        tensors: state dict.
+        assumed: a sentence for each option that the file does not determine.
     """
 
     kind: str
@@ -51,11 +51,11 @@ class Assembled:
 
 
 def assemble(block: FoundBlock, source: Source, overrides: Overrides) -> Assembled:
-    """Options and tensors of our block that computes what the source's does.
+    """Options and tensors of a `NonLocal` block that computes the same as the source's block.
 
     Raises:
-        ValueError: tensors are missing or do not fit together, or an override contradicts them; the message names the
-            file's keys.
+        ValueError: tensors are missing or inconsistent, or an override contradicts them; the message names the keys in
+            the file.
     """
     _check_complete(block, source)
     channels, inner, axes = _check_shapes(block)
@@ -75,23 +75,23 @@ def assemble(block: FoundBlock, source: Source, overrides: Overrides) -> Assembl
     }
     if "score.weight" in tensors:
         tensors["score.weight"] = tensors["score.weight"].reshape(1, 2 * inner)
-    made = BLOCK_CLASSES[axes](channels, inner_channels=inner, **settings)
-    for name, count in made.state_dict().items():
+    built = BLOCK_CLASSES[axes](channels, inner_channels=inner, **settings)
+    for name, count in built.state_dict().items():
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, count)
-    made.load_state_dict(tensors)
-    unsaid = {
-        name: f"{name}={_shown(settings[name])}: {source.project} usually has it so, the tensors do not tell"
+    built.load_state_dict(tensors)
+    assumed = {
+        name: f"{name}={_shown(settings[name])}: usual for {source.project}; the tensors do not determine it"
         for name in computes.assumed
         if getattr(overrides, name) is None and not (name == "scale" and pairwise not in SOFTMAX_FORMS)
     }
     if norm == "group":
-        unsaid["norm"] = "norm='group': the number of groups is not in the file; 32 where they divide the channels"
-    return Assembled(type(made).__name__, made.config, settings, tensors, unsaid)
+        assumed["norm"] = "norm='group': the file does not hold the number of groups; 32 if it divides the channels"
+    return Assembled(type(built).__name__, built.config, settings, tensors, assumed)
 
 
 def _check_complete(block: FoundBlock, source: Source) -> None:
-    """All convolutions, but for gaussian's theta and phi, which then are both absent."""
+    """Require all convolutions. The Gaussian form has neither theta nor phi."""
     needed = [f"{part}.weight" for part in CONVOLUTIONS]
     if not any(name.startswith(("theta.", "phi.", "score.")) for name in block.tensors):
         needed = ["g.weight", "out.weight"]
@@ -102,7 +102,7 @@ def _check_complete(block: FoundBlock, source: Source) -> None:
 
 
 def _check_shapes(block: FoundBlock) -> tuple[int, int, int]:
-    """Channels, inner width and axes, after everything agrees on them."""
+    """Channels, inner width and number of axes, after checking that all tensors agree on them."""
     g = block.tensors["g.weight"]
     if not 3 <= g.ndim <= 5:
         raise ValueError(
@@ -121,22 +121,22 @@ def _check_shapes(block: FoundBlock) -> tuple[int, int, int]:
     }
     for name, tensor in block.tensors.items():
         if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
-            raise ValueError(f"{block.keys[name]} has dtype {tensor.dtype}, expected a floating one")
+            raise ValueError(f"{block.keys[name]} has dtype {tensor.dtype}, expected a floating-point dtype")
         wanted = expected.get(name)
         if wanted is not None and tuple(tensor.shape) != wanted:
             raise ValueError(
                 f"{block.keys[name]} has shape {tuple(tensor.shape)}, expected {wanted}: "
-                f"{block.keys['g.weight']} says {channels} channels and inner width {inner}"
+                f"{block.keys['g.weight']} has {channels} channels and inner width {inner}"
             )
         if name == "score.weight" and (tensor.numel() != 2 * inner or tensor.shape[:2] != (1, 2 * inner)):
             raise ValueError(f"{block.keys[name]} has shape {tuple(tensor.shape)}, expected (1, {2 * inner}, 1, 1)")
         if name not in expected and name != "score.weight":
-            raise ValueError(f"{_titled(block)}: {block.keys[name]} has no equal in a block here")
+            raise ValueError(f"{_titled(block)}: {block.keys[name]} has no equivalent in a block of torch-nonlocal")
     return channels, inner, g.ndim - 2
 
 
 def _norm(block: FoundBlock, tensors: dict[str, Tensor], affine: bool) -> str | None:
-    """The norm's kind: "batch" with running statistics, "group" without, None if there are no tensors of one."""
+    """Kind of the norm: "batch" with running statistics, "group" without, None without tensors of a norm."""
     have = {name for name in tensors if name.startswith("norm.")}
     if not have:
         return None
@@ -147,17 +147,17 @@ def _norm(block: FoundBlock, tensors: dict[str, Tensor], affine: bool) -> str | 
     missing = (alone if have <= alone else alone | _STATISTICS) - have
     if missing:
         shown = ", ".join(sorted(block.keys[name] for name in have))
-        raise ValueError(f"{_titled(block)} has no {' and no '.join(sorted(missing))}; of its norm it has {shown}")
+        raise ValueError(f"{_titled(block)} has no {' and no '.join(sorted(missing))}; its norm has {shown}")
     return "group" if have <= alone else "batch"
 
 
 def without_statistics(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance with which a batch norm is y = weight x + bias: 0, and 1 less the norm's epsilon."""
+    """Mean and variance that make a batch norm compute y = weight x + bias: 0 and 1 - epsilon."""
     return torch.zeros_like(weight), torch.full_like(weight, 1 - _EPSILON)
 
 
 def _fold_score_bias(block: FoundBlock, tensors: dict[str, Tensor]) -> None:
-    """w_f . [theta, phi] + c with c moved into theta's bias, exactly: w_theta . (c w_theta / |w_theta|^2) = c."""
+    """Move c of w_f . [theta, phi] + c into the bias of theta. Exact: w_theta . (c w_theta / |w_theta|^2) = c."""
     c = tensors.pop("score.bias", None)
     if c is None or not c.any():
         return
@@ -165,20 +165,24 @@ def _fold_score_bias(block: FoundBlock, tensors: dict[str, Tensor]) -> None:
     w_theta = tensors["score.weight"].flatten()[: len(bias)].double()
     if not w_theta.any():
         raise ValueError(
-            f"{block.keys['score.bias']} is {c.item():g} while w_f's half for theta is zero: here w_f has no bias, and "
-            "nothing is left to carry this one"
+            f"{block.keys['score.bias']} is {c.item():g} and w_f's half for theta is zero: w_f has no bias in "
+            "torch-nonlocal, and the bias of theta cannot replace it"
         )
     tensors["theta.bias"] = (bias.double() + c.double() * w_theta / w_theta.square().sum()).to(bias.dtype)
 
 
 def _fill_biases(block: FoundBlock, tensors: dict[str, Tensor], norm: str | None) -> None:
-    """Zeros for convolutions made without a bias: all of them, or W_z alone when a norm follows it."""
+    """Add zeros for convolutions without a bias: all of them, or W_z alone if a norm follows it."""
     inside = [part for part in ("theta", "phi", "g") if f"{part}.weight" in tensors]
     without = [part for part in inside if f"{part}.bias" not in tensors]
     if without and (len(without) < len(inside) or "out.bias" in tensors):
-        raise ValueError(f"{_titled(block)} has no {without[0]}.bias, while others have one: the file is incomplete")
+        raise ValueError(
+            f"{_titled(block)} has no {without[0]}.bias, but other convolutions have a bias: the file is incomplete"
+        )
     if "out.bias" not in tensors and norm is None and not without:
-        raise ValueError(f"{_titled(block)} has no out.bias, while the others have one: the file is incomplete")
+        raise ValueError(
+            f"{_titled(block)} has no out.bias, but the other convolutions have a bias: the file is incomplete"
+        )
     for part in (*inside, "out"):
         weight = tensors[f"{part}.weight"]
         tensors.setdefault(f"{part}.bias", torch.zeros(len(weight), dtype=weight.dtype))

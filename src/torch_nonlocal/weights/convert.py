@@ -1,4 +1,4 @@
-"""Reading another project's checkpoint as blocks and networks of ours."""
+"""Convert checkpoints of other projects to blocks and networks of torch-nonlocal."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common.tensor_files import read_weights, write_tensors
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.block_files import write_blocks
+from torch_nonlocal.insertion.insert import CHILD
 from torch_nonlocal.weights.assemble import Assembled, Overrides, assemble
 from torch_nonlocal.weights.foreign import SOURCES
 from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source
@@ -18,22 +20,23 @@ from torch_nonlocal.weights.refused import other_kind
 from torch_nonlocal.weights.whole_network import Network, network_keys, whole_network
 
 NETWORK_FORMAT = "torch-nonlocal network 1"
-_FEW_TENSORS = 50  # fewer of a network's names are no sign of a network
+_MIN_NETWORK_TENSORS = 50  # fewer matching names do not identify a network
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a checkpoint of another project is here.
+    """A converted checkpoint of another project.
 
     Attributes:
-        source: the project, a name of `SOURCES`.
-        plan: class and options of each block by place, as in the files of `nl.save_blocks`.
-        tensors: of the blocks, "<place>/<parameter>".
-        network: the whole network, if the file has one that is one of ours.
-        no_network: why not, if the file has another one.
-        renamed: the file's key -> "<place>/<parameter>", or the network's key.
+        source: the project, a name in `SOURCES`.
+        plan: class and options of each block by place, as in files of `nl.save_blocks`.
+        tensors: tensors of the blocks by "<place>/<parameter>".
+        network: the whole network, if torch-nonlocal has the same one.
+        no_network: the reason if the file holds a network that torch-nonlocal does not have.
+        renamed: maps keys of the file to "<place>/<parameter>", or to keys of the network.
         left_over: keys of the file that were not used.
-        assumptions: what the file does not tell and was taken as the source usually has it.
+        assumptions: sentences about options that the file does not determine and that follow the source's usual
+            settings.
     """
 
     source: str
@@ -46,24 +49,25 @@ class Converted:
     assumptions: list[str]
 
     def save(self, path: str | os.PathLike[str], *, whole: bool | None = None) -> None:
-        """Write the whole network, for `nl.create_model(..., weights=path)`, or the blocks, for `nl.load_blocks`.
+        """Write the whole network for `nl.create_model(..., weights=path)`, or the blocks for `nl.load_blocks`.
 
         Args:
-            path: ending in .safetensors, or anything else for a file of `torch.save`; replaced if it exists.
-            whole: True: the network; False: only its blocks; None: the network if there is one.
+            path: with the suffix .safetensors for a safetensors file, with any other for a file of `torch.save`. An
+                existing file is replaced.
+            whole: True for the network, False for its blocks only, None for the network if there is one.
 
         Raises:
-            ValueError: there is no such part; the message says why.
-            ImportError: safetensors is asked for and not installed.
+            ValueError: the checkpoint has no such part; the message gives the reason.
+            ImportError: safetensors is needed and not installed.
         """
         if whole or (whole is None and self.network is not None):
             if self.network is None:
-                raise ValueError(f"no whole network to save: {self.no_network or 'the file holds blocks only'}")
+                raise ValueError(f"no whole network to save: {self.no_network or 'the file holds only blocks'}")
             header = {"format": NETWORK_FORMAT, "call": self.network.call(Path(path).name)}
             write_tensors(Path(path), self.network.state, header, key="state_dict")
             return
         if not self.plan:
-            raise ValueError("no blocks to save: the file is a network without any")
+            raise ValueError("no blocks to save: the file holds a network without blocks")
         write_blocks(Path(path), self.plan, self.tensors)
 
 
@@ -76,25 +80,27 @@ def convert_weights(
     scale: float | str | None = None,
     places: Mapping[str, str] | None = None,
 ) -> Converted:
-    """Read the non-local blocks, and where ours match the whole network, of another project's checkpoint.
+    """Convert the non-local blocks of another project's checkpoint, and the whole network if torch-nonlocal has it.
 
     Args:
-        path: .safetensors, a `torch.save` file or a pickle of Caffe2 blobs. Nothing in it is run.
-        source: the project, a name of `SOURCES`; None: recognised from the names of the tensors.
-        pairwise: "embedded_gaussian" or "dot_product", where the tensors are alike and the source's usual is wrong.
-        subsample: factor of the keys' max-pooling, 1 for none, where the source's usual is wrong.
-        scale: of the softmax: "sqrt" or a number, 1 for none, where the source's usual is wrong.
-        places: where blocks go in your network, {name in the file or usual place: name of the module it follows}.
+        path: a file that `read_weights` reads: safetensors, `torch.save`, or a pickle of Caffe2 blobs. Nothing in it is
+            executed.
+        source: the project, a name in `SOURCES`; None detects it from the tensor names.
+        pairwise: "embedded_gaussian" or "dot_product", which have the same tensors. None for the source's usual form.
+        subsample: factor of the max-pooling of keys; 1 for no pooling. None for the source's usual factor.
+        scale: of the softmax: "sqrt" or a number; 1 for no scaling. None for the source's usual scale.
+        places: maps a block's name in the file, or its usual place, to the name of the module that it follows in your
+            network.
 
     Returns:
-        What was read, renamed, assumed and left over.
+        The converted blocks and network, with the names that were renamed and left over and the options assumed.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that is broken, or asks for code to be run; no block of a known source, or of two; attention
-            of another kind (the message says why it has no equal); tensors that are missing or do not fit together;
-            an option that contradicts them.
-        ImportError: safetensors is needed and not installed.
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read; it holds no block of a known source, or blocks of several; it holds
+            attention without an equivalent (the message gives the reason); tensors are missing or inconsistent; an
+            option contradicts them.
+        ImportError: the file is in safetensors format and safetensors is not installed.
 
     Example:
         >>> converted = convert_weights("i3d_nonlocal_32x2_IN_pretrain_400k.pkl")
@@ -113,11 +119,11 @@ def convert_weights(
 def _convert(tensors: dict[str, Tensor], wanted: str | None, overrides: Overrides, places: dict[str, str]) -> Converted:
     if other := other_kind(tensors):
         kind, name = other
-        raise ValueError(f"{name!r} is {kind.name}, which has no equal here: {kind.reason}")
+        raise ValueError(f"{name!r} is {kind.name}, which has no equivalent in torch-nonlocal: {kind.reason}")
     source, found = _found(tensors, wanted)
     _check_repeated(source, found, tensors)
     placed, notes = _placed(source, found, tensors, places)
-    made = {place: assemble(block, source, overrides) for place, block in placed.items()}
+    assembled = {place: assemble(block, source, overrides) for place, block in placed.items()}
     renamed = {
         key: f"{place}/{name}"
         for place, block in placed.items()
@@ -126,25 +132,25 @@ def _convert(tensors: dict[str, Tensor], wanted: str | None, overrides: Override
     network, of_network, no_network = whole_network(
         tensors,
         source,
-        {place: one.tensors for place, one in made.items()},
-        {place: one.settings for place, one in made.items()},
+        {place: one.tensors for place, one in assembled.items()},
+        {place: one.settings for place, one in assembled.items()},
     )
     renamed |= of_network
     left_over = [key for key in tensors if key not in renamed]
     return Converted(
         source=source.name,
-        plan={place: {"class": one.kind, "options": one.options} for place, one in made.items()},
-        tensors={f"{place}/{name}": tensor for place, one in made.items() for name, tensor in one.tensors.items()},
+        plan={place: {"class": one.kind, "options": one.options} for place, one in assembled.items()},
+        tensors={f"{place}/{name}": tensor for place, one in assembled.items() for name, tensor in one.tensors.items()},
         network=network,
         no_network=no_network,
         renamed=renamed,
         left_over=left_over,
-        assumptions=_assumptions(made) + notes + _frames_as_images(made, [tensors[key] for key in left_over]),
+        assumptions=_assumptions(assembled) + notes + _frames_as_images(assembled, [tensors[key] for key in left_over]),
     )
 
 
 def _found(tensors: dict[str, Tensor], wanted: str | None) -> tuple[Source, list[FoundBlock]]:
-    """The file's only source and its blocks."""
+    """The source of the file and its blocks."""
     best: dict[str, tuple[int, Source, FoundBlock]] = {}
     for source in SOURCES.values():
         for block in _blocks_of(source, tensors):
@@ -158,22 +164,27 @@ def _found(tensors: dict[str, Tensor], wanted: str | None) -> tuple[Source, list
     for _, source, block in best.values():
         by_source.setdefault(source.name, []).append(block)
     if len(by_source) > 1:
-        listed = " and ".join(f"{name} ({blocks[0].name!r})" for name, blocks in by_source.items())
-        raise ValueError(f"blocks of several sources in one file, {listed}: convert them one by one")
+        names = " and ".join(f"{name} ({blocks[0].name!r})" for name, blocks in by_source.items())
+        raise ValueError(f"blocks of several sources in one file, {names}: convert each with source=")
     if by_source:
         name, blocks = next(iter(by_source.items()))
         if wanted is not None and name != wanted:
-            raise ValueError(f"source={wanted!r}: its blocks are named as those of {name} ({SOURCES[name].project})")
+            raise ValueError(f"source={wanted!r}: its blocks have the names of {name} ({SOURCES[name].project})")
         return SOURCES[name], blocks
     for source in SOURCES.values():
         names = source.network
-        if names and wanted in (None, source.name) and network_keys(tensors, names) >= _FEW_TENSORS:
+        if names and wanted in (None, source.name) and network_keys(tensors, names) >= _MIN_NETWORK_TENSORS:
             return source, []
     known = ", ".join(f"{source.name} ({source.project})" for source in SOURCES.values())
     raise ValueError(
-        "no non-local block of a known source; "
-        f"its tensors are named {', '.join(list(tensors)[:5])}, ...; known: {known}"
+        f"no non-local block of a known source; tensor names: {listed(tensors)}; known sources: {known}{_hint(tensors)}"
     )
+
+
+def _hint(tensors: Mapping[str, Tensor]) -> str:
+    if any(f".{CHILD}." in key for key in tensors):
+        return "; the names are those of torch-nonlocal: nl.load_weights(model, path) loads the file"
+    return ""
 
 
 def _blocks_of(source: Source, tensors: Mapping[str, Tensor]) -> list[FoundBlock]:
@@ -195,11 +206,13 @@ def _check_repeated(source: Source, found: list[FoundBlock], tensors: Mapping[st
     for block in found:
         for key, name in block.repeated.items():
             if not torch.equal(tensors[key], block.tensors[name]):
-                raise ValueError(f"{key} and {block.keys[name]} are the same tensor to {source.name}, but they differ")
+                raise ValueError(
+                    f"{key} and {block.keys[name]} are the same tensor in {source.name}, but their values differ"
+                )
 
 
 def _is_block(block: FoundBlock) -> bool:
-    """Three of the four convolutions are a block, if a broken one; g and W_z of transposed shapes are gaussian's."""
+    """Three of the four convolutions make a block, maybe an incomplete one; the Gaussian form has g and W_z alone."""
     present = [part for part in CONVOLUTIONS if f"{part}.weight" in block.tensors]
     if len(present) >= 3:
         return True
@@ -221,7 +234,7 @@ def _placed(
         place = places[asked[0]] if asked else usual.name
         if place in placed:
             raise ValueError(
-                f"two blocks for {place!r}: {placed[place].name!r} and {block.name!r}; places= sets them apart"
+                f"two blocks for {place!r}: {placed[place].name!r} and {block.name!r}; `places` can separate them"
             )
         placed[place] = block
         if usual.note and not asked:
@@ -234,13 +247,15 @@ def _placed(
     return placed, notes
 
 
-def _assumptions(made: Mapping[str, Assembled]) -> list[str]:
-    """The blocks' assumptions, each said once."""
-    return list(dict.fromkeys(said for one in made.values() for said in one.assumed.values()))
+def _assumptions(assembled: Mapping[str, Assembled]) -> list[str]:
+    """Assumptions of all blocks, without repetitions."""
+    return list(dict.fromkeys(sentence for one in assembled.values() for sentence in one.assumed.values()))
 
 
-def _frames_as_images(made: Mapping[str, Assembled], others: list[Tensor]) -> list[str]:
-    """TSM and mmaction2's TSM wrap a block: it sees clips in a network that runs frames as a batch of images."""
-    if any(one.kind == "NonLocal3d" for one in made.values()) and any(tensor.ndim == 4 for tensor in others):
-        return ["the blocks see clips (B, C, T, H, W), but the file has 2D convolutions: its network stacks the frames"]
+def _frames_as_images(assembled: Mapping[str, Assembled], others: list[Tensor]) -> list[str]:
+    """A note for TSM networks: they run frames as a batch of images, and wrap the block so that it sees clips."""
+    if any(one.kind == "NonLocal3d" for one in assembled.values()) and any(tensor.ndim == 4 for tensor in others):
+        return [
+            "blocks expect clips (B, C, T, H, W), but the file has 2D convolutions: its network sees frames as images"
+        ]
     return []

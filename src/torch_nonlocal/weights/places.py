@@ -1,4 +1,4 @@
-"""Which module of a network a block of a file follows."""
+"""Places: the modules that the blocks of a file follow."""
 
 import re
 from collections.abc import Callable, Collection
@@ -8,24 +8,27 @@ _CHILD = re.compile(r"(non_?local|nl)(_?block|_?layer)?_?\d*", re.IGNORECASE)
 
 
 class Place(NamedTuple):
-    """The module that a block follows, and what the user should know about it."""
+    """Name of the module that a block follows, and a note for the user."""
 
     name: str
     note: str | None = None
 
 
-Placing = Callable[[str, Collection[str], Collection[str]], Place]  # block, all blocks, all keys of the file -> place
+Placing = Callable[[str, Collection[str], Collection[str]], Place]
+"""Maps a block's name, the names of all blocks and all keys of the file to a place."""
 
 
 def follow(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
-    """Places of blocks that are modules of their network.
+    """Place of a block that is a module of its network.
 
-    "layer2.1.nl" follows "layer2.1": a child with a non-local name belongs to its parent. "layer2.2", among residual
-    blocks of a Sequential, follows the one before it, counted without the blocks, as in the network without them. Any
-    other name stays, since a file does not tell what runs before it.
+    A child with a non-local name follows its parent: "layer2.1.nl" follows "layer2.1". A block among the residual
+    blocks of a Sequential follows the residual block before it, counted without the non-local blocks: "layer2.2"
+    follows "layer2.1". Any other name is its own place, because the file does not determine what runs before it.
     """
     if not block:
-        return Place("", "the file's only block has no name: it goes behind the whole network; '=NAME' places it")
+        return Place(
+            "", "the only block of the file has no name: it follows the whole network; '=NAME' places it elsewhere"
+        )
     parent, _, last = block.rpartition(".")
     if parent and _CHILD.fullmatch(last):
         return Place(parent)
@@ -36,4 +39,6 @@ def follow(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
         before = [one for one in range(index) if str(one) in heads and one not in own]
         if before:
             return Place(f"{parent}.{len(before) - 1}")
-    return Place(block, f"{block!r} is its place: the file does not tell which module it follows; '{block}=NAME' does")
+    return Place(
+        block, f"{block!r} is used as place: the file does not determine the module it follows; '{block}=NAME' sets it"
+    )

@@ -1,16 +1,16 @@
-"""Attention of other kinds: recognised, so that the refusal can say why."""
+"""Attention layers without an equivalent in torch-nonlocal, recognized so that the error gives the reason."""
 
 from collections.abc import Collection
 from typing import NamedTuple
 
 
 class OtherKind(NamedTuple):
-    """A layout that no block here computes.
+    """A layer that no block of torch-nonlocal computes.
 
     Attributes:
-        name: of the layer and where it comes from.
-        keys: what its keys end in; all of them are there.
-        reason: why there is no equal.
+        name: name and origin of the layer.
+        keys: endings of its keys; the layer has all of them.
+        reason: why it has no equivalent.
     """
 
     name: str
@@ -22,7 +22,7 @@ OTHER_KINDS = (
     OtherKind(
         "criss-cross attention (CCNet) or position attention (DANet)",
         ("query_conv.weight", "key_conv.weight", "value_conv.weight", "gamma"),
-        "its values are C wide while queries and keys are C/8, and CCNet's keys are one row and one column only",
+        "its values have C channels while queries and keys have C/8, and CCNet's keys are one row and one column only",
     ),
     OtherKind(
         "disentangled non-local (DNL)",
@@ -42,18 +42,18 @@ OTHER_KINDS = (
     OtherKind(
         "double attention (A2-Net)",
         ("convA.weight", "convB.weight", "convV.weight"),
-        "it gathers with a softmax over positions and distributes with one over channels",
+        "it gathers with a softmax over positions and distributes with a softmax over channels",
     ),
     OtherKind(
         "global context (GCNet)",
         ("conv_mask.weight", "channel_add_conv.0.weight"),
-        "every position gets the same sum, through a small network",
+        "all positions get the same weighted sum, transformed by a small network",
     ),
 )
 
 
 def other_kind(keys: Collection[str]) -> tuple[OtherKind, str] | None:
-    """The first layer of another kind in a file and its name there; None if there is none."""
+    """The first such layer among the keys of a file and its name there; None if there is none."""
     for kind in OTHER_KINDS:
         ending = kind.keys[0]
         for key in keys:

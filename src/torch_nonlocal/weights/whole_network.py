@@ -1,4 +1,4 @@
-"""A whole network of another project as one of our video ResNets, where they are the same."""
+"""Convert a whole network of another project to a `VideoResNet` with the same architecture."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
@@ -15,15 +15,15 @@ from torch_nonlocal.weights.foreign.source import NetworkNames, Source
 
 @dataclass(frozen=True)
 class Network:
-    """A whole network, under the names of a `VideoResNet`.
+    """A whole network with the tensor names of a `VideoResNet`.
 
     Attributes:
-        state: its state dict, blocks included.
-        arguments: of `nl.create_model`, but for `weights`: name, num_classes, non_local and the blocks' options.
-        time: how the source's network treats time; the named model may differ.
-        kernel: of `VideoResNet`: None, "3x1x1" or "3x3x3".
+        state: state dict, including the blocks.
+        arguments: arguments of `nl.create_model` except `weights`: name, num_classes, non_local and block options.
+        time: strides and pooling in time of the source's network; those of the named model can differ.
+        kernel: `kernel` of `VideoResNet`: None, "3x1x1" or "3x3x3".
         depth: 50 or 101.
-        differences: what the weights do not carry, in words.
+        differences: sentences about what the weights do not determine, such as pooling and input normalization.
     """
 
     state: dict[str, Tensor]
@@ -34,7 +34,7 @@ class Network:
     differences: tuple[str, ...]
 
     def call(self, weights: str) -> str:
-        """The `nl.create_model` call that takes the saved file."""
+        """The `nl.create_model` call that loads the saved file, as source code."""
         name, *rest = (f"{key}={value!r}" for key, value in {**self.arguments, "weights": weights}.items())
         return f"nl.create_model({name.removeprefix('name=')}, {', '.join(rest)})"
 
@@ -45,13 +45,17 @@ def whole_network(
     blocks: Mapping[str, Mapping[str, Tensor]],
     settings: Mapping[str, Mapping[str, Any]],
 ) -> tuple[Network | None, dict[str, str], str | None]:
-    """The network of a file, the new names of its tensors, and why there is none (None: the file holds only blocks).
+    """Convert the network of a file.
 
     Args:
-        tensors: of the file.
-        source: one with networks.
-        blocks: tensors of the blocks by place.
-        settings: options of the blocks by place.
+        tensors: tensors of the file by name.
+        source: the source of the file.
+        blocks: tensors of the converted blocks by place.
+        settings: options of the converted blocks by place.
+
+    Returns:
+        The network or None; the new names of its tensors by the old ones; and, if the file holds a network that
+        torch-nonlocal does not have, the reason.
     """
     names = source.network
     if names is None:
@@ -66,7 +70,7 @@ def whole_network(
     if "conv1.weight" not in state or not any(key.startswith("layer4.") for key in state):
         return None, {}, None
     if (weight := state.get("fc.weight")) is not None and weight.ndim > 2:
-        state["fc.weight"] = weight.flatten(1)  # at test time it is a 1x1x1 convolution
+        state["fc.weight"] = weight.flatten(1)  # fully convolutional networks have a 1x1x1 convolution here
     if source.affine:
         _add_statistics(state)
     fitting, why = _fitting(state)
@@ -76,14 +80,14 @@ def whole_network(
     places = set(blocks)
     strange = sorted(places - {key.rpartition(".conv1")[0] for key in state if key.endswith(".conv1.weight")})
     if strange:
-        return None, {}, f"blocks at {', '.join(map(repr, strange))}, which are no residual blocks of ours"
+        return None, {}, f"blocks at {', '.join(map(repr, strange))}, which are not residual blocks of a VideoResNet"
     time = names.time(state["conv1.weight"].shape[2])
     name, ours = _named(depth, kernel, time)
     arguments: dict[str, Any] = {"name": name, "num_classes": len(state["fc.weight"])}
     if blocks:
         common = list(settings.values())
         if any(one != common[0] for one in common[1:]):
-            return None, {}, "its blocks differ in their options, which one nl.create_model call cannot say"
+            return None, {}, "its blocks differ in their options, and nl.create_model gives all blocks the same options"
         arguments |= {"non_local": list(blocks), **common[0]}
         state |= {f"{place}.{CHILD}.{key}": value for place, block in blocks.items() for key, value in block.items()}
     differences = _differences(depth, kernel, time, name, ours) + names.notes
@@ -100,13 +104,13 @@ def _add_statistics(state: dict[str, Tensor]) -> None:
 
 
 def _fitting(state: Mapping[str, Tensor]) -> tuple[tuple[int, str | None] | None, str]:
-    """Depth and kernel of the model of ours with exactly these tensors, or what the nearest one differs in."""
+    """Depth and kernel of the `VideoResNet` with exactly these tensors, or how the nearest one differs."""
     stem, classes = state["conv1.weight"], state.get("fc.weight")
     if classes is None or stem.ndim != 5 or stem.shape[2] not in (C2D.stem_kernel, I3D.stem_kernel):
         kernels = f"{C2D.stem_kernel} or {I3D.stem_kernel}"
         return (
             None,
-            f"its first kernel is {tuple(stem.shape)}; models here have {kernels} frames there, and a last layer",
+            f"its first kernel is {tuple(stem.shape)}; a VideoResNet has {kernels} frames there, and a last layer",
         )
     shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
     nearest: list[str] | None = None
@@ -121,9 +125,11 @@ def _fitting(state: Mapping[str, Tensor]) -> tuple[tuple[int, str | None] | None
             if nearest is None or len(wrong) < len(nearest):
                 nearest = wrong
                 key = wrong[0]
-                example = f"{key} is {shapes.get(key, 'missing')}, there {ours.get(key, 'missing')}"
-                said = f"nearest is a ResNet-{depth} with kernel={kernel!r}, {len(wrong)} tensors differ: {example}"
-    return None, said  # pyright: ignore[reportPossiblyUnboundVariable]
+                example = f"{key} is {shapes.get(key, 'missing')}, expected {ours.get(key, 'missing')}"
+                difference = (
+                    f"the nearest is a ResNet-{depth} with kernel={kernel!r}, {len(wrong)} tensors differ: {example}"
+                )
+    return None, difference  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _shapes(depth: int, kernel: str | None, classes: int) -> dict[str, tuple[int, ...]]:
@@ -135,7 +141,7 @@ def _shapes(depth: int, kernel: str | None, classes: int) -> dict[str, tuple[int
 
 
 def _named(depth: int, kernel: str | None, time: TimePlan) -> tuple[str, TimePlan]:
-    """The nearest name of `nl.list_models()` and what its time plan is."""
+    """The nearest name in `nl.list_models()` and its time plan."""
     keeps_time = time.stem_stride == 1
     if kernel is None:
         return (f"c2d_resnet{depth}_8x8", C2D_8X8) if keeps_time else (f"c2d_resnet{depth}", C2D)
@@ -148,13 +154,15 @@ def _differences(depth: int, kernel: str | None, time: TimePlan, name: str, ours
     changed = [field.name for field in fields(TimePlan) if getattr(time, field.name) != getattr(ours, field.name)]
     if not changed:
         return ()
-    listed = ", ".join(f"{field} {getattr(time, field)} there, {getattr(ours, field)} here" for field in changed)
+    listed = ", ".join(
+        f"{field} {getattr(time, field)} in the source, {getattr(ours, field)} in the model" for field in changed
+    )
     return (
-        f"{name} differs in {listed}; without these differences: "
+        f"{name} differs in {listed}; the same network: "
         f"VideoResNet({depth}, kernel={kernel!r}, time={time!r}), from torch_nonlocal.models.video_resnet",
     )
 
 
 def network_keys(tensors: Collection[str], names: NetworkNames) -> int:
-    """How many of these keys a source's networks have."""
+    """Number of these keys that the networks of a source have."""
     return sum(names.rename(key) is not None for key in tensors)

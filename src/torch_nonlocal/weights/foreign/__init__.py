@@ -1,4 +1,4 @@
-"""The sources, one module each. Where two name their tensors alike, the first whose `is_own` agrees is taken."""
+"""The sources, one module each. If two use the same tensor names, the first whose `is_own` returns True applies."""
 
 from torch_nonlocal.weights.foreign.agw import AGW
 from torch_nonlocal.weights.foreign.alexhex7 import ALEXHEX7

@@ -1,6 +1,7 @@
-"""AGW (ReID-Survey) and fast-reid: dot product with one inner channel, blocks "NL_2.0" beside the stages.
+"""AGW (ReID-Survey) and fast-reid: dot product with one inner channel, blocks such as "NL_2.0" beside the stages.
 
-Names as AlexHex7's. `reduc_ratio // reduc_ratio` makes the inner width 1; the published weights are of that width.
+Tensor names are those of AlexHex7. Its code computes the inner width as `reduc_ratio // reduc_ratio`, which is 1; the
+published weights have that width.
 """
 
 import re
@@ -20,7 +21,7 @@ def _is_own(block: FoundBlock) -> bool:
 
 
 def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
-    """The n blocks "NL_2.0", "NL_2.1", ... follow the last n residual blocks of layer2."""
+    """n blocks "NL_2.0", "NL_2.1", ... follow the last n residual blocks of layer2."""
     match = _STAGE.fullmatch(block)
     if match is None:
         return follow(block, blocks, keys)
@@ -31,7 +32,9 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
         depth = sum(head.isdigit() for head in heads)
         if depth >= count:
             return Place(f"{stage}.{depth - count + int(match['index'])}")
-    return Place(block, f"{block}: the file has no layer{match['stage']} to count; '{block}=NAME' places it")
+    return Place(
+        block, f"{block}: the file has no layer{match['stage']}, so the place is unknown; '{block}=NAME' sets it"
+    )
 
 
 AGW = Source(

@@ -1,7 +1,7 @@
-"""video-nonlocal-net's Caffe2 blobs: "nonlocal_conv3_1_theta_w", "res2_0_branch2a_bn_riv".
+"""Caffe2 blobs of video-nonlocal-net, such as "nonlocal_conv3_1_theta_w" and "res2_0_branch2a_bn_riv".
 
-Pools x before phi and g by 1 x 2 x 2, scales the softmax by d^-1/2. The 32 x 4 and 128-frame models are "affine": norms
-of the network are weight and bias only, and their blocks have none.
+The block pools x by 1 x 2 x 2 before phi and g and scales the softmax by d^-1/2. The 32 x 4 and 128-frame models are
+"affine": norms of the network have only weight and bias, and their blocks have no norm.
 """
 
 import re
@@ -32,7 +32,7 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     if match is None:
         return follow(block, blocks, keys)
     affine = "res_conv1_bn_s" in keys and "res_conv1_bn_rm" not in keys
-    grouped = f"{block}: affine models let res3 see 4 frames at a time, the block here sees all of them"
+    grouped = f"{block}: blocks of res3 in affine models see 4 frames at a time; the converted block sees all frames"
     return Place(
         f"layer{int(match['stage']) - 1}.{match['index']}", grouped if affine and match["stage"] == "3" else None
     )
@@ -70,6 +70,6 @@ CAFFE2 = Source(
         block.form, 2, pool_first=True, scale="sqrt", assumed=("pairwise", "subsample", "scale")
     ),
     place=_place,
-    network=NetworkNames(_rename, _time, notes=("inputs are (x - 114.75) / 57.375, x in 0 to 255",)),
+    network=NetworkNames(_rename, _time, notes=("inputs are (x - 114.75) / 57.375 for x in [0, 255]",)),
     affine=True,
 )

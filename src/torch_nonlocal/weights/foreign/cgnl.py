@@ -1,4 +1,4 @@
-"""cgnl-network.pytorch's SpatialNL: t, p, g, z without biases, and "bn". Its networks scale the softmax by d^-1/2."""
+"""SpatialNL of cgnl-network.pytorch: t, p, g, z without biases, and "bn". Its networks scale the softmax by d^-1/2."""
 
 from torch_nonlocal.weights.foreign.source import Computes, Source, dotted
 

@@ -1,6 +1,7 @@
-"""gluon-cv's torch models: theta, phi, g, W, bn; W and bn a second time as "W_bn.0" and "W_bn.1".
+"""PyTorch models of gluon-cv: theta, phi, g, W, bn; W and bn also appear as "W_bn.0" and "W_bn.1".
 
-Only its embedded gaussian form without pooling works, scaled by d^-1/2. Networks: "first_stage", "res_layers", "fc".
+Only the embedded Gaussian form without pooling works in its code; it is scaled by d^-1/2. Networks have the names
+"first_stage", "res_layers" and "fc".
 """
 
 import re

@@ -1,7 +1,8 @@
-"""mmcv's NonLocal and mmaction2's networks: every convolution is a module with a "conv" in it.
+"""NonLocal of mmcv and networks of mmaction2: every convolution is a child "conv" of its module.
 
-Pools after phi and g ("g.0.conv"). The embedded form is scaled by d^-1/2 unless `use_scale=False`, as mmaction2's
-published models have it. GCNet's NonLocal2D has the same names but multiplies by d^1/2; only `source="gcnet"` tells.
+The block pools after phi and g ("g.0.conv"). The embedded Gaussian form is scaled by d^-1/2 unless `use_scale=False`,
+which mmaction2's published models use. NonLocal2D of GCNet has the same names but multiplies by d^1/2; only
+`source="gcnet"` selects it.
 """
 
 import re
@@ -78,7 +79,7 @@ MMCV = Source(
     network=NetworkNames(
         _rename,
         _time,
-        notes=("strides in time are those of mmaction2's I3D settings; inputs are its mean and std, in 0 to 255",),
+        notes=("time strides are those of mmaction2's I3D config; inputs use its mean and std, for [0, 255]",),
     ),
 )
 GCNET = Source(
@@ -86,5 +87,5 @@ GCNET = Source(
     project="GCNet's NonLocal2D",
     named=_NAMED,
     computes=_computes_gcnet,
-    is_own=lambda _: False,  # its names are mmcv's
+    is_own=lambda _: False,  # the names are those of mmcv
 )

@@ -1,4 +1,4 @@
-"""PyTorchVideo: PySlowFast's block with "norm" for "bn", by default without pooling; none of its networks has one."""
+"""PyTorchVideo: the block of PySlowFast with "norm" for "bn", without pooling by default. Its networks use no block."""
 
 from torch_nonlocal.weights.foreign.slowfast import MODULES
 from torch_nonlocal.weights.foreign.source import Computes, Source, dotted

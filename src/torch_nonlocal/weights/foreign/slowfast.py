@@ -1,6 +1,7 @@
-"""PySlowFast: "s3.pathway0_nonlocal1.conv_theta"; pools x before phi and g, scales the softmax by d^-1/2.
+"""PySlowFast: names such as "s3.pathway0_nonlocal1.conv_theta".
 
-Whole networks: C2D and I3D, whose second pathway does not exist; they treat time as our "_8x8" models.
+The block pools x before phi and g and scales the softmax by d^-1/2. Whole networks are its C2D and I3D, which have a
+single pathway and the time strides of the "_8x8" models of torch-nonlocal.
 """
 
 import re
@@ -34,7 +35,7 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     match = _BLOCK.fullmatch(block)
     if match is None:
         return follow(block, blocks, keys)
-    if any(".pathway1_" in key for key in keys):  # two pathways: only PySlowFast's own network has such places
+    if any(".pathway1_" in key for key in keys):  # only SlowFast networks have two pathways
         return Place(f"s{match['stage']}.pathway{match['pathway']}_res{match['index']}")
     return Place(f"layer{int(match['stage']) - 1}.{match['index']}")
 
@@ -64,5 +65,5 @@ SLOWFAST = Source(
     ),
     is_own=_is_own,
     place=_place,
-    network=NetworkNames(_rename, _time, notes=("inputs are (x / 255 - 0.45) / 0.225 by PySlowFast's settings",)),
+    network=NetworkNames(_rename, _time, notes=("inputs are (x / 255 - 0.45) / 0.225 in PySlowFast's config",)),
 )

@@ -1,4 +1,4 @@
-"""What one source is: how it names a block's tensors, and what its code computes with them."""
+"""Description of a source: the tensor names of its blocks and what its code computes with them."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -15,7 +15,7 @@ CONVOLUTIONS = ("theta", "phi", "g", "out")
 
 
 class Named(NamedTuple):
-    """A tensor of a block: the block's name in the file ("layer2.1.nl"), and ours for the tensor ("theta.weight")."""
+    """Name of a block in the file ("layer2.1.nl") and name of a parameter in `NonLocal` ("theta.weight")."""
 
     block: str
     parameter: str
@@ -23,13 +23,14 @@ class Named(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundBlock:
-    """A block in a file.
+    """A block found in a file.
 
     Attributes:
-        name: in the file.
-        tensors: by our parameter names ("theta.weight", "norm.running_mean", "score.weight", "score.bias").
-        keys: the file's key of each; of two for the same tensor, the first.
-        repeated: further keys of the same tensors, with our names.
+        name: its name in the file.
+        tensors: tensors by parameter name of `NonLocal` ("theta.weight", "norm.running_mean", "score.weight"), and
+            "score.bias".
+        keys: key in the file of each tensor; if several keys hold the same tensor, the first.
+        repeated: maps further keys of the same tensors to their parameter names.
     """
 
     name: str
@@ -39,12 +40,12 @@ class FoundBlock:
 
     @property
     def pools_after(self) -> bool:
-        """Whether g is the first of two modules, so that pooling follows it: "g.0.weight", not "g.weight"."""
+        """Whether pooling follows g, which then is the first of two modules: "g.0.weight" instead of "g.weight"."""
         return re.search(r"(^|\.)g\.0\.", self.keys.get("g.weight", "")) is not None
 
     @property
     def form(self) -> str:
-        """The pairwise form as far as the tensors tell; "embedded_gaussian" may as well be "dot_product"."""
+        """The pairwise form by the tensors; "embedded_gaussian" and "dot_product" have the same tensors."""
         if "score.weight" in self.tensors:
             return "concatenation"
         return "embedded_gaussian" if "theta.weight" in self.tensors else "gaussian"
@@ -52,13 +53,14 @@ class FoundBlock:
 
 @dataclass(frozen=True)
 class Computes:
-    """What a source's code does with a block's tensors; options of our block.
+    """What a source's code computes with the tensors of a block, as options of `NonLocal`.
 
     Attributes:
-        subsample: factor of the keys' pooling in space; None for none.
-        pool_first: it pools x before phi and g.
-        scale: of the softmax forms.
-        assumed: which of "pairwise", "subsample", "scale" the tensors do not tell.
+        pairwise: the pairwise form.
+        subsample: factor of the spatial pooling of keys; None for no pooling.
+        pool_first: whether x is pooled before phi and g.
+        scale: scale of the softmax forms.
+        assumed: which of "pairwise", "subsample" and "scale" the tensors do not determine.
     """
 
     pairwise: str
@@ -70,12 +72,12 @@ class Computes:
 
 @dataclass(frozen=True)
 class NetworkNames:
-    """How a source names a ResNet's tensors.
+    """Tensor names of a source's ResNets.
 
     Attributes:
-        rename: a key of the file -> the key of our `VideoResNet`, or None for a key of something else.
-        time: how the source's networks treat time, from the frames of their first kernel.
-        notes: differences that every network of this source has.
+        rename: maps a key of the file to the key of `VideoResNet`, or to None if it is no key of the network.
+        time: maps the number of frames of the first kernel to the time plan of the source's networks.
+        notes: sentences about differences that all networks of this source have.
     """
 
     rename: Callable[[str], str | None]
@@ -85,17 +87,17 @@ class NetworkNames:
 
 @dataclass(frozen=True)
 class Source:
-    """A project (or several that share their code) whose blocks can be read.
+    """A project, or several that share their code, whose blocks can be converted.
 
     Attributes:
-        name: what `source=` takes.
-        project: for people.
-        named: a key of the file -> what it is of a block; None for any other key.
-        computes: what the code does with a block.
-        is_own: of sources with the same names, whether this block is of this one.
-        place: the modules that the blocks follow.
-        network: how whole networks are named, where ours match.
-        affine: norms without statistics are y = weight x + bias; else they are group norms.
+        name: value of the argument `source`.
+        project: name of the project for messages.
+        named: maps a key of the file to the block and parameter it belongs to, or to None.
+        computes: what the source's code computes with a block.
+        is_own: whether a block is from this source, if several sources use the same names.
+        place: the module that a block follows.
+        network: tensor names of whole networks, if torch-nonlocal has such networks.
+        affine: whether norms without statistics compute y = weight x + bias; otherwise they are group norms.
     """
 
     name: str
@@ -109,10 +111,10 @@ class Source:
 
 
 def dotted(modules: Mapping[str, Iterable[str]]) -> Callable[[str], Named | None]:
-    """`Source.named` for PyTorch's dotted names.
+    """`Source.named` for the dotted names of PyTorch modules.
 
     Args:
-        modules: our module -> the source's names for it, {"g": ("g.0", "g")}.
+        modules: maps a module of `NonLocal` to its names in the source: {"g": ("g.0", "g")}.
     """
     ours = {theirs: module for module, names in modules.items() for theirs in names}
     choices = "|".join(re.escape(name) for name in sorted(ours, key=len, reverse=True))
@@ -126,5 +128,5 @@ def dotted(modules: Mapping[str, Iterable[str]]) -> Callable[[str], Named | None
 
 
 def norm_key(parameter: str) -> str | None:
-    """Caffe2's short names of a norm's tensors in PyTorch's words."""
+    """PyTorch's name of a norm's tensor by its short name in Caffe2; None if it has none."""
     return {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}.get(parameter)

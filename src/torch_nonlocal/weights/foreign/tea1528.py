@@ -1,4 +1,4 @@
-"""tea1528/Non-Local-NN-Pytorch: as AlexHex7's, but W_z for W, a biased w_f, and no pooling (it builds one, unused)."""
+"""tea1528/Non-Local-NN-Pytorch: as AlexHex7, but with W_z for W, a bias of w_f and without pooling."""
 
 from torch_nonlocal.weights.foreign.source import Computes, Source, dotted
 

@@ -1,4 +1,4 @@
-"""timm's NonLocalAttn: t, p, g, z with biases, and "norm". The softmax is scaled by the *input* width, C^-1/2."""
+"""NonLocalAttn of timm: t, p, g, z with biases, and "norm". The softmax is scaled by the *input* width, C^-1/2."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ def _computes(block: FoundBlock) -> Computes:
 
 
 def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
-    """In timm's ResNets it is a residual block's "se", behind the last norm, before the residual is added."""
+    """In timm's ResNets, the block is "se" of a residual block: after the last norm, before the residual is added."""
     parent, _, last = block.rpartition(".")
     norms = [norm for norm in ("bn3", "bn2") if f"{parent}.{norm}.weight" in keys]
     if last == "se" and norms:
