@@ -316,3 +316,9 @@ def test_options_that_contradict_the_file_are_refused(tmp_path, options, said):
     torch.save(changed(), tmp_path / "theirs.pth")
     with pytest.raises(ValueError, match=said):
         convert_weights(tmp_path / "theirs.pth", **options)
+
+
+def test_control_characters_of_a_hostile_name_are_escaped(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(b"cos\x1b[2J\nsystem\n(tR.")
+    with pytest.raises(ValueError, match=r"asks for os\\x1b\[2J\.system"):
+        convert_weights(tmp_path / "a.pkl")

@@ -204,7 +204,7 @@ def _full_name(entry: Any) -> str:
 
 
 def _refused(error: RefusedError) -> str:
-    return f"is refused; nothing in it was executed: {error}"
+    return f"is refused; nothing in it was executed: {files.printable(str(error))}"
 
 
 def _problem(path: Path, head: bytes, message: str) -> str:
@@ -212,7 +212,7 @@ def _problem(path: Path, head: bytes, message: str) -> str:
     named = re.search(r"GLOBAL (\S+)", message)
     if named:
         return (
-            f"is refused; nothing in it was executed: it asks for {named[1]}, which tensors do not need. "
+            f"is refused; nothing in it was executed: it asks for {files.printable(named[1])}, which tensors do not need. "
             "Files of torch.save(model.state_dict(), path) can be read"
         )
     kind = describe(path, head)
@@ -220,8 +220,8 @@ def _problem(path: Path, head: bytes, message: str) -> str:
         return f"cannot be read as a checkpoint: it is {kind}"
     detail = re.search(r"WeightsUnpickler error:\s*(.+)", message)
     first_line = (detail[1] if detail else message).strip().partition("\n")[0]
-    told = f" ({first_line})" if first_line and "weights_only" not in first_line else ""
-    return f"cannot be read as a checkpoint: it is truncated, damaged or of another kind{told}"
+    reason = f" ({files.printable(first_line)})" if first_line and "weights_only" not in first_line else ""
+    return f"cannot be read as a checkpoint: it is truncated, damaged or of another kind{reason}"
 
 
 def _unwrapped(content: dict[Any, Any], depth: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
