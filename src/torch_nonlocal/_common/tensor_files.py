@@ -212,8 +212,8 @@ def _problem(path: Path, head: bytes, message: str) -> str:
     named = re.search(r"GLOBAL (\S+)", message)
     if named:
         return (
-            f"is refused; nothing in it was executed: it asks for {files.printable(named[1])}, which tensors do not need. "
-            "Files of torch.save(model.state_dict(), path) can be read"
+            f"is refused; nothing in it was executed: it asks for {files.printable(named[1])}, "
+            "which tensors do not need. Files of torch.save(model.state_dict(), path) can be read"
         )
     kind = describe(path, head)
     if kind:
