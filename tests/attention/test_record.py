@@ -56,7 +56,7 @@ def test_links_are_the_largest_weights(dims, options, direction, frames):
 
     places = [place for place in points_of(line.shape) if allowed(place)]
     if not places:
-        with pytest.raises(ValueError, match="nothing to choose from"):
+        with pytest.raises(ValueError, match="there are no candidates"):
             record.links(point, 2, frames=frames, direction=direction)
         return
     k = 2 if frames != "each" or attend != "time" else 1
@@ -138,8 +138,10 @@ def test_half_types_are_computed_in_float32(dtype):
 def test_repr_describes_the_weights():
     assert "sum to one" in repr(record_of_block(random_block(3, {}), sample(3)))
     assert "signed" in repr(record_of_block(random_block(3, {"pairwise": "dot_product"}), sample(3)))
-    assert "not negative" in repr(record_of_block(random_block(3, {"pairwise": "concatenation"}), sample(3)))
-    assert "a key's weights" in repr(record_of_block(random_block(3, {"normalize": "queries"}), sample(3)))
+    assert "nonnegative" in repr(record_of_block(random_block(3, {"pairwise": "concatenation"}), sample(3)))
+    assert "weights of each key sum to one" in repr(
+        record_of_block(random_block(3, {"normalize": "queries"}), sample(3))
+    )
 
 
 def test_similarity_is_the_softmax_of_cosines():

@@ -73,11 +73,11 @@ def record_of(query, key, pairwise="embedded_gaussian", grid=(2, 3, 4)):
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        (record_of(torch.zeros(1, 24, 4), torch.randn(1, 24, 4)), "uniform: entropy 1.000, every weight is 1/24"),
-        (record_of(99 * torch.eye(24)[None], torch.eye(24)[None]), "looks at itself: 100.0%"),
-        (record_of(torch.ones(1, 24, 4), 3 * torch.randn(1, 24, 4)), "the same map"),
+        (record_of(torch.zeros(1, 24, 4), torch.randn(1, 24, 4)), "uniform (entropy 1.000, every weight is 1/24)"),
+        (record_of(99 * torch.eye(24)[None], torch.eye(24)[None]), "attends to itself (100.0% of the weight)"),
+        (record_of(torch.ones(1, 24, 4), 3 * torch.randn(1, 24, 4)), "nearly the same weights"),
         (record_of(torch.randn(1, 24, 4), 4 * torch.randn(1, 24, 4)), "selective"),
-        (record_of(torch.full((1, 24), -9.0), torch.zeros(1, 24), "concatenation"), "every weight is zero"),
+        (record_of(torch.full((1, 24), -9.0), torch.zeros(1, 24), "concatenation"), "all weights are zero"),
         (record_of(torch.ones(1, 24, 1), torch.ones(1, 24, 1), "dot_product"), "uniform"),
     ],
 )
@@ -88,7 +88,7 @@ def test_verdicts(record, words):
 
 def test_forms_without_softmax_describe_their_normalization():
     signed = record_of(torch.randn(1, 24, 4), torch.randn(1, 24, 4), "dot_product").statistics()
-    assert "absolute values" in signed.shares
+    assert "absolute weights" in signed.shares
     assert signed.shares in str(signed)
     some = torch.full((1, 24), -9.0)
     some[0, :6] = 1.0

@@ -19,7 +19,7 @@ def test_strongest_equals_the_sorted_map(dims, options, frames):
     record = record_of_block(block, x)
     whole, grid, _ = full_map(block, x, 1)
     if frames == "others" and options["attend"] == "space":
-        with pytest.raises(ValueError, match="nothing to choose from"):
+        with pytest.raises(ValueError, match="there are no candidates"):
             record.strongest(2, frames=frames, batch=1)
         return
     k = 1 if options["attend"] == "time" else 2

@@ -299,7 +299,7 @@ def test_compiled_models_run_eagerly_inside_the_context(net, clip, how):
 def test_repr_describes_each_block(net, clip):
     with watch(net) as seen:
         net(clip)
-    assert "late: embedded_gaussian over spacetime, grid 2x3x3" in repr(seen)
+    assert "late: embedded_gaussian, attend=spacetime, grid 2x3x3" in repr(seen)
     page = seen._repr_html_()
     assert page.count("<tr>") == 3
     assert "sum to one" in page

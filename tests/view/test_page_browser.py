@@ -184,7 +184,7 @@ def test_query_is_announced_to_screen_readers(opened) -> None:
     opened.click(2, 13, 10, SIZE)
     live = opened.tab.locator("#live[aria-live=polite]")
     opened.tab.wait_for_function("document.querySelector('#live').textContent === nonlocalPage.summary")
-    assert live.inner_text().startswith("Frame 2, y 14, x 10 looks most at")
+    assert live.inner_text().startswith("Frame 2, y 14, x 10 attends most to")
 
 
 def test_statistics_match_the_row(opened, records) -> None:

@@ -1,4 +1,4 @@
-"""One block's run: which positions weigh most for which, in grid positions and in input pixels."""
+"""The record of one block: its weights between grid positions or input pixels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ DIRECTIONS = ("out", "in")
 
 
 class BlockRecord:
-    """What one block saw in the last watched run: theta and phi (or a and b), never a map.
+    """Weights of one block in the last watched run, computed on demand from theta and phi (or a and b).
 
-    Points are grid positions (t, y, x) of the block's map ((y, x) of an image, (i,) of a sequence), or input pixels
-    with `pixels=True`.
+    Points are positions (t, y, x) of the block's grid, (y, x) in an image and (i,) in a sequence, or input pixels with
+    `pixels=True`.
     """
 
     def __init__(
@@ -39,61 +39,61 @@ class BlockRecord:
         self.groups = Groups(attend, len(geometry.grid))
         self.batch_size = batch
         self._geometry = geometry
-        self._locate = locate  # finds the true centers when they are first asked for
+        self._locate = locate  # finds the receptive fields on first use of the geometry
 
     @property
     def attend(self) -> Attend:
-        """What a position attends to."""
+        """The `attend` option of the block: "spacetime", "space" or "time"."""
         return self.groups.attend
 
     @property
     def geometry(self) -> Geometry:
-        """Where grid positions lie in the input; `geometry.probed` tells whether by true receptive-field centers."""
+        """Position of the grid in the input; `geometry.probed` is True if it follows from receptive fields."""
         self.settle()
         return self._geometry
 
     def settle(self, *, probe: bool = True) -> None:
-        """Find the geometry now, or with probe=False keep even cells; afterwards the model is not needed or held."""
+        """Find the geometry now, or with probe=False keep an evenly divided grid, and release the model."""
         locate, self._locate = self._locate, None
         if probe and locate is not None:
             self._geometry = locate()
 
     @property
     def sizes(self) -> tuple[str, str, str]:
-        """Grid, key grid and input, as text: "4x8x8"."""
+        """Sizes of grid, key grid and input as text, such as "4x8x8"."""
         grid, keys, pixels = self._geometry.grid, self._geometry.key_grid, self._geometry.input_size
         return "x".join(map(str, grid)), "x".join(map(str, keys)), "x".join(map(str, pixels))
 
     def __repr__(self) -> str:
         grid, keys, pixels = self.sizes
         return (
-            f"<{self.name}: {self.weights.pairwise} over {self.attend}, grid {grid}, keys {keys}, input {pixels}, "
+            f"<{self.name}: {self.weights.pairwise}, attend={self.attend}, grid {grid}, keys {keys}, input {pixels}, "
             f"batch {self.batch_size}; {self.shown}>"
         )
 
     @property
     def shown(self) -> str:
-        """What a weight is in this form, in words."""
+        """Definition of the weights in this form."""
         if self.weights.is_softmax:
-            over = "a query's weights" if self.weights.normalize == "keys" else "a key's weights"
-            return f"softmax: {over} sum to one"
+            over = "each query" if self.weights.normalize == "keys" else "each key"
+            return f"softmax: weights of {over} sum to one"
         if self.weights.pairwise == "dot_product":
-            return "dot product / M: signed, sums to no fixed number"
-        return "ReLU(a + b) / M: not negative, sums to no fixed number"
+            return "dot product / M: signed, without a fixed sum"
+        return "ReLU(a + b) / M: nonnegative, without a fixed sum"
 
     def rows(self, points: Sequence[Sequence[float]], *, pixels: bool = False, batch: int = 0) -> Tensor:
-        """Exact weights of chosen queries over all keys, O(Q M).
+        """Return the exact weights of Q queries over all keys, in O(Q M) time and memory.
 
         Args:
             points: Q positions.
             pixels: the points are input pixels, not grid positions.
-            batch: which clip of the batch.
+            batch: index of the clip in the batch.
 
         Returns:
-            (Q, *key_grid); with attend="space" or "time", zero where the block does not look.
+            (Q, *key_grid), float32 or better. With attend="space" or "time", zero for keys outside the query's group.
 
         Raises:
-            ValueError: a point or a batch index outside; the message gives the valid range.
+            ValueError: a point or the batch index is out of range; the message gives the valid range.
         """
         found = [self.geometry.find(point, pixels=pixels) for point in points]
         self._check_batch(batch)
@@ -112,7 +112,7 @@ class BlockRecord:
         return out_Q
 
     def column(self, point: Sequence[float], *, pixels: bool = False, batch: int = 0) -> Tensor:
-        """Who looks here: the weight that every query gives to the key that covers a point: (*grid)."""
+        """Return the weights of the key at a point for all queries: (*grid)."""
         key = self.geometry.covering_key(self.geometry.find(point, pixels=pixels))
         self._check_batch(batch)
         group, index = self._group_of(key, batch, self.geometry.key_grid)
@@ -132,20 +132,20 @@ class BlockRecord:
         pixels: bool = False,
         batch: int = 0,
     ) -> list[Link]:
-        """The strongest links of one position, strongest first (by absolute value where weights are signed).
+        """Return the links of one position with the largest absolute weights, strongest first.
 
         Args:
             point: the position.
-            k: how many (of each frame, with frames="each").
-            frames: "all": anywhere; "others": in the other frames, as in the paper's figure 3; "each": k in each other
-                frame. An image has one frame: anywhere.
-            direction: "out": what this position looks at; "in": who looks at this position.
+            k: number of links, per frame with frames="each".
+            frames: "all": links to all frames; "others": links to other frames, as in figure 3 of the paper; "each": k
+                links to each other frame. Has no effect for images and sequences.
+            direction: "out": the point is the query; "in": the point is the key.
             pixels: the point is an input pixel, not a grid position.
-            batch: which clip of the batch.
+            batch: index of the clip in the batch.
 
         Raises:
-            ValueError: a point or batch index outside, an unknown choice, k below 1 or above the number of positions
-                there are to choose from; the message gives the valid range.
+            ValueError: the point or the batch index is out of range, a choice is unknown, or k is below 1 or above the
+                number of candidates; the message gives the valid range.
         """
         _check_choice("frames", frames, FRAMES)
         _check_choice("direction", direction, DIRECTIONS)
@@ -164,18 +164,18 @@ class BlockRecord:
         return [make_link(self.geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
 
     def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
-        """The k strongest links of every position, by absolute value; no N x M map is held.
+        """Return the k links with the largest absolute weights of every position, without an N x M map.
 
-        Takes about as long as two runs of the block's exact attention; extra memory is 100 MB and the answer.
+        Takes about as long as two runs of the block's exact attention, and 100 MB of memory in addition to the result.
 
         Args:
-            k: links a position.
-            frames: "all": anywhere; "others": in the other frames (of an image: anywhere).
-            batch: which clip of the batch.
+            k: number of links per position.
+            frames: "all": links to all frames; "others": links to other frames. Has no effect for images and sequences.
+            batch: index of the clip in the batch.
 
         Raises:
-            ValueError: a batch index outside, an unknown choice, k below 1 or above the number of keys there are to
-                choose from; the message gives the valid range.
+            ValueError: the batch index is out of range, a choice is unknown, or k is below 1 or above the number of
+                candidates; the message gives the valid range.
         """
         _check_choice("frames", frames, FRAMES[:2])
         self._check_batch(batch)
@@ -200,19 +200,19 @@ class BlockRecord:
         return Strongest(indices.flatten(0, -2), values.flatten(0, -2), self.geometry)
 
     def statistics(self, *, batch: int = 0) -> Statistics:
-        """Entropy, weight on itself and on its own frame, mean reach; `print` it for a verdict in words.
+        """Return entropy, self-weight, weight on the own frame and attention distance; print them for a summary.
 
-        Streams over all N x M weights: seconds for thousands of positions, minutes for a hundred thousand.
+        Computes all N x M weights in tiles: seconds for thousands of positions, minutes for a hundred thousand.
 
         Raises:
-            ValueError: a batch index outside; the message gives the valid range.
+            ValueError: the batch index is out of range; the message gives the valid range.
         """
         self._check_batch(batch)
         return measure_weights(self.weights, self.geometry, self.groups, self._numbers(batch))
 
     def _check_batch(self, batch: int) -> None:
         if not 0 <= batch < self.batch_size:
-            raise ValueError(f"batch={batch} is outside: expected 0 to {self.batch_size - 1}")
+            raise ValueError(f"batch={batch} is out of range: expected 0 to {self.batch_size - 1}")
 
     def _group_of(self, point: Sequence[int], batch: int, grid: Sequence[int]) -> tuple[int, int]:
         """The group of a grid position, counted over the batch, and the number of the position in it."""
@@ -236,13 +236,13 @@ def _check_choice(name: str, given: str, allowed: Sequence[str]) -> None:
 
 def _check_k(k: int, available: int) -> None:
     if available == 0:
-        raise ValueError(f"k={k}: there is nothing to choose from, the block sees no other frame")
+        raise ValueError(f"k={k}: there are no candidates, because the block attends within single frames")
     if not 1 <= k <= available:
-        raise ValueError(f"k={k}: expected 1 to {available}, the number of positions to choose from")
+        raise ValueError(f"k={k}: expected 1 to {available}, the number of candidates")
 
 
 def _regions(seen: Tensor, own: Sequence[int], frames: str) -> list[Tensor]:
-    """Boolean masks (*grid) of where to choose from: what the block sees, but for its own frame."""
+    """Boolean masks (*grid) of the candidates, each for one selection of k links."""
     if frames == "all" or seen.ndim < 3:
         return [seen]
     others = seen.clone()

@@ -1,4 +1,4 @@
-"""Numbers that tell whether a block looks anywhere in particular, and how far; streamed, no N x M map is held."""
+"""Statistics of attention weights: how selective they are, and how far they reach. Computed without an N x M map."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers.groups import Groups
 
-UNIFORM = 0.9995  # an entropy that rounds to 1.000
+UNIFORM = 0.9995  # entropies above round to 1.000
 _NEARLY = 0.95
 _ALONE = 0.99
 _ALIKE = 0.99
@@ -19,18 +19,19 @@ _ALIKE = 0.99
 
 @dataclass(frozen=True)
 class Statistics:
-    """Means over all positions of one clip; a position's weights are taken as shares that sum to one.
+    """Means over all positions of one clip; the weights of each position are normalized to shares that sum to one.
 
     Attributes:
-        entropy: of a position's shares, over log M: 0 if one key has all the weight, 1 if every key has 1/M.
-        on_itself: share on the position itself (on the key whose area holds it).
-        reach_pixels: mean distance in the image from a position to where it looks, weighted by shares, in input pixels.
-        on_own_frame: share on the position's own frame; None for images and sequences.
-        reach_frames: mean distance in time, in input frames; None for images and sequences.
-        alike: how alike the maps of two different positions are, mean cosine: 1 if all positions have the same map.
-        silent: part of the positions whose weights are all zero; they are left out of the other means.
-        keys: M, how many keys a position chooses from.
-        shares: how shares are made from weights, in words.
+        entropy: entropy of the shares divided by log M: 0 if one key has all the weight, 1 if all keys have 1/M.
+        on_itself: self-weight, the share on the key that contains the position.
+        reach_pixels: attention distance, the mean distance in the image from a position to its keys, weighted by
+            shares, in input pixels.
+        on_own_frame: share on the frame of the position; None for images and sequences.
+        reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
+        alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
+        silent: fraction of positions whose weights are all zero; the other means exclude them.
+        keys: M, the number of keys of a position.
+        shares: description of how shares follow from weights.
     """
 
     entropy: float
@@ -45,44 +46,44 @@ class Statistics:
 
     @property
     def verdict(self) -> str:
-        """What the numbers say, in a sentence; names a block that has learned nothing."""
+        """One-sentence summary; points out blocks that have not learned to select positions."""
         if self.silent == 1:
-            return "every weight is zero: the block adds nothing"
+            return "all weights are zero: the block adds nothing"
         if self.keys == 1:
-            return "there is one key: nothing to choose from"
+            return "there is a single key: all of the weight is on it"
         if self.entropy >= UNIFORM:
             return (
-                f"weights are uniform: entropy {self.entropy:.3f}, every weight is 1/{self.keys}: "
-                "the block has learned nothing but the average"
+                f"weights are uniform (entropy {self.entropy:.3f}, every weight is 1/{self.keys}): "
+                "the block averages over all positions"
             )
         if self.on_itself >= _ALONE:
-            return f"every position looks at itself: {self.on_itself:.1%} of the weight"
+            return f"every position attends to itself ({self.on_itself:.1%} of the weight)"
         if self.alike >= _ALIKE:
-            return f"every position has the same map (cosine {self.alike:.3f}): the block pools, it does not relate"
+            return f"all positions have nearly the same weights (cosine {self.alike:.3f}): the block pools globally"
         if self.entropy >= _NEARLY:
-            return f"weights are nearly uniform: entropy {self.entropy:.3f}"
-        return f"weights are selective: entropy {self.entropy:.3f} of uniform"
+            return f"weights are nearly uniform (entropy {self.entropy:.3f} of 1)"
+        return f"weights are selective (entropy {self.entropy:.3f} of 1)"
 
     def __str__(self) -> str:
         lines = [
             self.verdict,
-            f"entropy            {self.entropy:.3f} of uniform over {self.keys:,} keys",
-            f"on itself          {self.on_itself:.2%}  (uniform: {1 / self.keys:.2%})",
+            f"entropy               {self.entropy:.3f} (1: uniform over {self.keys:,} keys)",
+            f"self-weight           {self.on_itself:.2%} (uniform: {1 / self.keys:.2%})",
         ]
         if self.on_own_frame is not None:
-            lines.append(f"on its own frame   {self.on_own_frame:.1%}")
-        lines.append(f"mean reach         {self.reach_pixels:.1f} pixels")
+            lines.append(f"weight on own frame   {self.on_own_frame:.1%}")
+        lines.append(f"attention distance    {self.reach_pixels:.1f} pixels")
         if self.reach_frames is not None:
             lines[-1] += f", {self.reach_frames:.1f} frames"
-        lines.append(f"maps are alike     {self.alike:.3f} (mean cosine; 1: the same map for every position)")
+        lines.append(f"similarity of rows    {self.alike:.3f} (mean cosine; 1: all positions have the same weights)")
         if self.silent:
-            lines.append(f"all weights zero   {self.silent:.1%} of the positions, left out above")
-        return "\n".join([*lines, f"shares: {self.shares}"])
+            lines.append(f"zero rows             {self.silent:.1%} of the positions, excluded above")
+        return "\n".join([*lines, f"computed from {self.shares}"])
 
 
 @dataclass
 class _Sums:
-    """Running sums over the queries that are not silent."""
+    """Running sums over the queries whose weights are not all zero."""
 
     queries: int = 0
     silent: int = 0
@@ -96,11 +97,11 @@ class _Sums:
 
 
 def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, numbers: Iterable[int]) -> Statistics:
-    """Statistics of the groups of one clip.
+    """Return the statistics of one clip.
 
     Args:
-        weights: of the block.
-        geometry: of its grid.
+        weights: weights of the block.
+        geometry: position of its grid in the input.
         groups: how the positions are grouped.
         numbers: the numbers of the clip's groups in `weights`.
     """
@@ -108,14 +109,14 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
     places = _Places(geometry, groups, weights.query.device)
     for group in numbers:
         _add_group(sums, weights, group, places)
-    heard = max(sums.queries - sums.silent, 1)
+    counted = max(sums.queries - sums.silent, 1)
     is_clip = len(geometry.grid) == 3
     return Statistics(
-        entropy=sums.entropy / heard,
-        on_itself=sums.on_itself / heard,
-        reach_pixels=sums.reach_pixels / heard,
-        on_own_frame=sums.on_own_frame / heard if is_clip else None,
-        reach_frames=sums.reach_frames / heard if is_clip else None,
+        entropy=sums.entropy / counted,
+        on_itself=sums.on_itself / counted,
+        reach_pixels=sums.reach_pixels / counted,
+        on_own_frame=sums.on_own_frame / counted if is_clip else None,
+        reach_frames=sums.reach_frames / counted if is_clip else None,
         alike=sums.alike / max(sums.groups, 1),
         silent=sums.silent / sums.queries,
         keys=weights.keys,
@@ -126,15 +127,15 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
 def _shares(weights: PairWeights) -> str:
     if weights.is_softmax:
         if weights.normalize == "keys":
-            return "a position's softmax weights, which sum to one"
-        return "a position's weights over their sum (the softmax is over queries)"
+            return "the softmax weights of each position"
+        return "the weights of each position divided by their sum (the softmax is over queries)"
     if weights.pairwise == "dot_product":
-        return "absolute values of a position's signed weights, over their sum"
-    return "a position's weights over their sum"
+        return "the absolute weights of each position divided by their sum"
+    return "the weights of each position divided by their sum"
 
 
 class _Places:
-    """Pixel coordinates of a group's queries and keys, time apart from space.
+    """Pixel coordinates of the queries and keys of a group, separately in time and space.
 
     Every group is T x S positions, T frames with S positions each; T = 1 if a group lies in one frame or in an image.
     """
@@ -174,7 +175,7 @@ class _Places:
 def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -> None:
     frames, cells = len(places.key_frame_T), len(places.key_S2)
     row_sum_M = torch.zeros(weights.keys, dtype=torch.float64, device=weights.query.device)
-    heard = 0
+    counted = 0
     for start, tile_RM in weights.tiles(group, reuse=True):
         share_RM = tile_RM
         total_R = None
@@ -194,7 +195,7 @@ def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -
         silent = 0 if total_R is None else int((total_R == 0).sum())
         sums.queries += len(rows)
         sums.silent += silent
-        heard += len(rows) - silent
+        counted += len(rows) - silent
         sums.entropy += _entropy(share_RM)
         sums.on_itself += float(share_RM.gather(1, own_R1).double().sum())
         sums.on_own_frame += float(by_frame_RT.gather(1, own_frame_R[:, None]).double().sum())
@@ -204,13 +205,13 @@ def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -
         norm_R1 = torch.linalg.vector_norm(share_RM, dim=1, keepdim=True)
         unit_RM = share_RM.div_(norm_R1.clamp(min=torch.finfo(share_RM.dtype).tiny))
         row_sum_M += unit_RM.sum(0)
-    if heard > 1:
-        sums.alike += (float(row_sum_M @ row_sum_M) - heard) / (heard * (heard - 1))
+    if counted > 1:
+        sums.alike += (float(row_sum_M @ row_sum_M) - counted) / (counted * (counted - 1))
         sums.groups += 1
 
 
 def _entropy(share_RM: Tensor) -> float:
-    """Sum over rows of -sum_j p_j log p_j / log M; a tile's columns a piece at a time, so that they stay in cache."""
+    """Sum over rows of -sum_j p_j log p_j / log M, computed in blocks of columns that fit the cache."""
     keys = share_RM.shape[1]
     if keys == 1:
         return float(share_RM.sum())

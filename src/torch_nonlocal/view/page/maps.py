@@ -1,7 +1,7 @@
-"""One clip's theta and phi as maps, laid out as the page keeps them, and what can be computed from them.
+"""Theta and phi of one clip in the layout of the page, and the weights computed from them.
 
-Shapes: T', H', W' of a grid (1 where a map has no such axis), P = T' H' W' its positions, D inner width, G groups that
-attend among themselves, N queries and M keys in a group.
+Shapes: T', H', W' of a grid (1 for an axis that the map does not have), P = T' H' W' its positions, D inner width, G
+groups, N queries and M keys per group.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Grid = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Maps:
-    """What one block compares in one clip.
+    """Theta and phi of one block in one clip.
 
     Attributes:
-        query: theta (P, D) in raster order, or a (P, 1) for concatenation.
-        key: phi, or b, likewise.
-        grid: of the queries.
-        key_grid: of the keys.
+        query: theta (P, D) in row-major order, or a (P, 1) for concatenation.
+        key: phi (P, D), or b (P, 1) for concatenation.
+        grid: size of the grid of queries.
+        key_grid: size of the grid of keys.
         groups: which positions attend to which, on three axes.
-        weights: the form and its options; its tensors are not used.
+        weights: form and options of the block; its tensors are not used.
     """
 
     query: Tensor
@@ -41,14 +41,14 @@ class Maps:
 
     @property
     def is_shared(self) -> bool:
-        """Whether queries and keys are the same numbers (gaussian form), so that the page carries them once."""
+        """True if queries and keys are equal (Gaussian form); the page then stores them once."""
         return self.query.shape == self.key.shape and torch.equal(self.query, self.key)
 
     def centered(self) -> Maps:
-        """The same weights from smaller numbers, which quantize better.
+        """Return maps with the same weights and smaller values, which lose less in quantization.
 
-        A softmax over keys does not change when every phi moves by the same vector c (each logit of query i moves by
-        theta_i . c), one over queries not when every theta does.
+        A softmax over keys is invariant to adding a vector c to every phi, which adds theta_i . c to all logits of
+        query i; a softmax over queries is invariant to adding a vector to every theta.
         """
         if not self.weights.is_softmax or self.is_shared:
             return self
@@ -57,25 +57,25 @@ class Maps:
         return replace(self, query=self.query - self.query.mean(0))
 
     def coarser(self, factor: int) -> Maps:
-        """An approximation on a coarser grid: theta and phi averaged over `factor` x `factor` cells of each frame."""
+        """Return an approximation on a coarser grid, with theta and phi averaged over `factor` x `factor` cells."""
         query, grid = _pooled(self.query, self.grid, factor)
         key, key_grid = _pooled(self.key, self.key_grid, factor)
         return replace(self, query=query, key=key, grid=grid, key_grid=key_grid)
 
     def pairs(self) -> PairWeights:
-        """The weights in groups, as the block computes them."""
+        """Return the weights by group, as the block computes them."""
         query, key = self._grouped(self.query, self.grid), self._grouped(self.key, self.key_grid)
         if self.weights.pairwise == "concatenation":
             query, key = query[..., 0], key[..., 0]
         return PairWeights(self.weights.pairwise, query, key, self.weights.scale, self.weights.normalize)
 
     def row(self, pairs: PairWeights, position: int) -> Tensor:
-        """Weights of one query of `pairs()` over the keys of its group: (M,)."""
+        """Return the weights of one query over the keys of its group, (M,); `pairs` is the result of `pairs()`."""
         group, index = self.groups.locate(_point(position, self.grid), self.grid)
         return pairs.rows(group, torch.tensor([index]))[0]
 
     def log_sums(self) -> Tensor | None:
-        """Logarithms of the softmax's sums in raster order, a query (normalized over keys) or a key; else None."""
+        """Logs of the softmax denominators in row-major order, per query or per key (normalize="queries"), or None."""
         if not self.weights.is_softmax:
             return None
         pairs = self.pairs()
@@ -88,7 +88,7 @@ class Maps:
 
 
 def maps_of(record: BlockRecord, batch: int) -> Maps:
-    """The part of a record that belongs to one clip of the batch."""
+    """Return the maps of one clip of a record."""
     grid, key_grid = _as_grid(record.geometry.grid), _as_grid(record.geometry.key_grid)
     groups = Groups(record.attend, 3)
     count = groups.count(grid)
@@ -104,9 +104,9 @@ def maps_of(record: BlockRecord, batch: int) -> Maps:
 
 
 def coarse_distance(fine: Maps, coarse: Maps, factor: int, positions: list[int]) -> float:
-    """How far the coarser grid's rows are from the exact ones: mean total variation distance, in [0, 1].
+    """Return the mean total variation distance, in [0, 1], of rows on a coarser grid from the exact ones.
 
-    The exact row of a coarse cell is the mean of the rows of the queries in it, summed over the keys of each cell.
+    The exact row of a coarse cell is the mean over the rows of its queries, summed over the keys of each coarse cell.
     """
     exact, approximate = fine.pairs(), coarse.pairs()
     distances = []
@@ -134,7 +134,7 @@ def _as_grid(sizes: tuple[int, ...]) -> Grid:
 
 
 def _point(position: int, grid: Grid) -> Grid:
-    """The point of a flat index."""
+    """Return the point (t, y, x) of a row-major index."""
     frame, pixel = divmod(position, grid[1] * grid[2])
     return (frame, *divmod(pixel, grid[2]))
 

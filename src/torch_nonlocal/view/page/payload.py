@@ -1,4 +1,4 @@
-"""What the page carries for a block: numbers in few bits, where they lie in the clip, and how exact they are."""
+"""The data of a block in the page: theta and phi in few bits, their positions in the clip, and their accuracy."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
 from torch_nonlocal.view.page.quantize import BITS, Quantized, packed_size, quantize
 
-TOLERANCE = 0.02  # of a weight: more bits are taken until the strongest weights of sampled rows are within
-_STRONGEST = 20  # weights of a row, as many as there are arrows
-_NEGLIGIBLE = 1e-4  # of a row's largest weight
+TOLERANCE = 0.02  # largest relative error of the strongest weights of sampled rows; it determines the number of bits
+_STRONGEST = 20  # weights per row whose error is measured, the default number of arrows
+_NEGLIGIBLE = 1e-4  # weights below this fraction of the largest of their row are not measured
 _SAMPLED_ROWS = 64
-_MOST_PAIRS = 2**30  # of positions, for the statistics of a whole block
+_MOST_PAIRS = 2**30  # largest number of weights for which statistics of the block are computed
 
 
 class Store:
-    """Base64 texts inside the page, each kept once."""
+    """Base64 texts in the page; equal ones are stored once."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self._known: dict[bytes, int] = {}
 
     def add(self, data: bytes) -> int:
-        """The number of the text that holds these bytes."""
+        """Store bytes and return the index of their text."""
         digest = hashlib.sha256(data).digest()
         if digest not in self._known:
             self._known[digest] = len(self.texts)
@@ -42,12 +42,12 @@ class Store:
 
 @dataclass(frozen=True)
 class Error:
-    """How far the page's weights are from the exact ones, over sampled rows.
+    """Error of the weights of the page in sampled rows.
 
     Attributes:
-        largest: the largest difference of any weight.
-        relative: the largest difference of one of a row's 20 strongest weights, as a share of that weight.
-        rows: how many rows were compared.
+        largest: largest absolute error of a weight.
+        relative: largest relative error among the 20 strongest weights of each row.
+        rows: number of sampled rows.
     """
 
     largest: float
@@ -57,14 +57,16 @@ class Error:
 
 @dataclass
 class Block:
-    """One block on its way into the page.
+    """A block prepared for the page.
 
     Attributes:
-        record: what it saw.
-        maps: theta and phi of the clip, on the page's grid.
-        bits: of a number; 32 where nothing is rounded.
-        error: that of rounding.
-        distance: mean total variation distance to the exact rows, if the grid is coarser than the block's; else 0.
+        record: record of the block.
+        maps: theta and phi of the clip on the grid of the page.
+        batch: index of the clip in the batch.
+        coarser: factor by which the grid of the page is coarser than that of the block.
+        bits: bits per value; 32 without rounding.
+        error: error due to rounding.
+        distance: mean total variation distance to the exact rows on a coarser grid, else 0.
     """
 
     record: BlockRecord
@@ -78,14 +80,14 @@ class Block:
 
     @property
     def size(self) -> int:
-        """Bytes in the page, nearly."""
+        """Approximate number of bytes in the page."""
         tensors = [self.maps.query] if self.maps.is_shared else [self.maps.query, self.maps.key]
         positions = sum(len(tensor) for tensor in tensors)
         raw = packed_size(positions, tensors[0].shape[1], self.bits) + 4 * positions + 4 * len(self.maps.query)
         return raw * 4 // 3
 
     def describe(self, store: Store, clip_shape: Sequence[int]) -> dict[str, Any]:
-        """The block as JSON for data.js; its numbers go to the store."""
+        """Return the JSON description of the block for data.js and add its arrays to the store."""
         weights, geometry, groups = self.maps.weights, self.record.geometry, self.maps.groups
         read = self.maps
         if self._encoded:
@@ -131,12 +133,10 @@ class Block:
 
 
 def prepare(record: BlockRecord, *, batch: int, coarser: int) -> Block:
-    """Chooses the fewest bits that keep sampled rows within `TOLERANCE`, and measures what is lost."""
+    """Quantize a block with the fewest bits that keep sampled rows within `TOLERANCE`, and measure the error."""
     fine = maps_of(record, batch)
     if not (fine.query.isfinite().all() and fine.key.isfinite().all()):
-        raise ValueError(
-            f"{record.name!r} has theta or phi that are not finite (nan or inf): there are no weights to show"
-        )
+        raise ValueError(f"theta or phi of {record.name!r} are not finite (nan or inf): cannot show its weights")
     exact = fine.coarser(coarser) if coarser > 1 else fine
     positions = _sample(exact.query)
     distance = coarse_distance(fine, exact, coarser, positions[:16]) if coarser > 1 else 0.0
@@ -166,13 +166,13 @@ def _error(read: Maps, positions: list[int], expected: list[Tensor]) -> Error:
         largest = max(largest, float(difference.max()))
         strongest, keys = row.abs().topk(min(_STRONGEST, len(row)))
         shown = strongest > _NEGLIGIBLE * strongest[0]
-        if shown.any():  # none where all weights are zero
+        if shown.any():  # no weight exceeds the threshold if all are zero
             relative = max(relative, float((difference[keys] / strongest)[shown].max()))
     return Error(largest, relative, len(positions))
 
 
 def _sample(query_PD: Tensor) -> list[int]:
-    """Positions whose rows are compared: those with the longest theta, where rounding weighs most, and even steps."""
+    """Positions of the sampled rows: evenly spaced ones, and those with the largest theta and rounding errors."""
     count = len(query_PD)
     longest = query_PD.norm(dim=1).topk(min(_SAMPLED_ROWS // 4, count)).indices.tolist()
     even = np.linspace(0, count - 1, min(_SAMPLED_ROWS, count)).astype(int).tolist()
@@ -180,7 +180,7 @@ def _sample(query_PD: Tensor) -> list[int]:
 
 
 def _places(geometry: Geometry, clip_shape: Sequence[int], coarser: int) -> dict[str, Any]:
-    """Centers of queries and keys on each axis (frame, y, x) in the clip's pixels, and which key covers a query."""
+    """Centers of queries and keys on each axis (frame, y, x) in pixels of the clip, and the key of each query."""
     missing = 3 - len(geometry.grid)
     query, key, covering = [], [], []
     for axis in range(3):
@@ -215,7 +215,7 @@ def _means(values: list[float], step: int) -> list[float]:
 
 
 def _statistics(record: BlockRecord, batch: int) -> dict[str, Any]:
-    """Means over all queries and their verdict; left out where streaming over all pairs would take minutes."""
+    """Return means over all queries and their summary; empty where computing all weights would take minutes."""
     if math.prod(record.geometry.grid) * math.prod(record.geometry.key_grid) > _MOST_PAIRS:
         return {"statistics": {}, "verdict": ""}
     found = record.statistics(batch=batch)

@@ -1,11 +1,11 @@
-// Everything that is not a frame: tabs, switches, sliders, numbers, the theme.
+// Controls and text: tabs, switches, sliders, statistics, lists and the theme.
 
 import { drawScale } from "./draw.js";
 import { formatPixel, formatShare, formatWeight, nearestFrame } from "./measures.js";
 
 const byId = (id) => document.getElementById(id);
 
-// Tabs as screen readers expect them: one is in the tab order, arrow keys move among them.
+// Accessible tabs: only the selected one is in the tab order, and arrow keys move between them.
 export function buildTabs(names, onSelect) {
   const root = byId("tabs");
   const tabs = names.map((name, index) => {
@@ -78,11 +78,11 @@ export function startTheme() {
 
 const MEASURES = [
   { name: "entropy", label: "Entropy", show: (value) => value.toFixed(3) },
-  { name: "peak", label: "Largest", show: (value) => `${value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3)} × even` },
-  { name: "on_itself", label: "On itself", show: formatShare },
-  { name: "on_own_frame", label: "On own frame", show: formatShare, clip: true },
-  { name: "reach_pixels", label: "Reach", show: (value) => `${value.toFixed(1)} px` },
-  { name: "reach_frames", label: "Reach in time", show: (value) => `${value.toFixed(2)} frames`, clip: true },
+  { name: "peak", label: "Largest weight", show: (value) => `${value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3)} × uniform` },
+  { name: "on_itself", label: "Self-weight", show: formatShare },
+  { name: "on_own_frame", label: "Own frame", show: formatShare, clip: true },
+  { name: "reach_pixels", label: "Distance", show: (value) => `${value.toFixed(1)} px` },
+  { name: "reach_frames", label: "Time distance", show: (value) => `${value.toFixed(2)} frames`, clip: true },
 ];
 
 export function showStatistics(block, measures, mode) {
@@ -94,12 +94,13 @@ export function showStatistics(block, measures, mode) {
     const text = block.softmax && mode === "in" && block.normalize === "keys"
       ? `${((measures.total * block.keyCount) / block.queryCount).toPrecision(3)} × average`
       : formatWeight(measures.total, false);
-    rows.push([mode === "in" ? "Received in all" : "Sum of weights", text, ""]);
+    rows.push([mode === "in" ? "Total received" : "Sum of weights", text, ""]);
   }
   const withAll = Object.keys(block.statistics).length > 0;
   byId("statistics-all").hidden = !withAll;
+  byId("query-title").textContent = mode === "out" ? "Query" : "Key";
   byId("statistics-query").textContent = mode === "out" ? "this query" : "this key";
-  byId("verdict").textContent = block.verdict && `The block: ${block.verdict}.`;
+  byId("verdict").textContent = block.verdict && `Block summary: ${block.verdict}.`;
   byId("statistics").tBodies[0].replaceChildren(...rows.map(([label, value, all]) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
@@ -127,14 +128,14 @@ export function showScale(block, scale) {
 
 export function showLinks(block, links, { mode, clipFrames }, onSelect) {
   const largest = Math.max(...links.map((link) => Math.abs(link.weight)), 1e-30);
-  byId("links-title").textContent = mode === "out" ? "Strongest links" : "Strongest lookers";
+  byId("links-title").textContent = mode === "out" ? "Strongest keys" : "Strongest queries";
   byId("links").replaceChildren(...links.slice(0, 50).map((link) => {
     const pixel = mode === "out" ? link.targetPixel : link.sourcePixel;
     const frame = nearestFrame(pixel[0], clipFrames);
     const item = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
-    button.title = "Make it the query";
+    button.title = "Select this position";
     button.style.setProperty("--share", Math.abs(link.weight) / largest);
     const place = document.createElement("span");
     place.textContent = formatPixel([frame, pixel[1], pixel[2]], block);
@@ -160,25 +161,25 @@ export function showSubtitle(block, clip) {
 
 export function showAbout(block) {
   const { error, query } = block;
-  const parts = [`Weights are computed here, from this block's own numbers, when you click. Shown: ${block.shown}.`];
+  const parts = [`The page computes weights from theta and phi of the block when you select a position (${block.shown}).`];
   if (query.bits === 32) {
-    parts.push("The block's scores are kept as 32-bit floats: nothing is rounded.");
+    parts.push("The scores of the block are stored as 32-bit floats, without rounding.");
   } else {
     parts.push(
-      `Theta and phi are rounded to ${query.bits} bits a number, with one scale for each position. Over ${error.rows} ` +
-      `sampled queries the 20 strongest weights are within ${(100 * error.relative).toPrecision(2)} % of the exact ` +
-      `ones; no weight is off by more than ${error.largest.toExponential(1)}.`,
+      `Theta and phi are rounded to ${query.bits} bits per value, with one scale per position. In ${error.rows} sampled ` +
+      `rows, the 20 largest weights have a relative error of at most ${(100 * error.relative).toPrecision(2)} %, and all ` +
+      `weights an absolute error of at most ${error.largest.toExponential(1)}.`,
     );
   }
   if (block.coarser > 1) {
     parts.push(
-      `Approximation: this page shows a coarser grid. Theta and phi are averaged over ${block.coarser} × ${block.coarser} ` +
-      `cells; sampled rows are ${(100 * block.distance).toPrecision(2)} % away from the exact ones (mean total variation distance).`,
+      `Approximation: this page uses a coarser grid. Theta and phi are averaged over ${block.coarser} × ${block.coarser} ` +
+      `cells; sampled rows differ from the exact ones by ${(100 * block.distance).toPrecision(2)} % (mean total variation distance).`,
     );
   }
   parts.push(
-    "Brightness: the last color is the largest weight in other frames (of a single image, the largest but its own), " +
-    "so that a position's weight on itself does not outshine the rest.",
+    "Color scale: at 1× brightness, the last color is the largest weight in other frames or, for a single image, the " +
+    "largest except the self-weight, which is often much larger than all others.",
   );
   byId("about").replaceChildren(...parts.map((text, index) => {
     const paragraph = document.createElement("p");

@@ -1,5 +1,6 @@
-// A block's numbers, and its weights computed from them on demand: rows (what a query looks at) and columns (who looks
-// at a key). Positions are raster indices of a grid [T, H, W]; the arithmetic is that of attention/weights.py.
+// Theta and phi of a block, and the weights computed from them on demand: rows (weights of a query over all keys) and
+// columns (weights of a key for all queries). Positions are row-major indices of a grid [T, H, W]. The formulas are those
+// of attention/weights.py.
 
 export function readText(number) {
   const text = atob(document.getElementById(`data-${number}`).textContent.trim());
@@ -12,7 +13,7 @@ export function readFloats(number) {
   return new Float32Array(readText(number).buffer);
 }
 
-// Codes of `bits` bits, highest bit first, without gaps -> whole numbers around zero.
+// Unpacks a bit stream of codes, highest bit first, to integers around zero.
 export function unpack(bytes, bits, count) {
   const zero = 2 ** (bits - 1) - 1;
   const values = bits === 8 ? new Int8Array(count) : new Int16Array(count);
@@ -59,7 +60,7 @@ export class Block {
     this.offsets = { queries: offsets(this.groups.queries), keys: offsets(this.groups.keys) };
   }
 
-  // Decoding waits until the block is first shown: a page with many blocks opens at once.
+  // Decodes the block when it is first shown, so that a page with many blocks opens quickly.
   load() {
     if (this.numbers) return this.numbers;
     const { query, key, logSums } = this.spec;
@@ -80,7 +81,7 @@ export class Block {
     return point.map((index, axis) => this.covering[axis][index]);
   }
 
-  // What a query looks at: weights over the keys' grid, zero where the block does not look.
+  // Weights of a query over the grid of keys, zero outside its group.
   row(point) {
     const { theta, phi, logSums } = this.load();
     const keys = this.group(point, "keys");
@@ -92,7 +93,7 @@ export class Block {
     return spread(scores, keys, volume(this.keyGrid));
   }
 
-  // Who looks at a key: the weight that every query gives to it, over the queries' grid.
+  // Weights of a key for all queries, over the grid of queries.
   column(point) {
     const { theta, phi, logSums } = this.load();
     const queries = this.group(point, "queries");
@@ -105,7 +106,7 @@ export class Block {
     return spread(scores, queries, volume(this.grid));
   }
 
-  // Logits of the softmax forms, finished weights of the others.
+  // Logits in the softmax forms, weights in the others.
   scores(one, index, others, { first, offsets }, keys) {
     const count = offsets.length;
     const out = new Float64Array(count);

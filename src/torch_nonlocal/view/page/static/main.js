@@ -1,4 +1,4 @@
-// The page: its state, and what happens when something changes.
+// The state of the page, and its updates after user input.
 
 import { Block, toIndex } from "./data.js";
 import { available, formatPixel, formatWeight, measure, nearestIndex, sentence, strongestLinks } from "./measures.js";
@@ -26,11 +26,11 @@ async function start() {
   const [frame, y, x] = page.start;
   const state = {
     block: 0, mode: "out", frames: "all", k: 20, gain: 1, heat: true, arrows: true, smooth: !page.pixelated,
-    follow: true, asked: { frame, y, x },
+    follow: true, selected: { frame, y, x },
   };
   const api = { ready: false, blocks: blocks.map((block) => block.name), lastPaintMs: null, lastComputeMs: null };
   let scene = null;
-  let speaking = 0;
+  let announcement = 0;
 
   document.documentElement.style.setProperty("--aspect", clip[2] / clip[1]);
   document.documentElement.classList.toggle("wide", clip[2] / clip[1] > 1.25);
@@ -65,7 +65,7 @@ async function start() {
     changeBlock();
   });
 
-  // One hover a frame of the screen, however fast the pointer moves.
+  // Handles at most one pointer move per animation frame.
   let hovered = null;
   function hover(pixel, since) {
     if (!hovered) {
@@ -79,21 +79,21 @@ async function start() {
   }
 
   function select(pixel, since = performance.now()) {
-    state.asked = pixel;
+    state.selected = pixel;
     update();
     const channel = new MessageChannel();
     channel.port1.onmessage = () => (api.lastPaintMs = performance.now() - since);
-    requestAnimationFrame(() => channel.port2.postMessage(0)); // answered after the screen has been painted
+    requestAnimationFrame(() => channel.port2.postMessage(0)); // the message arrives after the screen is painted
   }
 
-  // From what was asked to what is seen.
+  // Computes and draws everything for the selected position.
   function update() {
     const began = performance.now();
     const block = blocks[state.block];
-    const asked = [state.asked.frame, state.asked.y, state.asked.x];
-    const point = asked.map((place, axis) => nearestIndex(place, block.queryCenters[axis]));
+    const selected = [state.selected.frame, state.selected.y, state.selected.x];
+    const point = selected.map((place, axis) => nearestIndex(place, block.queryCenters[axis]));
     const pixel = point.map((index, axis) => block.queryCenters[axis][index]);
-    const query = { frame: state.asked.frame, point, pixel };
+    const query = { frame: state.selected.frame, point, pixel };
     const outward = state.mode === "out";
     const grid = outward ? block.keyGrid : block.grid;
     const values = outward ? block.row(point) : block.column(block.coveringKey(point));
@@ -108,10 +108,10 @@ async function start() {
       alpha: page.alpha, pixelated: page.pixelated,
     };
     draw();
-    const said = sentence(block, query, links, { ...state, clipFrames: clip[0] });
-    document.getElementById("summary").textContent = said;
-    clearTimeout(speaking);
-    speaking = setTimeout(() => (document.getElementById("live").textContent = said), 300);
+    const summary = sentence(block, query, links, { ...state, clipFrames: clip[0] });
+    document.getElementById("summary").textContent = summary;
+    clearTimeout(announcement);
+    announcement = setTimeout(() => (document.getElementById("live").textContent = summary), 300);
     setSlider("k", Math.max(k, 1), String(k), Math.max(most, 1));
     document.getElementById("k").disabled = most < 2;
     setToggle("follow", state.follow);
@@ -125,7 +125,7 @@ async function start() {
     });
     Object.assign(api, {
       block: block.name, mode: state.mode, frames: state.frames, k, row: values, grid, links, statistics: measures,
-      query: { frame: query.frame, t: point[0], y: point[1], x: point[2], pixel }, summary: said,
+      query: { frame: query.frame, t: point[0], y: point[1], x: point[2], pixel }, summary,
       lastComputeMs: performance.now() - began,
     });
   }
@@ -162,7 +162,7 @@ async function start() {
     document.getElementById("hint").hidden = true;
   }
 
-  // Moves the query by cells of the grid; the stage follows it to its frame.
+  // Moves the query by cells of the grid, and shows its frame.
   function move(byFrame, byY, byX) {
     const { block, query } = scene;
     const by = [byFrame, byY, byX];
@@ -195,7 +195,7 @@ async function start() {
     const element = event.target;
     if (element.closest("input, select, textarea")) return;
     if (event.key === " " && element.closest("button, a")) return;
-    if (clip[0] < 2 && [",", ".", "PageUp", "PageDown", " "].includes(event.key)) return; // an image: the page scrolls
+    if (clip[0] < 2 && [",", ".", "PageUp", "PageDown", " "].includes(event.key)) return; // they scroll the page of an image
     const action = KEYS[event.key] || KEYS[event.key.toLowerCase()];
     if (!action) return;
     event.preventDefault();
@@ -240,7 +240,7 @@ async function start() {
   layOut();
   player.show(frame);
   changeBlock();
-  // Browsers compile what has run a few times: so the first click is answered as quickly as the later ones.
+  // Runs a few updates, so that the browser has compiled the code before the first click.
   for (let i = 0; i < 4; i++) update();
   window.nonlocalPage = Object.assign(api, {
     ready: true,

@@ -1,13 +1,13 @@
-// What is read off a map of weights: the strongest links, the numbers of the panel, a sentence.
+// Results from a row or column of weights: the strongest links, statistics and a summary.
 
 import { toIndex, toPoint } from "./data.js";
 
-// A frame of the clip for a center in time; halfway between two it is the earlier one.
+// The frame nearest to a center in time; halfway between two, the earlier one.
 export function nearestFrame(center, frames) {
   return Math.min(Math.max(Math.ceil(center - 0.5), 0), frames - 1);
 }
 
-// The index of the center nearest to a place on one axis; halfway between two it is the first.
+// The index of the center nearest to a coordinate on one axis; halfway between two, the first.
 export function nearestIndex(place, centers) {
   let best = 0;
   for (let i = 1; i < centers.length; i++) {
@@ -16,7 +16,7 @@ export function nearestIndex(place, centers) {
   return best;
 }
 
-// How many positions there are to choose links from.
+// The number of candidates for links.
 export function available(block, mode, frames) {
   const [grid, inGroup] = mode === "out" ? [block.keyGrid, block.keyCount] : [block.grid, block.queryCount];
   if (frames === "all" || block.axes < 3) return inGroup;
@@ -24,7 +24,7 @@ export function available(block, mode, frames) {
   return frames === "each" ? inGroup / grid[0] : inGroup - inGroup / grid[0];
 }
 
-// Indices of the k strongest, by size whatever the sign, of frames from..to (to not included).
+// Indices of the k largest absolute values among indices from..to (exclusive), without those in `skip`.
 function strongest(values, from, to, k, group, skip) {
   const found = [];
   let least = -1;
@@ -44,7 +44,7 @@ function strongest(values, from, to, k, group, skip) {
   return found;
 }
 
-// The strongest links of a query's row or of a key's column, strongest first.
+// The strongest links of a row or column, strongest first.
 export function strongestLinks(block, values, point, { mode, frames, k }) {
   const outward = mode === "out";
   const grid = outward ? block.keyGrid : block.grid;
@@ -74,7 +74,7 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
   });
 }
 
-// Shares of the whole by size: entropy against an even spread, on itself, on its own frame, mean reach.
+// Statistics of the absolute weights as shares of their sum, as in attention/statistics.py.
 export function measure(block, values, point, mode) {
   const outward = mode === "out";
   const grid = outward ? block.keyGrid : block.grid;
@@ -136,18 +136,18 @@ export function formatPixel([frame, y, x], block) {
   return block.axes === 3 ? `frame ${frame}, ${place}` : block.axes === 2 ? place : `position ${Math.round(x)}`;
 }
 
-// What a screen reader says, and what stands above the numbers.
+// A summary of the selected position, shown above the statistics and announced to screen readers.
 export function sentence(block, query, links, { mode, frames, total, clipFrames }) {
   const here = formatPixel([query.frame, query.pixel[1], query.pixel[2]], block);
-  if (!links.length) return `${here}: no positions to link to in other frames; this block looks within one frame.`;
-  const where = block.axes < 3 || frames === "all" ? "" : " these pixels of other frames";
+  if (!links.length) return `${capital(here)}: no links, because this block attends within single frames.`;
+  const where = block.axes < 3 || frames === "all" ? "" : " in other frames";
   const parts = links.slice(0, 3).map((link) => {
     const pixel = mode === "out" ? link.targetPixel : link.sourcePixel;
     const place = formatPixel([nearestFrame(pixel[0], clipFrames), pixel[1], pixel[2]], block);
     return `${place} (${formatWeight(link.weight, block.softmax)})`;
   });
-  const verb = mode === "out" ? "looks most at" : "is looked at most by";
-  return `${capital(here)} ${verb}${where}: ${parts.join("; ")}.`;
+  const verb = mode === "out" ? "attends most to" : "receives most from";
+  return `${capital(here)} ${verb} these positions${where}: ${parts.join("; ")}.`;
 }
 
 function capital(text) {

@@ -1,4 +1,4 @@
-// The places where frames are seen: one big, and all of them side by side. Both take clicks and hovers.
+// The two views of the frames: one large frame, and all frames side by side. Both handle clicks and pointer moves.
 
 import { drawFrame, drawMarks } from "./draw.js";
 import { formatShare, nearestFrame, nearestIndex } from "./measures.js";
@@ -6,13 +6,13 @@ import { formatShare, nearestFrame, nearestIndex } from "./measures.js";
 const GAP = 8; // pixels between frames of the strip
 const HIGHEST = 230; // of a frame of the strip, in pixels
 
-// A canvas that shows one frame at the screen's resolution.
+// A canvas that shows one frame at the resolution of the screen.
 class Tile {
   constructor(canvas, frame, clip, root) {
     Object.assign(this, { canvas, frame, clip, root });
   }
 
-  // Takes on its size and place; reading them at every draw would make the browser lay out the page again.
+  // Caches size and position; reading them at every draw would force a layout of the page.
   fit() {
     const inner = this.canvas.getBoundingClientRect(), outer = this.root.getBoundingClientRect();
     this.box = { left: inner.left - outer.left, top: inner.top - outer.top, width: inner.width, height: inner.height };
@@ -23,7 +23,7 @@ class Tile {
     if (this.canvas.height !== height) this.canvas.height = height;
   }
 
-  // The clip's pixel under a pointer.
+  // The pixel of the clip under the pointer.
   pixelAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const inside = (value, size) => Math.min(Math.max(value, 0), 1) * size - 0.5;
@@ -34,7 +34,7 @@ class Tile {
     };
   }
 
-  // Where a pixel of the clip lies in the overlay's coordinates.
+  // Coordinates of a pixel of the clip in the overlay.
   place(y, x) {
     const inside = (value, size) => Math.min(Math.max((value + 0.5) / size, 0), 1);
     return {
@@ -52,7 +52,7 @@ class Tile {
   }
 }
 
-// What a frame shows of the weights: those of its cell in time, or that the block does not look there.
+// The weights shown on a frame: those of its temporal cell, or `outside` if the frame is not in the query's group.
 function heatOf(scene, frame, detail) {
   if (!scene.heat) return null;
   const { block, values, mode, query } = scene;
@@ -83,7 +83,7 @@ function sharesCell(scene, frame) {
   return nearestIndex(frame, centers) === scene.query.point[0];
 }
 
-// One frame, big: arrows within it, dots where arrows from other frames end.
+// One large frame, with arrows within it, and dots where arrows from other frames end.
 export class Stage {
   constructor(root, clip, handlers) {
     this.tile = new Tile(root.querySelector("canvas"), 0, clip, root.querySelector(".frame"));
@@ -114,7 +114,7 @@ export class Stage {
   }
 }
 
-// All frames side by side, with arrows from one to another, as in figure 3 of the paper.
+// All frames side by side, with arrows between them, as in figure 3 of the paper.
 export class Strip {
   constructor(root, clip, handlers) {
     this.root = root;
@@ -137,7 +137,7 @@ export class Strip {
     }
   }
 
-  // As few lines as keep frames big enough to see and to hit, all lines nearly full.
+  // Chooses the fewest lines in which frames are large enough to see and to click.
   layOut() {
     const room = this.root.clientWidth;
     const aspect = this.clip[2] / this.clip[1];
@@ -175,7 +175,7 @@ export class Strip {
     drawMarks(this.svg, { arrows: scene.arrows ? arrows : [], rings });
   }
 
-  // Which frame the stage shows.
+  // Marks the frame that the stage shows.
   mark(shown) {
     this.tiles.forEach((tile) => tile.canvas.parentElement.classList.toggle("is-shown", tile.frame === shown));
   }
