@@ -12,10 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.optional import require
-from torch_nonlocal.tasks.action import task as action
-from torch_nonlocal.tasks.action.metrics import check_scores, confusion_picture
+from torch_nonlocal.tasks.action import evaluation as action
+from torch_nonlocal.tasks.action.metrics import check_metrics, confusion_picture
 from torch_nonlocal.tasks.action.mistakes import PAGE, Mistake, show_mistakes
-from torch_nonlocal.tasks.action.predictions import Format, check_format, write_predictions
+from torch_nonlocal.tasks.action.predictions import check_format, write_predictions
+from torch_nonlocal.tasks.action.settings import PredictionFormat
 
 
 def evaluate(
@@ -27,7 +28,7 @@ def evaluate(
     views: int = 10,
     crops: Literal["1", "3", "full"] = "3",
     mistakes: int = 5,
-    predictions: Format = "csv",
+    predictions: PredictionFormat = "csv",
     batch: int = 8,
     workers: int = 1,
     on_error: Literal["skip", "fail"] = "skip",
@@ -62,7 +63,7 @@ def evaluate(
     if mistakes < 0:
         raise ValueError(f"--mistakes {mistakes}: expected 0 or more")
     check_folder(out)
-    check_scores()  # what is missing is said before a long test
+    check_metrics()  # what is missing is said before a long test
     check_format(predictions)
     require("matplotlib", extra="view")
     sizes: dict[str, Any] = {"views": views, "crops": crops if crops == "full" else int(crops)}

@@ -16,7 +16,9 @@ from rich.table import Table
 from torch_nonlocal._common.files import check_folder
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.tasks.action import task as action
-from torch_nonlocal.tasks.action.recipes import DIGITS_RECIPE, RECIPES, Recipe, learning_rate_hint, recipe, settings_for
+from torch_nonlocal.tasks.action.recipes import DIGITS_RECIPE, RECIPES, hardware_recipe
+from torch_nonlocal.tasks.action.spec import ACTION
+from torch_nonlocal.tasks.base import Recipe, learning_rate_hint
 from torch_nonlocal.training import Result, TrainConfig, is_main_process
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
@@ -107,11 +109,10 @@ def _chosen(arguments: Sequence[str]) -> tuple[str, Recipe]:
     """The recipe that sets the defaults, and the name of its run."""
     name = _option(arguments, "recipe")
     if name and name != LIST:
-        return name, recipe(name)
+        return name, ACTION.recipe(name)
     if _option(arguments, "data") or name == LIST or {"-h", "--help"} & set(arguments):
-        settings, config, why = settings_for()
-        return _MACHINE, Recipe(settings, config, why)
-    return DIGITS_RECIPE, recipe(DIGITS_RECIPE)
+        return _MACHINE, hardware_recipe()
+    return DIGITS_RECIPE, RECIPES[DIGITS_RECIPE]
 
 
 def _option(arguments: Sequence[str], name: str) -> str:
@@ -169,7 +170,7 @@ def _train(
     out: Path,
     settings: action.ActionSettings,
     config: TrainConfig,
-    on_error: str,
+    on_error: Literal["skip", "fail"],
     say: Callable[[str], None],
 ) -> None:
     result = action.train(data, out, settings, config, on_error=on_error)

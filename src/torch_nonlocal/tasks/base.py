@@ -1,7 +1,14 @@
-"""Tasks by name: what `nonlocal train` and `nonlocal test` can do.
+"""Task descriptions and the registry that `nonlocal train` and `nonlocal test` read.
 
-A task is described by a `TaskSpec`. Built-in ones are imported on use; others come from `register`, or from the entry
-point group "torch_nonlocal.tasks" of installed packages.
+A `TaskSpec` describes a task. Built-in tasks are imported on first use. Other tasks are added by `register`, or by the
+entry point group "torch_nonlocal.tasks" of an installed package.
+
+Example:
+    >>> class Depth(TaskSpec[DepthSettings]):
+    ...     name, summary, settings, test_options = "depth", "Train depth from video.", DepthSettings, DepthTestOptions
+    ...     ...
+    >>> register(Depth())
+    >>> get_task("depth").train(Path("clips"), Path("runs/depth"), DepthSettings(), TrainConfig(epochs=5))
 """
 
 from __future__ import annotations
@@ -11,15 +18,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from torch_nonlocal._common.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch_nonlocal.training import Result, TrainConfig
 
+OnError = Literal["skip", "fail"]
 Settings = TypeVar("Settings")
-"""A frozen dataclass of plain values: what is trained and on what. Its fields become command-line options."""
+"""A frozen dataclass of plain values: model and data options. Its fields become command-line options."""
 
 _BUILT_IN = {"action": "torch_nonlocal.tasks.action.spec:ACTION"}
 _registered: dict[str, TaskSpec[Any]] = {}
@@ -27,15 +35,16 @@ _registered: dict[str, TaskSpec[Any]] = {}
 
 @dataclass(frozen=True)
 class Recipe(Generic[Settings]):
-    """Settings and training configuration under a name.
+    """Named settings and training configuration.
 
     Attributes:
-        settings: what is trained.
-        config: how; its learning rate is for its own batch size.
-        source: where the numbers are from, or which machine they suit.
-        published: published results, "" where there are none.
+        settings: model and data options.
+        config: training options; the learning rate is for the configured batch size.
+        source: where the numbers come from, or the hardware they are for.
+        published: published results; "" if there are none.
         test: options of `nonlocal test` for the published protocol; "" for the defaults.
-        starts_from: the recipe whose trained weights this one needs; "" if none.
+        starts_from: the recipe whose trained weights this one needs in the field `weights` of its settings; "" if none.
+        needs_data: whether the recipe has no built-in data.
     """
 
     settings: Settings
@@ -44,18 +53,19 @@ class Recipe(Generic[Settings]):
     published: str = ""
     test: str = ""
     starts_from: str = ""
+    needs_data: bool = False
 
 
 class TaskSpec(Generic[Settings]):
-    """A task as the command line sees it. Defining one imports neither torch nor data packages; its methods do.
+    """A task as the command line sees it. The class imports neither torch nor data packages; its methods may.
 
     Attributes:
-        name: what follows `nonlocal train`.
+        name: name of the task, as in `nonlocal train NAME`.
         summary: one sentence for the help.
         settings: dataclass of the task's settings.
-        test_options: dataclass of options of `nonlocal test`; plain values with defaults.
-        requires: import names of packages that training and testing need, checked before any work.
-        extra: the extra of torch-nonlocal that installs them.
+        test_options: dataclass of the options of `nonlocal test`: plain values with defaults.
+        requires: import names of the packages that training and testing need; they are checked before any work.
+        extra: the extra of torch-nonlocal that installs these packages.
     """
 
     name: str = ""
@@ -66,11 +76,23 @@ class TaskSpec(Generic[Settings]):
     extra: str = "train"
 
     def recipes(self) -> Mapping[str, Recipe[Settings]]:
-        """Recipes by name."""
+        """All recipes by name. Must not import torch."""
         raise NotImplementedError
 
+    def recipe(self, name: str) -> Recipe[Settings]:
+        """The recipe of this name.
+
+        Raises:
+            ValueError: there is no such recipe; the message suggests the nearest name.
+        """
+        recipes = self.recipes()
+        if name in recipes:
+            return recipes[name]
+        hint = did_you_mean(name, recipes, cutoff=0.4)
+        raise ValueError(f"no recipe {name!r}; {hint + ' ' if hint else ''}--recipe list shows all {len(recipes)}")
+
     def default_recipe(self, data: Path | None) -> tuple[str, Recipe[Settings]]:
-        """The recipe used when none is named, and its name; may depend on the data and the machine."""
+        """The name and the recipe that are used when none is given; may depend on the data and the hardware."""
         raise NotImplementedError
 
     def train(
@@ -80,18 +102,18 @@ class TaskSpec(Generic[Settings]):
         settings: Settings,
         config: TrainConfig,
         *,
-        on_error: str = "skip",
+        on_error: OnError = "skip",
         log: Callable[[str], None] | None = None,
     ) -> Result:
         """Train, or resume the run in `run_dir`.
 
         Args:
-            data: folder or list; None for built-in data, if the task has any.
-            run_dir: folder of the run.
-            settings: what is trained.
-            config: how.
-            on_error: "skip" or "fail" for data that cannot be read.
-            log: gets messages, one line each.
+            data: folder or list of the training data; None for built-in data, if the task has any.
+            run_dir: folder of the run; created if missing.
+            settings: model and data options.
+            config: training options.
+            on_error: "skip" skips data that cannot be read, "fail" raises.
+            log: receives messages, one line each; None prints them.
         """
         raise NotImplementedError
 
@@ -108,12 +130,12 @@ class TaskSpec(Generic[Settings]):
         """Test trained weights and write the results to a folder.
 
         Args:
-            checkpoint: best.pt of a run, or the run's folder.
+            checkpoint: best.pt of a run, or the folder of the run.
             data: as for `train`.
-            out: folder for results; made if missing.
+            out: folder for the results; created if missing.
             options: an instance of `test_options`.
-            on_progress: called with (done, total).
-            log: gets lines for people.
+            on_progress: called with (done, total) after each batch.
+            log: receives a summary of the results, one line at a time.
 
         Returns:
             Metrics by name.
@@ -121,28 +143,44 @@ class TaskSpec(Generic[Settings]):
         raise NotImplementedError
 
 
+def learning_rate_hint(config: TrainConfig, chosen: TrainConfig) -> str:
+    """A hint for a learning rate that belongs to another batch size; "" if none is needed.
+
+    Args:
+        config: the configuration of the run.
+        chosen: the configuration of the recipe.
+
+    Reference: Goyal et al., Accurate, Large Minibatch SGD, 2017 (linear scaling).
+    """
+    if config.lr != chosen.lr or config.batch_size == chosen.batch_size:
+        return ""
+    scaled = config.lr * config.batch_size / chosen.batch_size
+    rule = f"; linear scaling gives --lr {scaled:.3g}" if config.optimizer == "sgd" else ""
+    return f"lr {config.lr:g} is for batch size {chosen.batch_size}, the batch size is {config.batch_size}{rule}"
+
+
 def register(spec: TaskSpec[Any]) -> None:
-    """Make a task known under its name, replacing one registered before.
+    """Add a task under its name; it replaces a task registered earlier under the same name.
 
     Raises:
-        ValueError: the name is empty or that of a built-in task.
+        ValueError: the name is empty or is the name of a built-in task.
     """
     if not spec.name or spec.name in _BUILT_IN:
-        raise ValueError(f"task name {spec.name!r}: expected a new name; built in: {', '.join(_BUILT_IN)}")
+        raise ValueError(f"task name {spec.name!r}: expected a new name; built-in tasks: {', '.join(_BUILT_IN)}")
     _registered[spec.name] = spec
 
 
 def task_names() -> tuple[str, ...]:
-    """Names of all tasks: built in, registered, and of installed packages."""
+    """Names of all tasks: built-in, registered, and provided by installed packages."""
     installed = [point.name for point in entry_points(group="torch_nonlocal.tasks")]
     return tuple(dict.fromkeys([*_BUILT_IN, *_registered, *installed]))
 
 
 def get_task(name: str) -> TaskSpec[Any]:
-    """A task by its name.
+    """The task of this name.
 
     Raises:
-        ValueError: unknown; the message suggests the nearest name.
+        ValueError: there is no such task; the message suggests the nearest name and lists all of them.
     """
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")

@@ -1,4 +1,4 @@
-"""What training starts from: weights of another run, with other classes, without blocks, or of a 2D network."""
+"""Initial weights: of another run, with other classes, without blocks, or of a 2D network."""
 
 import dataclasses
 
@@ -9,7 +9,8 @@ from torch import nn
 pytest.importorskip("timm", reason="pip install 'torch-nonlocal[train]'")
 
 from torch_nonlocal.insertion import blocks
-from torch_nonlocal.tasks.action.network import ActionSettings, network, start_from
+from torch_nonlocal.tasks.action.network import network, start_from
+from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.training import TrainConfig
 from torch_nonlocal.training.run_folder import RunFolder
 
@@ -38,7 +39,7 @@ def made(settings, classes, seed=0):
 
 
 def kept(path, model, settings, classes):
-    """A best.pt of a run with this network."""
+    """Write a best.pt with this network."""
     about = {"task": "action", **dataclasses.asdict(settings), "classes": [f"class {k}" for k in range(classes)]}
     path.parent.mkdir(exist_ok=True)
     folder = RunFolder(path.parent, TrainConfig(steps=1), about)
@@ -50,27 +51,27 @@ def test_blocks_start_at_zero_on_a_network_trained_without(settings, tmp_path):
     before = made(settings, 5)
     path = kept(tmp_path / "run" / "best.pt", before, settings, 5)
     after = made(dataclasses.replace(settings, non_local="0"), 5, seed=1)
-    said = start_from(after, dataclasses.replace(settings, weights=str(path)))
+    line = start_from(after, dataclasses.replace(settings, weights=str(path)))
     assert list(blocks(after)) == ["0"]
     assert torch.equal(after(CLIPS), before(CLIPS))
-    assert said == f"weights: {path}: 9 tensors; newly initialized: 0.non_local (identity until trained)"
+    assert line == f"weights: {path}: 9 tensors; newly initialized: 0.non_local (identity until trained)"
 
 
-def test_the_last_layer_is_new_for_other_classes(settings, tmp_path):
+def test_last_layer_is_initialized_for_another_number_of_classes(settings, tmp_path):
     before = made(settings, 5)
     path = kept(tmp_path / "run" / "best.pt", before, settings, 5)
     chosen = dataclasses.replace(settings, non_local="0", weights=str(path))
     after, fresh = made(chosen, 3, seed=1), made(chosen, 3, seed=1)
-    said = start_from(after, chosen)
+    line = start_from(after, chosen)
     assert torch.equal(after[:5](CLIPS), before[:5](CLIPS))
     assert torch.equal(after[5].weight, fresh[5].weight)
     assert after(CLIPS).shape == (2, 3)
-    assert said.endswith(
+    assert line.endswith(
         "newly initialized: 5 (5 classes in the weights, 3 in the model), 0.non_local (identity until trained)"
     )
 
 
-def test_the_last_layer_is_new_for_as_many_other_classes(settings, tmp_path):
+def test_last_layer_is_initialized_for_other_class_names(settings, tmp_path):
     before = made(settings, 2)
     path = kept(tmp_path / "run" / "best.pt", before, settings, 2)
     chosen = dataclasses.replace(settings, weights=str(path))
@@ -83,8 +84,8 @@ def test_the_last_layer_is_new_for_as_many_other_classes(settings, tmp_path):
         assert torch.equal(after[5].weight, before[5].weight) == (new == "nothing")
 
 
-def test_trained_blocks_go_along(settings, tmp_path):
-    """A network of 32 frames with blocks starts one of 128."""
+def test_trained_blocks_are_loaded(settings, tmp_path):
+    """A network with blocks initializes one for more frames."""
     with_blocks = dataclasses.replace(settings, non_local="0")
     before = made(with_blocks, 5)
     nn.init.ones_(blocks(before)["0"].norm.weight)
@@ -98,9 +99,9 @@ def test_weights_of_the_2d_network_are_inflated(settings, tmp_path):
     flat = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4))
     torch.save(flat.state_dict(), tmp_path / "flat.pt")
     model = made(settings, 5)
-    said = start_from(model, dataclasses.replace(settings, weights=str(tmp_path / "flat.pt")))
+    line = start_from(model, dataclasses.replace(settings, weights=str(tmp_path / "flat.pt")))
     assert torch.equal(model[0].weight, flat[0].weight.unsqueeze(2).repeat(1, 1, 3, 1, 1) / 3)
-    assert said.endswith(": 7 tensors, 1 of them inflated; newly initialized: 5 (not in the weights, 5 in the model)")
+    assert line.endswith(": 7 tensors, 1 of them inflated; newly initialized: 5 (not in the weights, 5 in the model)")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_weights_of_the_2d_network_are_inflated(settings, tmp_path):
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_changes(settings, tmp_path, of, places, message):
+def test_weights_that_do_not_fit_raise_and_change_nothing(settings, tmp_path, of, places, message):
     theirs = dataclasses.replace(settings, network=settings.network.replace(":tiny", f":{of}"), non_local=places)
     path = kept(tmp_path / "run" / "best.pt", made(theirs, 5), theirs, 5)
     model = made(settings, 5, seed=1)
@@ -124,7 +125,7 @@ def test_what_does_not_fit_is_refused_and_nothing_changes(settings, tmp_path, of
     assert all(torch.equal(one, before[name]) for name, one in model.state_dict().items())
 
 
-def test_code_in_a_file_is_not_run(settings, tmp_path):
+def test_code_in_a_file_does_not_run(settings, tmp_path):
     class Code:
         def __reduce__(self):
             return (open, (str(tmp_path / "written"), "w"))
@@ -135,6 +136,6 @@ def test_code_in_a_file_is_not_run(settings, tmp_path):
     assert not (tmp_path / "written").exists()
 
 
-def test_a_missing_file_is_named(settings):
+def test_missing_file_raises(settings):
     with pytest.raises(FileNotFoundError, match=r"no weights file at nowhere\.pt"):
         start_from(made(settings, 5), dataclasses.replace(settings, weights="nowhere.pt"))

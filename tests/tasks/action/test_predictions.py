@@ -1,4 +1,4 @@
-"""Tables of predictions, read back."""
+"""Tables of predictions, written and read back."""
 
 import csv
 import sys
@@ -12,7 +12,7 @@ for module, extra in {"av": "video", "accelerate": "train", "torchmetrics": "tra
 
 from torch_nonlocal.data.broken import BrokenClips  # noqa: E402 (after the skips)
 from torch_nonlocal.data.clip_list import Clip, ClipList  # noqa: E402
-from torch_nonlocal.tasks.action import task as action  # noqa: E402
+from torch_nonlocal.tasks.action.evaluation import Evaluation  # noqa: E402
 from torch_nonlocal.tasks.action.metrics import score  # noqa: E402
 from torch_nonlocal.tasks.action.predictions import check_format, write_predictions  # noqa: E402
 
@@ -20,7 +20,7 @@ ROOT = Path("/clips")
 
 
 def outcome(classes, scores, labels, names=None):
-    """A test of clips of which the first could not be read."""
+    """The outcome of a test whose first clip could not be read."""
     names = names or [f"{classes[label]}/{number}.mp4" for number, label in enumerate(labels)]
     clips = (
         Clip(ROOT / "unread.mp4", 0),
@@ -29,7 +29,7 @@ def outcome(classes, scores, labels, names=None):
     scores, labels = torch.tensor(scores), torch.tensor(labels)
     indices = torch.arange(1, len(clips))
     clip_list = ClipList(ROOT, tuple(classes), clips)
-    return action.Tested(score(scores, labels), clip_list, indices, scores, labels, BrokenClips(), [], "")
+    return Evaluation(score(scores, labels), clip_list, indices, scores, labels, BrokenClips(), [], "")
 
 
 def read_csv(path):
@@ -46,7 +46,7 @@ READERS = {"csv": read_csv, "parquet": read_parquet}
 
 
 @pytest.mark.parametrize("kind", READERS)
-def test_a_table_says_what_was_predicted_of_every_clip_that_was_read(kind, tmp_path):
+def test_table_has_a_row_for_every_clip_that_was_read(kind, tmp_path):
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="pip install 'torch-nonlocal[parquet]'")
     tested = outcome(["jump", "run", "wave"], [[0.5, 0.25, 0.25], [0.125, 0.625, 0.25]], [0, 2])
@@ -62,7 +62,7 @@ def test_a_table_says_what_was_predicted_of_every_clip_that_was_read(kind, tmp_p
     assert int(first["class_rank"]) == 1
 
 
-def test_equal_scores_name_every_class_once(tmp_path):
+def test_classes_with_equal_scores_appear_once(tmp_path):
     tested = outcome(["a", "b", "c"], [[0.25, 0.375, 0.375]], [2])
     (row,) = read_csv(write_predictions(tested, tmp_path / "predictions.csv"))
     assert sorted([row["predicted"], row["top2"], row["top3"]]) == ["a", "b", "c"]
@@ -70,7 +70,7 @@ def test_equal_scores_name_every_class_once(tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("csv", 7 + 2 * 4), ("parquet", 7 + 2 * 4 + 101)])
-def test_with_many_classes_only_parquet_has_every_score(kind, columns, tmp_path):
+def test_only_parquet_has_all_scores_of_many_classes(kind, columns, tmp_path):
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="pip install 'torch-nonlocal[parquet]'")
     scores = torch.rand(1, 101, generator=torch.Generator().manual_seed(0)).softmax(1)
@@ -91,7 +91,7 @@ def test_with_many_classes_only_parquet_has_every_score(kind, columns, tmp_path)
         ("two\nlines.mp4", r"two\nlines.mp4"),
         ("no \udcff text.mp4", r"no \udcff text.mp4"),
     ],
-    ids=["quotes", "other scripts", "a line break", "bytes that are no text"],
+    ids=["quotes", "other scripts", "line break", "undecodable bytes"],
 )
 def test_any_file_name_can_be_written(kind, name, written, tmp_path):
     if kind == "parquet":
@@ -101,8 +101,8 @@ def test_any_file_name_can_be_written(kind, name, written, tmp_path):
     assert row["clip"] == written
 
 
-def test_another_ending_is_refused_and_nothing_written(tmp_path):
-    with pytest.raises(ValueError, match=r"expected a name that ends in \.csv or \.parquet"):
+def test_other_endings_raise_and_write_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"expected a file name that ends in \.csv or \.parquet"):
         write_predictions(outcome(["a", "b"], [[0.75, 0.25]], [0]), tmp_path / "predictions.xlsx")
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Recipes: their numbers are those that were published, and any option of the command line overrides them."""
+"""Recipes hold the published numbers, and options of the command line override them."""
 
 import dataclasses
 import json
@@ -15,8 +15,11 @@ import tyro  # noqa: E402 (after the skips)
 from torch_nonlocal.cli.train import command, recipe_table  # noqa: E402
 from torch_nonlocal.insertion import blocks  # noqa: E402
 from torch_nonlocal.media.sampling import parse_schedule  # noqa: E402
-from torch_nonlocal.tasks.action.network import ActionSettings, network  # noqa: E402
-from torch_nonlocal.tasks.action.recipes import RECIPES, learning_rate_hint, recipe  # noqa: E402
+from torch_nonlocal.tasks.action.network import network  # noqa: E402
+from torch_nonlocal.tasks.action.recipes import RECIPES  # noqa: E402
+from torch_nonlocal.tasks.action.settings import ActionSettings  # noqa: E402
+from torch_nonlocal.tasks.action.spec import ACTION  # noqa: E402
+from torch_nonlocal.tasks.base import learning_rate_hint  # noqa: E402
 from torch_nonlocal.training import TrainConfig  # noqa: E402
 from torch_nonlocal.training.optimizer import schedule_factor  # noqa: E402
 
@@ -31,7 +34,7 @@ def train(*arguments):
 @pytest.mark.parametrize(
     ("name", "settings", "config", "published"),
     [
-        # 32 frames: 400,000 updates of 64 clips, lr 0.01, from ImageNet, batch norm on (Wang et al., section 4)
+        # 32 frames: 400,000 steps of batch size 64, lr 0.01, from ImageNet, batch norm on (Wang et al., section 4)
         ("c2d-r50", ("c2d_resnet50", "64-to-32", "none", "imagenet"), (400_000, None, 64, 0.01, False), "71.8/89.7"),
         ("c2d-r101-nl5", ("c2d_resnet101", "64-to-32", "paper-5", "imagenet"), (400_000, None, 64, 0.01, False),
          "75.1/91.7"),
@@ -45,8 +48,8 @@ def train(*arguments):
         ("i3d-r50-8x8-imagenet", ("i3d_resnet50_8x8", "8x8", "none", "imagenet"), (None, 118, 64, 0.01, False), "73.4"),
     ],
 )  # fmt: skip
-def test_numbers_are_the_published_ones(name, settings, config, published):
-    one = recipe(name)
+def test_numbers_equal_the_published_ones(name, settings, config, published):
+    one = RECIPES[name]
     held = one.settings
     assert (held.network.removeprefix("ours:"), held.frames, held.non_local, held.weights) == settings
     assert (held.crop, held.flip) == (224, True)
@@ -66,7 +69,7 @@ def test_numbers_are_the_published_ones(name, settings, config, published):
     ],
 )
 def test_learning_rates_follow_the_published_schedules(name, length, expected):
-    config = recipe(name).config
+    config = RECIPES[name].config
     assert length == (config.steps or config.epochs)
     for step, rate in expected.items():
         assert config.lr * schedule_factor(config, step, length) == pytest.approx(rate, rel=1e-9)
@@ -74,7 +77,7 @@ def test_learning_rates_follow_the_published_schedules(name, length, expected):
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_networks_have_five_blocks_or_none(name):
-    settings = recipe(name).settings
+    settings = RECIPES[name].settings
     with torch.device("meta"):
         model = network(settings, 400)
     assert len(blocks(model)) == (5 if name.endswith("nl5") or name.startswith("gpu") else 0)
@@ -82,11 +85,11 @@ def test_networks_have_five_blocks_or_none(name):
     assert parse_schedule(settings.frames).length in (8, 32, 128)
 
 
-def test_long_recipes_start_from_the_same_network_with_fewer_frames():
+def test_recipes_of_128_frames_start_from_the_same_network_with_fewer_frames():
     starting = {name: one for name, one in RECIPES.items() if one.starts_from}
     assert sorted(starting) == sorted(name for name in RECIPES if "128f" in name)
     for one in starting.values():
-        before = recipe(one.starts_from).settings
+        before = RECIPES[one.starts_from].settings
         changed = {"frames": before.frames, "weights": before.weights}
         assert dataclasses.replace(one.settings, **changed) == before
 
@@ -94,21 +97,21 @@ def test_long_recipes_start_from_the_same_network_with_fewer_frames():
 @pytest.mark.parametrize(
     ("given", "near"), [("i3d-r50-nl", "i3d-r50-nl5"), ("I3D_R101", "i3d-r101"), ("latop", "laptop")]
 )
-def test_a_wrong_name_gives_the_nearest(given, near):
+def test_unknown_name_suggests_the_nearest(given, near):
     with pytest.raises(ValueError, match=f"no recipe '{given}'; did you mean '{near}'\\?"):
-        command(["action", "--recipe", given])
+        ACTION.recipe(given)
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({}, ""),
-        ({"batch_size": 16}, "lr 0.01 was chosen for 64 clips an update, here are 16; in proportion .* --lr 0.0025"),
+        ({"batch_size": 16}, "lr 0.01 is for batch size 64, the batch size is 16; linear scaling gives --lr 0.0025"),
         ({"batch_size": 16, "lr": 0.0025}, ""),
-        ({"batch_size": 16, "optimizer": "adamw"}, "lr 0.01 was chosen for 64 clips an update, here are 16$"),
+        ({"batch_size": 16, "optimizer": "adamw"}, "lr 0.01 is for batch size 64, the batch size is 16$"),
     ],
 )
-def test_another_batch_brings_a_hint(changes, expected):
+def test_another_batch_size_gives_a_hint(changes, expected):
     chosen = TrainConfig(steps=1, batch_size=64, lr=0.01)
     hint = learning_rate_hint(dataclasses.replace(chosen, **changes), chosen)
     assert re.match(expected, hint) if expected else hint == ""
@@ -119,11 +122,11 @@ def test_options_override_a_recipe_and_all_settings_are_said(tmp_path, capsys):
     train("action", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *options)
     printed = capsys.readouterr().out
     said = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
-    chosen = recipe("i3d-r50-nl5")
+    chosen = RECIPES["i3d-r50-nl5"]
     changes = {"batch_size": 16, "crop": 112, "epochs": 3, "steps": None}
     assert said == {**vars(chosen.settings), **chosen.config.plain(), **changes}
     assert "recipe i3d-r50-nl5, changed by other options: Wang et al. 2018" in printed
-    assert "in proportion it would be --lr 0.0025" in printed
+    assert "linear scaling gives --lr 0.0025" in printed
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 
@@ -157,6 +160,6 @@ def test_the_list_shows_every_recipe(capsys):
     assert set(RECIPES) <= shown
 
 
-def test_settings_keep_plain_values():
+def test_settings_survive_json():
     for one in RECIPES.values():
         assert ActionSettings(**json.loads(json.dumps(dataclasses.asdict(one.settings)))) == one.settings

@@ -1,1 +1,1 @@
-"""Action recognition: from a folder of clips to a tested network."""
+"""Action recognition: from a folder of videos to a tested network."""

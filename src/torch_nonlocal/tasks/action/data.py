@@ -1,4 +1,4 @@
-"""The clips of action recognition: a folder or list of videos, or without one the moving digits that are built in."""
+"""Clips of action recognition: a folder or list of videos, or built-in moving digits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,60 +15,60 @@ from torch_nonlocal.data.digit_clips import DigitClips
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform
-from torch_nonlocal.tasks.action.network import DIGITS, ActionSettings
+from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings
 
 DIGIT_EPOCH = 3200
-"""Clips of moving digits that count as an epoch; no two epochs share one."""
+"""Clips of moving digits per epoch; every epoch has new clips."""
 VALIDATION_DIGITS = 500
 TEST_DIGITS = 2000
-_TEST_SEED = 1_000_003  # other clips than those that chose the best weights; the handwriting is the same
-_FEW = 5  # classes that are named
-_SLOWEST, _FASTEST = 1, 3  # of a digit, in pixels a frame
+_TEST_SEED = 1_000_003  # other clips than those that choose the best checkpoint; the handwriting is the same
+_CLASSES_SHOWN = 5
+_SLOWEST, _FASTEST = 1, 3  # speeds of a digit, in pixels per frame
 
 Views = Dataset[tuple[Tensor, int, int] | None]
-"""Items (clip (C, T, H, W) or its crops (V, C, T, H, W), label, index), None for a clip that cannot be read."""
+"""Items (clip (C, T, H, W) or its crops (V, C, T, H, W), label, index); None for a clip that cannot be read."""
 
 
 class Source(Protocol):
-    """Clips to train on and clips held out."""
+    """Training clips and held-out clips."""
 
     classes: tuple[str, ...]
-    """Names; a label is an index into them."""
+    """Class names; a label is an index into them."""
     problems: tuple[str, ...]
-    """What was left out of the lists, and classes without clips."""
+    """Problems in the lists of clips, and classes without clips."""
     summary: str
-    """How many clips of which classes are trained on and held out, in a line."""
+    """One line with the number of training clips, held-out clips and classes."""
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
-        """A data set (clip (C, T, H, W), label, index) to train on, and the names of its clips by index."""
+        """A training data set of (clip (C, T, H, W), label, index), and a function from index to name."""
         ...
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
-        """Views of the held-out clips, to choose the best weights by; None if there are none."""
+        """Views of the held-out clips, which choose the best checkpoint; None if there are none."""
         ...
 
     def test(self, settings: ActionSettings, views: int, crops: Any, broken: BrokenClips) -> tuple[ClipList, Views]:
-        """The held-out clips, and views of them for a test."""
+        """The held-out clips, and their views for testing."""
         ...
 
 
 def source(data: Path | None, settings: ActionSettings, on_error: Any, *, whole: bool = False) -> Source:
-    """Where clips come from.
+    """Find the clips.
 
     Args:
-        data: a folder or list, as for `data.clips.find_clips`; None for moving digits.
+        data: a folder or list, as in `data.clips.find_clips`; None for moving digits.
         settings: frames and size of a clip.
         on_error: "skip" or "fail" for clips that cannot be read.
-        whole: test on all clips, not on the held-out ones.
+        whole: test on all clips instead of the held-out ones.
 
     Raises:
-        ValueError: data without clips or with one class; the network of the digits for other data.
-        ImportError: an extra is not installed.
+        ValueError: the data have no clips or a single class, or the network is for moving digits only.
+        ImportError: a package is not installed; the message names the extra.
     """
     if data is None:
         return _Digits(settings)
     if settings.network == DIGITS:
-        raise ValueError(f"{data}: network 'digits' is for moving digits alone: expected no --data, or network 'small'")
+        raise ValueError(f"{data}: network 'digits' takes moving digits only; expected no --data, or network 'small'")
     return _Videos(data, on_error, whole)
 
 
@@ -79,16 +79,16 @@ class _Videos:
         self.classes = self.train_list.classes
         self.problems = tuple(dict.fromkeys(self.train_list.problems + self.test_list.problems))
         if len(self.classes) < 2:
-            raise ValueError(f"{data}: clips of one class, {', '.join(map(repr, self.classes))}; expected two or more")
+            raise ValueError(f"{data}: one class, {', '.join(map(repr, self.classes))}; expected two or more classes")
         held_out = f"{len(self.test_list)} held out"
         if "train" not in available_splits(data):
-            held_out += ", always the same (no split of its own: a fifth of each class)"
-        named = ", ".join(self.classes[:_FEW]) + (", ..." if len(self.classes) > _FEW else "")
-        clips = f"{len(self.train_list)} clips to train on, {held_out}"
+            held_out += " (no split in the data: a fixed fifth of each class)"
+        names = ", ".join(self.classes[:_CLASSES_SHOWN]) + (", ..." if len(self.classes) > _CLASSES_SHOWN else "")
+        clips = f"{len(self.train_list)} training clips, {held_out}"
         if whole:
             self.test_list = find_clips(data, on_error=on_error)
             clips = f"{len(self.test_list)} clips"
-        self.summary = f"{data}: {clips}; {len(self.classes)} classes: {named}"
+        self.summary = f"{data}: {clips}; {len(self.classes)} classes: {names}"
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
         transform = TrainTransform(crop=settings.crop, flip=settings.flip)
@@ -107,12 +107,12 @@ class _Videos:
 
 
 class _Digits:
-    """Moving digits: T x S clips are T frames of digits that move S to 3 S pixels from one to the next."""
+    """Moving digits. Clips of schedule T x S have T frames; digits move by S to 3 S pixels per frame."""
 
     def __init__(self, settings: ActionSettings) -> None:
         self.classes: tuple[str, ...] = RELATIONS
         self.problems: tuple[str, ...] = ()
-        self.summary = f"moving digits: {DIGIT_EPOCH:,} clips an epoch, never the same twice; others are held out"
+        self.summary = f"moving digits: {DIGIT_EPOCH:,} new clips per epoch; test clips have other handwriting"
         length, stride = parse_schedule(settings.frames)
         speeds = stride * _SLOWEST, stride * _FASTEST
         field: dict[str, Any] = {"frames": length, "size": settings.crop, "speeds": speeds}

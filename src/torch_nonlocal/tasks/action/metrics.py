@@ -1,4 +1,4 @@
-"""Scores of a classifier on a test set: accuracies, F1, confusion; on torchmetrics."""
+"""Classification metrics on a test set: accuracies, F1 and confusion matrix, computed by torchmetrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,21 +8,22 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.optional import require
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How well clips were recognised.
+    """Classification metrics.
 
     Attributes:
-        clips: how many were tested.
-        top1: share whose class had the highest score.
-        top5: share whose class was among the five highest; None with five classes or fewer.
+        clips: number of clips tested.
+        top1: top-1 accuracy, in [0, 1].
+        top5: top-5 accuracy; None with five classes or fewer.
         mean_class: top-1 accuracy of each class, averaged over the classes present.
-        macro_f1: F1 of each class, averaged over the classes present or predicted.
-        confusion: (classes, classes), rows the true class, columns the predicted one.
-        class_accuracy: share of each class's clips that were recognised, (classes,); 0 without clips.
-        class_f1: F1 of each class, (classes,); 0 without clips.
+        macro_f1: F1 score of each class, averaged over the classes present or predicted.
+        confusion: counts (classes, classes); rows are true classes, columns are predicted classes.
+        class_accuracy: top-1 accuracy of each class, (classes,); 0 for a class without clips.
+        class_f1: F1 score of each class, (classes,); 0 for a class without clips.
     """
 
     clips: int
@@ -35,15 +36,15 @@ class Scores:
     class_f1: Tensor
 
     def plain(self) -> dict[str, Any]:
-        """The figures as JSON values, without the confusion matrix."""
-        figures = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "macro_f1": self.macro_f1}
-        return {"clips": self.clips, **{name: value for name, value in figures.items() if value is not None}}
+        """The metrics as JSON values, without the confusion matrix."""
+        metrics = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "macro_f1": self.macro_f1}
+        return {"clips": self.clips, **{name: value for name, value in metrics.items() if value is not None}}
 
     def per_class(self, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """For each class its name, clips, accuracy and F1 as JSON values; without clips the two are None.
+        """Name, number of clips, accuracy and F1 score of each class as JSON values; both are None without clips.
 
         Args:
-            classes: names, in the order of the labels.
+            classes: class names in the order of the labels.
         """
         rows = zip(
             classes, self.confusion.sum(1).tolist(), self.class_accuracy.tolist(), self.class_f1.tolist(), strict=True
@@ -54,34 +55,30 @@ class Scores:
         ]
 
 
-def check_scores() -> Any:
-    """torchmetrics' functions for classes; called alone, it tells before a long test what is missing.
+def check_metrics() -> Any:
+    """torchmetrics' classification functions. A test calls this first, so that a missing package raises at once.
 
     Raises:
-        ImportError: torchmetrics is needed and not installed.
+        ImportError: torchmetrics is not installed.
     """
-    try:
-        from torchmetrics.functional import classification
-    except ImportError as error:
-        raise ImportError("scores need torchmetrics: pip install 'torch-nonlocal[train]'") from error
-    return classification
+    return require("torchmetrics.functional.classification", extra="train")
 
 
 def score(probabilities_NK: Tensor, labels_N: Tensor) -> Scores:
-    """Scores of N tested clips over K classes.
+    """Metrics of N tested clips over K classes.
 
     Args:
         probabilities_NK: softmax scores, averaged over the views of each clip.
         labels_N: true classes.
 
     Raises:
-        ValueError: no clips, or labels outside the classes.
-        ImportError: torchmetrics is needed and not installed.
+        ValueError: there are no clips, or a label is out of range.
+        ImportError: torchmetrics is not installed.
     """
-    classification = check_scores()
+    classification = check_metrics()
     clips, classes = probabilities_NK.shape
     if not clips:
-        raise ValueError("no clip was tested: there is nothing to score")
+        raise ValueError("no clips were tested")
     if labels_N.min() < 0 or labels_N.max() >= classes:
         raise ValueError(f"labels {int(labels_N.min())} to {int(labels_N.max())}: expected 0 to {classes - 1}")
 
@@ -105,26 +102,23 @@ def score(probabilities_NK: Tensor, labels_N: Tensor) -> Scores:
 
 
 def confusion_picture(scores: Scores, classes: Sequence[str]) -> Any:
-    """The confusion matrix as a matplotlib figure, rows normalised to the clips of the true class.
+    """The confusion matrix as a matplotlib figure; each row is normalized to sum to one.
 
     Raises:
-        ImportError: matplotlib is needed and not installed.
+        ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'torch-nonlocal[view]'") from error
+    figure_module = require("matplotlib.figure", extra="view")
     counts = scores.confusion.double()
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     side = min(max(4.0, 0.4 * len(classes) + 2), 24)
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = figure_module.Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares.numpy(), vmin=0, vmax=1, cmap="cividis")
-    figure.colorbar(image, ax=axes, label="share of the true class's clips", shrink=0.7)
-    named = len(classes) <= 60  # more names than that cannot be read
+    figure.colorbar(image, ax=axes, label="share of the clips of the true class", shrink=0.7)
+    named = len(classes) <= 60  # more names are not legible
     ticks = range(len(classes)) if named else []
     names = [printable(classes[i]) for i in ticks]
-    axes.set_xticks(ticks, names, rotation=90, parse_math=False)  # dollars in a name are no formula
+    axes.set_xticks(ticks, names, rotation=90, parse_math=False)  # a dollar sign in a name does not start a formula
     axes.set_yticks(ticks, names, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
@@ -138,7 +132,7 @@ def confusion_picture(scores: Scores, classes: Sequence[str]) -> Any:
 
 
 def worst_mistakes(probabilities_NK: Tensor, labels_N: Tensor, count: int) -> list[int]:
-    """Indices of the wrongly recognised clips, those first whose true class had the least score."""
+    """Indices of misclassified clips, in ascending order of the score of their true class."""
     wrong = (probabilities_NK.argmax(1) != labels_N).nonzero().flatten()
     own = probabilities_NK[wrong, labels_N[wrong]]
     return wrong[torch.argsort(own)][:count].tolist()

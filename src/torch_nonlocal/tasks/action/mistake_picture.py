@@ -1,9 +1,9 @@
-"""The picture of a mistake: what a block related while the network chose the wrong class.
+"""The picture of a mistake: the attention of a block from the position that contributes most to the wrong class.
 
-The query is the position, after one block, whose features speak most for the class that the network chose and against
-the true one: gradient times activation, summed over channels (Draelos and Carin, 2020, HiResCAM), of the difference of
-the two scores. From there arrows go to where the block looks in other frames, as in figure 3 of Wang et al., CVPR 2018.
-The block is the last of those that work: its features are nearest to the scores.
+The query is the position after one block whose features contribute most to the score of the predicted class minus the
+score of the true class: gradient times activation, summed over channels (Draelos and Carin, HiResCAM, 2020). Arrows go
+from the query to its strongest links in other frames, as in figure 3 of Wang et al., CVPR 2018. The block is the last
+one that changes its input, since its features are nearest to the scores.
 
 Shapes: B clips, C channels, T frames, H height, W width; T', H', W' of the block's keys; K classes.
 """
@@ -22,20 +22,20 @@ from torch_nonlocal.insertion import blocks
 
 _ARROWS = 20
 _ADDS_NOTHING = 1e-6  # of the norm of a block's input
-_EVEN = 1e-3  # weights that differ by less, relative to their mean, are one weight
-_FAINT = 0.02  # of the largest weight: what weighs less is not drawn
+_EVEN = 1e-3  # range of the weights relative to their mean, below which they count as uniform
+_FAINT = 0.02  # of the largest weight; links with less weight are not drawn
 _DOTS_PER_INCH = 110
-_FEW_FRAMES = 8  # all of them are shown
+_FEW_FRAMES = 8  # clips of up to this many frames are shown in full
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a block relates to one position.
+    """The attention of a block at one query.
 
     Attributes:
-        record: of the block.
-        point: the position on the block's grid, (t, y, x).
-        row: its weights over all keys, (T', H', W').
+        record: the record of the block.
+        point: the query on the block's grid, (t, y, x).
+        row: the weights of the query over all keys, (T', H', W').
     """
 
     record: BlockRecord
@@ -44,24 +44,24 @@ class Look:
 
     @property
     def query(self) -> tuple[float, ...]:
-        """The position in pixels of the view, (frame, y, x); padding moves some centres out: then the nearest pixel."""
+        """The query in pixels of the view, (frame, y, x); centers moved outside by padding are clamped to the view."""
         pixels = zip(self.record.geometry.query_pixel(self.point), self.record.geometry.input_size, strict=True)
         return tuple(min(max(value, 0.0), size - 1.0) for value, size in pixels)
 
 
 def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> tuple[Look | None, str]:
-    """Where the last working block looks from the position that speaks most for `guess` and against `true`.
+    """The attention of the last active block at the position that contributes most to `guess` minus `true`.
 
-    Blocks that add nothing to their input, look evenly at everything or see single frames are passed over.
+    Blocks that add nothing to their input, have uniform weights, or run on single frames are skipped.
 
     Args:
-        model: in eval mode, with scores (B, K); left as it was.
-        clip_BCTHW: what it takes, B = 1.
-        guess: the class chosen.
-        true: the class that was right.
+        model: a network in eval mode that returns scores (B, K); it does not change.
+        clip_BCTHW: the network's input, B = 1.
+        guess: the predicted class.
+        true: the true class.
 
     Returns:
-        What it looks at, and ""; or None, and why in words.
+        The attention and ""; or None and the reason.
     """
     inserted = blocks(model)
     if not inserted:
@@ -71,7 +71,7 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
         model(clip)
     working = [name for name in records if added.get(name, 0.0) > _ADDS_NOTHING]
     if not working:
-        return None, "no arrows: the blocks add nothing to their input, they have learned nothing yet"
+        return None, "no arrows: the blocks do not change their input; they are untrained"
     for name in reversed(working):
         record = records[name]
         if len(record.geometry.grid) != 3:
@@ -85,27 +85,27 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
         seen = row[record.groups.part_of(point)]
         if seen.numel() and float(seen.max() - seen.min()) > _EVEN * float(seen.abs().mean()):
             return Look(record, point, row), ""
-    return None, "no arrows: the blocks look at everything alike, or at single frames"
+    return None, "no arrows: the blocks have uniform weights, or run on single frames"
 
 
 def draw(clip: Any, look: Look | None, lines: Sequence[str]) -> Any:
-    """The picture of a mistake: lines of text, frames with arrows, frames with the weights as colours.
+    """Draw a mistake: lines of text, frames with arrows, and frames with the weights as colors.
 
     Args:
         clip: (T, H, W, 3), uint8.
-        look: None for the frames alone.
-        lines: of text above, the first two in bold; those that do not fit are shortened in the middle.
+        look: the attention to draw; None for the frames alone.
+        lines: lines of text, the first two in bold; the middle of a line that does not fit is elided.
 
     Returns:
-        An RGB PIL image, colours to 6 bits: a PNG of half the size.
+        An RGB PIL image with 6 bits per color, which halves the size of its PNG file.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     from torch_nonlocal import view as drawing
 
     if look is None:
-        whole = drawing.Picture  # says what is missing, before its parts are imported
+        whole = drawing.Picture  # raises if matplotlib is missing, before the imports below
         from torch_nonlocal.view.clips import as_clip, choose_frames
         from torch_nonlocal.view.strip import Strip, lay_out
 
@@ -124,20 +124,20 @@ def draw(clip: Any, look: Look | None, lines: Sequence[str]) -> Any:
 
 
 def shown_links(look: Look) -> tuple[list[Link], float]:
-    """What to draw: the strongest links to other frames, or, where the position looks at none of them, in its own.
+    """The links to draw: the strongest ones to other frames, or to the query's own frame if there are none.
 
-    Links below a fiftieth of the position's largest weight are left out.
+    Links below 1/50 of the largest weight of the query are omitted.
 
     Returns:
-        The links, strongest first, and the weight that gets the last colour: that of the first link, since the
-        position's weight on itself may outshine the rest.
+        The links in descending order, and the weight at the end of the color scale: that of the first link, since the
+        query's weight on itself may be much larger than the others.
     """
     record, keys = look.record, look.record.geometry.key_grid
     cells = record.groups.size(keys)
     largest = float(look.row.abs().max())
     own = record.groups.frame_size(keys)  # of the query's frame
     if cells > own:
-        # more than are drawn: of a long clip some frames are not shown
+        # more than are drawn, since some frames of a long clip are not shown
         links = record.links(look.point, k=min(5 * _ARROWS, cells - own), frames="others")
         strong = [link for link in links if abs(link.weight) >= _FAINT * largest]
         if strong:
@@ -147,7 +147,7 @@ def shown_links(look: Look) -> tuple[list[Link], float]:
 
 
 def text_figure(lines: Sequence[str], width: float) -> Any:
-    """Lines of text as a matplotlib figure of this width, in inches; those too long for it lose their middle."""
+    """Lines of text as a matplotlib figure of a width in inches; the middle of a line that does not fit is elided."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -159,14 +159,14 @@ def text_figure(lines: Sequence[str], width: float) -> Any:
     for number, line in enumerate(lines):
         place = (margin / width, 1 - (margin + (number + 0.5) * step) / height)
         bold = "bold" if number < 2 else "normal"
-        # a name may hold dollars, which are no formula
+        # parse_math=False: a dollar sign in a name does not start a formula
         text = figure.text(*place, line, fontsize=9 - number // 2, weight=bold, va="center", parse_math=False)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
             kept = len(line)
             while kept > 8 and text.get_window_extent(renderer).width > room:
                 kept = min(kept - 1, int(kept * room / text.get_window_extent(renderer).width))
-                text.set_text(f"{line[: kept // 3]}\u2026{line[kept // 3 - kept :]}")  # the end of a path tells most
+                text.set_text(f"{line[: kept // 3]}\u2026{line[kept // 3 - kept :]}")  # keep the end of a path
     return figure
 
 
@@ -188,7 +188,7 @@ def _rendered(figure: Any) -> Any:
 
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name with characters that the font lacks
         figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
     with Image.open(file) as image:
         return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""The worst mistakes of a test: a picture of each, and a list and a page of all."""
+"""The worst mistakes of a test: a picture of each, a JSON list and an HTML page."""
 
 import html
 import json
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.media.broken import BrokenVideoError
-from torch_nonlocal.tasks.action import task as action
+from torch_nonlocal.tasks.action.evaluation import Evaluation, load
 from torch_nonlocal.tasks.action.metrics import worst_mistakes
 from torch_nonlocal.tasks.action.mistake_picture import draw, look_at
-from torch_nonlocal.tasks.action.task import Tested
+from torch_nonlocal.tasks.action.network import prepare
 
 INDEX = "mistakes.json"
 PAGE = "index.html"
@@ -25,17 +25,17 @@ _CLASSES = 5
 
 @dataclass(frozen=True)
 class Mistake:
-    """A clip that was taken for another class.
+    """A misclassified clip.
 
     Attributes:
-        clip: its name below the data's folder.
-        true: its class.
-        guess: the class with the highest score.
-        scores: softmax scores, averaged over views, of the five highest classes and the true one, highest first.
-        picture: name of the picture's file; "" if there is none.
-        block: the block shown; "" if none is.
-        query: the position that the arrows start from, (frame, y, x) in pixels of the view; None without arrows.
-        note: why there is no picture, or no arrow in it; "" if there are.
+        clip: name of the clip relative to the data folder.
+        true: the true class.
+        guess: the predicted class.
+        scores: softmax scores, averaged over views, of the five highest classes and the true class, highest first.
+        picture: file name of the picture; "" if there is none.
+        block: the block whose attention is drawn; "" if there is none.
+        query: the position where the arrows start, (frame, y, x) in pixels of the view; None without arrows.
+        note: the reason if there is no picture or no arrow; "" otherwise.
     """
 
     clip: str
@@ -49,53 +49,55 @@ class Mistake:
 
     @property
     def outcome(self) -> str:
-        """What was taken for what, and how surely."""
-        scores = f"score {self.scores[self.guess]:.2f}, true class {self.scores[self.true]:.2f}"
-        return f"{self.true} taken for {self.guess} ({scores})"
+        """Predicted and true class with their scores."""
+        guess, true = self.scores[self.guess], self.scores[self.true]
+        return f"predicted {self.guess} ({guess:.2f}), true {self.true} ({true:.2f})"
 
     def __str__(self) -> str:
         return f"{self.clip}: {self.outcome}"
 
 
-def show_mistakes(weights: Path, tested: Tested, folder: Path, *, count: int) -> list[Mistake]:
-    """`save_mistakes` with the network of a file of weights, and of each clip the middle view of the test.
+def show_mistakes(weights: Path, tested: Evaluation, folder: Path, *, count: int) -> list[Mistake]:
+    """Run `save_mistakes` with the network of a file of weights on the middle view of each clip.
 
     Args:
-        weights: what was tested.
-        tested: the outcome.
-        folder: for all files; made if missing.
-        count: mistakes at most.
+        weights: the tested weights.
+        tested: the outcome of the test.
+        folder: folder for all files; created if missing.
+        count: maximum number of mistakes.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
-    model, settings, _ = action.load(weights)
+    model, settings, _ = load(weights)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prepare = partial(action.prepare, settings)
-    return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepare)
+    prepared = partial(prepare, settings)
+    return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepared)
 
 
 def save_mistakes(
     model: nn.Module,
-    tested: Tested,
+    tested: Evaluation,
     read: Callable[[int], Tensor],
     folder: Path,
     *,
     count: int,
     prepare: Callable[[Tensor], Tensor],
 ) -> list[Mistake]:
-    """Draw the worst mistakes, and list them in mistakes.json and index.html; what an earlier list shows is removed.
+    """Draw the worst mistakes and list them in mistakes.json and index.html.
+
+    Pictures that an earlier mistakes.json in the folder lists are removed.
 
     Args:
-        model: the network that was tested, in eval mode.
-        tested: the outcome.
-        read: gives a view of a clip, (C, T, H, W) uint8, by the index into `tested.clips`.
-        folder: for all files; made if missing.
-        count: mistakes at most, those first whose true class had the least score.
-        prepare: makes the network's input of views (B, C, T, H, W).
+        model: the tested network, in eval mode.
+        tested: the outcome of the test.
+        read: returns a view of a clip, (C, T, H, W) uint8, by index into `tested.clips`.
+        folder: folder for all files; created if missing.
+        count: maximum number of mistakes; the lowest scores of the true class come first.
+        prepare: maps views (B, C, T, H, W) to the network's input.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _forget(folder)
@@ -106,7 +108,7 @@ def save_mistakes(
             view_CTHW = read(int(tested.indices[row]))
         except BrokenVideoError as error:
             reason = printable(str(error))
-            mistake = replace(mistake, note=f"no picture: the clip cannot be read any more: {reason}")
+            mistake = replace(mistake, note=f"no picture: the clip is no longer readable: {reason}")
         else:
             look, note = look_at(model, prepare(view_CTHW[None]), guess=guess, true=true)
             mistake = replace(mistake, picture=f"{rank:02}-{safe_name(mistake.clip)}.png", note=note)
@@ -120,15 +122,15 @@ def save_mistakes(
 
 
 def safe_name(clip: str) -> str:
-    """A clip's path as part of a file's name: letters, digits, "-", "_" and "." of ASCII, 60 characters at most."""
+    """A clip's path as part of a file name: at most 60 ASCII letters, digits, "-", "_" and "."."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", re.sub(r"\.\w{1,5}$", "", clip, flags=re.ASCII))
     return plain[-60:].strip("._-") or "clip"
 
 
 class _MiddleViews:
-    """The middle crop of the middle clip of each video that was tested, by the index into the test's clips."""
+    """The middle crop of the middle clip of each tested video, by index into the test's clips."""
 
-    def __init__(self, tested: Tested) -> None:
+    def __init__(self, tested: Evaluation) -> None:
         self._tested = tested
         self._each = len(tested.views) // len(tested.clips)  # pyright: ignore[reportArgumentType]
 
@@ -142,8 +144,8 @@ class _MiddleViews:
         return view if view.ndim == 4 else view[len(view) // 2]
 
 
-def _mistake(tested: Tested, row: int) -> tuple[Mistake, tuple[int, int]]:
-    """What is known before anything is drawn, and the two classes."""
+def _mistake(tested: Evaluation, row: int) -> tuple[Mistake, tuple[int, int]]:
+    """The mistake without its picture, and the indices of the predicted and the true class."""
     scores_K, true = tested.probabilities[row], int(tested.labels[row])
     names = [printable(name) for name in tested.clips.classes]
     guess = int(scores_K.argmax())
@@ -154,26 +156,26 @@ def _mistake(tested: Tested, row: int) -> tuple[Mistake, tuple[int, int]]:
 
 
 def _lines(mistake: Mistake) -> list[str]:
-    """What stands above the picture."""
+    """The lines of text above the picture."""
     if mistake.note:
         return [mistake.clip, mistake.outcome, mistake.note]
     return [
         mistake.clip,
         mistake.outcome,
-        f"ring: where features after {mistake.block} speak most for {mistake.guess}",
-        "arrows: its strongest links to other frames; colours: its weights, full at the strongest arrow's",
+        f"ring: the position after {mistake.block} whose features contribute most to {mistake.guess}",
+        "arrows: its strongest links to other frames; colors: its weights, saturated at the strongest arrow",
         "frames between those of the block's grid are interpolated",
     ]
 
 
 def _forget(folder: Path) -> None:
-    """Remove the pictures that the folder's list names: they are of an earlier test."""
+    """Remove the pictures of an earlier test, which the folder's mistakes.json lists."""
     try:
         named = [str(entry["picture"]) for entry in json.loads((folder / INDEX).read_text())]
     except (OSError, ValueError, TypeError, KeyError):
         return
     for name in named:
-        if re.fullmatch(r"\d\d+-[\w.-]+\.png", name, flags=re.ASCII):  # what `save_mistakes` writes, inside the folder
+        if re.fullmatch(r"\d\d+-[\w.-]+\.png", name, flags=re.ASCII):  # a name of `save_mistakes`, no path
             (folder / name).unlink(missing_ok=True)
 
 
@@ -187,9 +189,9 @@ tr.true { font-weight: bold; }
 
 
 def _page(found: Sequence[Mistake]) -> str:
-    """All mistakes as a page without scripts."""
+    """An HTML page of all mistakes, without scripts."""
     parts = [_section(rank, mistake) for rank, mistake in enumerate(found, 1)]
-    body = "\n".join(parts) or "<p>Every clip was recognised.</p>"
+    body = "\n".join(parts) or "<p>No clip was misclassified.</p>"
     return (
         f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>The worst mistakes</title>\n'
         f"<style>{_STYLE}</style>\n<h1>The worst mistakes</h1>\n{body}\n</html>\n"
@@ -197,12 +199,12 @@ def _page(found: Sequence[Mistake]) -> str:
 
 
 def _section(rank: int, mistake: Mistake) -> str:
-    said = html.escape(str(mistake))
+    title = html.escape(str(mistake))
     rows = "".join(
         f"<tr{' class=true' if name == mistake.true else ''}><td>{html.escape(name)}</td>"
         f'<td class="score">{score:.4f}</td></tr>'
         for name, score in mistake.scores.items()
     )
-    picture = f'<img src="{html.escape(mistake.picture)}" alt="{said}">' if mistake.picture else ""
+    picture = f'<img src="{html.escape(mistake.picture)}" alt="{title}">' if mistake.picture else ""
     note = f"<p>{html.escape(mistake.note)}</p>" if mistake.note else ""
-    return f"<h2>{rank}. {said}</h2>\n{picture}{note}<table>{rows}</table>"
+    return f"<h2>{rank}. {title}</h2>\n{picture}{note}<table>{rows}</table>"

@@ -1,41 +1,41 @@
-"""What was predicted for each tested clip, as a table: CSV, or Parquet."""
+"""A table of the predictions for each tested clip, as CSV or Parquet."""
 
 import csv
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from torch_nonlocal._common.files import printable, replacing
 from torch_nonlocal._common.optional import require
-from torch_nonlocal.tasks.action.task import Tested
+from torch_nonlocal.tasks.action.evaluation import Evaluation
+from torch_nonlocal.tasks.action.settings import PredictionFormat
 
-Format = Literal["csv", "parquet"]
-_MOST_IN_CSV = 100  # columns of scores; more make a table that no spreadsheet shows
-_HIGHEST = 5
+_CSV_CLASSES = 100  # maximum number of score columns in a CSV file
+_TOP = 5
 
 
-def write_predictions(tested: Tested, path: Path) -> Path:
-    """Write a row for each clip, in the order of the clips.
+def write_predictions(tested: Evaluation, path: Path) -> Path:
+    """Write one row per clip, in the order of the clips.
 
-    Columns: clip (its name below the data's folder), path, class, predicted, predicted_score, class_score, class_rank
-    (1: the true class has the highest score), then top2, top2_score to top5, top5_score (the next classes, as many as
-    there are) and, for each class, "score NAME". Scores are softmax scores averaged over views. CSV leaves out the
-    columns of each class where there are more than 100 classes; Parquet has all.
+    Columns: clip (name relative to the data folder), path, class, predicted, predicted_score, class_score, class_rank
+    (1 if the true class has the highest score), then top2, top2_score to top5, top5_score (if there are as many
+    classes) and "score NAME" for each class. Scores are softmax scores averaged over views. With more than 100 classes
+    CSV omits the columns "score NAME"; Parquet has all of them.
 
     Args:
-        tested: a test's outcome.
-        path: ends in .csv or .parquet.
+        tested: the outcome of a test.
+        path: file name that ends in .csv or .parquet.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another ending, or a folder that does not exist.
-        ImportError: pyarrow is needed and not installed.
+        ValueError: the file name has another ending, or the folder does not exist.
+        ImportError: pyarrow is not installed.
     """
     if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{path}: expected a name that ends in .csv or .parquet")
+        raise ValueError(f"{path}: expected a file name that ends in .csv or .parquet")
     if path.suffix == ".parquet":
         _write_parquet(tested, path)
     else:
@@ -43,19 +43,19 @@ def write_predictions(tested: Tested, path: Path) -> Path:
     return path
 
 
-def check_format(name: Format) -> None:
-    """Refuse a format that cannot be written here, before a long test.
+def check_format(name: PredictionFormat) -> None:
+    """Check that a format can be written. A test calls this first, so that a missing package raises at once.
 
     Raises:
-        ImportError: pyarrow is needed and not installed.
+        ImportError: the format is "parquet" and pyarrow is not installed.
     """
     if name == "parquet":
         require("pyarrow.parquet", extra="parquet")
 
 
-def _write_csv(tested: Tested, path: Path) -> None:
+def _write_csv(tested: Evaluation, path: Path) -> None:
     columns = _columns(tested)
-    if len(tested.clips.classes) <= _MOST_IN_CSV:
+    if len(tested.clips.classes) <= _CSV_CLASSES:
         columns |= _each_class(tested)
     written = [
         [f"{value:.6f}" for value in values.tolist()] if isinstance(values, torch.Tensor) else values
@@ -67,7 +67,7 @@ def _write_csv(tested: Tested, path: Path) -> None:
         writer.writerows(zip(*written, strict=True))
 
 
-def _write_parquet(tested: Tested, path: Path) -> None:
+def _write_parquet(tested: Evaluation, path: Path) -> None:
     pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
     columns = _columns(tested) | _each_class(tested)
     arrays = {
@@ -78,8 +78,8 @@ def _write_parquet(tested: Tested, path: Path) -> None:
         parquet.write_table(pyarrow.table(arrays), temporary)
 
 
-def _columns(tested: Tested) -> dict[str, Any]:
-    """Name -> values, the same number of each; scores are tensors."""
+def _columns(tested: Evaluation) -> dict[str, Any]:
+    """Columns by name, all of the same length; scores are tensors."""
     scores_NK, labels_N1 = tested.probabilities, tested.labels[:, None]
     names = [printable(name) for name in tested.clips.classes]
     clips = [tested.clips.clips[index] for index in tested.indices.tolist()]
@@ -94,13 +94,13 @@ def _columns(tested: Tested) -> dict[str, Any]:
         "class_score": own_N1.flatten(),
         "class_rank": (1 + (scores_NK > own_N1).sum(1)).tolist(),
     }
-    following = scores_NK.scatter(1, best_N1, -1.0).topk(min(_HIGHEST, len(names)) - 1)
+    following = scores_NK.scatter(1, best_N1, -1.0).topk(min(_TOP, len(names)) - 1)
     for place in range(following.indices.shape[1]):
         columns[f"top{place + 2}"] = [names[k] for k in following.indices[:, place].tolist()]
         columns[f"top{place + 2}_score"] = following.values[:, place]
     return columns
 
 
-def _each_class(tested: Tested) -> dict[str, Any]:
+def _each_class(tested: Evaluation) -> dict[str, Any]:
     scores_KN = tested.probabilities.T
     return {f"score {printable(name)}": row for name, row in zip(tested.clips.classes, scores_KN, strict=True)}

@@ -1,0 +1,91 @@
+"""What `nonlocal test action` writes: scores.json, predictions, confusion.png and pictures of the worst mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch_nonlocal._common.files import check_folder, write_json
+from torch_nonlocal._common.optional import require
+from torch_nonlocal.tasks.action.evaluation import Evaluation, evaluate
+from torch_nonlocal.tasks.action.metrics import check_metrics, confusion_picture
+from torch_nonlocal.tasks.action.mistakes import PAGE, show_mistakes
+from torch_nonlocal.tasks.action.predictions import check_format, write_predictions
+from torch_nonlocal.tasks.action.settings import ActionTestOptions
+
+
+def run_test(
+    weights: Path,
+    data: Path | None,
+    out: Path,
+    options: ActionTestOptions,
+    *,
+    on_progress: Callable[[int, int], None] | None,
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Evaluate trained weights and write the results to a folder; arguments as in `TaskSpec.test`.
+
+    Returns:
+        The metrics, as in `Scores.plain`.
+
+    Raises:
+        FileNotFoundError: the file of weights does not exist.
+        ValueError: the weights are of another task, the data have other classes, or `out` is a file.
+        ImportError: a package is not installed; raised before the evaluation.
+    """
+    if options.whole and data is None:
+        raise ValueError("--whole needs --data: moving digits for testing are never trained on")
+    check_folder(out)
+    check_metrics()
+    check_format(options.predictions)
+    require("matplotlib", extra="view")
+    crops = options.crops if options.crops == "full" else int(options.crops)
+    tested = evaluate(
+        weights,
+        data,
+        views=options.views,
+        crops=crops,
+        batch=options.batch,
+        workers=options.workers,
+        on_error=options.on_error,
+        whole=options.whole,
+        on_views=on_progress,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    metrics, classes = tested.scores.plain(), tested.clips.classes
+    subset = "all clips" if options.whole else "the held-out clips"
+    scores = {
+        **metrics,
+        "per_class": tested.scores.per_class(classes),
+        "not_read": [entry._asdict() for entry in tested.broken.entries()],
+        "left_out": list(tested.clips.problems),
+        "confusion": tested.scores.confusion.tolist(),
+        "weights": str(weights),
+        "data": tested.summary,
+        "tested": subset,
+        "views": options.views,
+        "crops": crops,
+    }
+    write_json(out / "scores.json", scores, indent=1)
+    write_predictions(tested, out / f"predictions.{options.predictions}")
+    confusion_picture(tested.scores, classes).savefig(out / "confusion.png", dpi=120)
+    log(f"{subset} of {tested.summary}")
+    for name, value in metrics.items():
+        log(f"{name:<11}{value:,}" if name == "clips" else f"{name:<11}{value:.4f}")
+    if options.mistakes:
+        _log_mistakes(weights, tested, out / "mistakes", options.mistakes, log)
+    if scores["not_read"]:
+        log(f"clips that could not be read: {len(scores['not_read'])}, listed in scores.json")
+    if tested.clips.problems:
+        log(f"problems in lists, and classes without clips: {len(tested.clips.problems)}, listed in scores.json")
+    log(f"scores, predictions and pictures: {out}/")
+    return metrics
+
+
+def _log_mistakes(weights: Path, tested: Evaluation, folder: Path, count: int, log: Callable[[str], None]) -> None:
+    mistakes = show_mistakes(weights, tested, folder, count=count)
+    for mistake in mistakes:
+        log(f"mistake: {mistake}{f' ({mistake.note})' if mistake.note else ''}")
+    if any(mistake.block for mistake in mistakes):
+        log(f"attention at the mistakes: {folder / PAGE}")

@@ -1,0 +1,66 @@
+"""Action recognition as a task of the registry. Importing this module does not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_nonlocal.tasks.action.recipes import DIGITS_RECIPE, RECIPES, hardware_recipe
+from torch_nonlocal.tasks.action.settings import ActionSettings, ActionTestOptions
+from torch_nonlocal.tasks.base import OnError, Recipe, TaskSpec
+
+if TYPE_CHECKING:
+    from torch_nonlocal.training import Result, TrainConfig
+
+
+class ActionSpec(TaskSpec[ActionSettings]):
+    """Action recognition: train on a folder or list of videos, or on built-in moving digits, and test."""
+
+    name = "action"
+    summary = "Recognize actions in videos."
+    settings = ActionSettings
+    test_options = ActionTestOptions
+    requires = ("accelerate", "av", "matplotlib", "numpy", "PIL", "sklearn", "timm", "torchmetrics", "torchvision")
+    extra = "train"
+
+    def recipes(self) -> Mapping[str, Recipe[ActionSettings]]:
+        """Settings of papers and for small machines; see docs/recipes.md."""
+        return RECIPES
+
+    def default_recipe(self, data: Path | None) -> tuple[str, Recipe[ActionSettings]]:
+        """Without data the recipe for moving digits; with data fine-tuning of the small network on this hardware."""
+        return (DIGITS_RECIPE, RECIPES[DIGITS_RECIPE]) if data is None else (self.name, hardware_recipe())
+
+    def train(
+        self,
+        data: Path | None,
+        run_dir: Path,
+        settings: ActionSettings,
+        config: TrainConfig,
+        *,
+        on_error: OnError = "skip",
+        log: Callable[[str], None] | None = None,
+    ) -> Result:
+        """See `tasks.action.task.train`."""
+        from torch_nonlocal.tasks.action.task import train
+
+        return train(data, run_dir, settings, config, on_error=on_error, log=log)
+
+    def test(
+        self,
+        checkpoint: Path,
+        data: Path | None,
+        out: Path,
+        options: ActionTestOptions,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+        log: Callable[[str], None] = print,
+    ) -> Mapping[str, Any]:
+        """See `tasks.action.results.run_test`."""
+        from torch_nonlocal.tasks.action.results import run_test
+
+        return run_test(checkpoint, data, out, options, on_progress=on_progress, log=log)
+
+
+ACTION = ActionSpec()
