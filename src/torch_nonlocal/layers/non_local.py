@@ -260,8 +260,8 @@ def _check_options(
 ) -> None:
     if channels < 1:
         raise ValueError(f"channels={channels}: expected at least 1")
-    if inner is not None and inner < 1:
-        raise ValueError(f"inner_channels={inner}: expected at least 1")
+    if inner is not None and (not isinstance(inner, int) or inner < 1):
+        raise ValueError(f"inner_channels={inner!r}: expected None or an integer, at least 1")
     choices = (
         ("pairwise", pairwise, PAIRWISE),
         ("normalize", normalize, functional.NORMALIZE),
