@@ -24,6 +24,8 @@ class BlockRecord:
     `pixels=True`.
     """
 
+    groups: Groups
+
     def __init__(
         self,
         name: str,

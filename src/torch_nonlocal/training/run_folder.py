@@ -40,6 +40,12 @@ class RunFolder:
         about: JSON values that identify the task (model, classes, data).
     """
 
+    checkpoints: Path
+    last: Path
+    best: Path
+    metrics: Path
+    board: Path
+
     def __init__(self, path: Path, config: TrainConfig, about: Mapping[str, Any]) -> None:
         self.path = path
         self.checkpoints = path / "checkpoints"
