@@ -1,4 +1,4 @@
-"""What `functional` refuses, and what it says then."""
+"""Error messages of `functional`."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def shaped(*sizes):
         ((4, 3), (5, 3), (5, 3)),  # no batch axis
     ],
 )
-def test_disagreeing_shapes_are_named(form, sizes):
+def test_disagreeing_shapes_raise_with_the_shapes(form, sizes):
     with pytest.raises(ValueError, match=r"theta \(B, N, D\).*got theta \(.*phi \(.*g \("):
         form(*shaped(*sizes))
 
@@ -29,17 +29,17 @@ def test_disagreeing_shapes_are_named(form, sizes):
     "sizes",
     [((1, 4), (1, 5), (1, 6, 3)), ((1, 4), (2, 5), (2, 5, 3)), ((1, 4, 1), (1, 5), (1, 5, 3))],
 )
-def test_disagreeing_scores_are_named(sizes):
+def test_disagreeing_scores_raise_with_the_shapes(sizes):
     with pytest.raises(ValueError, match=r"a \(B, N\), b \(B, M\).*got a \("):
         functional.concatenation(*shaped(*sizes))
 
 
-def test_no_keys():
-    with pytest.raises(ValueError, match="no keys"):
+def test_no_keys_raise():
+    with pytest.raises(ValueError, match="expected at least one key, got M = 0"):
         functional.embedded_gaussian(*shaped((1, 4, 3), (1, 0, 3), (1, 0, 3)))
 
 
 @pytest.mark.parametrize(("option", "value"), [("normalize", "rows"), ("algorithm", "fast")])
-def test_unknown_choice_lists_the_known(option, value):
+def test_an_unknown_choice_raises_with_the_known_ones(option, value):
     with pytest.raises(ValueError, match=f"{option}='{value}': expected one of '"):
         functional.embedded_gaussian(*shaped((1, 4, 3), (1, 5, 3), (1, 5, 3)), **{option: value})

@@ -1,16 +1,16 @@
-"""The non-local operation, one function per pairwise form; the only door to `algorithms/`.
+"""The non-local operation, one function per pairwise form.
 
     y_i = 1 / C(x) * sum over all j of f(x_i, x_j) g(x_j)        Wang et al., CVPR 2018, eq. 1
 
 | function             | f(x_i, x_j)                    | C(x)          |
 |----------------------|--------------------------------|---------------|
-| `gaussian`           | exp(x_i . x_j)                 | sum over j of f |
-| `embedded_gaussian`  | exp(scale * theta_i . phi_j)   | sum over j of f |
+| `gaussian`           | exp(x_i . x_j)                 | sum_j f       |
+| `embedded_gaussian`  | exp(scale * theta_i . phi_j)   | sum_j f       |
 | `dot_product`        | theta_i . phi_j                | M             |
 | `concatenation`      | ReLU(a_i + b_j)                | M             |
 
-Shapes: B batch, N query positions, M key positions, D inner width, V value width. The last axis holds features:
-a feature map (B, C, T, H, W) becomes (B, N, C) by `x.flatten(2).transpose(1, 2)`, a view.
+Shapes: B batch, N query positions, M key positions, D inner width, V value width. The last axis holds
+the features: `x.flatten(2).transpose(1, 2)` turns a map (B, C, T, H, W) into (B, N, C) without a copy.
 """
 
 from typing import get_args
@@ -31,7 +31,7 @@ ALGORITHMS: dict[Pairwise, tuple[Algorithm, ...]] = {
     "dot_product": ("auto", "dense", "reassociated"),
     "concatenation": ("auto", "dense", "sorted"),
 }
-"""Ways to compute each form; every one gives the same numbers. "dense" is the definition and builds the N x M map."""
+"""Algorithms of each form. All give the same result; "dense" is the definition and builds the N x M map."""
 
 
 def gaussian(
@@ -42,20 +42,21 @@ def gaussian(
     normalize: Normalize = "keys",
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """Gaussian form, y_i = sum_j softmax_j(x_i . x_j) g_j.
+    """Compute the Gaussian form, y_i = sum_j softmax_j(x_i . x_j) g_j.
 
     Args:
         x_query_BND: features at the query positions, (B, N, D).
-        x_key_BMD: features at the key positions, (B, M, D); the same tensor unless keys are sub-sampled.
+        x_key_BMD: features at the key positions, (B, M, D); the same tensor unless the keys are subsampled.
         g_BMV: values at the key positions, (B, M, V).
-        normalize: "keys": each query's weights sum to one; "queries": each key's weights sum to one.
-        algorithm: as for `embedded_gaussian`.
+        normalize: see `embedded_gaussian`.
+        algorithm: see `embedded_gaussian`.
 
     Returns:
-        (B, N, V), dtype of g.
+        y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: shapes or dtypes that disagree, an unknown `normalize` or `algorithm`.
+        ValueError: if shapes or dtypes disagree, or `normalize` or `algorithm` is unknown.
+
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 2.
     """
     return embedded_gaussian(x_query_BND, x_key_BMD, g_BMV, normalize=normalize, algorithm=algorithm)
@@ -71,30 +72,31 @@ def embedded_gaussian(
     key_bias_BM: Tensor | None = None,
     algorithm: Algorithm = "auto",
 ) -> Tensor:
-    """Embedded gaussian (softmax) form, y_i = sum_j softmax_j(scale * theta_i . phi_j + bias_j) g_j.
+    """Compute the embedded Gaussian form, y_i = sum_j softmax_j(scale * theta_i . phi_j + bias_j) g_j.
 
-    Exact, and but for "dense" without the N x M map: memory grows with N + M.
+    The result is exact. Only "dense" builds the N x M map; the memory of the other algorithms grows with N + M.
 
     Args:
         theta_BND: queries, (B, N, D).
         phi_BMD: keys, (B, M, D).
         g_BMV: values, (B, M, V).
-        scale: multiplies theta_i . phi_j; 1 in the paper, D ** -0.5 in later code.
-        normalize: "keys": each query's weights sum to one (the paper); "queries": each key's weights sum to one,
-            a different operator.
-        key_bias_BM: added to the logits of each key, (B, M); -inf leaves a key out (padding of short clips). Not with
-            normalize="queries", where it would cancel.
-        algorithm: "auto" chooses by cost; "tiled" (query tiles, recomputed in backward), "fused" (PyTorch's fused
-            attention; equal widths D = V, no bias, keys only), "dense" (the definition; alone has double backward and
-            forward-mode derivatives). Every one gives the same numbers.
+        scale: factor of theta_i . phi_j; 1 in the paper, D ** -0.5 in many implementations.
+        normalize: axis over which weights sum to one: "keys" for the weights of each query (the paper), "queries" for
+            the weights of each key, which is a different operator.
+        key_bias_BM: bias of the logits of each key, (B, M); -inf excludes a key, such as the padding of a short clip.
+            Not with normalize="queries", where it cancels.
+        algorithm: "auto" chooses by cost. "tiled" processes tiles of queries and recomputes them in backward. "fused"
+            uses PyTorch's fused attention, for D = V, without bias, with normalize="keys". "dense" is the definition;
+            only it has double backward and forward-mode derivatives. All give the same result.
 
     Returns:
-        (B, N, V), dtype of g.
+        y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: shapes or dtypes that disagree, an unknown `normalize` or `algorithm`, a combination that the
-            chosen algorithm does not have.
-        NotImplementedError: forward-mode derivatives of another algorithm than "dense".
+        ValueError: if shapes or dtypes disagree, `normalize` or `algorithm` is unknown, or the algorithm does not
+            support the combination.
+        NotImplementedError: for forward-mode derivatives with an algorithm other than "dense".
+
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 3.
     """
     _check_features("embedded_gaussian", theta_BND, phi_BMD, g_BMV)
@@ -130,20 +132,21 @@ def embedded_gaussian(
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm: Algorithm = "auto") -> Tensor:
-    """Dot product form, y_i = 1 / M * sum_j (theta_i . phi_j) g_j.
+    """Compute the dot product form, y_i = 1 / M * sum_j (theta_i . phi_j) g_j.
 
     Args:
         theta_BND: queries, (B, N, D).
         phi_BMD: keys, (B, M, D).
         g_BMV: values, (B, M, V).
-        algorithm: "auto" and "reassociated" multiply in the cheaper order, theta (phi^T g) for all but small maps;
+        algorithm: "auto" and "reassociated" multiply in the cheaper order, theta (phi^T g) except for small maps.
             "dense" is the definition.
 
     Returns:
-        (B, N, V), dtype of g.
+        y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: shapes or dtypes that disagree or an unknown `algorithm`.
+        ValueError: if shapes or dtypes disagree, or `algorithm` is unknown.
+
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 4.
     """
     _check_features("dot_product", theta_BND, phi_BMD, g_BMV)
@@ -155,24 +158,25 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algorithm = "auto") -> Tensor:
-    """Concatenation form, y_i = 1 / M * sum_j ReLU(a_i + b_j) g_j.
+    """Compute the concatenation form, y_i = 1 / M * sum_j ReLU(a_i + b_j) g_j.
 
-    w_f . [theta_i, phi_j] is a sum of two scalars, a_i = w_theta . theta_i and b_j = w_phi . phi_j, so the tensor of
-    all concatenated pairs (B, 2D, N, M) is never needed.
+    w_f . [theta_i, phi_j] is the sum of the scalars a_i = w_theta . theta_i and b_j = w_phi . phi_j. The tensor of all
+    concatenated pairs, (B, 2D, N, M), is not needed.
 
     Args:
         a_BN: query scores, (B, N).
         b_BM: key scores, (B, M).
         g_BMV: values, (B, M, V).
-        algorithm: "auto" and "sorted" sort the scores and use prefix sums, N log N; "dense" is the definition and alone
+        algorithm: "auto" and "sorted" use sorting and prefix sums, in N log N time. "dense" is the definition; only it
             has double backward and forward-mode derivatives.
 
     Returns:
-        (B, N, V), dtype of g.
+        y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: shapes or dtypes that disagree or an unknown `algorithm`.
-        NotImplementedError: forward-mode derivatives of "sorted".
+        ValueError: if shapes or dtypes disagree, or `algorithm` is unknown.
+        NotImplementedError: for forward-mode derivatives with "sorted".
+
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 5.
     """
     _check_scores(a_BN, b_BM, g_BMV)
@@ -193,9 +197,12 @@ def choice(
     training: bool,
     normalize: Normalize = "keys",
 ) -> choose.Choice:
-    """What runs, and why, for one form and (B, N, M, D, V); see `torch_nonlocal.explain` for blocks."""
+    """Return the algorithm and the reason for one form and the sizes (B, N, M, D, V).
+
+    `torch_nonlocal.explain` does this for a block.
+    """
     if algorithm != "auto":
-        return choose.Choice(algorithm, "the block asks for it by name")
+        return choose.Choice(algorithm, "it was set by name")
     if pairwise == "dot_product":
         return choose.for_dot_product(*sizes[1:])
     if pairwise == "concatenation":
@@ -204,17 +211,19 @@ def choice(
 
 
 def _algorithm(form: Pairwise, algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
-    """The checked name; "dense" wherever only ordinary operations will do."""
+    """Check the name, and return "dense" if only ordinary operations are possible."""
     _check_choice("algorithm", algorithm, ALGORITHMS[form])
     if algorithm == "dense" or needs_plain_operations(inputs[0]):
         return "dense"
     if any(tensor is not None and is_dual(tensor) for tensor in inputs):
-        raise NotImplementedError(f"forward-mode derivatives of the non-local operation: {ONLY_DENSE}")
+        raise NotImplementedError(
+            f"this algorithm of the non-local operation has no forward-mode derivatives: {ONLY_DENSE}"
+        )
     return algorithm
 
 
 def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
-    """Under autocast its dtype, as matrix products would take it; else all must agree."""
+    """Convert to the dtype of autocast, as for matrix products. Without autocast, all dtypes must agree."""
     tensors = tuple(given.values())
     device = tensors[0].device.type
     if torch.is_autocast_enabled(device):
@@ -228,11 +237,11 @@ def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
 
 def _check_fused(theta: Tensor, g: Tensor, normalize: Normalize, key_bias: Tensor | None) -> None:
     if normalize != "keys" or key_bias is not None:
-        raise ValueError("algorithm='fused' has no key bias and no normalize='queries'; 'tiled' has both")
+        raise ValueError("algorithm='fused' does not support a key bias or normalize='queries'; 'tiled' supports both")
     if not fused.can_run(theta.device, theta.dtype, theta.shape[2], g.shape[2]):
         raise ValueError(
-            f"algorithm='fused': no kernel of linear memory for D = {theta.shape[2]}, V = {g.shape[2]}, {theta.dtype} "
-            f"on {theta.device}; 'tiled' takes any"
+            f"algorithm='fused': no kernel with linear memory for D = {theta.shape[2]}, V = {g.shape[2]}, "
+            f"{theta.dtype} on {theta.device}; 'tiled' supports all"
         )
 
 
@@ -240,7 +249,7 @@ def _check_bias(key_bias: Tensor | None, phi: Tensor, normalize: Normalize) -> N
     if key_bias is None:
         return
     if normalize == "queries":
-        raise ValueError("key_bias with normalize='queries' would cancel: each key's weights sum to one without it")
+        raise ValueError("key_bias has no effect with normalize='queries': it cancels in the softmax over queries")
     if not is_recorded(phi) and key_bias.shape != phi.shape[:2]:
         raise _shape_error("embedded_gaussian", "key_bias (B, M) with phi (B, M, D)", key_bias=key_bias, phi=phi)
 
@@ -272,7 +281,7 @@ def _check_scores(a: Tensor, b: Tensor, g: Tensor) -> None:
 
 def _check_keys(form: str, g: Tensor) -> None:
     if g.shape[1] == 0:
-        raise ValueError(f"{form}: there are no keys to sum over (M = 0)")
+        raise ValueError(f"{form}: expected at least one key, got M = 0")
 
 
 def _check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""A block leaves PyTorch: torch.export and ONNX, checked with onnxruntime; and it checkpoints its activations."""
+"""Export of a block with torch.export and to ONNX, activation checkpointing, and merged projections."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ import torch_nonlocal as nl
 FORMS = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 
 
-def awake(pairwise, **options):
+def random_block(pairwise, **options):
     torch.manual_seed(0)
     block = nl.NonLocal3d(8, pairwise=pairwise, **options)
     if options.get("norm", "batch"):
@@ -22,7 +22,7 @@ def awake(pairwise, **options):
 def test_onnx(pairwise, tmp_path):
     pytest.importorskip("onnxscript", reason="pip install onnx onnxscript onnxruntime")
     runtime = pytest.importorskip("onnxruntime", reason="pip install onnx onnxscript onnxruntime")
-    block, path = awake(pairwise, subsample=2), tmp_path / "block.onnx"
+    block, path = random_block(pairwise, subsample=2), tmp_path / "block.onnx"
     dims = {0: torch.export.Dim("batch", min=1, max=64), 2: torch.export.Dim("frames", min=2, max=64)}
     torch.onnx.export(block, (torch.randn(2, 8, 4, 6, 6),), path, dynamo=True, dynamic_shapes=(dims,))
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -33,8 +33,8 @@ def test_onnx(pairwise, tmp_path):
 
 
 @pytest.mark.parametrize("pairwise", FORMS)
-def test_export_holds_ordinary_operations_only(pairwise):
-    block = awake(pairwise)
+def test_export_contains_ordinary_operations_only(pairwise):
+    block = random_block(pairwise)
     x = torch.randn(2, 8, 3, 4, 4)
     program = torch.export.export(block, (x,))
     assert not any("torch_nonlocal" in str(node.target) for node in program.graph.nodes)
@@ -42,8 +42,8 @@ def test_export_holds_ordinary_operations_only(pairwise):
 
 
 @pytest.mark.parametrize("pairwise", FORMS)
-def test_checkpointed_block_trains_alike(pairwise):
-    plain, saving = awake(pairwise).train(), awake(pairwise, checkpoint=True).train()
+def test_a_checkpointed_block_has_the_same_gradients(pairwise):
+    plain, saving = random_block(pairwise).train(), random_block(pairwise, checkpoint=True).train()
     x = torch.randn(2, 8, 3, 4, 4)
     for block in (plain, saving):
         block(x).square().sum().backward()
@@ -54,20 +54,23 @@ def test_checkpointed_block_trains_alike(pairwise):
 
 @pytest.mark.parametrize("pairwise", FORMS)
 @pytest.mark.parametrize("options", [{}, {"subsample": 2, "pool_first": True}, {"norm": "group"}, {"norm": None}])
-def test_merged_products_equal_the_modules_one_by_one(pairwise, options):
-    block = awake(pairwise, **options)
+def test_merged_products_equal_separate_modules(pairwise, options):
+    block = random_block(pairwise, **options)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.3)
     x = torch.randn(2, 8, 3, 4, 4)
     merged = block(x)
-    handles = [module.register_forward_hook(lambda *_: None) for module in block.children()]  # called as they are
+    # modules with hooks are called separately
+    handles = [
+        module.register_forward_hook(lambda *_: None) for module in block.children()
+    ]  # modules with hooks are called separately
     torch.testing.assert_close(block(x), merged, rtol=1e-4, atol=1e-5)
     for handle in handles:
         handle.remove()
 
 
 def test_a_hook_on_theta_still_runs():
-    block, seen = awake("embedded_gaussian"), []
+    block, seen = random_block("embedded_gaussian"), []
     block.theta.register_forward_hook(lambda *_: seen.append(1))
     block(torch.randn(1, 8, 3, 4, 4))
     assert seen == [1]

@@ -1,4 +1,4 @@
-"""The block: every option against the formula written out with plain tensor operations."""
+"""The block: all options against the formula in plain tensor operations."""
 
 import json
 
@@ -20,8 +20,8 @@ def sample(dims, channels=8, batch=2, dtype=torch.float64):
     return torch.randn(batch, channels, *SIZES[dims], generator=generator, dtype=dtype)
 
 
-def awaken(block):
-    """Random weights everywhere, so that nothing hides behind the zero initialisation."""
+def randomized(block):
+    """Set all parameters to random values, since the zero initialization makes a block the identity."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for tensor in block.parameters():
@@ -30,7 +30,7 @@ def awaken(block):
 
 
 def by_formula(block, x, keys=lambda x: x):
-    """z = x + norm(W_z y), y from the N x M weights of eq. 2 to 5; `keys` pools a map."""
+    """Compute z = x + norm(W_z y) with the N x M weights of eq. 2 to 5; `keys` pools a map."""
     flat = lambda t: t.flatten(2)  # noqa: E731
     theta = flat(block.theta(x))
     phi = flat(keys(block.phi(x)) if not block.pool_first else block.phi(keys(x)))
@@ -51,8 +51,8 @@ def by_formula(block, x, keys=lambda x: x):
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("pairwise", FORMS)
-def test_block_is_the_formula(dims, pairwise):
-    block = awaken(BLOCKS[dims](8, pairwise=pairwise, dtype=torch.float64)).eval()
+def test_block_equals_the_formula(dims, pairwise):
+    block = randomized(BLOCKS[dims](8, pairwise=pairwise, dtype=torch.float64)).eval()
     x = sample(dims)
     torch.testing.assert_close(block(x), by_formula(block, x))
 
@@ -61,14 +61,16 @@ def test_block_is_the_formula(dims, pairwise):
 @pytest.mark.parametrize("pairwise", FORMS)
 @pytest.mark.parametrize("pool_first", [False, True])
 def test_subsampled_keys(dims, pairwise, pool_first):
-    block = awaken(BLOCKS[dims](8, pairwise=pairwise, subsample=2, pool_first=pool_first, dtype=torch.float64)).eval()
+    block = randomized(
+        BLOCKS[dims](8, pairwise=pairwise, subsample=2, pool_first=pool_first, dtype=torch.float64)
+    ).eval()
     x = sample(dims)
     pool = {1: F.max_pool1d, 2: F.max_pool2d, 3: lambda t, _: F.max_pool3d(t, (1, 2, 2))}[dims]
     torch.testing.assert_close(block(x), by_formula(block, x, keys=lambda t: pool(t, 2)))
 
 
 def test_pooling_before_and_after_phi_and_g_differ():
-    after = awaken(nl.NonLocal2d(8, subsample=2, dtype=torch.float64)).eval()
+    after = randomized(nl.NonLocal2d(8, subsample=2, dtype=torch.float64)).eval()
     before = nl.NonLocal2d(8, subsample=2, pool_first=True, dtype=torch.float64).eval()
     before.load_state_dict(after.state_dict())
     assert (after(sample(2)) - before(sample(2))).abs().max() > 1e-3
@@ -76,7 +78,7 @@ def test_pooling_before_and_after_phi_and_g_differ():
 
 @pytest.mark.parametrize("attend", ["space", "time"])
 def test_attend_in_one_axis_is_a_loop_over_the_other(attend):
-    block = awaken(nl.NonLocal3d(8, attend=attend, dtype=torch.float64)).eval()
+    block = randomized(nl.NonLocal3d(8, attend=attend, dtype=torch.float64)).eval()
     whole = nl.NonLocal3d(8, dtype=torch.float64).eval()
     whole.load_state_dict(block.state_dict())
     x = sample(3)
@@ -104,7 +106,7 @@ def test_subsample_factors_follow_attend(attend, subsample, factors):
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian"])
 @pytest.mark.parametrize("options", [{"scale": "sqrt"}, {"scale": 0.3}, {"normalize": "queries"}])
 def test_softmax_options(pairwise, options):
-    block = awaken(nl.NonLocal2d(8, inner_channels=3, pairwise=pairwise, dtype=torch.float64, **options)).eval()
+    block = randomized(nl.NonLocal2d(8, inner_channels=3, pairwise=pairwise, dtype=torch.float64, **options)).eval()
     if options.get("scale") == "sqrt":
         assert block.scale == (8 if pairwise == "gaussian" else 3) ** -0.5
     x = sample(2)
@@ -114,29 +116,29 @@ def test_softmax_options(pairwise, options):
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["batch", "group", "layer", None])
 @pytest.mark.parametrize("training", [True, False])
-def test_new_block_is_the_identity_to_the_bit(dims, norm, training):
+def test_a_new_block_is_exactly_the_identity(dims, norm, training):
     block = BLOCKS[dims](8, norm=norm).train(training)
     x = sample(dims, dtype=torch.float32)
     assert torch.equal(block(x), x)
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "layer", None])
-def test_a_step_of_training_leaves_the_identity(norm):
+def test_after_a_training_step_the_block_is_not_the_identity(norm):
     block = nl.NonLocal2d(8, norm=norm)
     x = sample(2, dtype=torch.float32)
-    optimiser = torch.optim.SGD(block.parameters(), lr=0.5)
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.5)
     for _ in range(2):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (block(x) * torch.linspace(-1, 1, x.numel()).view_as(x)).sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert not torch.equal(block(x), x)
     assert all(parameter.grad is not None for parameter in block.parameters())
-    if norm != "batch":  # batch norm needs another step until the convolutions see a gradient of any size
+    if norm != "batch":  # with batch norm, the convolutions need another step for a gradient of noticeable size
         assert block.theta.weight.grad.abs().max() > 0
 
 
 def test_layer_norm_is_over_the_channels_of_a_position():
-    block = awaken(nl.NonLocal2d(8, norm="layer", dtype=torch.float64))
+    block = randomized(nl.NonLocal2d(8, norm="layer", dtype=torch.float64))
     x = sample(2)
     mean, var = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
     weight, bias = (p.view(1, -1, 1, 1) for p in (block.norm.weight, block.norm.bias))
@@ -161,7 +163,7 @@ def test_default_inner_width_is_half():
     assert nl.NonLocal3d(1).inner_channels == 1
 
 
-def test_config_builds_the_same_block_from_json():
+def test_config_creates_an_equal_block_from_json():
     block = nl.NonLocal3d(8, pairwise="gaussian", subsample=2, scale="sqrt", norm="group", attend="space")
     again = nl.NonLocal3d(**json.loads(json.dumps(block.config)))
     again.load_state_dict(block.state_dict())
@@ -175,8 +177,8 @@ def test_device_and_dtype():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_types_follow_the_float32_result_of_the_same_numbers(dtype):
-    half = awaken(nl.NonLocal2d(8, dtype=dtype)).eval()
+def test_half_types_equal_the_float32_result_of_the_same_numbers(dtype):
+    half = randomized(nl.NonLocal2d(8, dtype=dtype)).eval()
     full = nl.NonLocal2d(8).eval()
     full.load_state_dict({key: value.float() for key, value in half.state_dict().items()})
     x = sample(2, dtype=torch.float32).to(dtype)
@@ -186,7 +188,7 @@ def test_half_types_follow_the_float32_result_of_the_same_numbers(dtype):
 
 
 def test_non_contiguous_and_channels_last_inputs():
-    block = awaken(nl.NonLocal3d(8, dtype=torch.float64)).eval()
+    block = randomized(nl.NonLocal3d(8, dtype=torch.float64)).eval()
     x = sample(3)
     expected = block(x)
     torch.testing.assert_close(block(x.contiguous(memory_format=torch.channels_last_3d)), expected)
@@ -211,29 +213,29 @@ def test_non_contiguous_and_channels_last_inputs():
         (nl.NonLocal2d, {"algorithm": "magic"}, "algorithm='magic': expected one of 'auto'"),
     ],
 )
-def test_wrong_options_are_named(kind, options, message):
+def test_invalid_options_raise(kind, options, message):
     with pytest.raises(ValueError, match=message):
         kind(8, **options)
 
 
-def test_wrong_inputs_are_named():
+def test_invalid_inputs_raise():
     block = nl.NonLocal2d(8, subsample=2)
     with pytest.raises(ValueError, match=r"expected \(B, 8, H, W\), got \(1, 4, 5, 5\)"):
         block(torch.zeros(1, 4, 5, 5))
     with pytest.raises(ValueError, match=r"expected \(B, 8, H, W\), got \(1, 8, 2, 5, 5\)"):
         block(torch.zeros(1, 8, 2, 5, 5))
-    with pytest.raises(ValueError, match="smaller than its pooling"):
+    with pytest.raises(ValueError, match=r"smaller than the pooling factors \(2, 2\)"):
         block(torch.zeros(1, 8, 1, 5))
     with pytest.raises(ValueError, match="channels=0"):
         nl.NonLocal2d(0)
 
 
-def test_the_base_class_is_not_a_block():
+def test_the_base_class_cannot_be_instantiated():
     with pytest.raises(TypeError, match="NonLocal1d, NonLocal2d or NonLocal3d"):
         NonLocal(8)
 
 
-def test_a_checkpoint_that_misses_one_of_the_blocks_keys_is_refused():
+def test_a_checkpoint_with_some_keys_of_a_block_missing_raises():
     net = nn.Sequential(nl.NonLocal2d(8))
     state = net.state_dict()
     del state["0.theta.weight"]

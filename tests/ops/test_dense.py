@@ -1,4 +1,4 @@
-"""The definition against a direct double loop over positions, and its gradients against finite differences."""
+"""The definition: outputs against a double loop over positions, gradients against finite differences."""
 
 import math
 
@@ -24,7 +24,7 @@ def features(shape, seed=0):
 
 
 def double_loop(f, normalize, queries, keys, g):
-    """y_i = sum_j f(i, j) / C g_j, one scalar at a time."""
+    """Compute y_i = sum_j f(i, j) / C g_j one scalar at a time."""
     B, N, M = g.shape[0], queries.shape[1], keys.shape[1]
     y = torch.zeros(B, N, g.shape[2], dtype=torch.float64)
     for b in range(B):
@@ -43,7 +43,7 @@ def double_loop(f, normalize, queries, keys, g):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("normalize", ["keys", "queries"])
 @pytest.mark.parametrize("scale", [1.0, 0.3])
-def test_embedded_gaussian_is_the_double_loop(shape, normalize, scale):
+def test_embedded_gaussian_equals_the_double_loop(shape, normalize, scale):
     theta, phi, g = features(shape)
     expected = double_loop(lambda q, k: math.exp(scale * float(q @ k)), normalize, theta, phi, g)
     y = functional.embedded_gaussian(theta, phi, g, scale=scale, normalize=normalize, algorithm="dense")
@@ -51,7 +51,7 @@ def test_embedded_gaussian_is_the_double_loop(shape, normalize, scale):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_gaussian_is_the_double_loop(shape):
+def test_gaussian_equals_the_double_loop(shape):
     x_query, x_key, g = features(shape)
     expected = double_loop(lambda q, k: math.exp(float(q @ k)), "keys", x_query, x_key, g)
     y = functional.gaussian(x_query, x_key, g, algorithm="dense")
@@ -59,7 +59,7 @@ def test_gaussian_is_the_double_loop(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dot_product_is_the_double_loop(shape):
+def test_dot_product_equals_the_double_loop(shape):
     theta, phi, g = features(shape)
     expected = double_loop(lambda q, k: float(q @ k), "count", theta, phi, g)
     y = functional.dot_product(theta, phi, g, algorithm="dense")
@@ -67,7 +67,7 @@ def test_dot_product_is_the_double_loop(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_concatenation_is_the_double_loop_over_concatenated_pairs(shape):
+def test_concatenation_equals_the_double_loop_over_concatenated_pairs(shape):
     theta, phi, g = features(shape)
     w_f = torch.randn(2 * theta.shape[2], dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     w_theta, w_phi = w_f.split(theta.shape[2])
@@ -95,7 +95,7 @@ def test_concatenation_gradients():
     assert torch.autograd.gradcheck(dense.concatenation, inputs)
 
 
-def test_softmax_survives_large_logits():
+def test_softmax_is_finite_for_large_logits():
     theta = torch.tensor([[[300.0], [-300.0]]])
     g = torch.tensor([[[1.0], [2.0]]])
     torch.testing.assert_close(dense.softmax(theta, theta, g), g)

@@ -1,4 +1,4 @@
-"""How the algorithms behave inside PyTorch: compile, operator checks, FLOPs, higher derivatives, choice, errors."""
+"""The algorithms inside PyTorch: compile, operator checks, FLOPs, higher derivatives; the choice; error messages."""
 
 import subprocess
 import sys
@@ -33,14 +33,14 @@ def inputs(N=20, M=15, D=4, dtype=torch.float64):
         ("ramp_sum", lambda t, p, g: (*(x.detach()[..., 0].clone().requires_grad_() for x in (t, p)), g, True)),
     ],
 )
-def test_operators_keep_the_rules_of_operators(operator, arguments):
-    # schema, autograd registration, fake tensors and dynamic shapes, as torch.library checks them
+def test_operators_pass_opcheck(operator, arguments):
+    # checks the schema, the autograd registration, fake tensors and dynamic shapes
     torch.library.opcheck(getattr(OPS, operator), arguments(*inputs()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pairwise", ["embedded_gaussian", "gaussian", "dot_product", "concatenation"])
-def test_compiled_blocks_are_one_graph(pairwise):
+def test_compiled_blocks_are_one_graph_and_equal_eager_blocks(pairwise):
     block = nl.NonLocal2d(6, pairwise=pairwise)
     torch.nn.init.normal_(block.norm.weight)
     x = torch.randn(2, 6, 5, 5)
@@ -67,11 +67,11 @@ def test_flops_are_counted(algorithm):
         y.sum().backward()
     product = 2 * 2 * 40 * 30 * 8
     assert forward.get_total_flops() == 2 * product
-    kept = algorithm == "tiled"  # so small a map is kept: no logits again
+    kept = algorithm == "tiled"  # a map of this size is kept, so the logits are not recomputed
     assert backward.get_total_flops() == (4 if kept else 5) * product
 
 
-def test_a_counter_that_runs_already_learns_the_formulas():
+def test_a_running_flop_counter_receives_the_formulas():
     program = """
 import torch
 import torch_nonlocal as nl
@@ -85,7 +85,7 @@ print(counter.get_total_flops())
     assert int(result.stdout) == 2 * 2 * 2 * 40 * 40 * 8
 
 
-def test_dot_product_counts_the_cheaper_order():
+def test_dot_product_computes_the_cheaper_order():
     theta, phi, g = (t.detach() for t in inputs(400, 300, 8, torch.float32))
     with FlopCounterMode(display=False) as counter:
         functional.dot_product(theta, phi, g)
@@ -105,19 +105,19 @@ FAST = [
 
 
 @pytest.mark.parametrize("operation", FAST)
-def test_double_backward_says_which_algorithm_has_it(operation):
+def test_double_backward_raises_and_names_dense(operation):
     theta, phi, g = inputs()
     (gradient,) = torch.autograd.grad(operation(theta, phi, g).square().sum(), theta, create_graph=True)
-    with pytest.raises(NotImplementedError, match="no double backward; pass algorithm='dense'"):
+    with pytest.raises(NotImplementedError, match="no double backward: use algorithm='dense'"):
         gradient.sum().backward()
 
 
 @pytest.mark.parametrize("operation", FAST)
-def test_forward_derivatives_say_which_algorithm_has_them(operation):
+def test_forward_derivatives_raise_and_name_dense(operation):
     theta, phi, g = (t.detach() for t in inputs())
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(theta, torch.ones_like(theta))
-        with pytest.raises(NotImplementedError, match="pass algorithm='dense'"):
+        with pytest.raises(NotImplementedError, match="no forward-mode derivatives: use algorithm='dense'"):
             operation(dual, phi, g)
 
 
@@ -135,7 +135,7 @@ def test_vmap():
 
 
 @pytest.mark.parametrize("operation", FAST)
-def test_autocast_gives_half_results_of_half_inputs(operation):
+def test_autocast_computes_from_rounded_inputs(operation):
     theta, phi, g = (t.detach().float() for t in inputs())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = operation(theta, phi, g)
@@ -144,7 +144,7 @@ def test_autocast_gives_half_results_of_half_inputs(operation):
     torch.testing.assert_close(y.float(), operation(*rounded), rtol=2e-2, atol=2e-2)
 
 
-def test_other_dtypes_are_named():
+def test_different_dtypes_raise():
     theta, phi, g = (t.detach() for t in inputs())
     with pytest.raises(ValueError, match=r"expected one dtype, got theta torch\.float64, phi torch\.float32"):
         functional.embedded_gaussian(theta, phi.float(), g)
@@ -153,19 +153,19 @@ def test_other_dtypes_are_named():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"algorithm": "fused", "normalize": "queries"}, "'tiled' has both"),
-        ({"key_bias_BM": torch.zeros(2, 15), "algorithm": "fused"}, "'tiled' has both"),
-        ({"key_bias_BM": torch.zeros(2, 15), "normalize": "queries"}, "would cancel"),
+        ({"algorithm": "fused", "normalize": "queries"}, "'tiled' supports both"),
+        ({"key_bias_BM": torch.zeros(2, 15), "algorithm": "fused"}, "'tiled' supports both"),
+        ({"key_bias_BM": torch.zeros(2, 15), "normalize": "queries"}, "cancels in the softmax"),
         ({"key_bias_BM": torch.zeros(2, 9)}, r"key_bias \(B, M\)"),
         ({"algorithm": "sorted"}, "expected one of 'auto', 'dense', 'tiled', 'fused'"),
     ],
 )
-def test_impossible_combinations(options, message):
+def test_unsupported_combinations_raise(options, message):
     with pytest.raises(ValueError, match=message):
         functional.embedded_gaussian(*(t.detach().float() for t in inputs()), **options)
 
 
-def test_fused_needs_equal_widths():
+def test_fused_raises_for_different_widths():
     theta, phi, g = (t.detach() for t in inputs())
     with pytest.raises(ValueError, match="D = 4, V = 3"):
         functional.embedded_gaussian(theta, phi, g[..., :3], algorithm="fused")
@@ -174,7 +174,7 @@ def test_fused_needs_equal_widths():
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 
 
-def test_choice_by_the_size_of_the_map():
+def test_the_choice_depends_on_the_size_of_the_map():
     assert choose.for_softmax(1, 784, 784, 512, 512, training=True, **CPU).algorithm == "dense"
     assert choose.for_softmax(8, 784, 784, 256, 256, training=True, **CPU).algorithm == "fused"
     half = {"device": torch.device("cpu"), "dtype": torch.bfloat16}
@@ -188,7 +188,7 @@ def test_choice_by_the_size_of_the_map():
     assert not choose.keeps(1, 12544, 12544, torch.float32, training=True)
 
 
-def test_explain_says_what_runs_and_why():
+def test_explain_returns_the_algorithm_and_the_reason():
     text = nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28))
     assert "N = 12,544 queries, M = 12,544 keys, D = 256" in text
     assert "fused, because PyTorch's fused attention kernel" in text
@@ -196,7 +196,7 @@ def test_explain_says_what_runs_and_why():
     text = nl.explain(nl.NonLocal3d(8, pairwise="concatenation", subsample=2, attend="space"), (2, 8, 4, 6, 6))
     assert "8 x (N = 36 queries, M = 9 keys" in text
     assert "sorted" in text
-    assert "asks for it by name" in nl.explain(nl.NonLocal1d(8, algorithm="dense"), (1, 8, 5))
+    assert "because it was set by name" in nl.explain(nl.NonLocal1d(8, algorithm="dense"), (1, 8, 5))
     assert "theta (phi^T g)" in nl.explain(nl.NonLocal1d(8, pairwise="dot_product"), (1, 8, 50))
     with pytest.raises(ValueError, match="expected 5 sizes, the second 512 channels"):
         nl.explain(nl.NonLocal3d(512), (1, 256, 28, 28))
@@ -211,7 +211,7 @@ def test_explain_says_what_runs_and_why():
         ((40, 40), {"pairwise": "gaussian", "inner_channels": 2}, "tiled"),
     ],
 )
-def test_explain_tells_what_functional_does(monkeypatch, size, options, expected):
+def test_explain_names_the_algorithm_that_runs(monkeypatch, size, options, expected):
     called = []
     for name, module in (("dense", dense), ("fused", fused), ("tiled", tiled)):
         real = module.softmax

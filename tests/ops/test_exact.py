@@ -1,4 +1,4 @@
-"""Every algorithm against the definition, forward and backward."""
+"""All algorithms against the definition, forward and backward."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ DEVICES = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 
 def draw(device, dtype, *shapes, seed=0, layout="positions"):
-    """Tensors (B, P, W): positions-major, channel-major as a convolution gives them, or a slice of something larger."""
+    """Random tensors (B, P, W): position-major, channel-major like a convolution's output, or slices of larger ones."""
     generator = torch.Generator().manual_seed(seed)
     tensors = []
     for shape in shapes:
@@ -27,7 +27,7 @@ def draw(device, dtype, *shapes, seed=0, layout="positions"):
 
 
 def run(operation, inputs, dy, **options):
-    """Output and gradients of all inputs."""
+    """Return the output and the gradients of all inputs."""
     inputs = [tensor.detach().requires_grad_() for tensor in inputs]
     y = operation(*inputs, **options)
     return [y.detach(), *torch.autograd.grad(y, inputs, dy)]
@@ -38,7 +38,7 @@ def relative_error(one, other):
 
 
 def assert_exact(operation, inputs, dy, algorithm, **options):
-    """<= 1e-5 in float32 and 1e-12 in float64 of the definition in float64."""
+    """Assert a relative error to the float64 definition of at most 1e-5 in float32 and 1e-12 in float64."""
     fast = run(operation, inputs, dy, algorithm=algorithm, **options)
     slow = run(operation, [tensor.double() for tensor in inputs], dy.double(), algorithm="dense", **options)
     limit = 1e-12 if inputs[0].dtype == torch.float64 else 1e-5
@@ -101,7 +101,7 @@ def test_any_shape(form, B, N, M, D, V, seed):
         assert_exact(functional.embedded_gaussian, inputs, dy, "tiled", normalize=form)
 
 
-def test_weights_that_are_kept_and_recomputed_agree():
+def test_kept_and_recomputed_weights_agree():
     from torch_nonlocal.ops import tiled
 
     *inputs, dy = draw("cpu", torch.float32, (2, 300, 8), (2, 200, 8), (2, 200, 5), (2, 300, 5))
@@ -119,7 +119,7 @@ def test_key_bias_and_its_gradient():
     assert_exact(operation, [theta, phi, g, bias], dy, "auto")
 
 
-def test_a_bias_of_minus_infinity_leaves_keys_out():
+def test_a_bias_of_minus_infinity_excludes_keys():
     theta, phi, g = draw("cpu", torch.float32, (1, 9, 4), (1, 6, 4), (1, 6, 3))
     bias = torch.zeros(1, 6)
     bias[:, 4:] = -torch.inf
@@ -129,7 +129,7 @@ def test_a_bias_of_minus_infinity_leaves_keys_out():
 
 @pytest.mark.parametrize("algorithm", ["tiled", "fused"])
 def test_large_logits(algorithm):
-    # nearly one-hot weights: the gradients of theta and phi vanish, so errors are measured against that of g
+    # The weights are nearly one-hot and the gradients of theta and phi vanish: errors are relative to that of g.
     *inputs, dy = draw("cpu", torch.float64, (1, 40, 8), (1, 50, 8), (1, 50, 8), (1, 40, 8))
     inputs[0] *= 300
     fast = run(functional.embedded_gaussian, inputs, dy, algorithm=algorithm)
@@ -142,7 +142,7 @@ def test_large_logits(algorithm):
 
 
 class TestSortedScores:
-    """Concatenation where sorting could go wrong."""
+    """The sorted algorithm for inputs that are difficult to sort."""
 
     def check(self, a, b, dtype=torch.float64):
         g, dy = draw("cpu", dtype, (1, b.shape[1], 4), (1, a.shape[1], 4), seed=3)
@@ -166,7 +166,7 @@ class TestSortedScores:
         self.check(torch.randn(1, 9), torch.randn(1, 1))
 
     @pytest.mark.parametrize("shift", [0.0, 1e3])
-    def test_float32_error_is_no_worse_than_the_definitions(self, shift):
+    def test_float32_error_is_at_most_that_of_the_definition(self, shift):
         N = 3000
         a, b, g, dy = draw("cpu", torch.float32, (1, N), (1, N), (1, N, 16), (1, N, 16))
         a, b = a + shift, b - shift
@@ -180,7 +180,7 @@ class TestSortedScores:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("form", ["tiled", "queries", "fused", "reassociated", "sorted"])
-def test_half_types_follow_the_float32_result_of_the_same_rounded_inputs(device, dtype, form):
+def test_half_types_equal_the_float32_result_of_the_same_rounded_inputs(device, dtype, form):
     B, N, D = 2, 300, 16
     theta, phi, g, dy, a, b = draw(device, dtype, *[(B, N, D)] * 4, (B, N), (B, N), layout="channels")
     operation, inputs, options = {
@@ -197,7 +197,7 @@ def test_half_types_follow_the_float32_result_of_the_same_rounded_inputs(device,
         assert relative_error(one, other) <= 2 * torch.finfo(dtype).eps
 
 
-def test_sums_beyond_the_range_of_float16_give_finite_gradients():
+def test_gradients_of_sums_beyond_the_range_of_float16():
     N = 3000
     a, b = torch.ones(1, N, dtype=torch.float16), torch.ones(1, N, dtype=torch.float16)
     g, dy = torch.full((1, N, 2), 100.0, dtype=torch.float16), torch.full((1, N, 2), 0.01, dtype=torch.float16)
@@ -233,8 +233,8 @@ def test_gradients_of_some_inputs_only():
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_fused_whatever_the_threads(threads, batch):
-    """Queries are shared out among threads: with a last share that is short, and one left out."""
+def test_fused_does_not_depend_on_the_number_of_threads(threads, batch):
+    """The queries are split into heads by the number of threads, also with padded and with empty queries."""
     before = torch.get_num_threads()
     *inputs, dy = draw("cpu", torch.float32, (batch, 13, 8), (batch, 5, 8), (batch, 5, 8), (batch, 13, 8))
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""No N x M tensor: peak memory in a fresh process, at a size where one map would not fit the bound."""
+"""Peak memory in a fresh process, with a bound that one N x M map exceeds."""
 
 import pytest
 import torch
@@ -21,8 +21,10 @@ CASES = [
 
 
 def forward_backward(form, algorithm, normalize, width):
-    """One training step's work of the operation, after a small one: libraries set themselves up at first use."""
-    torch.set_num_threads(2)  # the fused kernel shares queries out among threads: that must not cost memory either
+    """Return a forward and backward pass. A small one runs first, since libraries initialize on first use."""
+    torch.set_num_threads(
+        2
+    )  # the fused kernel splits the queries by the number of threads, which must not take more memory
     options = {"algorithm": algorithm} | ({"normalize": normalize} if normalize else {})
 
     def run(positions):
@@ -45,5 +47,5 @@ def test_memory_grows_with_n_not_n_squared(case):
 
 
 @pytest.mark.slow
-def test_the_meter_sees_a_map():
+def test_the_meter_measures_a_map():
     assert measure(forward_backward, "embedded_gaussian", "dense", "keys", 32, repeats=0).extra_bytes >= MAP

@@ -1,4 +1,4 @@
-"""Modules: the non-local block for 1D, 2D and 3D maps."""
+"""The non-local block for 1D, 2D and 3D maps."""
 
 from torch_nonlocal.layers.explain import explain
 from torch_nonlocal.layers.non_local import NonLocal, NonLocal1d, NonLocal2d, NonLocal3d

@@ -1,4 +1,4 @@
-"""Which algorithm a block would use for a shape, and why, in words."""
+"""The algorithm that a block uses for an input shape, with the reason."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,18 @@ from torch_nonlocal.layers.non_local import NonLocal
 
 
 def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None = None) -> str:
-    """What the block does with an input of this shape: positions, algorithm, reason, and the map it does not build.
+    """Explain which algorithm a block uses for an input shape: positions, algorithm, reason, and size of the N x M map.
 
     Args:
-        block: a non-local block, on the device and in the mode (train or eval) it will run in.
-        shape: (B, C, *size) of its input.
-        dtype: of the features, default the parameters'.
+        block: a non-local block on the device and in the mode (train or eval) in which it will run.
+        shape: shape (B, C, *size) of the input.
+        dtype: dtype of the features. Defaults to the dtype of the parameters.
+
+    Returns:
+        The explanation as one line of text.
 
     Raises:
-        ValueError: a shape that the block does not take.
+        ValueError: if the shape does not fit the block.
 
     Example:
         >>> print(nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28)))

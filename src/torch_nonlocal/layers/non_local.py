@@ -22,39 +22,41 @@ _log = logging.getLogger("torch_nonlocal")
 
 
 class NonLocal(nn.Module):
-    """A non-local block; use `NonLocal1d`, `NonLocal2d` or `NonLocal3d`.
+    """Base class of the non-local blocks `NonLocal1d`, `NonLocal2d` and `NonLocal3d`.
 
-    Every position's response is a weighted sum of the features g at all positions, added to the input:
-    (B, C, *size) -> (B, C, *size). The block is the identity until it is trained: the last norm (or, without one, W_z)
-    starts at zero.
+    A block adds to each position a weighted sum of the features g at all positions: (B, C, *size) -> (B, C, *size).
+    A new block is the identity, since its norm (W_z for norm=None) is initialized to zero.
 
-    Parameters: `theta`, `phi`, `g` (1x1 convolutions C -> D), `out` (W_z, 1x1 convolution D -> C), `norm`;
-    "concatenation" adds `score` (w_f, 2D -> 1). "gaussian" has neither theta nor phi: it compares x itself.
+    Child modules: `theta`, `phi` and `g` are 1x1 convolutions from C to D channels, `out` (W_z) is a 1x1 convolution
+    from D to C channels, followed by `norm`. The form "concatenation" also has `score` (w_f), a linear map from 2D
+    channels to 1. The form "gaussian" compares x with itself; there, `theta` and `phi` are identities.
 
     Args:
-        channels: C, of the map.
-        inner_channels: D, default C / 2.
-        pairwise: "embedded_gaussian", "gaussian", "dot_product" or "concatenation".
-        attend: "spacetime": all positions of all frames; for 3D maps also "space" (its own frame) and "time" (the same
-            pixel of every frame).
-        subsample: max-pool the keys: a factor for the axes H and W (L of a sequence, T with attend="time"), or a tuple
-            with one factor an axis. None: every position is a key.
-        pool_first: pool x before phi and g (as common code does) instead of phi(x) and g(x) (the paper). The two are
-            different functions of the same weights.
-        scale: multiplies theta_i . phi_j before the softmax: None for 1 (the paper), "sqrt" for the inner width to the
+        channels: number of channels C of the map.
+        inner_channels: inner width D. Defaults to C / 2.
+        pairwise: pairwise function f, "embedded_gaussian", "gaussian", "dot_product" or "concatenation".
+        attend: positions that a position attends to. "spacetime": all positions of all frames. For 3D maps also
+            "space": the positions of its frame, and "time": its pixel in every frame.
+        subsample: max pooling of the keys: one factor for the axes H and W (L for sequences, T for attend="time"), or
+            one factor per axis. None uses every position as a key.
+        pool_first: pool x before phi and g, as the code of the paper's authors does, instead of the outputs phi(x) and
+            g(x), as the paper describes. The results differ for the same weights.
+        scale: factor of theta_i . phi_j before the softmax: None for 1 (the paper), "sqrt" for the inner width to the
             power -1/2, or a number. Softmax forms only.
-        norm: "batch", "group", "layer" or None, after W_z.
-        normalize: "keys": each query's weights sum to one (the paper); "queries": each key's weights sum to one.
-            Softmax forms only.
-        algorithm: how the sums are computed; never changes the result. See `torch_nonlocal.functional` and
+        norm: normalization after W_z: "batch", "group", "layer" or None.
+        normalize: axis over which weights sum to one: "keys" for the weights of each query (the paper), "queries" for
+            the weights of each key. Softmax forms only.
+        algorithm: how the sums are computed. All algorithms give the same result; see `torch_nonlocal.functional` and
             `torch_nonlocal.explain`.
-        checkpoint: in training, keep only the block's input and recompute the rest in backward (all but the norm, whose
-            running statistics would count twice).
-        device: of the parameters.
-        dtype: of the parameters.
+        checkpoint: recompute the block in backward instead of keeping its activations. The norm is not recomputed,
+            since this would update its running statistics twice.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
     Raises:
-        ValueError: an option out of range; the message names it and what was expected.
+        ValueError: if an option has an invalid value.
+
+    Reference: Wang et al., Non-local Neural Networks, CVPR 2018.
     """
 
     dims: ClassVar[int]
@@ -98,7 +100,7 @@ class NonLocal(nn.Module):
     ) -> None:
         super().__init__()
         if type(self) is NonLocal:
-            raise TypeError("NonLocal is the common base; use NonLocal1d, NonLocal2d or NonLocal3d")
+            raise TypeError("NonLocal is an abstract base class: use NonLocal1d, NonLocal2d or NonLocal3d")
         _check_options(channels, inner_channels, pairwise, normalize, algorithm)
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
         width = channels if pairwise == "gaussian" else inner
@@ -127,12 +129,12 @@ class NonLocal(nn.Module):
 
     @property
     def attend(self) -> Attend:
-        """What a position attends to."""
+        """The option `attend`."""
         return self.groups.attend
 
     @property
     def config(self) -> dict[str, Any]:
-        """What builds this block again: `type(block)(**block.config)`; plain JSON values."""
+        """The options as JSON values; `type(block)(**block.config)` creates an equal block."""
         return {
             "channels": self.channels,
             "inner_channels": self.inner_channels,
@@ -148,10 +150,10 @@ class NonLocal(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *size) -> (B, C, *size).
+        """Apply the block to a map (B, C, *size). The shape does not change.
 
         Raises:
-            ValueError: another number of axes or channels, or a map smaller than the pooling of its keys.
+            ValueError: if the number of axes or channels is wrong, or the map is smaller than the pooling factors.
         """
         self._check_input(x)
         if self.checkpoint and self.training and torch.is_grad_enabled():
@@ -162,7 +164,10 @@ class NonLocal(nn.Module):
         return x + apply(self._response(x), [folded])[0]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The queries theta (B', N, D), keys phi (B', M, D) and values g (B', M, V) of a map (B, C, *size)."""
+        """Return theta (B', N, D), phi (B', M, D) and g (B', M, V) of a map (B, C, *size).
+
+        B' is the batch size times the number of groups.
+        """
         if self.pool_first:
             (theta,), (phi, g) = project(x, [self.theta]), project(self.pool(x), [self.phi, self.g])
         else:
@@ -171,11 +176,11 @@ class NonLocal(nn.Module):
         return self.groups.to_positions(theta), self.groups.to_positions(phi), self.groups.to_positions(g)
 
     def _expanded(self, x: Tensor) -> Tensor:
-        """W_z y, before the norm: (B, C, *size)."""
+        """Return W_z y, the input of the norm: (B, C, *size)."""
         return project(self._response(x), [self.out])[0]
 
     def _response(self, x: Tensor) -> Tensor:
-        """y as a map (B, V, *size)."""
+        """Return y as a map (B, V, *size)."""
         scores = self._folded_scores(x)
         if scores is None:
             y_BNV = self.respond(*self.embed(x))
@@ -184,9 +189,9 @@ class NonLocal(nn.Module):
         return self.groups.to_map(y_BNV, x.shape[2:])
 
     def _folded_scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Concatenation's a, b and g with w_f folded into theta and phi: one output channel each instead of D.
+        """Return a, b and g of the concatenation form, with w_f folded into theta and phi: one channel each, not D.
 
-        None where that is another function (phi is pooled before w_f sees it) or the modules are not ordinary.
+        None if the result would differ, since phi is pooled before w_f, or if the modules are not ordinary.
         """
         if self.score is None or needs_plain_operations(x) or (self.subsample and not self.pool_first):
             return None
@@ -204,7 +209,7 @@ class NonLocal(nn.Module):
         return a_BN1.squeeze(2), b_BM1.squeeze(2), g_BMV
 
     def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
-        """The weighted sums y (B', N, V), eq. 1."""
+        """Return the weighted sums y (B', N, V) of eq. 1."""
         if self.pairwise == "dot_product":
             return functional.dot_product(theta_BND, phi_BMD, g_BMV, algorithm=self.algorithm)
         if self.pairwise == "concatenation":
@@ -215,15 +220,19 @@ class NonLocal(nn.Module):
         )
 
     def scores(self, theta_BND: Tensor, phi_BMD: Tensor) -> tuple[Tensor, Tensor]:
-        """Concatenation's a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M); w_f = [w_theta, w_phi]."""
+        """Return a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M), where w_f = [w_theta, w_phi].
+
+        Raises:
+            ValueError: if the form is not "concatenation".
+        """
         if self.score is None:
-            raise ValueError(f"pairwise={self.pairwise!r} has no score; only 'concatenation' has")
-        # a sum, not a product with a vector: onnxruntime fuses that product with the transpose before it, wrongly
+            raise ValueError(f"pairwise={self.pairwise!r} has no scores: expected 'concatenation'")
+        # A sum instead of a matrix-vector product, which onnxruntime fuses wrongly with the transpose before it.
         w_theta, w_phi = self.score.weight[0].split(self.inner_channels)
         return (theta_BND * w_theta).sum(-1), (phi_BMD * w_phi).sum(-1)
 
     def extra_repr(self) -> str:
-        """The options that are not seen in the child modules."""
+        """Return the options that the child modules do not show."""
         shown = {"pairwise": self.pairwise, "attend": self.attend, "scale": self.scale, "normalize": self.normalize}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
@@ -236,34 +245,34 @@ class NonLocal(nn.Module):
             raise ValueError(f"{type(self).__name__}: expected ({expected}), got {tuple(x.shape)}")
         if self.subsample and any(size < factor for size, factor in zip(x.shape[2:], self.subsample, strict=True)):
             raise ValueError(
-                f"{type(self).__name__}: a map of {tuple(x.shape[2:])} is smaller than its pooling {self.subsample}, "
-                "no key would be left"
+                f"{type(self).__name__}: a map of size {tuple(x.shape[2:])} is smaller than the pooling factors "
+                f"{self.subsample} of the keys"
             )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # The network's original checkpoint knows nothing of the block: strict loading then keeps the block as it is.
+        # Strict loading of a checkpoint of the network without blocks keeps the weights of the block.
         if prefix and not any(key.startswith(prefix) for key in state_dict):
             state_dict.update(self.state_dict(prefix=prefix))
-            _log.warning("%s: not in this checkpoint, the block keeps its own weights", prefix.rstrip("."))
+            _log.warning("%s: not in this checkpoint; the block keeps its weights", prefix.rstrip("."))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class NonLocal1d(NonLocal):
-    """Non-local block for sequences (B, C, L). Options as `NonLocal`."""
+    """Non-local block for sequences (B, C, L). `NonLocal` describes the options."""
 
     dims = 1
     _conv, _pool = nn.Conv1d, nn.MaxPool1d
 
 
 class NonLocal2d(NonLocal):
-    """Non-local block for images (B, C, H, W): any pixel to any pixel. Options as `NonLocal`."""
+    """Non-local block for images (B, C, H, W). `NonLocal` describes the options."""
 
     dims = 2
     _conv, _pool = nn.Conv2d, nn.MaxPool2d
 
 
 class NonLocal3d(NonLocal):
-    """Non-local block for clips (B, C, T, H, W): any pixel to any pixel of all frames. Options as `NonLocal`."""
+    """Non-local block for clips (B, C, T, H, W). `NonLocal` describes the options."""
 
     dims = 3
     _conv, _pool = nn.Conv3d, nn.MaxPool3d

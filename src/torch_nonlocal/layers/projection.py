@@ -1,7 +1,7 @@
-"""1x1 convolutions of one map as one matrix product.
+"""Several 1x1 convolutions of one map as one matrix product.
 
-theta, phi and g read the same map: stacked, their weights make one product that reads it once. Modules that anybody has
-changed (hooks, parametrizations, adapters, another class) are called as they are.
+theta, phi and g have the same input. One product with their stacked weights reads it once. Modules with hooks,
+parametrizations or adapters, and modules of other classes, are called instead.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Linear(NamedTuple):
-    """A 1x1 convolution as numbers: weight (D, C), bias (D,)."""
+    """The weight (D, C) and the bias (D,) of a 1x1 convolution."""
 
     weight: Tensor
     bias: Tensor
 
 
 def project(x: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
-    """Each module's output for the map x (B, C, *size): (B, D, *size)."""
+    """Return the outputs of the modules for a map x (B, C, *size), each (B, D, *size)."""
     plain = [linear(module) for module in modules]
     if needs_plain_operations(x) or any(one is None for one in plain):
         return [module(x) for module in modules]
@@ -32,7 +32,7 @@ def project(x: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
 
 
 def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
-    """Each linear map of x (B, C, *size), in one product: (B, D, *size)."""
+    """Apply linear maps to the channels of x (B, C, *size) in one product, each (B, D, *size)."""
     weight_DC = torch.cat([one.weight for one in linears]) if len(linears) > 1 else linears[0].weight
     bias_D = torch.cat([one.bias for one in linears]) if len(linears) > 1 else linears[0].bias
     batch, size = x.shape[0], x.shape[2:]
@@ -42,14 +42,14 @@ def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
 
 
 def linear(module: nn.Module) -> Linear | None:
-    """The numbers of an ordinary 1x1 convolution with a bias; None for anything else."""
+    """Return the weight and bias of an ordinary 1x1 convolution, or None for other modules."""
     if type(module) not in _CONVS or _has_hooks(module) or module.bias is None:
         return None
     return Linear(module.weight.flatten(1), module.bias)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def with_norm(module: nn.Module, norm: Any) -> Linear | None:
-    """A 1x1 convolution and the norm after it as one, in eval mode; None where the norm depends on its input."""
+    """Merge a 1x1 convolution and the batch norm after it in eval mode. None if the norm depends on its input."""
     conv = linear(module)
     if conv is None or norm.training or _has_hooks(norm):
         return None

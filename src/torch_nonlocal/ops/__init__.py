@@ -1,1 +1,1 @@
-"""Ways to compute one form of the non-local operation. All are exact; `dense` is the definition."""
+"""Algorithms for the non-local operation, one file each. All are exact; `dense` is the definition."""

@@ -1,17 +1,17 @@
-"""What the fast algorithms cannot differentiate, said clearly."""
+"""Error messages for derivatives that the fast algorithms do not have."""
 
 from typing import Any
 
-ONLY_DENSE = "pass algorithm='dense' (the definition, made of ordinary operations) where you need it"
+ONLY_DENSE = "use algorithm='dense', which consists of ordinary PyTorch operations"
 
 
 def refuse_second_derivative(backward_op: Any) -> None:
-    """Give a backward operator an autograd formula that says which algorithm has second derivatives."""
+    """Register an autograd formula for a backward operator that raises NotImplementedError."""
 
     def setup(ctx, inputs, output):
         pass
 
     def refuse(ctx, *_):
-        raise NotImplementedError(f"this algorithm of the non-local operation has no double backward; {ONLY_DENSE}")
+        raise NotImplementedError(f"this algorithm of the non-local operation has no double backward: {ONLY_DENSE}")
 
     backward_op.register_autograd(refuse, setup_context=setup)

@@ -1,8 +1,8 @@
-"""FLOP formulas of our operators, made known to PyTorch's counter once somebody uses it.
+"""FLOP formulas of the operators of this package, registered with PyTorch's counter on first use.
 
-Importing `torch.utils.flop_counter` takes longer than the rest of this package and brings triton with it, so it is not
-imported here: `announce`, called before each operator, registers the formulas when the counter has been imported, also
-with counters that are already running.
+Importing `torch.utils.flop_counter` takes longer than importing the rest of this package and also imports triton.
+Therefore this module does not import it. `announce` runs before each operator and registers the formulas if the counter
+has been imported, including with counters that are already running.
 """
 
 import sys
@@ -17,7 +17,7 @@ _announced = False
 
 
 def flop_formula(operator: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Decorator: the formula of an operator, from the shapes of its arguments to operations (two a multiply-add)."""
+    """Return a decorator for the formula of an operator: from shapes of arguments to FLOPs, two per multiply-add."""
 
     def keep(formula: Callable[..., int]) -> Callable[..., int]:
         _formulas[operator] = formula
@@ -27,7 +27,7 @@ def flop_formula(operator: Any) -> Callable[[Callable[..., int]], Callable[..., 
 
 
 def announce() -> None:
-    """Register all formulas, once, if the counter is in use."""
+    """Register all formulas with PyTorch's counter if it has been imported. Further calls do nothing."""
     global _announced
     if torch.compiler.is_compiling() or _announced or "torch.utils.flop_counter" not in sys.modules:
         return
@@ -35,7 +35,7 @@ def announce() -> None:
     for operator, formula in _formulas.items():
         counter.register_flop_formula(operator)(formula)
     known = {operator: counter.flop_registry[operator] for operator in _formulas}
-    for mode in _get_current_dispatch_mode_stack():  # a running counter has copied the registry
+    for mode in _get_current_dispatch_mode_stack():  # a running counter holds a copy of the registry
         registry = getattr(getattr(mode, "counter", mode), "flop_registry", None)
         if isinstance(registry, dict):
             registry.update(known)

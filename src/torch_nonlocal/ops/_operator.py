@@ -1,7 +1,7 @@
-"""Operators of our own: one node to torch.compile, autograd and FLOP counters.
+"""Custom operators: one node to torch.compile, autograd and FLOP counters.
 
-Made from the parts that `torch.library.custom_op` is made of, with one difference: that decorator wraps the kernel so
-that its first call imports all of torch.compile, a second and 150 MB that somebody who never compiles need not pay.
+`Operator` uses the functions of torch.library that `torch.library.custom_op` is built on. That decorator itself wraps
+the kernel in code whose first call imports torch.compile, which takes one second and 150 MB.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,10 @@ NAMESPACE = "torch_nonlocal"
 
 
 class Operator:
-    """A function of tensors that PyTorch treats as one operation; it changes none of its arguments.
+    """A function of tensors that PyTorch treats as one operation. It must not modify its arguments.
 
     Args:
-        function: the kernel for every device, with annotated arguments; named `_name`, it is called
+        function: the kernel for all devices, with annotated arguments. A function `_name` becomes the operator
             `torch.ops.torch_nonlocal.name`.
     """
 
@@ -26,9 +26,9 @@ class Operator:
         torch.library.impl(self.name, "default", function)
 
     def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorator: the shapes and strides of the outputs, without values."""
+        """Register a function that returns outputs with the right shapes and strides, without computing values."""
         return torch.library.register_fake(self.name, function)
 
     def register_autograd(self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]) -> None:
-        """The gradient, as `torch.library.register_autograd` takes it."""
+        """Register the gradient. The arguments are those of `torch.library.register_autograd`."""
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)

@@ -1,10 +1,10 @@
-"""The definition, written plainly: builds the N x M map, so memory grows with N * M.
+"""The definition of each form. It builds the N x M map, so that memory grows with N * M.
 
-Every other algorithm is tested against this one, forward and backward. Any floating dtype, float64 included;
-differentiable any number of times and in forward mode, because it is made of ordinary tensor operations.
+The tests compare every other algorithm with this one, forward and backward. It supports all floating dtypes, higher
+derivatives and forward-mode differentiation, since it consists of ordinary tensor operations.
 
 Shapes: B batch, N query positions, M key positions, D inner width, V value width.
-Source: Wang, Girshick, Gupta, He, Non-local Neural Networks, CVPR 2018, eq. 1 to 5.
+Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 1 to 5.
 """
 
 import torch
@@ -21,7 +21,10 @@ def softmax_weights(
     normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
 ) -> Tensor:
-    """exp(scale * theta_i . phi_j + bias_j) / sum, the sum over keys j (eq. 2 and 3) or over queries i: (B, N, M)."""
+    """Return the weights exp(scale * theta_i . phi_j + bias_j) / sum, (B, N, M).
+
+    The sum runs over the keys j (eq. 2 and 3), or over the queries i with normalize="queries".
+    """
     logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2) * scale
     if key_bias_BM is not None:
         logits_BNM = logits_BNM + key_bias_BM[..., None, :]
@@ -29,12 +32,12 @@ def softmax_weights(
 
 
 def dot_product_weights(theta_BND: Tensor, phi_BMD: Tensor) -> Tensor:
-    """theta_i . phi_j / M (eq. 4, C(x) the number of positions summed over): (B, N, M), signed."""
+    """Return the weights theta_i . phi_j / M (eq. 4 with C(x) = M), (B, N, M), signed."""
     return theta_BND @ phi_BMD.transpose(-1, -2) / phi_BMD.shape[-2]
 
 
 def concatenation_weights(a_BN: Tensor, b_BM: Tensor) -> Tensor:
-    """ReLU(a_i + b_j) / M (eq. 5 with w_f split into its theta and phi halves): (B, N, M), not negative."""
+    """Return the weights ReLU(a_i + b_j) / M (eq. 5, w_f split for theta and phi), (B, N, M), non-negative."""
     return torch.relu(a_BN[..., :, None] + b_BM[..., None, :]) / b_BM.shape[-1]
 
 
@@ -47,15 +50,15 @@ def softmax(
     normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
 ) -> Tensor:
-    """Gaussian (theta = phi = x) and embedded gaussian: (B, N, V)."""
+    """Compute the embedded Gaussian form, or with theta = phi = x the Gaussian form: (B, N, V)."""
     return softmax_weights(theta_BND, phi_BMD, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM) @ g_BMV
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
-    """Dot product: (B, N, V)."""
+    """Compute the dot product form: (B, N, V)."""
     return dot_product_weights(theta_BND, phi_BMD) @ g_BMV
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
-    """Concatenation: (B, N, V)."""
+    """Compute the concatenation form: (B, N, V)."""
     return concatenation_weights(a_BN, b_BM) @ g_BMV

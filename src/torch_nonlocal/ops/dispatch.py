@@ -1,6 +1,6 @@
-"""Which algorithm runs, and why, in words. All are exact: the choice is by cost alone.
+"""Choice of the algorithm, with its reason. All algorithms are exact, so the choice depends on cost alone.
 
-The rules were measured with `nonlocal bench` on two AVX-512 cores, float32 (docs/benchmark.md has the table).
+The rules follow measurements with `nonlocal bench` on two AVX-512 cores in float32, see docs/benchmark.md.
 """
 
 from dataclasses import dataclass, field
@@ -12,23 +12,23 @@ from torch_nonlocal.ops import fused, reassociated
 from torch_nonlocal.ops.names import Algorithm, Normalize
 
 DENSE_BYTES = 4 * 2**20
-"""Maps up to this size stay in the caches: the plain definition is the fastest then, and holds next to nothing."""
+"""Largest map for the dense algorithm. Maps of this size stay in the CPU caches, where it is the fastest."""
 
 KEEP_BYTES = 48 * 2**20
-"""Tiled softmax weights up to this size are kept for backward, which saves one product in seven."""
+"""Largest map whose softmax weights the tiled algorithm keeps for backward, which saves one product of seven."""
 
 WIDE = 512
-"""From this width on, that saving outweighs the fused kernel's advantage in the passes over its tiles."""
+"""Smallest width D at which keeping the weights is faster than the fused kernel."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An algorithm and the reason.
+    """An algorithm and the reason for it.
 
     Attributes:
         algorithm: "dense", "tiled", "fused", "reassociated" or "sorted".
-        reason: in words, with names for the sizes in it, such as "{map}".
-        sizes: by name, "map" in bytes. Kept apart: under torch.compile they are symbols, which have no text.
+        reason: a format string with the names of `sizes`, such as "{map}".
+        sizes: sizes by name, "map" in bytes. They are formatted on access only: under torch.compile they are symbols.
     """
 
     algorithm: Algorithm
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def why(self) -> str:
-        """The reason in words."""
+        """The reason as text."""
         texts = {name: megabytes(size) if name == "map" else f"{size:,}" for name, size in self.sizes.items()}
         return self.reason.format(**texts)
 
@@ -55,55 +55,55 @@ def for_softmax(
     normalize: Normalize = "keys",
     biased: bool = False,
 ) -> Choice:
-    """For the gaussian and embedded gaussian forms."""
+    """Choose the algorithm of the Gaussian and embedded Gaussian forms."""
     map_bytes = _map_bytes(batch, queries, keys, dtype)
     full = dtype in (torch.float32, torch.float64)
-    if full and map_bytes <= DENSE_BYTES:  # of half types it would round the logits
+    if full and map_bytes <= DENSE_BYTES:  # in half types, it would round the logits
         return Choice("dense", "the map is small ({map}) and stays in the caches", {"map": map_bytes})
     kept = keeps(batch, queries, keys, dtype, training=training)
     possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
     if possible and _fused_wins(device, dtype) and not (full and kept and width >= WIDE):
         return Choice("fused", "PyTorch's fused attention kernel keeps its tiles in the caches")
-    reason = "matrix products on tiles of queries, softmax in place"
+    reason = "matrix products on tiles of queries with an in-place softmax are the fastest"
     if normalize == "queries":
-        reason = "normalised over queries: tiles of keys, softmaxed over the queries"
+        reason = "the softmax over the queries is computed on tiles of keys"
     elif biased:
         reason = "a key bias is added to each tile"
     elif width != values:
-        reason = "widths {width} and {values} differ, which fused kernels do not take: " + reason
+        reason = "the widths {width} and {values} differ, which fused kernels do not support"
     if kept:
         reason += "; {map} of weights are kept for backward"
     return Choice("tiled", reason, {"map": map_bytes, "width": width, "values": values})
 
 
 def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: bool) -> bool:
-    """Whether the tiled algorithm keeps its weights for backward."""
+    """Return whether the tiled algorithm keeps its weights for backward."""
     return training and _map_bytes(batch, queries, keys, dtype) <= KEEP_BYTES
 
 
 def _map_bytes(batch: int, queries: int, keys: int, dtype: torch.dtype) -> int:
-    """Of the weights, which are float32 at least."""
+    """Return the size of the weights, which are at least float32."""
     return torch.promote_types(dtype, torch.float32).itemsize * batch * queries * keys
 
 
 def _fused_wins(device: torch.device, dtype: torch.dtype) -> bool:
-    """On CPU measured as fast as tiles or faster, at widths 64 to 512.
+    """Return whether the fused kernel is at least as fast as the tiled algorithm.
 
-    On CUDA half types use the tensor cores; in float32 the kernel's tiles are narrow, and plain matrix products on
-    large ones are preferred (not measured).
+    On CPUs it is, as measured at widths 64 to 512. On CUDA, half types use the tensor cores; in float32, the kernel has
+    narrow tiles, and matrix products on large tiles are expected to be faster (not measured).
     """
     return device.type == "cpu" or dtype in (torch.float16, torch.bfloat16)
 
 
 def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:
-    """For the dot product form."""
+    """Choose the order of the products of the dot product form."""
     if reassociated.map_is_cheaper(queries, keys, width, values):
-        reason = "(theta phi^T) g: N x M = {queries} x {keys} is smaller than the features"
+        reason = "(theta phi^T) g is cheaper: N x M = {queries} x {keys} is smaller than the features"
     else:
-        reason = "theta (phi^T g): a {width} x {values} matrix in the middle, whatever N is"
+        reason = "theta (phi^T g) needs a {width} x {values} matrix only, for any N"
     return Choice("reassociated", reason, {"queries": queries, "keys": keys, "width": width, "values": values})
 
 
 def for_concatenation() -> Choice:
-    """For the concatenation form."""
-    return Choice("sorted", "scores sorted, prefix sums, one gather: N log N")
+    """Choose the algorithm of the concatenation form."""
+    return Choice("sorted", "sorting the scores and prefix sums take N log N time")

@@ -1,11 +1,11 @@
-"""Softmax over keys by PyTorch's fused attention kernels: linear memory, tiles in the caches.
+"""Softmax over keys with PyTorch's fused attention kernels, in memory linear in N + M.
 
-On CPU the flash kernel is called directly, inside an operator of our own: the public function would fall back to the
-N x M map without a word where a last axis is strided, and FLOP counters see nothing of it. It needs token-major
-memory, (B, N, D) with D contiguous, so channel-major inputs are copied. On CUDA the public function chooses among its
-kernels, and its fall-back to the map is switched off.
+On CPUs, an operator of this package calls the flash kernel. PyTorch's public function silently builds the N x M map if
+a last axis is strided, and FLOP counters do not see the kernel. The kernel needs token-major memory, (B, N, D) with
+contiguous D; channel-major inputs are copied. On CUDA, the public function chooses among its kernels, with its fallback
+to the N x M map disabled.
 
-Shapes: B batch, N query positions, M key positions, D width of theta, phi and g alike.
+Shapes: B batch, N query positions, M key positions, D width of theta, phi and g.
 """
 
 import torch
@@ -22,11 +22,14 @@ _FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_f
 _LINEAR_MEMORY = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 MOST_HEADS = 4
-"""Shares that the queries are cut into: in backward, each has its own gradients of all keys, added up at the end."""
+"""Largest number of heads that the queries are split into. In backward, each head holds gradients of all keys."""
 
 
 def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -> bool:
-    """Whether a kernel of linear memory takes these inputs: equal widths; on CUDA no float64 and a multiple of 8."""
+    """Return whether a kernel with linear memory supports the inputs.
+
+    All need equal widths. On CUDA, the width must be a multiple of 8, and float64 is not supported.
+    """
     if width != values:
         return False
     if device.type == "cpu":
@@ -35,8 +38,8 @@ def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -
 
 
 def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float = 1.0) -> Tensor:
-    """Softmax over keys, as `dense.softmax`: (B, N, D)."""
-    # copied here, not in the operator: autograd then keeps the copies for backward instead of making them again
+    """Compute the softmax forms over keys, as `dense.softmax`: (B, N, D)."""
+    # Copied outside the operator, so that autograd keeps the copies for backward.
     theta_BND, phi_BMD, g_BMD = (tensor.contiguous() for tensor in (theta_BND, phi_BMD, g_BMD))
     if theta_BND.device.type == "cpu":
         announce()
@@ -48,12 +51,12 @@ def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float =
 
 @Operator
 def _softmax_flash(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """The kernel's work is even over its heads, and has but one here: each thread gets one, a share of the queries."""
+    """Run the kernel with the queries split into heads: the kernel divides its work among threads by head."""
     batch, queries, _ = theta.shape
     heads = _head_count(batch)
-    keys = _for_all(heads, phi, g)
-    y, log_sum = _FLASH(_shares(theta, heads), *keys, scale=scale)  # pyright: ignore[reportOptionalCall]
-    return _together(y, queries), _together(log_sum.unsqueeze(3), queries).squeeze(2)
+    keys = _expand_heads(heads, phi, g)
+    y, log_sum = _FLASH(_split_heads(theta, heads), *keys, scale=scale)  # pyright: ignore[reportOptionalCall]
+    return _join_heads(y, queries), _join_heads(log_sum.unsqueeze(3), queries).squeeze(2)
 
 
 @_softmax_flash.register_fake
@@ -68,11 +71,11 @@ def _softmax_flash_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, queries, _ = theta.shape
     heads = _head_count(batch)
-    dy, theta, y, log_sum = (_shares(tensor, heads) for tensor in (dy, theta, y, log_sum.unsqueeze(2)))
-    arguments = dy, theta, *_for_all(heads, phi, g), y, log_sum.squeeze(3), 0.0, False
+    dy, theta, y, log_sum = (_split_heads(tensor, heads) for tensor in (dy, theta, y, log_sum.unsqueeze(2)))
+    arguments = dy, theta, *_expand_heads(heads, phi, g), y, log_sum.squeeze(3), 0.0, False
     dtheta, *of_keys = _FLASH_BACKWARD(*arguments, scale=scale)  # pyright: ignore[reportOptionalCall]
-    dg, dphi = (of_keys.pop().sum(1) for _ in range(2))  # each share has its own: one at a time, for memory
-    return _together(dtheta, queries), dphi, dg
+    dg, dphi = (of_keys.pop().sum(1) for _ in range(2))  # summed over heads, one tensor at a time to limit memory
+    return _join_heads(dtheta, queries), dphi, dg
 
 
 @_softmax_flash_backward.register_fake
@@ -84,24 +87,25 @@ def _head_count(batch: int) -> int:
     return max(1, min(MOST_HEADS, torch.get_num_threads() // batch))
 
 
-def _shares(tensor_BNC: Tensor, heads: int) -> Tensor:
-    """(B, N, C) -> (B, heads, N / heads, C), every heads-th query; zeros fill up the last and add nothing to gradients.
+def _split_heads(tensor_BNC: Tensor, heads: int) -> Tensor:
+    """Split queries into heads, (B, N, C) -> (B, heads, N / heads, C); head h gets the queries h, h + heads, ...
 
-    Token-major: the kernel reads another last stride wrongly, without an error. Its own outputs lie in memory as
-    (B, N / heads, heads, C), so that queries dealt out this way need no copy to be together again.
+    Zeros pad the last query of a head; they contribute nothing to gradients. The result is token-major, since the
+    kernel silently misreads other strides of the last axis. The kernel writes its outputs as (B, N / heads, heads, C),
+    so that `_join_heads` needs no copy.
     """
     missing = -tensor_BNC.shape[1] % heads
     padded = F.pad(tensor_BNC, (0, 0, 0, missing)) if missing else tensor_BNC
     return padded.contiguous().unflatten(1, (-1, heads)).transpose(1, 2)
 
 
-def _for_all(heads: int, *tensors_BMC: Tensor) -> list[Tensor]:
-    """(B, M, C) -> (B, heads, M, C), token-major, the same memory for all heads."""
+def _expand_heads(heads: int, *tensors_BMC: Tensor) -> list[Tensor]:
+    """Expand keys to all heads without a copy, (B, M, C) -> (B, heads, M, C), token-major."""
     return [tensor.contiguous().unsqueeze(1).expand(-1, heads, -1, -1) for tensor in tensors_BMC]
 
 
-def _together(tensor_BHNC: Tensor, positions: int) -> Tensor:
-    """(B, heads, N / heads, C) -> (B, N, C): the shares back in one, without what filled up the last."""
+def _join_heads(tensor_BHNC: Tensor, positions: int) -> Tensor:
+    """Join the heads and drop the padding, (B, heads, N / heads, C) -> (B, N, C)."""
     return tensor_BHNC.transpose(1, 2).flatten(1, 2)[:, :positions].contiguous()
 
 
@@ -129,5 +133,5 @@ def _flops(theta, phi, g, *_, out_shape=None, **__):
 
 @flop_formula(torch.ops.torch_nonlocal.softmax_flash_backward)
 def _backward_flops(_dy, theta, phi, *_, out_shape=None, **__):
-    """Five products, one of them the recomputed logits."""
+    """Count five products, one of which recomputes the logits."""
     return 10 * theta[0] * theta[1] * phi[1] * theta[2]

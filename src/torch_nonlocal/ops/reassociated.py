@@ -1,11 +1,11 @@
-"""Dot product without the N x M map: (theta phi^T) g = theta (phi^T g), exactly.
+"""Dot product form without the N x M map: (theta phi^T) g = theta (phi^T g).
 
-Without a softmax between the two products their order is free. theta (phi^T g) costs (N + M) D V multiply-adds and a
-D x V matrix; (theta phi^T) g costs N M (D + V) and an N x M matrix, which is the cheaper order only where that matrix
-is smaller than theta and g themselves. Autograd differentiates either order in kind: backward's products have the same
-two costs, so the cheaper order of forward is the cheaper one of backward.
+Without a softmax between them, the two products can be computed in either order. theta (phi^T g) takes (N + M) D V
+multiply-adds and a D x V matrix. (theta phi^T) g takes N M (D + V) multiply-adds and an N x M matrix; it is cheaper
+only if that matrix is smaller than theta and g. The products of backward have the same two costs, so that the cheaper
+order of forward is also the cheaper order of backward.
 
-Made of ordinary operations: torch.compile, export, FLOP counters and any derivative see plain matrix products.
+It consists of ordinary operations: torch.compile, export, FLOP counters and higher derivatives work without formulas.
 
 Shapes: B batch, N query positions, M key positions, D inner width, V value width.
 """
@@ -17,14 +17,14 @@ from torch_nonlocal.ops import dense
 
 
 def map_is_cheaper(queries: int, keys: int, width: int, values: int) -> bool:
-    """Whether N M (D + V) is fewer multiply-adds than (N + M) D V."""
+    """Return whether N M (D + V) multiply-adds are fewer than (N + M) D V."""
     return queries * keys * (width + values) < (queries + keys) * width * values
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
-    """The dot product form, as `dense.dot_product`: (B, N, V).
+    """Compute the dot product form, as `dense.dot_product`: (B, N, V).
 
-    Half types are summed in float32: phi^T g adds up all positions before 1 / M makes it small again.
+    Half types are computed in float32, since the entries of phi^T g are sums over all positions.
     """
     dtype = g_BMV.dtype
     if dtype in (torch.float16, torch.bfloat16):

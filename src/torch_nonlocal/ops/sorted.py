@@ -1,19 +1,20 @@
-"""Concatenation without the N x M map: sort b, prefix sums, one gather.
+"""Concatenation form without the N x M map, by sorting, prefix sums and one gather.
 
     y_i = 1 / M sum_j ReLU(a_i + b_j) g_j = (a_i S[k_i] + T[k_i]) / M
 
-With b sorted downwards, the keys that are active for query i (b_j > -a_i) are the first k_i; S and T are the prefix
-sums of g and of b g. The gradients have the same shape with queries and keys exchanged:
+With b in descending order, the active keys of query i (b_j > -a_i) are the first k_i. S and T are the prefix sums of g
+and of b g. The gradients have the same form with queries and keys exchanged:
 
-    dg_j = (b_j U[l_j] + W[l_j]) / M       U, W: prefix sums of dy and of a dy over a sorted downwards
-    db_j = g_j . U[l_j] / M                l_j: how many a_i > -b_j
+    dg_j = (b_j U[l_j] + W[l_j]) / M       U, W: prefix sums of dy and of a dy, with a in descending order
+    db_j = g_j . U[l_j] / M                l_j: the number of i with a_i > -b_j
     da_i = dy_i . S[k_i] / M
 
-O((N + M) (log N + V)) time. Prefix sums run in float64, whatever the inputs: in float32 a sum over 10^5 positions loses
-the digits that a_i S and T cancel. They are held for a slice of the value channels at a time, so the extra memory is a
-few slices. Ties and equality are the definition's: a_i + b_j = 0 is not active, as ReLU's gradient is 0 there.
+The time is O((N + M) (log N + V)). Prefix sums are float64 for all input dtypes: in float32, sums over 10^5 positions
+lose the digits that remain after a_i S and T cancel. They are computed for one slice of the value channels at a time,
+which limits the extra memory to a few slices. As in the definition, a pair with a_i + b_j = 0 is not active, and the
+gradient of ReLU is 0 there.
 
-The same sorting evaluates ReLU(q_i - k_j) kernels in sliced attention (arXiv 2512.11411).
+Sliced attention (arXiv 2512.11411) evaluates ReLU(q_i - k_j) kernels with the same sorting.
 
 Shapes: B batch, N query positions, M key positions, V value width, S channels of a slice.
 """
@@ -25,11 +26,11 @@ from torch_nonlocal.ops._errors import refuse_second_derivative
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 
-SLICE_BYTES = 1 * 2**20  # of one float64 prefix sum: small enough to stay in the caches between the passes
+SLICE_BYTES = 1 * 2**20  # of one float64 prefix sum, which then stays in the CPU caches between the passes
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
-    """The concatenation form, as `dense.concatenation`: (B, N, V)."""
+    """Compute the concatenation form, as `dense.concatenation`: (B, N, V)."""
     announce()
     keep = torch.is_grad_enabled() and a_BN.requires_grad
     return torch.ops.torch_nonlocal.ramp_sum(a_BN, b_BM, g_BMV, keep)[0]
@@ -37,7 +38,7 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
 
 @Operator
 def _ramp_sum(a: Tensor, b: Tensor, g: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """y and, with `keep`, S[k_i], the gradient of M y by a."""
+    """Return y and, with `keep`, S[k_i], the derivative of M y_i with respect to a_i."""
     y, flat = _like_channels(g, a.shape[1]), _kept(g, a.shape[1], keep)
     y_BVN, flat_BVN, g_BVM = y.mT, flat.mT, g.mT
     for batch in range(g.shape[0]):
@@ -96,19 +97,19 @@ refuse_second_derivative(_ramp_sum_backward)
 
 
 class _Active:
-    """For each x_i of one clip, sums over the j with x_i + z_j > 0: the first `count_i` of z sorted downwards."""
+    """Sums over the j with x_i + z_j > 0, for each x_i: the first `count_i` elements of z in descending order."""
 
     def __init__(self, x_N: Tensor, z_M: Tensor, total: int) -> None:
         order = torch.sort(z_M, descending=True)
-        # a place in front, whose value is made zero: the prefix sum over none of the keys
+        # A leading element, whose value `sums` sets to zero, is the prefix sum over no keys.
         self.order = torch.nn.functional.pad(order.indices, (1, 0))
         self.z = torch.nn.functional.pad(order.values.double() / total, (1, 0))
         self.x = x_N.double() / total
-        # -z rises along the sorted axis; how many -z_j < x_i, each comparison exact
+        # -z ascends along the sorted axis; the count of -z_j < x_i involves exact comparisons only.
         self.count = torch.searchsorted(-order.values, x_N.contiguous(), right=False)
 
     def sums(self, v_SM: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of v_j and of z_j v_j / total over the active j: each (S, N), float64."""
+        """Return the sums of v_j and of z_j v_j / total over the active j, each (S, N), float64."""
         v_SM = _columns(v_SM, self.order).double()
         v_SM[:, 0] = 0
         prefix_SM = torch.cumsum(v_SM, 1)
@@ -117,35 +118,35 @@ class _Active:
         return flat_SN, _columns(prefix_SM, self.count)
 
     def ramp(self, flat_SN: Tensor, ramp_SN: Tensor) -> Tensor:
-        """Sum of (x_i + z_j) v_j / total, from the two sums; in the place of the second."""
+        """Return the sums of (x_i + z_j) v_j / total from the two results of `sums`. Overwrites the second."""
         return ramp_SN.addcmul_(flat_SN, self.x)
 
 
 def _columns(v_SM: Tensor, index_N: Tensor) -> Tensor:
-    """The chosen columns; with `gather`, which is parallel where `index_select` of float64 is not (4x here)."""
+    """Select columns. `gather` is parallel for float64, unlike `index_select`, and measured 4 times as fast."""
     return v_SM.gather(1, index_N.expand(v_SM.shape[0], -1))
 
 
 def _slices(g_BMV: Tensor) -> list[slice]:
-    """Value channels a slice at a time, so that one prefix sum stays within SLICE_BYTES."""
+    """Return slices of the value channels such that one prefix sum takes at most SLICE_BYTES."""
     channels = max(1, SLICE_BYTES // (8 * g_BMV.shape[1]))
     return [slice(start, start + channels) for start in range(0, g_BMV.shape[2], channels)]
 
 
 def _like_channels(like_BMV: Tensor, positions: int) -> Tensor:
-    """An empty (B, positions, V), channel-major in memory as a convolution's output is."""
+    """Return an empty tensor (B, positions, V), channel-major in memory like the output of a convolution."""
     return like_BMV.new_empty(like_BMV.shape[0], like_BMV.shape[2], positions).transpose(1, 2)
 
 
 def _kept(g_BMV: Tensor, positions: int, keep: bool) -> Tensor:
-    """Room for S[k_i]: sums over all keys, which a half type could neither hold nor tell apart."""
+    """Return an empty tensor for S[k_i], at least float32: sums over all keys exceed the range of half types."""
     wide = g_BMV.new_empty(0, dtype=torch.promote_types(g_BMV.dtype, torch.float32))
     return wide.new_empty(g_BMV.shape[0], g_BMV.shape[2], positions if keep else 0).transpose(1, 2)
 
 
 @flop_formula(torch.ops.torch_nonlocal.ramp_sum)
 def _flops(a, b, g, *_, out_shape=None, **__):
-    """Two prefix sums over keys with one product, a multiply-add a query: no matrix products at all."""
+    """Count two prefix sums over keys, one product, and one multiply-add per query; there is no matrix product."""
     return g[0] * g[2] * (3 * b[1] + 2 * a[1])
 
 

@@ -1,23 +1,23 @@
-"""Softmax forms without the N x M map: query tiles, softmax in place in a reused buffer, recomputed in backward.
+"""Softmax forms without the N x M map: tiles of queries in a reused buffer, recomputed in backward.
 
-One tile of R rows at a time, each step a matrix product or one fused pass over the tile:
+Each step processes one tile of R rows with a matrix product or one fused pass:
 
     forward    W = softmax(scale theta_tile phi^T + bias)      y_tile = W g
     backward   W again                                         dg += W^T dy_tile
                dW = dy_tile g^T                                 dS = W * (dW - rowsum(dW * W)), in place
                dtheta_tile = scale dS phi                       dphi += scale dS^T theta_tile      dbias += colsum(dS)
 
-Normalisation over queries is the same computation with the roles of queries and keys exchanged: a tile holds keys, its
-rows are softmaxed over the queries, and y accumulates. Small maps may be kept instead of recomputed (`keep`), which
-saves one product in seven.
+With normalize="queries", queries and keys exchange their roles: a tile holds keys, the softmax of its rows runs over
+the queries, and y accumulates. With `keep`, the weights are kept instead of recomputed, which saves one product of
+seven.
 
-Inputs are taken channel-major, as convolutions give them, without a copy: measured, that is the faster layout for the
-products along D. The rows of a tile that are summed into the gradients of phi and g are copied position-major, which is
-the faster one there. Half types are computed in float32. Memory: two tiles, the outputs, and copies of one clip where
-inputs are of a half type or position-major.
+Channel-major inputs, such as outputs of convolutions, are used without a copy; this layout was measured to be faster
+for the products along D. The rows of a tile that are summed into the gradients of phi and g are copied to
+position-major memory, which was measured to be faster there. Half types are computed in float32. The memory is two
+tiles, the outputs, and copies of one batch item if the inputs are half types or position-major.
 
 Shapes: B batch, N query positions, M key positions, D inner width, V value width, R rows of a tile.
-Source of the recomputation: Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021.
+Reference for the recomputation: Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021.
 """
 
 from typing import Any
@@ -30,8 +30,8 @@ from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 from torch_nonlocal.ops.names import Normalize
 
-# A tile. Measured: the more rows, the less often the accumulated gradients are read and written; beyond 512 nothing is
-# gained, and two tiles are the memory that this algorithm takes.
+# Size of a tile. With more rows, the accumulated gradients are read and written less often. Measurements showed no gain
+# beyond 512 rows.
 TILE_BYTES = 24 * 2**20
 MIN_ROWS, MAX_ROWS = 64, 512
 
@@ -46,7 +46,7 @@ def softmax(
     key_bias_BM: Tensor | None = None,
     keep: bool = False,
 ) -> Tensor:
-    """The softmax forms, as `dense.softmax`: (B, N, V). `keep` holds the weights for backward: N * M again."""
+    """Compute the softmax forms, as `dense.softmax`: (B, N, V). `keep` keeps the N x M weights for backward."""
     announce()
     if normalize == "queries":
         y_BNV, _ = torch.ops.torch_nonlocal.softmax_columns(theta_BND, phi_BMD, g_BMV, scale, keep)
@@ -55,7 +55,7 @@ def softmax(
     return y_BNV
 
 
-# --- rows: each query's weights sum to one -----------------------------------------------------------------------
+# --- normalize="keys": rows of tiles are queries ---------------------------------------------------------------------
 
 
 @Operator
@@ -120,7 +120,7 @@ def _(dy, theta, phi, g, key_bias, kept, scale):
 def _rows_setup(ctx, inputs, output):
     theta, phi, g, key_bias, ctx.scale, _ = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)  # no zeros the size of the kept weights
+    ctx.set_materialize_grads(False)  # avoids zeros of the size of the kept weights
     ctx.save_for_backward(theta, phi, g, key_bias, output[1])
 
 
@@ -137,7 +137,7 @@ _softmax_rows.register_autograd(_rows_gradients, setup_context=_rows_setup)
 refuse_second_derivative(_softmax_rows_backward)
 
 
-# --- columns: each key's weights sum to one; tiles of keys, softmaxed over the queries ----------------------------
+# --- normalize="queries": rows of tiles are keys ---------------------------------------------------------------------
 
 
 @Operator
@@ -198,7 +198,7 @@ def _(dy, theta, phi, g, kept, scale):
 def _columns_setup(ctx, inputs, output):
     theta, phi, g, ctx.scale, _ = inputs
     ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)  # no zeros the size of the kept weights
+    ctx.set_materialize_grads(False)  # avoids zeros of the size of the kept weights
     ctx.save_for_backward(theta, phi, g, output[1])
 
 
@@ -214,11 +214,11 @@ _softmax_columns.register_autograd(_columns_gradients, setup_context=_columns_se
 refuse_second_derivative(_softmax_columns_backward)
 
 
-# --- the pieces --------------------------------------------------------------------------------------------------
+# --- shared functions ------------------------------------------------------------------------------------------------
 
 
 def _weights_(tile_RM: Tensor, query_RD: Tensor, key_MD: Tensor, bias_M: Tensor | None, scale: float) -> None:
-    """softmax over the last axis of scale * query . key + bias, into the tile."""
+    """Write the softmax over the last axis of scale * query . key + bias into the tile."""
     if bias_M is None:
         torch.addmm(tile_RM, query_RD, key_MD.mT, beta=0, alpha=scale, out=tile_RM)
     else:
@@ -227,13 +227,13 @@ def _weights_(tile_RM: Tensor, query_RD: Tensor, key_MD: Tensor, bias_M: Tensor 
 
 
 def _softmax_backward_(dtile_RM: Tensor, weights_RM: Tensor) -> None:
-    """In place, the gradient of the weights becomes the gradient of the logits: one pass."""
+    """Replace the gradient of the weights by the gradient of the logits, in place."""
     backward = torch.ops.aten._softmax_backward_data.out
     backward(dtile_RM, weights_RM, -1, weights_RM.dtype, grad_input=dtile_RM)
 
 
 def _product_(out: Tensor, one: Tensor, other: Tensor, scale: float = 1.0) -> None:
-    """out = scale * one @ other, where `out` may be of a half type."""
+    """Write scale * one @ other into `out`, which may have a half type."""
     if out.dtype == one.dtype:
         torch.addmm(out, one, other, beta=0, alpha=scale, out=out)
     else:
@@ -246,7 +246,7 @@ def _kept(like: Tensor, rows: int, columns: int, keep: bool) -> Tensor:
 
 
 def _ready(*tensors: Tensor | None) -> list[Any]:
-    """At least float32, since half types would round the logits, and channel-major: (P, W), P contiguous."""
+    """Convert to channel-major (P, W) with contiguous P, and to at least float32: half types would round the logits."""
     return [tensor if tensor is None else _channel_major(_wide(tensor)) for tensor in tensors]
 
 
@@ -263,7 +263,7 @@ def _of_clip(key_bias: Tensor | None, b: int) -> Tensor | None:
 
 
 def _tiles(like: Tensor, count: int, width: int) -> tuple[int, Tensor]:
-    """Rows of a tile and a buffer for one."""
+    """Return the number of rows of a tile, and a buffer for one tile."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     rows = min(max(TILE_BYTES // (dtype.itemsize * width), MIN_ROWS), MAX_ROWS, count)
     return rows, like.new_empty(rows, width, dtype=dtype)
@@ -294,6 +294,6 @@ def _columns_backward_flops(_dy, theta, phi, g, kept, *_, out_shape=None, **__):
 
 
 def _products(theta, phi, g, *, of_theta: int, of_g: int) -> int:
-    """Two operations a multiply-add, for products as long as D (theta with phi) and V (with g)."""
+    """Count two FLOPs per multiply-add, for products of length D (theta with phi) and of length V (with g)."""
     (batch, queries, width), keys, values = theta, phi[1], g[2]
     return 2 * batch * queries * keys * (of_theta * width + of_g * values)
