@@ -197,13 +197,6 @@ def test_probing_leaves_the_model_unchanged(dtype):
     assert calls == ["hook", "later", "pre"]
 
 
-def test_probing_does_not_call_train_or_eval_of_the_model(monkeypatch):
-    net = unpadded()
-    monkeypatch.setattr(net, "train", lambda mode=True: pytest.fail("train() may have side effects"))
-    assert probe_geometry(net, "2", (41, 37)).probed
-    assert all(module.training for module in net.modules())
-
-
 def test_network_is_probed_again_only_after_a_change_of_its_architecture(monkeypatch):
     net, runs = unpadded(), []
     affected = receptive._Probe.affected

@@ -5,6 +5,9 @@ import textwrap
 
 import pytest
 
+pytest.importorskip("tyro", reason="pip install 'torch-nonlocal[cli]'")
+pytest.importorskip("rich", reason="pip install 'torch-nonlocal[cli]'")
+
 from torch_nonlocal.cli.plan import plan
 
 
@@ -25,7 +28,7 @@ def network(tmp_path):
     return f"{path}:small"
 
 
-def test_the_table_names_every_place_and_marks_the_named(network, tmp_path, capsys):
+def test_the_table_lists_every_place_and_marks_the_chosen(network, tmp_path, capsys):
     figures = tmp_path / "plan.json"
     plan(network, input="3x16x16", at=("1",), batch=2, json=figures)
     printed = capsys.readouterr().out
@@ -46,7 +49,7 @@ def test_the_table_names_every_place_and_marks_the_named(network, tmp_path, caps
         ({"input": "3x16x16", "pairwise": "cosine"}, "pairwise='cosine'"),
     ],
 )
-def test_mistakes_are_told_in_one_line(network, arguments, message):
+def test_mistakes_raise_with_one_line(network, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         plan(network, **arguments)
     assert "\n" not in str(error.value)

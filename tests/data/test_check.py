@@ -136,8 +136,8 @@ def test_the_command_reports_no_empty_class_if_every_line_is_invalid(tmp_path, c
 
 def test_the_command_parses_its_arguments(tmp_path):
     pytest.importorskip("tyro")
-    from torch_nonlocal.cli.data import data
+    from torch_nonlocal.cli import main
 
     film(tmp_path / "walk/1.mp4")
-    data.cli(args=["check", str(tmp_path), "--min-frames", "5", "--json", str(tmp_path / "r.json")])
+    main(["data", "check", str(tmp_path), "--min-frames", "5", "--json", str(tmp_path / "r.json")])
     assert json.loads((tmp_path / "r.json").read_text())["frames"] == [12, 12, 12]

@@ -36,10 +36,10 @@ def test_items_differ_by_seed_epoch_and_index_and_repeat(digits):
 
 
 def test_three_channels_are_equal(digits):
-    gray, rgb = DigitClips(digits, 3)[1], DigitClips(digits, 3, channels=3)[1]
-    assert rgb[0].shape == (3, 4, 16, 16)
-    assert all(torch.equal(channel, gray[0][0]) for channel in rgb[0])
-    assert rgb[1:] == gray[1:]
+    grey, colour = DigitClips(digits, 3)[1], DigitClips(digits, 3, channels=3)[1]
+    assert colour[0].shape == (3, 4, 16, 16)
+    assert all(torch.equal(channel, grey[0][0]) for channel in colour[0])
+    assert colour[1:] == grey[1:]
 
 
 def test_the_list_has_names_and_labels(digits):

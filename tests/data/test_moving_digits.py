@@ -139,7 +139,7 @@ def test_dataset_items_depend_only_on_seed_and_index(train):
     assert again[7][1] == label
     assert torch.equal(dataset[-3][0], clip)
     assert not torch.equal(dataset[6][0], clip)
-    assert not torch.equal(train.dataset(10, seed=4)[6][0], clip)  # neighboring seeds share no clips
+    assert not torch.equal(train.dataset(10, seed=4)[6][0], clip)  # neighbouring seeds share no clips
     with pytest.raises(IndexError, match="got 10"):
         dataset[10]
 

@@ -203,10 +203,6 @@ ERRORS = [
     ("stem", {"norm": "instance"}, ValueError, "norm='instance': expected one of 'batch', 'group', 'layer', None"),
     ("stem", {"algorithm": "flash"}, ValueError, "algorithm='flash': expected one of 'auto', 'dense', "),
     ("stem", {"scale": "log"}, ValueError, "scale='log': expected None, 'sqrt' or a number"),
-    ("stem", {"inner_channels": "8"}, ValueError, "inner_channels='8': expected None or an integer, at least 1"),
-    ("stem", {"inner_channels": 2.5}, ValueError, "inner_channels=2.5: expected None or an integer"),
-    ("stem", {"subsample": 2.5}, ValueError, "subsample=2.5: expected a positive factor, or 3 of them"),
-    ("stem", {"subsample": (1, 2.5, 2)}, ValueError, "expected a positive factor, or 3 of them"),
     (["stem", "stage.*", "unused"], {}, ValueError, "'unused'"),
     (["stem", "stage"], {"subsample": (2, 2)}, ValueError, "expected a positive factor, or 3"),
 ]

@@ -199,7 +199,7 @@ def test_non_contiguous_and_channels_last_inputs():
     ("kind", "options", "message"),
     [
         (nl.NonLocal2d, {"pairwise": "cosine"}, "pairwise='cosine': expected one of 'embedded_gaussian'"),
-        (nl.NonLocal2d, {"inner_channels": 0}, "inner_channels=0: expected None or an integer, at least 1"),
+        (nl.NonLocal2d, {"inner_channels": 0}, "inner_channels=0: expected at least 1"),
         (nl.NonLocal3d, {"attend": "channels"}, "attend='channels': expected one of 'spacetime'"),
         (nl.NonLocal2d, {"attend": "time"}, "needs a clip"),
         (nl.NonLocal3d, {"attend": "time", "subsample": (1, 2, 2)}, "does not sum over a pooled axis"),

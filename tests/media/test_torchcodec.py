@@ -27,7 +27,7 @@ def torchcodec():
         pytest.skip("torchcodec does not load: pip install torchcodec, and FFmpeg's libraries")
 
 
-def colored_noise(height: int, width: int) -> np.ndarray:
+def coloured_noise(height: int, width: int) -> np.ndarray:
     """Saturated, moving colors with sharp edges, which reveal interpolated chroma."""
     generator = np.random.default_rng(0)
     blocks = generator.integers(0, 256, (1 + height // 5, 1 + width // 5, 3), dtype=np.uint8)
@@ -48,7 +48,7 @@ def write_film(
             if not hasattr(stream, "set_display_rotation"):
                 pytest.skip("this PyAV cannot write a rotation")
             stream.set_display_rotation(rotation)
-        for t, picture in enumerate(colored_noise(height, width)):
+        for t, picture in enumerate(coloured_noise(height, width)):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             if times is not None:
                 frame.pts, frame.time_base = times[t], Fraction(1, 25)
@@ -88,7 +88,7 @@ SAME = {
     "full range, another width": ("film.mp4", "libx264", 50, 66, X264 | {"pix_fmt": "yuvj420p", "colorspace": "bt709"}),
     "turned": ("film.mp4", "libx264", 48, 64, X264 | {"rotation": 90}),
     "upside down": ("film.mp4", "libx264", 50, 66, X264 | {"rotation": 180}),
-    "HEVC marked as progressive": ("film.mp4", "libx265", 50, 66, X265 | {"field_order": 1}),
+    "HEVC that says it is progressive": ("film.mp4", "libx265", 50, 66, X265 | {"field_order": 1}),
     "VP9": ("film.webm", "libvpx-vp9", 50, 66, VP9),
     "AV1": ("film.mp4", "libsvtav1", 64, 80, SVT),
 }
@@ -106,7 +106,7 @@ def test_frames_equal_those_of_pyav_byte_for_byte(tmp_path, name, codec, height,
 
 REFUSED = {
     "10 bits": ("film.mp4", "libx264", 48, 64, X264 | {"pix_fmt": "yuv420p10le"}),
-    "full chroma resolution": ("film.mp4", "libx264", 48, 64, X264 | {"pix_fmt": "yuv444p"}),
+    "full colour resolution": ("film.mp4", "libx264", 48, 64, X264 | {"pix_fmt": "yuv444p"}),
     "interlaced": ("film.mp4", "libx264", 48, 64, X264 | {"x264-params": "interlaced=1"}),
     "HEVC that does not say": ("film.mp4", "libx265", 50, 66, X265),
     "odd size": ("film.webm", "libvpx-vp9", 33, 47, VP9),

@@ -314,24 +314,6 @@ def test_channels_last_converts_weights_and_keeps_results(tmp_path):
     torch.testing.assert_close(converted[1].weight.contiguous(), plain[1].weight, rtol=1e-3, atol=1e-4)
 
 
-def test_channels_last_converts_the_images_and_clips_of_a_batch(tmp_path):
-    class Recording(TinyTask):
-        def prepare(self, batch):
-            clips, labels = batch
-            clips = clips.expand(-1, 2, -1, -1, -1).contiguous()
-            return {"clips": clips, "images": [clips[:, :, 0].contiguous()], "labels": labels}
-
-        def loss(self, model, batch):
-            assert batch["clips"].is_contiguous(memory_format=torch.channels_last_3d)
-            assert not batch["clips"].is_contiguous()
-            assert batch["images"][0].is_contiguous(memory_format=torch.channels_last)
-            assert batch["labels"].shape == (4,)
-            return super().loss(model, (batch["clips"][:, :1], batch["labels"]))
-
-    task = Recording(network(), TinyClips())
-    assert fit(task, plain_config(channels_last=True), tmp_path, log=lambda text: None).status == "finished"
-
-
 def test_compile_compiles_the_model(tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))

@@ -12,7 +12,7 @@ for module, extra in {
 }.items():  # fmt: skip
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 
-from torch_nonlocal.cli.app import app_for  # noqa: E402 (after the skips)
+from torch_nonlocal.cli import main  # noqa: E402 (after the skips)
 
 pytestmark = pytest.mark.slow
 
@@ -39,8 +39,7 @@ def curve(folder):
 def one_process(tmp_path_factory):
     """Losses of a run in one process."""
     folder = tmp_path_factory.mktemp("one")
-    arguments = [*TINY, "--out", str(folder)]
-    app_for(arguments).cli(args=arguments, prog="nonlocal")
+    main([*TINY, "--out", str(folder)])
     return curve(folder)
 
 

@@ -7,7 +7,7 @@ from torch_nonlocal._common.optional import is_installed
 
 
 class ProgressBar:
-    """A bar with a counter, named values and the remaining time, on standard error. Use it as a context manager.
+    """A bar with a counter, named values and the remaining time, on standard error. A context manager.
 
     Args:
         description: what is in progress.
@@ -58,14 +58,22 @@ class ProgressBar:
         if self._progress is not None:
             self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Draw the bar from now on."""
         if self._progress is not None:
             self._progress.start()
+
+    def stop(self) -> None:
+        """Leave the bar as it is."""
+        if self._progress is not None:
+            self._progress.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        self.stop()
 
 
 def _rich_progress(unit: str, values: tuple[str, ...]) -> Any:

@@ -24,8 +24,6 @@ class BlockRecord:
     `pixels=True`.
     """
 
-    groups: Groups
-
     def __init__(
         self,
         name: str,

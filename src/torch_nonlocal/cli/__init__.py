@@ -1,12 +1,5 @@
-"""The `nonlocal` command; one file a sub-command."""
+"""The `nonlocal` command; one file per sub-command. No module of this package imports torch before a command runs."""
 
-import sys
+from torch_nonlocal.cli.entry import main
 
-
-def main() -> None:
-    """Entry point: user mistakes end in one line and exit code 2, not in a traceback."""
-    try:
-        from torch_nonlocal.cli.app import run
-    except ImportError as error:
-        sys.exit(f"nonlocal: {error.name or error} is missing: pip install 'torch-nonlocal[cli]'")
-    run()
+__all__ = ["main"]

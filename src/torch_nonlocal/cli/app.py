@@ -1,88 +1,124 @@
-"""Sub-commands, help and errors of `nonlocal`.
+"""Sub-commands and the parsing of their arguments."""
 
-A sub-command's module is imported when it is asked for: drawing, video and training bring large packages, and help
-should be there at once.
-"""
-
+import contextlib
+import functools
+import inspect
+import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
 import tyro
-from rich.console import Console
+
+from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal.cli.text import help_of, one_line, summary_of, wrapped
 
 COMMANDS = {
-    "demo": ("demo", "Train with and without a block, look at real video, and weigh one block."),
-    "plan": (
-        "plan",
-        "Where blocks can go in a network, and what each costs: parameters, FLOPs, memory with and without the N x M "
-        "map.",
-    ),
-    "train": (
-        "command",
-        "Train a network with non-local blocks on clips; the same command again goes on where it was.",
-    ),
-    "test": (
-        "evaluate",
-        "Test trained weights on the held-out clips: accuracies, F1, confusion matrix, a prediction for each clip.",
-    ),
-    "view": ("view", "Show what pixels of a video or of images look at: heatmaps, arrows, and a page to click in."),
-    "convert": (
-        "convert",
-        "Convert another project's checkpoint: its non-local blocks, or the whole network where ours is the same.",
-    ),
-    "data": ("data", "Check a folder of clips before training on it: nonlocal data check DIR."),
-    "bench": (
-        "bench",
-        "Time and memory of this library, the definition, PyTorch's attention, mmcv and timm, in one run.",
-    ),
+    "demo": "",
+    "plan": "",
+    "train": "task",
+    "test": "task",
+    "view": "",
+    "convert": "",
+    "data": "command",
+    "bench": "",
 }
-"""What each is called in its module, `cli.NAME`, and the first sentence of its help."""
+"""Sub-commands in the order of the overview, and what the word after each names; "" for none.
+
+`torch_nonlocal.cli.NAME` defines the function NAME. Where a word follows, it defines SUMMARY, a sentence for the
+overview, and `commands(arguments)`: functions by that word, and the arguments with former names of options replaced.
+"""
+
+Command = Callable[..., None]
+Deferred = Callable[..., Callable[[], None]]
+_DESCRIPTION = "Non-local self-attention for vision networks. nonlocal --version prints the version."
 
 
-def app_for(arguments: Sequence[str]) -> tyro.extras.SubcommandApp:
-    """The command line: the sub-command that is asked for as it is, the others as names with a sentence."""
-    app: Any = tyro.extras.SubcommandApp()
-    for name, (attribute, sentence) in COMMANDS.items():
-        if name not in arguments[:1]:
-            app.command(_placeholder(sentence), name=name)
-            continue
-        command = getattr(import_module(f"torch_nonlocal.cli.{name}"), attribute)
-        app.command(command(arguments) if name == "train" else command, name=name)
-    return app
+def parse(arguments: Sequence[str]) -> Callable[[], None]:
+    """Parse a command line.
 
+    Args:
+        arguments: without the program's name.
 
-def run() -> None:
-    """Parse the command line and run the sub-command."""
-    arguments = sys.argv[1:]
+    Returns:
+        The sub-command with its options; the caller calls it without arguments.
+
+    Raises:
+        ValueError: an unknown command or option, or a missing or wrong value. The message suggests the nearest name.
+        SystemExit: help was asked for, and printed.
+    """
+    printed, errors = io.StringIO(), io.StringIO()
     try:
-        app_for(arguments).cli(
-            args=arguments,
-            prog="nonlocal",
-            description="Non-local self-attention for vision networks.",
-            use_underscores=False,
-        )
-    except Exception as error:
-        ours = type(error).__module__.startswith("torch_nonlocal.")
-        if not ours and not isinstance(error, ValueError | ImportError | OSError):
-            raise  # a mistake in the program, not the user's
-        Console(stderr=True).print(f"nonlocal: {_said(error)}", style="bold red", markup=False, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
+            app, arguments = _app(arguments)
+            parsed = app.cli(args=arguments, prog="nonlocal", description=_DESCRIPTION)
+    except SystemExit as end:
+        if end.code:
+            raise ValueError(one_line(errors.getvalue())) from None
+        print(wrapped(printed.getvalue()))
+        raise
+    sys.stderr.write(errors.getvalue())
+    return parsed
 
 
-def _said(error: Exception) -> str:
-    """What an error says, without the traceback that a DataLoader puts around the words of its workers."""
-    text = str(error)
-    if "Original Traceback" in text:
-        return text.strip().splitlines()[-1].partition(": ")[2] or text
-    return text
+def _app(arguments: Sequence[str]) -> tuple[Any, Sequence[str]]:
+    """The command line, and its arguments with former names replaced."""
+    _check_word(arguments, COMMANDS, "command", "nonlocal")
+    app: Any = tyro.extras.SubcommandApp()
+    for name, kind in COMMANDS.items():
+        module = import_module(f"torch_nonlocal.cli.{name}")
+        used = arguments[:1] == [name]
+        if not kind:
+            _add(app, name, getattr(module, name), used)
+            continue
+        group = tyro.extras.SubcommandApp()
+        app.command(group if used else _in_overview, name=name, help=module.SUMMARY)
+        if used:
+            commands, words = module.commands(arguments[1:])
+            _check_word(words, commands, kind, f"nonlocal {name}")
+            arguments = [name, *words]
+            for word, command in commands.items():
+                _add(group, word, command, words[:1] == [word])
+    return app, arguments
 
 
-def _placeholder(sentence: str) -> Callable[[], None]:
-    def command() -> None: ...
+def _in_overview() -> None:
+    """Stands for a group of commands that is not in use: its tasks need not be imported."""
 
-    command.__doc__ = sentence
-    return command
+
+def _add(app: Any, name: str, command: Command, used: bool) -> None:
+    """Add a command: with its whole help if it is the one in use, else with the first sentence for the overview."""
+    app.command(_deferred(command), name=name, help=None if used else summary_of(command))
+
+
+def _check_word(arguments: Sequence[str], names: Iterable[str], kind: str, program: str) -> None:
+    """Check the name of a command or a task.
+
+    Raises:
+        ValueError: it is missing or unknown; the message suggests the nearest name and lists all.
+    """
+    known = ", ".join(names)
+    word = arguments[0] if arguments else ""
+    if word in names or word in ("-h", "--help"):
+        return
+    if not word or word.startswith("-"):
+        before = f" before {word}" if word else ""
+        raise ValueError(f"expected a {kind}{before}: {known}; see {program} --help")
+    hint = did_you_mean(word, [*names, "check"] if program == "nonlocal" else names)
+    if program == "nonlocal":
+        hint = hint.replace("'check'", "'data check'")
+    raise ValueError(f"no {kind} {word!r}; {hint + ' ' if hint else ''}{kind}s: {known}")
+
+
+def _deferred(command: Command) -> Deferred:
+    """The command as tyro sees it: parsing returns the call instead of running it."""
+
+    @functools.wraps(command)
+    def parsed(*args: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **options)
+
+    parsed.__signature__ = inspect.signature(command)  # pyright: ignore[reportAttributeAccessIssue]
+    del parsed.__wrapped__  # tyro would read the docstring of the function inside
+    parsed.__doc__ = help_of(command)
+    return parsed

@@ -1,56 +1,70 @@
 """`nonlocal bench`: time and memory, side by side."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from torch_nonlocal.benchmark import report
-from torch_nonlocal.benchmark.table import Row, cells, run_cell
+from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal.cli import needs
+
+if TYPE_CHECKING:
+    from torch_nonlocal.benchmark.table import Row
 
 
 def bench(
     *,
     quick: bool = False,
     out: Path = Path("bench-out"),
-    json: Path | None = None,
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     repeats: int = 5,
     forms: tuple[str, ...] = (),
 ) -> None:
-    """Time and memory of this library, the definition, PyTorch's attention, mmcv and timm, in one run.
+    """Compare time and memory of this library, the plain definition, PyTorch's attention, mmcv's and timm's blocks.
 
-    Contenders take turns; medians count; peak memory is that of a fresh process. A contender that is not installed or
-    cannot run a size says so in its row. Writes benchmark.md, benchmark.json and benchmark.png.
+    The contenders take turns, and the median counts. Peak memory is measured in a fresh process. A contender that is
+    not installed, or cannot run a size, keeps its row with the reason. Writes benchmark.md, benchmark.json and
+    benchmark.png.
 
     Example: nonlocal bench --quick
 
     Args:
-        quick: a two-minute subset.
-        out: folder for the table and the plot; made if missing.
-        json: write the figures to this file, too.
-        repeats: timed repeats of each contender.
-        forms: only these pairwise forms, such as embedded_gaussian.
+        quick: run a subset that takes about two minutes.
+        out: output folder for the table and the plot; created if missing.
+        json: also write the figures to this file.
+        repeats: number of timed runs of each contender.
+        forms: pairwise functions to measure, such as embedded_gaussian; all by default.
     """
+    needs.check("bench")
+    if repeats < 1:
+        raise ValueError(f"--repeats {repeats}: expected at least 1")
+    from torch_nonlocal.benchmark import report
+    from torch_nonlocal.benchmark.contenders import FORMS
+    from torch_nonlocal.benchmark.table import cells, run_cell
+
+    for form in forms:
+        if form not in FORMS:
+            raise ValueError(f"--forms {form}: {did_you_mean(form, FORMS)} forms: {', '.join(FORMS)}")
     chosen = [cell for cell in cells(quick=quick) if not forms or cell.form in forms]
-    if not chosen or repeats < 1:
-        raise ValueError(f"--forms {' '.join(forms)} --repeats {repeats}: nothing to measure")
     out.mkdir(parents=True, exist_ok=True)
-    console, groups = Console(), []
-    with Progress(
-        TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
-    ) as progress:
-        task = progress.add_task("", total=len(chosen))
-        for cell in chosen:
-            progress.update(task, description=f"{cell.form} N={cell.positions:,} D={cell.width}")
+    groups = []
+    with ProgressBar("", len(chosen)) as bar:
+        for done, cell in enumerate(chosen):
+            bar.update(done, description=f"{cell.form} N={cell.positions:,} D={cell.width}".ljust(38))
             groups.append(run_cell(cell, repeats=min(repeats, 2) if quick else repeats))
-            progress.advance(task)
-            _write(groups, out, json)  # what is measured is kept if the run is stopped
+            bar.advance()
+            _write(groups, out, json)  # an interrupted run keeps what it has measured
+    console = Console()
     console.print(_table(groups))
-    console.print(f"{report.machine()}\ntable, figures and plot are in {out}/", highlight=False)
+    console.print(f"{report.machine()}\nThe table, the figures and the plot are in {out}/", highlight=False)
 
 
-def _write(groups: list[list[Row]], out: Path, json: Path | None) -> None:
+def _write(groups: list[list["Row"]], out: Path, json: Path | None) -> None:
+    from torch_nonlocal.benchmark import report
+
     (out / "benchmark.md").write_text(report.markdown(groups))
     for path in (out / "benchmark.json", json):
         if path is not None:
@@ -58,7 +72,9 @@ def _write(groups: list[list[Row]], out: Path, json: Path | None) -> None:
     report.plot(groups, out / "benchmark.png")
 
 
-def _table(groups: list[list[Row]]) -> Table:
+def _table(groups: list[list["Row"]]) -> Table:
+    from torch_nonlocal.benchmark import report
+
     table = Table(*report.HEADER)
     for rows in groups:
         ours = next((row for row in rows if row.contender == "ours"), None)

@@ -1,7 +1,7 @@
 """`nonlocal convert`: another project's checkpoint into ours."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -9,9 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torch_nonlocal.weights import SOURCES, Converted, convert_weights
+from torch_nonlocal._common.text import listed
+from torch_nonlocal.cli import needs
 
-_SHOWN = 8  # names of a list that a person reads before "and n more"
+if TYPE_CHECKING:
+    from torch_nonlocal.weights import Converted
+
+_SHOWN = 8  # entries of a long list that are printed
+_SAFETENSORS = ".safetensors"
 
 
 def convert(
@@ -27,11 +32,12 @@ def convert(
     blocks: bool = False,
     force: bool = False,
 ) -> None:
-    """Convert another project's checkpoint: its non-local blocks, or the whole network where ours is the same.
+    """Convert another project's checkpoint: its non-local blocks, or the whole network where this library has it.
 
-    Reads AlexHex7 (and TSM, AP3D, STE-NVAN), tea1528, PySlowFast, PyTorchVideo, mmcv and mmaction2, timm, gluon-cv,
-    Caffe2 pickles of video-nonlocal-net, cgnl, AGW and fast-reid; which of them it is, the names of the tensors tell.
-    Nothing in the file is run. What was read, renamed, assumed and left over is printed.
+    Reads checkpoints of AlexHex7 (also TSM, AP3D, STE-NVAN), tea1528, PySlowFast, PyTorchVideo, mmcv and mmaction2,
+    timm, gluon-cv, cgnl, AGW and fast-reid, and Caffe2 pickles of video-nonlocal-net. The source is detected from the
+    tensor names. Nothing in the file is executed. Prints the source, the renamed tensors, the assumptions and the
+    tensors that are left over.
 
     Example: nonlocal convert I3D_NLN_8x8_R50.pkl i3d.safetensors
 
@@ -40,22 +46,27 @@ def convert(
     Example: nonlocal convert mine.pth blocks.safetensors --place nl_1=layer2.3 --place nl_2=layer3.5
 
     Args:
-        in_: the other project's file: .pth, .pkl, .safetensors.
-        out: ours: .safetensors, or anything else for a file of torch.save.
-        source: the project, where the names do not tell it: agw, alexhex7, caffe2, cgnl, gcnet, gluoncv, mmcv,
-            pytorchvideo, slowfast, tea1528 or timm.
-        pairwise: embedded_gaussian or dot_product, where the project's usual is wrong.
-        subsample: factor of the keys' max-pooling, where the project's usual is wrong; 1 for none, 0 for the usual.
-        scale: of the softmax, sqrt or a number, where the project's usual is wrong.
-        place: OLD=NEW puts the block OLD behind the module NEW; may be given several times.
-        whole: write the whole network, for nl.create_model; fails if there is none. The default where there is one.
-        blocks: write only the blocks, for nl.load_blocks.
+        in_: checkpoint of another project: .pth, .pkl or .safetensors.
+        out: file to write: safetensors if its name ends in .safetensors, else torch.save's format.
+        source: project of the checkpoint, if the tensor names do not identify it: agw, alexhex7, caffe2, cgnl, gcnet,
+            gluoncv, mmcv, pytorchvideo, slowfast, tea1528 or timm.
+        pairwise: embedded_gaussian or dot_product, if the checkpoint does not use its project's default.
+        subsample: factor of the max-pooling of the keys, if it is not the project's default; 1 for none, 0 for the
+            default.
+        scale: scale of the softmax, sqrt or a number, if it is not the project's default.
+        place: OLD=NEW inserts the block named OLD after the module NEW. Repeat the option for several blocks.
+        whole: write the whole network, for nl.create_model; an error if the checkpoint is not one of this library's
+            networks. This is the default where the whole network can be converted.
+        blocks: write the blocks alone, for nl.load_blocks.
         force: replace OUT if it exists.
     """
     if whole and blocks:
-        raise ValueError("--whole and --blocks: give one of them")
+        raise ValueError("--whole and --blocks exclude each other")
     if out.exists() and not force:
         raise ValueError(f"{out} exists; --force replaces it")
+    needs.check("convert", packages=["safetensors"] if _SAFETENSORS in (in_.suffix, out.suffix) else [])
+    from torch_nonlocal.weights import convert_weights
+
     converted = convert_weights(
         in_,
         source=source or None,
@@ -69,33 +80,36 @@ def convert(
     _report(converted, out, saves_network)
 
 
-def _report(converted: Converted, out: Path, saves_network: bool) -> None:
+def _report(converted: "Converted", out: Path, saves_network: bool) -> None:
+    from torch_nonlocal.weights import SOURCES
+
     console = Console(highlight=False)
-    console.print(f"source: {converted.source} ({SOURCES[converted.source].project})", markup=False)
+
+    def show(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    show(f"source: {converted.source} ({SOURCES[converted.source].project})")
     if converted.plan:
         console.print(_table(converted))
-    console.print(f"renamed: {len(converted.renamed)} tensors", markup=False)
+    show(f"renamed: {len(converted.renamed)} tensors")
     for theirs, ours in list(converted.renamed.items())[:_SHOWN]:
-        console.print(f"  {theirs} -> {ours}", markup=False)
-    for said in converted.assumptions:
-        console.print(f"assumed: {said}", markup=False, soft_wrap=True)
+        show(f"  {theirs} -> {ours}")
+    for assumption in converted.assumptions:
+        show(f"assumed: {assumption}")
     if converted.left_over:
-        more = len(converted.left_over) - _SHOWN
-        console.print(f"left over: {len(converted.left_over)} tensors", markup=False)
-        console.print(
-            f"  {', '.join(converted.left_over[:_SHOWN])}" + (f" and {more} more" if more > 0 else ""), markup=False
-        )
+        show(f"left over: {len(converted.left_over)} tensors")
+        show(f"  {listed(converted.left_over, most=_SHOWN)}")
     if converted.network is not None and saves_network:
         for difference in converted.network.differences:
-            console.print(f"not in the weights: {difference}", markup=False, soft_wrap=True)
-        console.print(f"{out}: {converted.network.call(str(out))}", markup=False, soft_wrap=True)
+            show(f"not in the weights: {difference}")
+        show(f"{out}: {converted.network.call(str(out))}")
         return
     if converted.no_network:
-        console.print(f"blocks only: the network is not one of ours: {converted.no_network}", markup=False)
-    console.print(f'{out}: nl.load_blocks(model, "{out}")', markup=False, soft_wrap=True)
+        show(f"blocks only: not a network of this library: {converted.no_network}")
+    show(f'{out}: nl.load_blocks(model, "{out}")')
 
 
-def _table(converted: Converted) -> Table:
+def _table(converted: "Converted") -> Table:
     table = Table("place", "axes", "C", "D", "pairwise", "keys", "scale", "norm", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for place, entry in converted.plan.items():
         options = entry["options"]

@@ -1,48 +1,40 @@
 """`nonlocal demo`: a block learns what the network alone cannot, and shows where it looks."""
 
-import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from torch_nonlocal import insert, view
-from torch_nonlocal.benchmark.block import PAPER_SIZES, forward_backward
-from torch_nonlocal.benchmark.meter import measure
-from torch_nonlocal.data.bikes_clip import BIKES_POINTS, bikes
-from torch_nonlocal.data.moving_digits import MovingDigits
-from torch_nonlocal.models.packaged import efficientnet_lite0
-from torch_nonlocal.models.relation_net import RelationNet
-from torch_nonlocal.tasks.digits.attention import digit_focus, example
-from torch_nonlocal.tasks.digits.task import BLOCK, STEPS, accuracy, train
-from torch_nonlocal.tasks.viewing import PACKAGED_AT, similarity_record
+from torch_nonlocal._common.files import check_folder, write_json
+from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.text import megabytes
+from torch_nonlocal.cli import needs
 
 PLACE = "conv3"  # the block sits before the head's 1x1x1 convolution, on a 4 x 8 x 8 grid
 PLACE_OF_BLOCK = "conv3.2"  # conv3 is a Sequential: its last module carries the block
 
 
-def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = STEPS, clips: int = 2000) -> None:
-    """Train with and without a block, look at real video, and weigh one block.
+def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = 450, clips: int = 2000) -> None:
+    """Train a small network with and without a block, draw what a pretrained network relates, and measure one block.
 
-    Everything is built in or installed with the package: handwritten digits, a real clip, ImageNet weights. Takes a few
-    minutes on two cores. Pictures and results.json go to the output folder.
+    Everything needed is installed with the package: handwritten digits, a video clip and ImageNet weights. Takes a few
+    minutes on two cores. Pictures, pages and results.json go to the output folder.
 
     Example: nonlocal demo --out demo-out --seed 0
 
     Args:
-        out: folder for the pictures and results.json; made if missing.
-        seed: of networks, blocks and clips; the same seed gives the same accuracies on the same machine.
+        out: output folder; created if missing.
+        seed: random seed of networks, blocks and clips; the same seed gives the same accuracies on the same machine.
         steps: training steps of 64 clips, for each of the two networks.
-        clips: test clips, of digits never seen in training.
+        clips: number of test clips; their digits are not used in training.
     """
     if steps < 1 or clips < 1:
         raise ValueError(f"--steps {steps} --clips {clips}: expected at least 1 each")
+    check_folder(out)
+    needs.check("demo")
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
@@ -55,13 +47,21 @@ def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = STEPS, cli
         console.rule(title, align="left")
         results |= part(console, out, seed, steps, clips)
     results["seconds"] = round(time.perf_counter() - started, 1)
-    (out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(out / "results.json", results)
     console.rule(align="left")
     console.print(_summary(results))
-    console.print(f"{results['seconds']:.0f} s in all; pictures and results.json are in {out}/", highlight=False)
+    console.print(f"{results['seconds']:.0f} s in total; pictures and results.json are in {out}/", highlight=False)
 
 
 def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> dict[str, Any]:
+    import torch
+
+    from torch_nonlocal import insert, view
+    from torch_nonlocal.data.moving_digits import MovingDigits
+    from torch_nonlocal.models.relation_net import RelationNet
+    from torch_nonlocal.tasks.digits.attention import digit_focus, example
+    from torch_nonlocal.tasks.digits.task import BLOCK, accuracy, train
+
     data, unseen = MovingDigits("train"), MovingDigits("test")
     nets, scores = {}, {}
     for name in ("without", "with"):
@@ -69,8 +69,8 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
         net = RelationNet()
         if name == "with":
             insert(net, at=PLACE, example_input=unseen.batch(1, torch.Generator()).clips, **BLOCK)
-        with _bar(console, f"train {name} a block", steps) as advance:
-            train(net, data, steps=steps, seed=seed, on_step=advance)
+        with ProgressBar(f"train {name} a block".ljust(22), steps, values=("loss",)) as bar:
+            train(net, data, steps=steps, seed=seed, on_step=lambda step, loss, bar=bar: bar.update(step, loss=loss))
         nets[name], scores[name] = net, accuracy(net, unseen, clips=clips)
         console.print(f"accuracy {name} a block, on unseen digits: [bold]{scores[name]:.3f}[/bold] (chance 0.333)")
     focus = digit_focus(nets["with"], PLACE_OF_BLOCK, unseen)
@@ -81,7 +81,7 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
     )
     shown = example(nets["with"], PLACE_OF_BLOCK, unseen)
     view.arrows(shown.clip, shown.links).save(out / "digits-arrows.png")
-    view.save_page(out / "digits.html", shown.clip, shown.record, title="Two digits move: what every pixel looks at")
+    view.save_page(out / "digits.html", shown.clip, shown.record, title="Two digits move: what every pixel attends to")
     return {
         "accuracy_without_block": scores["without"],
         "accuracy_with_block": scores["with"],
@@ -90,12 +90,17 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
 
 
 def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
+    from torch_nonlocal import view
+    from torch_nonlocal.data.bikes_clip import BIKES_POINTS, bikes
+    from torch_nonlocal.models.packaged import efficientnet_lite0
+    from torch_nonlocal.tasks.viewing import PACKAGED_AT, similarity_record
+
     clip = bikes()
     record = similarity_record(efficientnet_lite0(), clip, at=PACKAGED_AT)
     for name, point in BIKES_POINTS.items():
         file = out / f"bikes-{name.replace(' ', '-').replace(chr(39), '')}.png"
         row = record.rows([point], pixels=True)[0]
-        brightest = float(row[1:].max()) / 2  # of the other frames: the query's weight on itself would outshine them
+        brightest = float(row[1:].max()) / 2  # of the other frames: the weight on the query would outshine them
         view.heatmap(clip, record.geometry.spread(row), query=point, vmax=brightest).save(file)
         console.print(f"{name}: {file}", highlight=False)
     point = BIKES_POINTS["helmet"]
@@ -106,7 +111,10 @@ def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
 
 
 def _cost(console: Console, _out: Path, *_: int) -> dict[str, Any]:
-    """The definition, which builds the map, beside what runs by default."""
+    """The plain definition, which builds the map, beside the default algorithm."""
+    from torch_nonlocal.benchmark.block import PAPER_SIZES, forward_backward
+    from torch_nonlocal.benchmark.meter import measure
+
     rows = []
     for stage, channels, size in PAPER_SIZES:
         costs = {
@@ -118,13 +126,13 @@ def _cost(console: Console, _out: Path, *_: int) -> dict[str, Any]:
     table = Table("stage", "positions N", "one map", "dense: s", "memory", "ours: s", "memory")
     for row in rows:
         texts = [text for one in (row["dense"], row["ours"]) for text in _cost_texts(one)]
-        table.add_row(row["stage"], f"{row['N']:,}", _megabytes(row["map_bytes"]), *texts)
+        table.add_row(row["stage"], f"{row['N']:,}", megabytes(row["map_bytes"]), *texts)
     console.print(table)
     return {"cost": rows}
 
 
 def _cost_texts(cost: dict[str, Any]) -> tuple[str, str]:
-    return f"{cost['seconds']:.2f}", _megabytes(cost["extra_bytes"])
+    return f"{cost['seconds']:.2f}", megabytes(cost["extra_bytes"])
 
 
 def _summary(results: dict[str, Any]) -> Table:
@@ -133,31 +141,3 @@ def _summary(results: dict[str, Any]) -> Table:
     table.add_row("network that sees 9 pixels", f"{results['accuracy_without_block']:.3f}")
     table.add_row("the same with one non-local block", f"{results['accuracy_with_block']:.3f}")
     return table
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 2**20:,.0f} MB"
-
-
-class _bar:  # noqa: N801 (a context manager, used as a function)
-    """A progress bar with the loss and the time to go; gives the callback that moves it."""
-
-    def __init__(self, console: Console, title: str, steps: int) -> None:
-        self._progress = Progress(
-            TextColumn(f"{title:<22}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self._steps = steps
-
-    def __enter__(self) -> Callable[[int, float], None]:
-        self._progress.start()
-        task = self._progress.add_task("", total=self._steps, loss=float("nan"))
-        return lambda step, loss: self._progress.update(task, completed=step, loss=loss)
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()

@@ -2,48 +2,55 @@
 
 import json as json_format
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import tyro
 from rich.console import Console
 
-from torch_nonlocal.models.build import build
-from torch_nonlocal.planning.plan import Plan
-from torch_nonlocal.planning.plan import plan as make_plan
-from torch_nonlocal.planning.report import CHOSEN, legend
+from torch_nonlocal.cli import needs
+
+if TYPE_CHECKING:
+    from torch_nonlocal.planning.plan import Plan
 
 
 def plan(
-    model: tyro.conf.Positional[str],
+    model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")],
     *,
-    input: str,
+    input: Annotated[str, tyro.conf.arg(metavar="CxTxHxW")],
     at: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     batch: int = 1,
     pairwise: str = "embedded_gaussian",
     attend: str = "spacetime",
     subsample: int = 1,
-    json: Path | None = None,
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
-    """Where blocks can go in a network, and what each costs: parameters, FLOPs, memory with and without the N x M map.
+    """List the places where blocks can go in a network, with the cost of each: parameters, FLOPs and memory.
 
-    The network is built with random weights and does not run: a copy without values does, where its code allows.
-    Places are marked that --at names, or without it those that the paper's results recommend.
+    Memory is given with and without the N x M map. The network is built with random weights and is not run: shapes come
+    from a copy without values where the network's code allows it. The table marks the places named by --at, or
+    without --at the places that the paper's results recommend.
 
     Example: nonlocal plan torchvision:r3d_18 --input 3x16x112x112
 
     Example: nonlocal plan ours:i3d_resnet50 --input 3x32x224x224 --at paper-5 --subsample 2
 
     Args:
-        model: torchvision:NAME, timm:NAME, ours:NAME, packaged or FILE.py:FUNCTION.
+        model: torchvision:NAME, timm:NAME, ours:NAME, packaged, or FILE.py:FUNCTION.
         input: size of one input, channels first: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
-        at: a place, a glob, paper-1, paper-5 or paper-10; may be given several times.
-        batch: clips or images at a time.
+        at: a module name, a glob, or paper-1, paper-5 or paper-10. Repeat the option for several.
+        batch: number of clips or images per batch.
         pairwise: embedded_gaussian, gaussian, dot_product or concatenation.
         attend: spacetime, space or time.
-        subsample: keys are max-pooled by this factor.
-        json: write the figures to this file, too.
+        subsample: factor of the max-pooling of the keys; 1 for none.
+        json: also write the figures to this file.
     """
+    needs.check("plan", model=model)
     shape = _shape(input, batch)
+    import torch
+
+    from torch_nonlocal.models.build import build
+    from torch_nonlocal.planning.plan import plan as make_plan
+
     network = build(model)
     options = {"pairwise": pairwise, "attend": attend, "subsample": subsample if subsample != 1 else None}
     made = make_plan(network, torch.zeros(shape), list(at) or None, **options)
@@ -52,8 +59,10 @@ def plan(
     show(made, Console())
 
 
-def show(plan: Plan, console: Console) -> None:
-    """Print the plan, the chosen places bold. No figure is cut: a narrow terminal wraps the lines."""
+def show(plan: "Plan", console: Console) -> None:
+    """Print a plan, chosen places in bold. Lines are never cut; a narrow terminal wraps them."""
+    from torch_nonlocal.planning.report import CHOSEN, legend
+
     for line in str(plan).splitlines():
         bold = line.startswith(CHOSEN) and line != legend(plan)
         console.print(line, style="bold" if bold else None, highlight=False, markup=False, soft_wrap=True)

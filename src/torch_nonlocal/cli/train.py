@@ -1,194 +1,196 @@
-"""`nonlocal train`: from a folder of clips to trained weights; goes on where it was."""
+"""`nonlocal train TASK`: train a network, or resume its run."""
 
-import json
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import tyro
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from torch_nonlocal._common.files import check_folder
-from torch_nonlocal.data.broken import BrokenClips
-from torch_nonlocal.tasks.action import task as action
-from torch_nonlocal.tasks.action.recipes import DIGITS_RECIPE, RECIPES, hardware_recipe
-from torch_nonlocal.tasks.action.spec import ACTION
-from torch_nonlocal.tasks.base import Recipe, learning_rate_hint
-from torch_nonlocal.training import Result, TrainConfig, is_main_process
+from torch_nonlocal.cli.needs import check_task
+from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
+from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
+from torch_nonlocal.training.config import RENAMED, TrainConfig
 
-STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
+if TYPE_CHECKING:
+    from torch_nonlocal.training import Result
+
+SUMMARY = "Train a network with non-local blocks; rerun the command to resume."
+INTERRUPTED = 75
+"""Exit code of an interrupted run that can be resumed (EX_TEMPFAIL)."""
 LIST = "list"
-_MACHINE = "action"
+
+Data = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+Training = Annotated[tyro.conf.OmitArgPrefixes[TrainConfig], tyro.conf.arg(name="training")]
 
 
-def command(arguments: Sequence[str]) -> Callable[..., None]:
-    """`nonlocal train` with defaults from the recipe that the arguments name, else from data and machine.
+@dataclass(frozen=True)
+class _Choice:
+    """The options that choose the defaults of the others."""
 
-    Args:
-        arguments: of the command line; --recipe and --data are looked for, and which of --epochs and --steps is given.
+    data: Path | None = None
+    recipe: str = ""
+    epochs: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class _Former:
+    """Former names of options."""
+
+    optimiser: str = ""
+    attention_clips: int = -1
+
+
+def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], Sequence[str]]:
+    """`nonlocal train TASK` for every task; see `app.COMMANDS`. A recipe gives the defaults of the options.
 
     Raises:
-        ValueError: an unknown recipe.
+        ValueError: an unknown recipe; the message suggests the nearest name.
     """
-    name, chosen = _chosen(arguments)
-    default = chosen.config
-    if _option(arguments, "epochs") and not _option(arguments, "steps"):
+    known: dict[str, Any] = {"prog": "nonlocal train", "add_help": False, "return_unknown_args": True}
+    former, arguments = tyro.cli(_Former, args=arguments, **known)
+    choice, _ = tyro.cli(_Choice, args=arguments, **known)
+    renamed = {RENAMED[name]: value for name, value in vars(former).items() if value != getattr(_Former, name)}
+    for name in vars(former):
+        if RENAMED[name] in renamed:
+            print(f"nonlocal: --{name} is deprecated: use --{RENAMED[name]}".replace("_", "-"), file=sys.stderr)
+    named = arguments[0] if arguments else ""
+    found = {}
+    for name in task_names():
+        used = name == named
+        found[name] = _command(get_task(name), choice if used else _Choice(), renamed if used else {})
+    return found, arguments
+
+
+def _command(spec: TaskSpec[Any], choice: _Choice, changes: Mapping[str, Any]) -> Callable[..., None]:
+    """`nonlocal train` for one task; its defaults are those of the recipe and of `changes` to its configuration."""
+    name, recipe_ = _recipe(spec, choice)
+    default = replace(recipe_.config, **changes)
+    if choice.epochs and not choice.steps:
         default = replace(default, epochs=default.epochs or 1, steps=None)
-    elif _option(arguments, "steps") and not _option(arguments, "epochs"):
+    elif choice.steps and not choice.epochs:
         default = replace(default, steps=default.steps or 1, epochs=None)
 
     def train(
-        task: tyro.conf.Positional[Literal["action"]],
         *,
-        data: Path | None = None,
+        data: Data = None,
         recipe: str = "",
         out: Path = Path("runs", name),
         dry_run: bool = False,
-        settings: tyro.conf.OmitArgPrefixes[action.ActionSettings] = chosen.settings,
-        config: tyro.conf.OmitArgPrefixes[TrainConfig] = default,
         on_error: Literal["skip", "fail"] = "skip",
+        settings: Any = recipe_.settings,
+        config: Training = default,
     ) -> None:
-        """Train a network with non-local blocks on clips; the same command again goes on where it was.
-
-        The data: a folder with a folder of videos for each class, with or without train/ and val/ above them, or the
-        lists of Kinetics, UCF101, HMDB51 or Something-Something. Without a split a fifth of each class is held out.
-        Network, frames, crop and batch are chosen for this machine unless given, and said. Without --data: moving
-        digits, which are built in, and a small network for them. Several GPUs: start it by torchrun or accelerate
-        launch.
-
-        Example: nonlocal train action
-
-        Example: nonlocal train action --data my-clips
-
-        Example: nonlocal train action --data kinetics --recipe i3d-r50-nl5
-
-        Args:
-            task: action.
-            data: folder of clips, or a list; without it the moving digits.
-            recipe: settings of a paper or for a machine, by name; list shows them all. Any other option overrides
-                them. With --help: the defaults are the recipe's.
-            out: folder of the run, runs/digits without data, runs/RECIPE with a recipe: settings, log, TensorBoard
-                curves, checkpoints.
-            dry_run: print the settings and stop.
-            settings: what is trained.
-            config: how.
-            on_error: skip a clip that cannot be read (it is listed in broken.jsonl), or fail.
-        """
         if recipe == LIST:
-            Console().print(recipe_table())
+            print("\n".join(recipe_lines(spec.recipes())))
             return
-        say = _printer()
-        _tell(name, chosen, settings, config, data, say)
-        if dry_run:
-            return
-        _check_start(name, chosen, settings, data, out)
-        _train(data, out, settings, config, on_error, say)
+        if not dry_run:
+            check_folder(out)
+            _check_recipe(name, recipe_, settings, data)
+            check_task(spec)
+        show = _printer()
+        for line in _start_lines(name, recipe_, choice, settings, config):
+            show(line)
+        if not dry_run:
+            _train(spec, data, out, settings, config, on_error, show)
 
+    train.__annotations__["settings"] = Annotated[
+        tyro.conf.OmitArgPrefixes[spec.settings], tyro.conf.arg(name="model and data")
+    ]
+    train.__doc__ = _help(spec)
     return train
 
 
-def recipe_table() -> Table:
-    """All recipes, one a row."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for column in ("recipe", "frames", "clips", "length", "lr", "published", "source"):
-        table.add_column(column, no_wrap=column == "recipe", overflow="fold")
-    for name, one in RECIPES.items():
-        config = one.config
-        length = f"{config.epochs} epochs" if config.epochs else f"{config.steps:,} updates"
-        row = [name, one.settings.frames, str(config.batch_size), length, f"{config.lr:g}", one.published, one.source]
-        table.add_row(*row)
-    return table
+def _help(spec: TaskSpec[Any]) -> str:
+    details = f"{spec.details}\n\n    " if spec.details else ""
+    return f"""{spec.summary}
+
+    {details}Rerun the same command to resume from the last checkpoint. A recipe sets the defaults of all other options,
+    and any option overrides it; without --recipe it is chosen for the data and the hardware, and printed. For several
+    GPUs, start the command by torchrun or accelerate launch: torchrun --nproc-per-node 8 -m torch_nonlocal train ...
+
+    Example: nonlocal train {spec.name} --data my-data
+
+    Example: nonlocal train {spec.name} --recipe list
+
+    Args:
+        data: folder or list of the training data; built-in data by default, if the task has any.
+        recipe: name of a recipe; list prints all of them. The defaults below are those of the recipe in use.
+        out: folder of the run: settings, log, curves and checkpoints.
+        dry_run: print the settings and exit.
+        on_error: skip items that cannot be read (they are listed in the run's folder), or fail.
+        settings: They are saved with the weights.
+        config: The defaults are those of the recipe.
+    """
 
 
-def _chosen(arguments: Sequence[str]) -> tuple[str, Recipe]:
-    """The recipe that sets the defaults, and the name of its run."""
-    name = _option(arguments, "recipe")
-    if name and name != LIST:
-        return name, ACTION.recipe(name)
-    if _option(arguments, "data") or name == LIST or {"-h", "--help"} & set(arguments):
-        return _MACHINE, hardware_recipe()
-    return DIGITS_RECIPE, RECIPES[DIGITS_RECIPE]
-
-
-def _option(arguments: Sequence[str], name: str) -> str:
-    """The value of --name VALUE or --name=VALUE; "" if it is not given."""
-    for place, argument in enumerate(arguments):
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-        if argument == f"--{name}":
-            return arguments[place + 1] if place + 1 < len(arguments) else ""
-    return ""
+def _recipe(spec: TaskSpec[Any], choice: _Choice) -> tuple[str, Recipe[Any]]:
+    """The recipe that gives the defaults, and the name of its run."""
+    if choice.recipe and choice.recipe != LIST:
+        return choice.recipe, spec.recipe(choice.recipe)
+    if choice.data is not None:
+        check_task(spec)  # a recipe for own data may depend on the hardware, and so import torch
+    return spec.default_recipe(choice.data)
 
 
 def _printer() -> Callable[[str], None]:
-    """Prints lines as they are, in the main process only."""
-    if not is_main_process():
-        return lambda line: None
-    console = Console()
-    return lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    """A function that prints a line in the main process, and nothing in the others."""
+    from torch_nonlocal.distributed import is_main_process
+
+    return print if is_main_process() else lambda line: None
 
 
-def _tell(
-    name: str,
-    chosen: Recipe,
-    settings: action.ActionSettings,
-    config: TrainConfig,
-    data: Path | None,
-    say: Callable[[str], None],
-) -> None:
-    if data is None and name == DIGITS_RECIPE:
-        say("no --data: moving digits, which are built in; do two digits move alike, opposite or across?")
-    kept = settings == chosen.settings and config == chosen.config
-    said = "" if kept else ", changed by other options"
-    which = "chosen for this machine" if name == _MACHINE else f"recipe {name}"
-    say(f"{which}{said}: {chosen.source}")
-    if chosen.published:
-        say(f"published with it: {chosen.published} (top-1/top-5 on Kinetics-400); test with {chosen.test}")
-    say(json.dumps({**vars(settings), **config.plain()}))
-    hint = learning_rate_hint(config, chosen.config)
-    say(hint or f"lr {config.lr:g} is for {config.batch_size} clips an update, over all processes and parts")
+def _start_lines(name: str, recipe: Recipe[Any], choice: _Choice, settings: Any, config: TrainConfig) -> list[str]:
+    """What is printed before training: the recipe, all settings, and a hint about the learning rate."""
+    origin = f"recipe {name}" if choice.recipe else f"recipe {name}, chosen automatically"
+    lines = [f"{origin}: {recipe.source}"]
+    if recipe.published:
+        protocol = f"; test with {recipe.test}" if recipe.test else ""
+        lines.append(f"published result: {recipe.published}{protocol}")
+    lines += setting_lines({**vars(settings), **config.plain()}, {**vars(recipe.settings), **recipe.config.plain()})
+    hint = learning_rate_hint(config, recipe.config)
+    return [*lines, hint] if hint else lines
 
 
-def _check_start(name: str, chosen: Recipe, settings: action.ActionSettings, data: Path | None, out: Path) -> None:
-    check_folder(out)
-    if data is None and name != DIGITS_RECIPE:
-        raise ValueError(f"recipe {name} is for clips: expected --data; moving digits have --recipe {DIGITS_RECIPE}")
-    if chosen.starts_from and settings.weights == "none":
+def _check_recipe(name: str, recipe: Recipe[Any], settings: Any, data: Path | None) -> None:
+    """Check that a recipe has what it needs, before training.
+
+    Raises:
+        ValueError: it needs data, or the weights of another recipe's run.
+    """
+    if data is None and recipe.needs_data:
+        raise ValueError(f"recipe {name} has no built-in data: expected --data")
+    if recipe.starts_from and settings.weights == "none":
         raise ValueError(
-            f"recipe {name} goes on from a trained network: expected --weights with best.pt of --recipe "
-            f"{chosen.starts_from}, such as runs/{chosen.starts_from}/checkpoints/best.pt"
+            f"recipe {name} starts from a trained network: expected --weights with best.pt of --recipe "
+            f"{recipe.starts_from}, such as runs/{recipe.starts_from}/checkpoints/best.pt"
         )
 
 
 def _train(
+    spec: TaskSpec[Any],
     data: Path | None,
     out: Path,
-    settings: action.ActionSettings,
+    settings: Any,
     config: TrainConfig,
     on_error: Literal["skip", "fail"],
-    say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> None:
-    result = action.train(data, out, settings, config, on_error=on_error)
+    result = spec.train(data, out, settings, config, on_error=on_error)
+    import torch
+
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    say(_outcome(result))
-    broken = BrokenClips(out / "broken.jsonl")
-    if len(broken):
-        say(f"clips that could not be read: {len(broken)}; {broken.path} names them")
-    left_out = out / action.LEFT_OUT
-    if left_out.exists():
-        say(f"problems in lists or empty classes: {len(left_out.read_text('utf-8').splitlines())}; see {left_out}")
+    show(_outcome(result))
     if result.status == "stopped":
-        say("stopped with a checkpoint: the same command goes on")
-        sys.exit(STOPPED)
-    say(f"next: nonlocal test action {result.weights}{f' --data {data}' if data else ''}")
+        show("interrupted; rerun the command to resume")
+        sys.exit(INTERRUPTED)
+    show(f"next: nonlocal test {spec.name} {result.weights}{f' --data {data}' if data else ''}")
 
 
-def _outcome(result: Result) -> str:
+def _outcome(result: "Result") -> str:
     best = "" if result.best is None else f", best {result.best['metric']} {result.best['value']:.3f}"
-    return f"{result.status} after {result.step:,} updates, {result.seconds:.0f} s{best}"
+    return f"{result.status} after {result.step:,} steps, {result.seconds:.0f} s{best}"

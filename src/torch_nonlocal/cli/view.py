@@ -1,22 +1,23 @@
-"""`nonlocal view`: pictures and the interactive page of one's own video or images."""
+"""`nonlocal view`: pictures and the interactive page for videos and images."""
 
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-import torch
 import tyro
 from rich.console import Console
-from torch import Tensor
 
-from torch_nonlocal import view as drawing
-from torch_nonlocal.attention import BlockRecord
-from torch_nonlocal.models.build import PACKAGED
-from torch_nonlocal.tasks.viewing import CHECKPOINTS, attention_records, read_frames
-from torch_nonlocal.view.page.frames import eye_catcher
+from torch_nonlocal.cli import needs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torch_nonlocal.attention import BlockRecord
+
+PACKAGED = "packaged"
 
 
 def view(
-    paths: tyro.conf.Positional[tuple[Path, ...]],
+    paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH...")],
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("view-out"),
     point: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
@@ -32,32 +33,39 @@ def view(
     pretrained: bool = False,
     film: bool = False,
 ) -> None:
-    """Show what pixels of a video or of images look at: heatmaps, arrows, and a page to click in.
+    """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
-    With a checkpoint of blocks (nl.save_blocks) in front of the video: those blocks, in the network that --model names.
-    Without one: a parameter-free block on a pretrained network's features, EfficientNet-Lite0 unless --model says
-    otherwise. Nothing is downloaded unless --pretrained asks for it.
+    With a file of blocks (written by nl.save_blocks) before the video, shows those blocks in the network named by
+    --model. Without one, compares features of a pretrained network by a block without parameters. Nothing is
+    downloaded without --pretrained.
 
     Example: nonlocal view holiday.mp4 --point 0,120,200 -o out/
 
     Example: nonlocal view blocks.safetensors clip.mp4 --model torchvision:r3d_18
 
     Args:
-        paths: [CHECKPOINT] VIDEO, or [CHECKPOINT] IMAGE IMAGE ...
-        out: folder for the pictures and page.html; made if missing.
-        point: a pixel as frame,y,x of the frames looked at (see --size); may be given several times.
-        block: the block's name, where there are several.
-        model: packaged, torchvision:NAME, timm:NAME, ours:NAME or FILE.py:FUNCTION.
-        at: the module whose features are compared, without a checkpoint.
-        frames: how many frames of a video.
-        start: its first frame.
-        stride: frames from one to the next; 0 spreads them evenly.
-        size: larger frames are reduced to this short side, in pixels.
-        temperature: of the parameter-free block; the smaller, the sharper.
-        k: arrows drawn.
-        pretrained: let torchvision or timm download their weights.
-        film: also write an MP4 of each heatmap.
+        paths: [BLOCKS] VIDEO, or [BLOCKS] IMAGE IMAGE ...
+        out: output folder for the pictures and page.html; created if missing.
+        point: query pixel as frame,y,x in the frames that are shown (see --size). Repeat the option for several; by
+            default a conspicuous pixel.
+        block: name of the block to show, if there are several; the first by default.
+        model: packaged (EfficientNet-Lite0 with ImageNet weights), torchvision:NAME, timm:NAME, ours:NAME or
+            FILE.py:FUNCTION.
+        at: module whose features are compared; without BLOCKS, required for every model but packaged.
+        frames: number of frames taken from a video.
+        start: first frame.
+        stride: distance between frames; 0 spreads them evenly over the video.
+        size: largest short side, in pixels; larger frames are reduced.
+        temperature: softmax temperature of the block without parameters; smaller is sharper.
+        k: number of arrows.
+        pretrained: let torchvision or timm download pretrained weights.
+        film: also write each heatmap as an MP4.
     """
+    needs.check("view", model=model)
+    from torch_nonlocal import view as drawing
+    from torch_nonlocal.tasks.viewing import CHECKPOINTS, attention_records, read_frames
+    from torch_nonlocal.view.page.frames import eye_catcher
+
     checkpoint = paths[0] if paths and paths[0].suffix in CHECKPOINTS else None
     clip = read_frames(paths[1:] if checkpoint else paths, frames=frames, start=start, stride=stride, size=size)
     records = attention_records(
@@ -65,7 +73,7 @@ def view(
     )
     record = _chosen(records, block)
     points = [_point(text) for text in point] or [eye_catcher(clip.numpy())]
-    looks = [_look(clip, record, one) for one in points]  # a wrong point ends here, before anything is written
+    looks = [_look(clip, record, one) for one in points]  # a point outside the clip fails before anything is written
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     for number, (one, seen) in enumerate(zip(points, looks, strict=True)):
@@ -73,21 +81,20 @@ def view(
         console.print(f"frame {one[0]:g}, y {one[1]:g}, x {one[2]:g}: {out}/point{number}-*.png", highlight=False)
     first = looks[0]
     page = drawing.save_page(out / "page.html", first.clip, records, batch=first.batch, point=first.query)
-    console.print(
-        f"{record!r}\n{record.statistics(batch=first.batch)}\n{page}: open it and click", highlight=False, markup=False
-    )
+    statistics = record.statistics(batch=first.batch)
+    console.print(f"{record!r}\n{statistics}\n{page}: open it and click any pixel", highlight=False, markup=False)
 
 
 class _Look(NamedTuple):
-    """A query: of the whole clip, or of one frame where the block is 2D and saw the frames as a batch."""
+    """A query in the whole clip, or in one frame where a 2D block sees the frames as a batch."""
 
-    clip: Tensor
+    clip: "Tensor"
     query: tuple[float, ...]
     batch: int
-    row: Tensor
+    row: "Tensor"
 
 
-def _look(clip: Tensor, record: BlockRecord, point: tuple[float, float, float]) -> _Look:
+def _look(clip: "Tensor", record: "BlockRecord", point: tuple[float, float, float]) -> _Look:
     if len(record.geometry.grid) == 3:
         return _Look(clip, point, 0, record.rows([point], pixels=True)[0])
     frame = int(point[0])
@@ -95,10 +102,14 @@ def _look(clip: Tensor, record: BlockRecord, point: tuple[float, float, float]) 
     return _Look(clip[frame : frame + 1], point[1:], frame, row)
 
 
-def _pictures(record: BlockRecord, seen: _Look, out: Path, name: str, k: int, film: bool) -> None:
+def _pictures(record: "BlockRecord", seen: _Look, out: Path, name: str, k: int, film: bool) -> None:
+    import torch
+
+    from torch_nonlocal import view as drawing
+
     row, several = seen.row, len(seen.clip) > 1 and seen.row.shape[0] > 1
     others, brightest = row, None
-    if several:  # its own weight would outshine the rest
+    if several:  # the weight on the query itself would outshine the rest
         own = record.geometry.covering_key(record.geometry.nearest_query(seen.query))
         others = torch.cat([row[: own[0]], row[own[0] + 1 :]])
         brightest = float(others.abs().max()) / 2 or None
@@ -111,7 +122,7 @@ def _pictures(record: BlockRecord, seen: _Look, out: Path, name: str, k: int, fi
         drawing.video(out / f"{name}.mp4", seen.clip, placed, query=seen.query, fps=4, vmax=brightest)
 
 
-def _chosen(records: dict[str, BlockRecord], block: str) -> BlockRecord:
+def _chosen(records: dict[str, "BlockRecord"], block: str) -> "BlockRecord":
     if block and block not in records:
         raise ValueError(f"--block {block}: expected one of {', '.join(records)}")
     return records[block] if block else next(iter(records.values()))

@@ -33,8 +33,6 @@ class BrokenClips:
             removed when the process that created it ends.
     """
 
-    path: Path
-
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
         if path is None:
             folder = tempfile.mkdtemp(prefix="torch-nonlocal-")

@@ -31,9 +31,6 @@ _FEWEST_FRAMES = 2  # one frame is an image
 class _Videos(Dataset[Any]):
     """Common part of both datasets."""
 
-    sample: Schedule
-    broken: BrokenClips
-
     def __init__(
         self,
         clips: ClipList,
@@ -87,8 +84,6 @@ class ClipDataset(_Videos):
     Raises:
         ValueError: the list is empty, or another value of `on_error`.
     """
-
-    epoch: int
 
     def __init__(
         self,

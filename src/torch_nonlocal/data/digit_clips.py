@@ -30,11 +30,6 @@ class DigitClips(Dataset[tuple[Tensor, int, int]]):
         ValueError: `length` is below 1, or `channels` is neither 1 nor 3.
     """
 
-    source: MovingDigits
-    length: int
-    seed: int
-    epoch: int
-
     def __init__(self, source: MovingDigits, length: int, *, channels: int = 1, seed: int = 0) -> None:
         if length < 1:
             raise ValueError(f"length: got {length}, expected at least 1 clip")

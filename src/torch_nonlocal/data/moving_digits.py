@@ -84,9 +84,6 @@ class MovingDigits:
         ImportError: scikit-learn is not installed.
     """
 
-    speeds: tuple[int, ...]
-    digits: Tensor
-
     def __init__(
         self,
         split: Literal["train", "test"] = "train",

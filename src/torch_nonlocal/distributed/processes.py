@@ -31,9 +31,6 @@ class Processes:
         RuntimeError: if several processes were started but cannot reach each other.
     """
 
-    device: torch.device
-    shard_requested: bool
-
     def __init__(self) -> None:
         accelerate = require("accelerate")
         # Without cpu=True accelerate treats each process of torchrun as a single one on machines without accelerator.

@@ -24,9 +24,6 @@ class DistributedModel:
         sharded: whether the model is sharded.
     """
 
-    model: nn.Module
-    sharded: bool
-
     def __init__(self, model: nn.Module, processes: Processes, *, shard: bool) -> None:
         self.model = model.to(processes.device)
         self.wrapped: nn.Module = self.model

@@ -176,8 +176,8 @@ class Groups:
             pooled = self.image_axes or self.axes
             factors = tuple(subsample if axis in pooled else 1 for axis in range(self.dims))
         else:
-            factors = tuple(subsample) if isinstance(subsample, Sequence) else ()
-        if len(factors) != self.dims or any(not isinstance(factor, int) or factor < 1 for factor in factors):
+            factors = tuple(subsample)
+        if len(factors) != self.dims or any(factor < 1 for factor in factors):
             raise ValueError(
                 f"subsample={subsample!r}: expected a positive factor, or {self.dims} of them, one per axis"
             )

@@ -66,20 +66,6 @@ class NonLocal(nn.Module):
     norm_kind: NormKind | None
     _conv: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
     _pool: ClassVar[type[nn.MaxPool1d] | type[nn.MaxPool2d] | type[nn.MaxPool3d]]
-    channels: int
-    inner_channels: int
-    groups: Groups
-    subsample: tuple[int, ...] | None
-    pool_first: bool
-    checkpoint: bool
-    scale: float
-    theta: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Identity
-    phi: nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Identity
-    g: nn.Conv1d | nn.Conv2d | nn.Conv3d
-    score: nn.Linear | None
-    pool: nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d | nn.Identity
-    out: nn.Conv1d | nn.Conv2d | nn.Conv3d
-    norm: nn.Module
 
     def __init__(
         self,
@@ -283,8 +269,8 @@ def _check_options(
 ) -> None:
     if channels < 1:
         raise ValueError(f"channels={channels}: expected at least 1")
-    if inner is not None and (not isinstance(inner, int) or inner < 1):
-        raise ValueError(f"inner_channels={inner!r}: expected None or an integer, at least 1")
+    if inner is not None and inner < 1:
+        raise ValueError(f"inner_channels={inner}: expected at least 1")
     choices = (
         ("pairwise", pairwise, PAIRWISE),
         ("normalize", normalize, functional.NORMALIZE),

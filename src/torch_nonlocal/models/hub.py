@@ -10,9 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from torch_nonlocal._common.optional import missing
-from torch_nonlocal.models.inputs import Inputs
 from torch_nonlocal.models.registry import create_model
-from torch_nonlocal.models.video_resnet import VideoResNet
 
 try:
     from huggingface_hub import PyTorchModelHubMixin
@@ -33,9 +31,6 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="torch-nonlocal", t
         >>> HubModel("i3d_resnet50", non_local="paper-5").save_pretrained("my-model")
         >>> model = HubModel.from_pretrained("my-model")
     """
-
-    network: VideoResNet
-    inputs: Inputs
 
     def __init__(
         self,

@@ -28,11 +28,6 @@ class RelationNet(nn.Module):
         ValueError: a width is below 1.
     """
 
-    stem: nn.Sequential
-    conv2: nn.Sequential
-    conv3: nn.Sequential
-    head: nn.Sequential
-
     def __init__(self, channels: int = 32, *, hidden: int = 128, classes: int = 3) -> None:
         super().__init__()
         self.inputs = GRAY

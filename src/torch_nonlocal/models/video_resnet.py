@@ -56,14 +56,6 @@ class Bottleneck(nn.Module):
         kernel: None for 2D; "3x1x1" extends the first convolution over three frames, "3x3x3" the middle one.
     """
 
-    conv1: nn.Conv3d
-    bn1: nn.BatchNorm3d
-    conv2: nn.Conv3d
-    bn2: nn.BatchNorm3d
-    conv3: nn.Conv3d
-    bn3: nn.BatchNorm3d
-    relu: nn.ReLU
-
     def __init__(self, channels: int, width: int, *, stride: int = 1, kernel: str | None = None) -> None:
         super().__init__()
         first, middle = 3 if kernel == "3x1x1" else 1, 3 if kernel == "3x3x3" else 1
@@ -108,21 +100,6 @@ class VideoResNet(nn.Module):
     Raises:
         ValueError: another depth or kernel.
     """
-
-    depth: int
-    time: TimePlan
-    conv1: nn.Conv3d
-    bn1: nn.BatchNorm3d
-    relu: nn.ReLU
-    maxpool: nn.MaxPool3d
-    layer1: nn.Sequential
-    pool2: nn.MaxPool3d
-    layer2: nn.Sequential
-    layer3: nn.Sequential
-    layer4: nn.Sequential
-    avgpool: nn.AdaptiveAvgPool3d
-    dropout: nn.Dropout
-    fc: nn.Linear
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_
 _OUR_OPERATORS = "torch_nonlocal"
 
 
-class FakeRun:
+class Rehearsal:
     """A run of a network on an input with fake tensors.
 
     The network itself is unchanged. It runs on the input, once, only if a copy cannot run with fake tensors.
@@ -37,7 +37,7 @@ class FakeRun:
         outputs: outputs of every module by name, a list with one item per run; tensors are fake.
         flops: FLOPs of the network's forward pass by PyTorch's counter, two per multiply-add.
         memory_without: peak memory in bytes of a training step without blocks, excluding parameters and input; 0 if
-            `trains` is False.
+            `whole` is False.
 
     Args:
         model: any network.
@@ -46,10 +46,6 @@ class FakeRun:
     Raises:
         ValueError: if the network does not run on this input. The message includes the network's own error.
     """
-
-    outputs: dict[str, list[Any]]
-    flops: int
-    memory_without: int
 
     def __init__(self, model: nn.Module, example_input: Any) -> None:
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -72,8 +68,8 @@ class FakeRun:
         self.memory_without = self._memory_without()
 
     @property
-    def trains(self) -> bool:
-        """True if the network's training step runs with fake tensors. Otherwise memory is counted for each block."""
+    def whole(self) -> bool:
+        """Whether memory is counted in the network's training step. False: separately for each block."""
         return self._network is not None
 
     def block(self, name: str, output: Output, options: BlockOptions) -> NonLocal:

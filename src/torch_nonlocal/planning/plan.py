@@ -15,7 +15,7 @@ from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import BlockOptions, NonLocal
 from torch_nonlocal.layers.options import check_option_names
 from torch_nonlocal.planning.candidates import candidates, recommended, takes_block
-from torch_nonlocal.planning.fake_run import FakeRun, as_dense
+from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
 from torch_nonlocal.planning.report import advice, markdown, plain
 
 
@@ -157,18 +157,20 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
     named = {} if at is None else find_targets(model, at)
     check_free(named)
     with torch.random.fork_rng(devices=[]):
-        run = FakeRun(model, example_input)
-        blocks = _blocks(model, run, named, _input_shape(example_input), options)
-        best = _recommended(model, run, blocks, _input_shape(example_input))
+        rehearsal = Rehearsal(model, example_input)
+        blocks = _blocks(model, rehearsal, named, _input_shape(example_input), options)
+        best = _recommended(model, rehearsal, blocks, _input_shape(example_input))
         chosen = set(named) if at is not None else set(best)
-        places = tuple(_place(model, run, name, block, name in chosen) for name, block in blocks.items())
+        places = tuple(_place(model, rehearsal, name, block, name in chosen) for name, block in blocks.items())
         marked = [place for place in places if place.chosen]
-        total = _cost(run, {place.name: blocks[place.name] for place in marked}, {place.algorithm for place in marked})
+        total = _cost(
+            rehearsal, {place.name: blocks[place.name] for place in marked}, {place.algorithm for place in marked}
+        )
     network = Network(
         type(model).__name__,
         sum(parameter.numel() for parameter in model.parameters()),
-        run.flops,
-        run.memory_without if run.trains else None,
+        rehearsal.flops,
+        rehearsal.memory_without if rehearsal.whole else None,
     )
     form = next(iter(blocks.values()))
     return Plan(places, total, network, tuple(best), form.pairwise, form.attend)
@@ -176,7 +178,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
 
 def _blocks(
     model: nn.Module,
-    run: FakeRun,
+    rehearsal: Rehearsal,
     named: dict[str, nn.Module],
     input_shape: tuple[int, ...] | None,
     options: BlockOptions,
@@ -184,7 +186,7 @@ def _blocks(
     """Build a block for every named place and every suitable candidate, in the network's order."""
     modules = dict(model.named_modules())
     axes = None if input_shape is None else len(input_shape)
-    offered = [name for name in candidates(model) if takes_block(modules[name], run.outputs[name], axes)]
+    offered = [name for name in candidates(model) if takes_block(modules[name], rehearsal.outputs[name], axes)]
     wanted = [name for name in modules if name in named or name in offered]
     if not wanted:
         raise ValueError(
@@ -193,8 +195,8 @@ def _blocks(
         )
     blocks = {}
     for name in wanted:
-        block = run.block(name, one_map(name, modules[name], run.outputs[name]), options)
-        if name in named or _fits(block, run.outputs[name][0]):
+        block = rehearsal.block(name, one_map(name, modules[name], rehearsal.outputs[name]), options)
+        if name in named or _fits(block, rehearsal.outputs[name][0]):
             blocks[name] = block
     if not blocks:
         raise ValueError(
@@ -210,18 +212,18 @@ def _fits(block: NonLocal, output: Tensor) -> bool:
 
 
 def _recommended(
-    model: nn.Module, run: FakeRun, blocks: dict[str, NonLocal], input_shape: tuple[int, ...] | None
+    model: nn.Module, rehearsal: Rehearsal, blocks: dict[str, NonLocal], input_shape: tuple[int, ...] | None
 ) -> list[str]:
     offered = set(candidates(model))
-    shapes = {name: tuple(run.outputs[name][0].shape) for name in blocks if name in offered}
+    shapes = {name: tuple(rehearsal.outputs[name][0].shape) for name in blocks if name in offered}
     sizes = {name: shape[2:][-2:] for name, shape in shapes.items()}
     largest = max(sizes.values(), default=())
     return recommended(model, sizes, largest if input_shape is None else input_shape[2:][-2:])
 
 
-def _place(model: nn.Module, run: FakeRun, name: str, block: NonLocal, chosen: bool) -> Place:
-    output: Tensor = run.outputs[name][0]
-    sizes = groups, queries, keys, _, _ = run.sizes(name, block)
+def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, chosen: bool) -> Place:
+    output: Tensor = rehearsal.outputs[name][0]
+    sizes = groups, queries, keys, _, _ = rehearsal.sizes(name, block)
     dtype = block.g.weight.dtype
     choice = functional.choice(
         block.pairwise,
@@ -232,7 +234,7 @@ def _place(model: nn.Module, run: FakeRun, name: str, block: NonLocal, chosen: b
         training=True,
         normalize=block.normalize,
     )
-    cost = _cost(run, {name: block}, {choice.algorithm})
+    cost = _cost(rehearsal, {name: block}, {choice.algorithm})
     return Place(
         name=name,
         kind=type(model.get_submodule(name)).__name__,
@@ -248,20 +250,20 @@ def _place(model: nn.Module, run: FakeRun, name: str, block: NonLocal, chosen: b
     )
 
 
-def _cost(run: FakeRun, blocks: dict[str, NonLocal], algorithms: set[str]) -> Cost:
+def _cost(rehearsal: Rehearsal, blocks: dict[str, NonLocal], algorithms: set[str]) -> Cost:
     """Return the cost of the blocks together."""
-    flops = sum(run.block_flops(name, block) for name, block in blocks.items())
-    memory = run.memory_added(blocks)
+    flops = sum(rehearsal.block_flops(name, block) for name, block in blocks.items())
+    memory = rehearsal.memory_added(blocks)
     flops_dense, memory_dense = flops, memory
     if algorithms - {"dense"}:
         with as_dense(blocks.values()):
-            flops_dense = sum(run.block_flops(name, block) for name, block in blocks.items())
-            memory_dense = run.memory_added(blocks)
+            flops_dense = sum(rehearsal.block_flops(name, block) for name, block in blocks.items())
+            memory_dense = rehearsal.memory_added(blocks)
     return Cost(
         parameters=sum(parameter.numel() for block in blocks.values() for parameter in block.parameters()),
         flops=flops,
         flops_dense=flops_dense,
-        share=flops / max(run.flops, 1),
+        share=flops / max(rehearsal.flops, 1),
         memory=memory,
         memory_dense=memory_dense,
     )

@@ -62,6 +62,7 @@ class TaskSpec(Generic[Settings]):
     Attributes:
         name: name of the task, as in `nonlocal train NAME`.
         summary: one sentence for the help.
+        details: a paragraph for the help of `nonlocal train NAME`: the data that it reads, and what it does without.
         settings: dataclass of the task's settings.
         test_options: dataclass of the options of `nonlocal test`: plain values with defaults.
         requires: import names of the packages that training and testing need; they are checked before any work.
@@ -70,6 +71,7 @@ class TaskSpec(Generic[Settings]):
 
     name: str = ""
     summary: str = ""
+    details: str = ""
     settings: type[Settings]
     test_options: type[Any]
     requires: tuple[str, ...] = ()

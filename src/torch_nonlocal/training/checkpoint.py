@@ -129,8 +129,17 @@ def is_begun(run_dir: str | os.PathLike[str]) -> bool:
     return saved is not None and saved["progress"]["step"] > 0
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Write a captured state, or weights, atomically.
+def write(path: Path, saved: dict[str, Any]) -> None:
+    """Write a captured state atomically.
+
+    Raises:
+        CheckpointError: if the disk is full or the file cannot be written; the previous file is intact.
+    """
+    write_torch(path, saved)
+
+
+def write_torch(path: Path, content: dict[str, Any]) -> None:
+    """Write a torch.save file atomically.
 
     Raises:
         CheckpointError: if the disk is full or the file cannot be written; the previous file is intact.

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from torch import nn
-
 from torch_nonlocal.distributed.processes import Processes
 from torch_nonlocal.distributed.sharding import DistributedModel
 from torch_nonlocal.training import checkpoint
@@ -31,19 +29,6 @@ class Job:
     Raises:
         ValueError: if the state belongs to another model or optimizer.
     """
-
-    task: Task
-    config: TrainConfig
-    folder: RunFolder
-    processes: Processes
-    sampler: BatchSampler
-    steps: int
-    frozen: list[nn.Module]
-    distributed: DistributedModel
-    model: nn.Module
-    state: checkpoint.TrainState
-    progress: checkpoint.Progress
-    is_new: bool
 
     def __init__(
         self,

@@ -49,8 +49,6 @@ class LossScale:
     Unlike torch's GradScaler it decides by the norm of the whole gradient, which every process has, sharded or not.
     """
 
-    value: float
-
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
         self.value = _INITIAL_SCALE if enabled else 1.0

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch_nonlocal._common import files
 from torch_nonlocal._common.tensor_files import read_content
 from torch_nonlocal._version import __version__
-from torch_nonlocal.training import checkpoint
+from torch_nonlocal.training.checkpoint import write_torch
 from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
@@ -39,12 +39,6 @@ class RunFolder:
         config: configuration of the run.
         about: JSON values that identify the task (model, classes, data).
     """
-
-    checkpoints: Path
-    last: Path
-    best: Path
-    metrics: Path
-    board: Path
 
     def __init__(self, path: Path, config: TrainConfig, about: Mapping[str, Any]) -> None:
         self.path = path
@@ -90,7 +84,7 @@ class RunFolder:
     def write_weights(self, path: Path, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float]) -> None:
         """Write weights for use: the tensors, the configuration and the metrics of their evaluation."""
         content = {"format": WEIGHTS_FORMAT, "model": model, "step": step, "metrics": dict(metrics), **self._settings}
-        checkpoint.write(path, content)
+        write_torch(path, content)
 
     def keep(self, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float], newest: int) -> None:
         """Write the weights of an evaluation in addition to the best, and remove all such files except the newest."""

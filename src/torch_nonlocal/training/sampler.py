@@ -57,11 +57,6 @@ class ShuffledBatches:
         ValueError: if there are fewer items than one batch takes.
     """
 
-    items: int
-    batch_size: int
-    seed: int
-    steps_per_epoch: int
-
     def __init__(self, items: int, batch_size: int, seed: int) -> None:
         if items < batch_size:
             raise ValueError(
@@ -102,10 +97,6 @@ class RankBatchSampler(Sampler[list[Item]]):
     Raises:
         ValueError: if the batch size is not a multiple of accumulate x processes.
     """
-
-    size: int
-    start: int
-    stop: int
 
     def __init__(self, batches: BatchSampler, accumulate: int, processes: int, rank: int) -> None:
         if batches.batch_size % (accumulate * processes):

@@ -14,8 +14,6 @@ class StopRequest:
     Only the main thread can handle signals: in other threads nothing changes and `requested` stays False.
     """
 
-    requested: bool
-
     def __init__(self) -> None:
         self.requested = False
         self._previous: dict[signal.Signals, Any] = {}

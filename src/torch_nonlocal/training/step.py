@@ -70,7 +70,7 @@ def train_step(job: Job, parts: Iterator[Any], flags: Callable[[], list[bool]]) 
                 scalars = _checked(job.task.loss(job.distributed.wrapped, batch))
             (scalars["loss"] * (scale.value / config.accumulate)).backward()
         computed.append({name: value.detach().float() for name, value in scalars.items()})
-        indices.append(job.task.item_indices(loaded, requested))
+        indices.append(job.task.item_indices(batch, requested))
     names = ["loss", *(name for name in computed[0] if name != "loss")]
     raised = torch.tensor([float(flag) for flag in flags()], device=job.processes.device)
     means = torch.stack([torch.stack([one[name] for one in computed]).mean() for name in names])

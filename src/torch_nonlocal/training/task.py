@@ -95,7 +95,7 @@ class Task:
         return None
 
     def item_indices(self, batch: Any, requested: Sequence[int]) -> Sequence[int]:
-        """The indices of the items in a batch, as `collate` returns it on the CPU, for messages.
+        """The indices of the items in a prepared batch, for messages.
 
         Override it where the data set replaces or drops items that cannot be read.
         """

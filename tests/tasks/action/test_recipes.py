@@ -10,9 +10,7 @@ import torch
 for module, extra in {"tyro": "cli", "rich": "cli"}.items():
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 
-import tyro  # noqa: E402 (after the skips)
-
-from torch_nonlocal.cli.train import command, recipe_table  # noqa: E402
+from torch_nonlocal.cli import main  # noqa: E402 (after the skips)
 from torch_nonlocal.insertion import blocks  # noqa: E402
 from torch_nonlocal.media.sampling import parse_schedule  # noqa: E402
 from torch_nonlocal.tasks.action.network import network  # noqa: E402
@@ -24,11 +22,6 @@ from torch_nonlocal.training import TrainConfig  # noqa: E402
 from torch_nonlocal.training.optimizer import schedule_factor  # noqa: E402
 
 PAPERS = [name for name, one in RECIPES.items() if one.settings.network.startswith("ours:")]
-
-
-def train(*arguments):
-    """`nonlocal train` with these arguments, as the command line parses them."""
-    return tyro.cli(command(arguments), args=list(arguments), prog="nonlocal train")
 
 
 @pytest.mark.parametrize(
@@ -117,47 +110,37 @@ def test_another_batch_size_gives_a_hint(changes, expected):
     assert re.match(expected, hint) if expected else hint == ""
 
 
-def test_options_override_a_recipe_and_all_settings_are_said(tmp_path, capsys):
-    options = "--recipe", "i3d-r50-nl5", "--dry-run", "--batch-size", "16", "--crop", "112", "--epochs", "3"
-    train("action", "--data", str(tmp_path), "--out", str(tmp_path / "run"), *options)
-    printed = capsys.readouterr().out
-    said = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
-    chosen = RECIPES["i3d-r50-nl5"]
-    changes = {"batch_size": 16, "crop": 112, "epochs": 3, "steps": None}
-    assert said == {**vars(chosen.settings), **chosen.config.plain(), **changes}
-    assert "recipe i3d-r50-nl5, changed by other options: Wang et al. 2018" in printed
-    assert "linear scaling gives --lr 0.0025" in printed
+@pytest.mark.parametrize(
+    ("words", "network", "frames"),
+    [
+        ([], "digits", "8x1"),
+        (["--data", "x"], "small", "8x8"),
+        (["--recipe=laptop"], "small", "8x8"),
+        (["--recipe", "i3d-r50-nl5", "--frames", "128x1"], "ours:i3d_resnet50", "128x1  (recipe: 64-to-32)"),
+    ],
+)
+def test_data_recipe_and_options_choose_the_settings(words, network, frames, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["train", "action", *words, "--dry-run"])
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
+    assert (shown["network"], shown["frames"]) == (network, frames)
     assert not list(tmp_path.iterdir()), "a dry run writes nothing"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [(("--data", "x"), "small"), (("--data=x",), "small"), ((), "digits"), (("--recipe=laptop",), "small")],
-)
-def test_data_and_recipe_choose_the_defaults(arguments, expected, capsys):
-    train("action", *arguments, "--dry-run")
-    said = json.loads(next(line for line in capsys.readouterr().out.splitlines() if line.startswith("{")))
-    assert said["network"] == expected
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (("--recipe", "i3d-r50-128f-nl5", "--data", "x"), "expected --weights with best.pt of --recipe i3d-r50-nl5"),
-        (("--recipe", "laptop"), "recipe laptop is for clips: expected --data"),
+        (["--recipe", "i3d-r50-128f-nl5", "--data", "x"], "expected --weights with best.pt of --recipe i3d-r50-nl5"),
+        (["--recipe", "laptop"], "recipe laptop has no built-in data: expected --data"),
     ],
 )
-def test_what_a_recipe_needs_is_said(arguments, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        train("action", *arguments, "--out", str(tmp_path / "run"))
+def test_missing_data_and_weights_of_a_recipe_are_refused(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "action", *words])
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_the_list_shows_every_recipe(capsys):
-    train("action", "--recipe", "list")
-    assert recipe_table().row_count == len(RECIPES)
-    shown = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
-    assert set(RECIPES) <= shown
 
 
 def test_settings_survive_json():

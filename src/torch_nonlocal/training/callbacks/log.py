@@ -10,6 +10,7 @@ from typing import Any
 
 from torch_nonlocal._common import files
 from torch_nonlocal._common.optional import missing
+from torch_nonlocal._common.progress import ProgressBar
 
 PrintLine = Callable[[str], None]
 _HIDDEN = ("gradient_norm", "waiting_for_data", "seconds")  # in the files only
@@ -42,7 +43,7 @@ class Log:
         silent: bool,
     ) -> None:
         self._steps, self._silent = steps, silent
-        self._bar: Any = None
+        self._bar: ProgressBar | None = None
         self._started, self._first_step = time.monotonic(), step
         if silent:
             return
@@ -51,7 +52,10 @@ class Log:
         self._file = metrics.open("a")
         self._print = print_line or (lambda text: print(text, file=sys.stderr, flush=True))
         if print_line is None and sys.stderr.isatty():
-            self._bar = _Bar.if_possible(steps, step)
+            bar = ProgressBar("train", steps, done=step, values=("loss",))
+            if bar.visible:
+                bar.start()
+                self._bar = bar
         if self._board is None:
             self.message(f"no TensorBoard curves; {missing(['tensorboard'])}")
 
@@ -62,7 +66,7 @@ class Log:
         if self._silent:
             return
         if self._bar is not None:
-            self._bar.close()
+            self._bar.stop()
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -70,12 +74,12 @@ class Log:
     def message(self, text: str) -> None:
         """Print a message."""
         if not self._silent:
-            (self._bar.message if self._bar is not None else self._print)(text)
+            (self._bar.print if self._bar is not None else self._print)(text)
 
     def stepped(self, step: int, loss: float) -> None:
         """Show that a step is done."""
         if self._bar is not None:
-            self._bar.move(step, loss)
+            self._bar.update(step, loss=loss)
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Log means over the steps since the last call, after `step` steps."""
@@ -108,34 +112,6 @@ class Log:
         seconds = (time.monotonic() - self._started) / max(done, 1) * (self._steps - step)
         minutes, seconds = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
-
-
-class _Bar:
-    """A progress bar with the loss and the remaining time."""
-
-    def __init__(self, progress: Any, steps: int, step: int) -> None:
-        self._progress = progress
-        self._progress.start()
-        self._task = progress.add_task("train", total=steps, completed=step, loss=float("nan"))
-
-    @classmethod
-    def if_possible(cls, steps: int, step: int) -> "_Bar | None":
-        try:
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-        except ImportError:
-            return None
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.3f}"), TimeRemainingColumn())
-        return cls(Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)), steps, step)
-
-    def move(self, step: int, loss: float) -> None:
-        self._progress.update(self._task, completed=step, loss=loss)
-
-    def message(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False)
-
-    def close(self) -> None:
-        self._progress.stop()
 
 
 def _drop_repeated(metrics: Path, step: int, evaluated: int) -> None:
