@@ -79,5 +79,33 @@ def full_map(block, x, batch):
     return whole[batch * n : (batch + 1) * n, batch * m : (batch + 1) * m], tuple(grid), tuple(key_grid)
 
 
+def rounding(weights):
+    """Return the tolerance for weights that two float32 algorithms compute from the same theta and phi.
+
+    A sum of D products has a rounding error of at most D u sum_d |theta_d phi_d| in any order, with the unit roundoff
+    u = eps / 2. So two algorithms differ in a score s by at most e = D eps max |scale| sum_d |theta_d phi_d|.
+
+    - Softmax forms: exp(s) and its sum over the M positions each have a relative error of e. The exponentials and a
+      pairwise sum add at most log2 M + 4 roundings to each algorithm.
+    - Dot product: s / M has an absolute error of e / M and one rounding.
+    - Concatenation: (a + b) / M has two roundings in each algorithm.
+    """
+    eps = torch.finfo(torch.float32).eps
+    if weights.pairwise == "concatenation":
+        return {"rtol": 2 * eps, "atol": 0}
+    largest = float((weights.query.abs().float() @ weights.key.abs().float().mT).max())
+    error = weights.query.shape[-1] * eps * largest
+    if weights.is_softmax:
+        most = max(weights.queries, weights.keys)
+        return {"rtol": 2 * abs(weights.scale) * error + (math.log2(most) + 4) * eps, "atol": 0}
+    return {"rtol": eps, "atol": error / weights.keys}
+
+
+def approx(value, weights):
+    """pytest.approx with the tolerance of `rounding`."""
+    close = rounding(weights)
+    return pytest.approx(value, rel=close["rtol"], abs=close["atol"])
+
+
 def points_of(grid):
     return [tuple(p) for p in torch.cartesian_prod(*map(torch.arange, grid)).view(-1, len(grid)).tolist()]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from dense_maps import configurations, full_map, points_of, random_block, record_of_block, sample
+from dense_maps import approx, configurations, full_map, points_of, random_block, record_of_block, rounding, sample
 
 from torch_nonlocal.attention import similarity, watch
 from torch_nonlocal.ops import dense
@@ -18,7 +18,7 @@ def test_rows_equal_the_dense_weights(dims, options, batch):
     record = record_of_block(block, x)
     rows = record.rows(points_of(grid), batch=batch)
     assert rows.shape == (math.prod(grid), *key_grid)
-    torch.testing.assert_close(rows.flatten(1), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(rows.flatten(1), expected, **rounding(record.weights))
     assert (expected != 0).any()
 
 
@@ -31,7 +31,7 @@ def test_column_equals_the_column_of_the_dense_weights(dims, options):
     for point in points_of(grid)[::7]:
         key = [min(i // p, n - 1) for i, p, n in zip(point, pool, key_grid, strict=True)]
         column = expected.view(-1, *key_grid)[(slice(None), *key)]
-        torch.testing.assert_close(record.column(point, batch=1).flatten(), column, atol=1e-6, rtol=0)
+        torch.testing.assert_close(record.column(point, batch=1).flatten(), column, **rounding(record.weights))
 
 
 @pytest.mark.parametrize(("dims", "options"), configurations(12))
@@ -71,7 +71,7 @@ def test_links_are_the_largest_weights(dims, options, direction, frames):
         assert (link.source, link.target) == (source, target)
         assert allowed(link.target if direction == "out" else link.source)
         whole = expected.view(*grid, *key_grid)
-        assert link.weight == pytest.approx(float(whole[(*link.source, *link.target)]), abs=1e-6)
+        assert link.weight == approx(float(whole[(*link.source, *link.target)]), record.weights)
         assert link.source_pixel == record.geometry.query_pixel(link.source)
         assert link.target_pixel == record.geometry.key_pixel(link.target)
 
@@ -129,10 +129,11 @@ def test_no_points_give_no_rows():
 def test_half_types_are_computed_in_float32(dtype):
     block, x = random_block(3, {}, dtype=dtype), sample(3).to(dtype)
     theta, phi, _ = block.embed(x)
-    rows = record_of_block(block, x).rows([(1, 2, 3)])
+    record = record_of_block(block, x)
+    rows = record.rows([(1, 2, 3)])
     expected = dense.softmax_weights(theta.float(), phi.float())[0, 1 * 30 + 2 * 6 + 3]
     assert rows.dtype == torch.float32
-    torch.testing.assert_close(rows.flatten(), expected.detach(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(rows.flatten(), expected.detach(), **rounding(record.weights))
 
 
 def test_repr_describes_the_weights():
@@ -145,11 +146,11 @@ def test_repr_describes_the_weights():
 
 
 def test_similarity_is_the_softmax_of_cosines():
-    features = sample(3)
+    features = sample(3, dtype=torch.float64)
     record = similarity(features, input_size=(4, 40, 48), temperature=0.1)
     unit = torch.nn.functional.normalize(features[1].flatten(1).T, dim=1)
     expected = torch.softmax(unit @ unit.T / 0.1, dim=1)
-    torch.testing.assert_close(record.rows([(0, 0, 1)], batch=1).flatten(), expected[1], atol=1e-6, rtol=0)
+    torch.testing.assert_close(record.rows([(0, 0, 1)], batch=1).flatten(), expected[1])
     other = record.geometry
     assert similarity(features, input_size=(4, 40, 48), geometry=other).geometry is other
     for wrong in ({"temperature": 0.0}, {"input_size": (40, 48)}, {"input_size": (4, 50, 48), "geometry": other}):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from dense_maps import configurations, full_map, points_of, random_block, record_of_block, sample
+from dense_maps import approx, configurations, full_map, points_of, random_block, record_of_block, rounding, sample
 
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.record import BlockRecord
@@ -25,10 +25,10 @@ def test_strongest_equals_the_sorted_map(dims, options, frames):
     k = 1 if options["attend"] == "time" else 2
     found = record.strongest(k, frames=frames, batch=1)
     assert found.indices.shape == found.weights.shape == (math.prod(grid), k)
-    torch.testing.assert_close(whole.gather(1, found.indices), found.weights, atol=1e-6, rtol=0)
+    torch.testing.assert_close(whole.gather(1, found.indices), found.weights, **rounding(record.weights))
     for row, point in enumerate(points_of(grid)):
         direct = record.links(point, k, frames=frames, batch=1)
-        assert [abs(w) for w in found.weights[row].tolist()] == pytest.approx([abs(a.weight) for a in direct], abs=1e-6)
+        assert [abs(w) for w in found.weights[row].tolist()] == approx([abs(a.weight) for a in direct], record.weights)
         if frames == "others" and dims == 3:
             own = record.geometry.covering_key(point)[0]
             assert all(link.target[0] != own for link in found.links(point))
@@ -52,21 +52,6 @@ def test_strongest_does_not_depend_on_chunks_and_tiles(pairwise, frames, monkeyp
     close = rounding(record.weights)
     torch.testing.assert_close(found.weights.abs(), rows.abs().topk(5).values, **close)
     torch.testing.assert_close(rows.gather(1, found.indices), found.weights, **close)
-
-
-def rounding(weights):
-    """Tolerance for two evaluations in float32, each with an error of at most D eps sum_d |theta_d phi_d| in a score.
-
-    In softmax forms, an error of a score is a relative error of its weight, and the same holds for the normalizer.
-    """
-    eps = torch.finfo(torch.float32).eps
-    if weights.pairwise == "concatenation":
-        return {"rtol": 4 * eps, "atol": 4 * eps / weights.keys}
-    query, key = weights.query[0].abs(), weights.key[0].abs()
-    error = 2 * query.shape[1] * eps * float((query @ key.T).max())
-    if weights.is_softmax:
-        return {"rtol": 2 * error, "atol": 0}
-    return {"rtol": eps, "atol": error / weights.keys}
 
 
 def test_links_and_pixels():

@@ -61,9 +61,7 @@ def test_merged_products_equal_separate_modules(pairwise, options):
     x = torch.randn(2, 8, 3, 4, 4)
     merged = block(x)
     # modules with hooks are called separately
-    handles = [
-        module.register_forward_hook(lambda *_: None) for module in block.children()
-    ]  # modules with hooks are called separately
+    handles = [module.register_forward_hook(lambda *_: None) for module in block.children()]
     torch.testing.assert_close(block(x), merged, rtol=1e-4, atol=1e-5)
     for handle in handles:
         handle.remove()
