@@ -188,6 +188,22 @@ def test_the_choice_depends_on_the_size_of_the_map():
     assert not choose.keeps(1, 12544, 12544, torch.float32, training=True)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "width", "algorithm"),
+    [
+        (torch.float32, 64, "fused"),
+        (torch.float32, 256, "fused"),
+        (torch.float32, 512, "tiled"),
+        (torch.bfloat16, 256, "fused"),
+        (torch.bfloat16, 512, "tiled"),
+        (torch.float64, 64, "tiled"),
+    ],
+)
+def test_cuda_uses_fused_kernels_for_heads_up_to_256(dtype, width, algorithm):
+    chosen = choose.for_softmax(1, 12544, 12544, width, width, device=torch.device("cuda"), dtype=dtype, training=True)
+    assert chosen.algorithm == algorithm
+
+
 def test_explain_returns_the_algorithm_and_the_reason():
     text = nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28))
     assert "N = 12,544 queries, M = 12,544 keys, D = 256" in text

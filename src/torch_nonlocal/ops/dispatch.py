@@ -62,7 +62,7 @@ def for_softmax(
         return Choice("dense", "the map is small ({map}) and stays in the caches", {"map": map_bytes})
     kept = keeps(batch, queries, keys, dtype, training=training)
     possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
-    if possible and _fused_wins(device, dtype) and not (full and kept and width >= WIDE):
+    if possible and _fused_wins(device, width) and not (full and kept and width >= WIDE):
         return Choice("fused", "PyTorch's fused attention kernel keeps its tiles in the caches")
     reason = "matrix products on tiles of queries with an in-place softmax are the fastest"
     if normalize == "queries":
@@ -86,13 +86,13 @@ def _map_bytes(batch: int, queries: int, keys: int, dtype: torch.dtype) -> int:
     return torch.promote_types(dtype, torch.float32).itemsize * batch * queries * keys
 
 
-def _fused_wins(device: torch.device, dtype: torch.dtype) -> bool:
+def _fused_wins(device: torch.device, width: int) -> bool:
     """Return whether the fused kernel is at least as fast as the tiled algorithm.
 
-    On CPUs it is, as measured at widths 64 to 512. On CUDA, half types use the tensor cores; in float32, the kernel has
-    narrow tiles, and matrix products on large tiles are expected to be faster (not measured).
+    On CPUs it is, as measured at widths 64 to 512. On CUDA (H100, docs/benchmark.md) it is up to a width of 256; for
+    wider heads PyTorch uses a kernel that is slower than tiles.
     """
-    return device.type == "cpu" or dtype in (torch.float16, torch.bfloat16)
+    return device.type == "cpu" or width < WIDE
 
 
 def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:

@@ -27,6 +27,7 @@ from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 
 SLICE_BYTES = 1 * 2**20  # of one float64 prefix sum, which then stays in the CPU caches between the passes
+ACCELERATOR_SLICE_BYTES = 64 * 2**20  # each slice launches a dozen kernels, so accelerators need few large slices
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
@@ -129,7 +130,8 @@ def _columns(v_SM: Tensor, index_N: Tensor) -> Tensor:
 
 def _slices(g_BMV: Tensor) -> list[slice]:
     """Return slices of the value channels such that one prefix sum takes at most SLICE_BYTES."""
-    channels = max(1, SLICE_BYTES // (8 * g_BMV.shape[1]))
+    slice_bytes = SLICE_BYTES if g_BMV.device.type == "cpu" else ACCELERATOR_SLICE_BYTES
+    channels = max(1, slice_bytes // (8 * g_BMV.shape[1]))
     return [slice(start, start + channels) for start in range(0, g_BMV.shape[2], channels)]
 
 

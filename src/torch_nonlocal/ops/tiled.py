@@ -13,8 +13,11 @@ seven.
 
 Channel-major inputs, such as outputs of convolutions, are used without a copy; this layout was measured to be faster
 for the products along D. The rows of a tile that are summed into the gradients of phi and g are copied to
-position-major memory, which was measured to be faster there. Half types are computed in float32. The memory is two
-tiles, the outputs, and copies of one batch item if the inputs are half types or position-major.
+position-major memory, which was measured to be faster there.
+
+Half types are computed in float32 on CPUs. On CUDA their products run on the tensor cores with float32 sums, and the
+logits, the softmax and the accumulated gradients are float32, as in the fused kernels. The memory is two tiles, the
+outputs, and copies of one batch item if the inputs are half types or position-major.
 
 Shapes: B batch, N query positions, M key positions, D inner width, V value width, R rows of a tile.
 Reference for the recomputation: Rabe and Staats, Self-attention Does Not Need O(n^2) Memory, 2021.
@@ -34,6 +37,8 @@ from torch_nonlocal.ops.names import Normalize
 # beyond 512 rows.
 TILE_BYTES = 24 * 2**20
 MIN_ROWS, MAX_ROWS = 64, 512
+# On accelerators a tile must keep thousands of cores busy, and every tile costs a dozen kernel launches.
+ACCELERATOR_TILE_BYTES, ACCELERATOR_MAX_ROWS = 128 * 2**20, 8192
 
 
 def softmax(
@@ -92,7 +97,7 @@ def _softmax_rows_backward(
     buffer = _tiles(theta, 1 if keep else N, M)[1]
     for b in range(B):
         query, key, value, bias, dout = _ready(theta[b], phi[b], g[b], _of_clip(key_bias, b), dy[b])
-        dkey, dvalue = key.new_zeros(key.shape), value.new_zeros(value.shape)
+        dkey, dvalue = _sums_like(key), _sums_like(value)
         for part in _parts(N, rows):
             dtile = gradient[: part.stop - part.start]
             if keep:
@@ -100,11 +105,11 @@ def _softmax_rows_backward(
             else:
                 tile = buffer[: part.stop - part.start]
                 _weights_(tile, query[part], key, bias, scale)
-            dvalue.addmm_(tile.mT, dout[part].contiguous())
-            torch.mm(dout[part], value.mT, out=dtile)
+            _accumulate_(dvalue, tile.mT, dout[part])
+            _scores_(dtile, dout[part], value)
             _softmax_backward_(dtile, tile)
             _product_(dtheta[b, part], dtile, key, scale)
-            dkey.addmm_(dtile.mT, query[part].contiguous(), alpha=scale)
+            _accumulate_(dkey, dtile.mT, query[part], scale)
             if key_bias is not None:
                 dbias[b] += dtile.sum(0)
         dphi[b], dg[b] = dkey, dvalue
@@ -147,11 +152,11 @@ def _softmax_columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: 
     rows, buffer = _tiles(phi, M, N)
     for b in range(B):
         query, key, value = _ready(theta[b], phi[b], g[b])
-        y_NV = value.new_zeros(N, V)
+        y_NV = value.new_zeros(N, V, dtype=torch.promote_types(value.dtype, torch.float32))
         for part in _parts(M, rows):
             tile = kept_BMN[b, part] if keep else buffer[: part.stop - part.start]
             _weights_(tile, key[part], query, None, scale)
-            y_NV.addmm_(tile.mT, value[part].contiguous())
+            _accumulate_(y_NV, tile.mT, value[part])
         y_BNV[b] = y_NV
     return y_BNV, kept_BMN
 
@@ -173,7 +178,7 @@ def _softmax_columns_backward(
     buffer = _tiles(phi, 1 if keep else M, N)[1]
     for b in range(B):
         query, key, value, dout = _ready(theta[b], phi[b], g[b], dy[b])
-        dquery = query.new_zeros(query.shape)
+        dquery = _sums_like(query)
         for part in _parts(M, rows):
             dtile = gradient[: part.stop - part.start]
             if keep:
@@ -182,10 +187,10 @@ def _softmax_columns_backward(
                 tile = buffer[: part.stop - part.start]
                 _weights_(tile, key[part], query, None, scale)
             _product_(dg[b, part], tile, dout)
-            torch.mm(value[part], dout.mT, out=dtile)
+            _scores_(dtile, value[part], dout)
             _softmax_backward_(dtile, tile)
             _product_(dphi[b, part], dtile, query, scale)
-            dquery.addmm_(dtile.mT, key[part].contiguous(), alpha=scale)
+            _accumulate_(dquery, dtile.mT, key[part], scale)
         dtheta[b] = dquery
     return dtheta, dphi, dg
 
@@ -219,11 +224,36 @@ refuse_second_derivative(_softmax_columns_backward)
 
 def _weights_(tile_RM: Tensor, query_RD: Tensor, key_MD: Tensor, bias_M: Tensor | None, scale: float) -> None:
     """Write the softmax over the last axis of scale * query . key + bias into the tile."""
-    if bias_M is None:
-        torch.addmm(tile_RM, query_RD, key_MD.mT, beta=0, alpha=scale, out=tile_RM)
-    else:
+    if bias_M is not None and query_RD.dtype == tile_RM.dtype:
         torch.addmm(bias_M, query_RD, key_MD.mT, alpha=scale, out=tile_RM)
+    else:
+        _scores_(tile_RM, query_RD, key_MD, scale)
+        if bias_M is not None:
+            tile_RM.add_(bias_M)
     torch.softmax(tile_RM, -1, out=tile_RM)
+
+
+def _scores_(tile_RM: Tensor, one_RD: Tensor, other_MD: Tensor, scale: float = 1.0) -> None:
+    """Write scale * one @ other^T into the tile, which is float32 if the factors have a half type."""
+    if one_RD.dtype == tile_RM.dtype:
+        torch.addmm(tile_RM, one_RD, other_MD.mT, beta=0, alpha=scale, out=tile_RM)
+        return
+    torch.ops.aten.mm.dtype_out(one_RD, other_MD.mT, tile_RM.dtype, out=tile_RM)
+    if scale != 1.0:
+        tile_RM.mul_(scale)
+
+
+def _accumulate_(sums: Tensor, weights: Tensor, factor: Tensor, scale: float = 1.0) -> None:
+    """Add scale * weights @ factor to the sums; weights are first rounded to the half type of the factor, if it has one."""
+    if factor.dtype == sums.dtype:
+        sums.addmm_(weights, factor.contiguous(), alpha=scale)
+    else:
+        product = torch.ops.aten.mm.dtype(weights.to(factor.dtype), factor, sums.dtype)
+        sums.add_(product, alpha=scale)
+
+
+def _sums_like(tensor: Tensor) -> Tensor:
+    return tensor.new_zeros(tensor.shape, dtype=torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _softmax_backward_(dtile_RM: Tensor, weights_RM: Tensor) -> None:
@@ -236,8 +266,10 @@ def _product_(out: Tensor, one: Tensor, other: Tensor, scale: float = 1.0) -> No
     """Write scale * one @ other into `out`, which may have a half type."""
     if out.dtype == one.dtype:
         torch.addmm(out, one, other, beta=0, alpha=scale, out=out)
-    else:
+    elif other.dtype == one.dtype:
         out.copy_((one @ other).mul_(scale))
+    else:
+        out.copy_(torch.ops.aten.mm.dtype(one.to(other.dtype), other, one.dtype).mul_(scale))
 
 
 def _kept(like: Tensor, rows: int, columns: int, keep: bool) -> Tensor:
@@ -255,7 +287,8 @@ def _channel_major(tensor: Tensor) -> Tensor:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    """Convert half types to float32, except on CUDA, where the tensor cores multiply them with float32 sums."""
+    return tensor if tensor.is_cuda else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _of_clip(key_bias: Tensor | None, b: int) -> Tensor | None:
@@ -265,7 +298,10 @@ def _of_clip(key_bias: Tensor | None, b: int) -> Tensor | None:
 def _tiles(like: Tensor, count: int, width: int) -> tuple[int, Tensor]:
     """Return the number of rows of a tile, and a buffer for one tile."""
     dtype = torch.promote_types(like.dtype, torch.float32)
-    rows = min(max(TILE_BYTES // (dtype.itemsize * width), MIN_ROWS), MAX_ROWS, count)
+    tile_bytes, most = (
+        (TILE_BYTES, MAX_ROWS) if like.device.type == "cpu" else (ACCELERATOR_TILE_BYTES, ACCELERATOR_MAX_ROWS)
+    )
+    rows = min(max(tile_bytes // (dtype.itemsize * width), MIN_ROWS), most, count)
     return rows, like.new_empty(rows, width, dtype=dtype)
 
 
