@@ -244,7 +244,7 @@ def _scores_(tile_RM: Tensor, one_RD: Tensor, other_MD: Tensor, scale: float = 1
 
 
 def _accumulate_(sums: Tensor, weights: Tensor, factor: Tensor, scale: float = 1.0) -> None:
-    """Add scale * weights @ factor to the sums; weights are first rounded to the half type of the factor, if it has one."""
+    """Add scale * weights @ factor to the sums. The weights are rounded to the type of the factor."""
     if factor.dtype == sums.dtype:
         sums.addmm_(weights, factor.contiguous(), alpha=scale)
     else:
@@ -288,7 +288,8 @@ def _channel_major(tensor: Tensor) -> Tensor:
 
 def _wide(tensor: Tensor) -> Tensor:
     """Convert half types to float32, except on CUDA, where the tensor cores multiply them with float32 sums."""
-    return tensor if tensor.is_cuda else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    sums_halves = tensor.is_cuda and torch.version.hip is None  # ROCm has no product of halves with float32 output
+    return tensor if sums_halves else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _of_clip(key_bias: Tensor | None, b: int) -> Tensor | None:
