@@ -1,6 +1,7 @@
 """Help: complete, readable in 80 columns, and printed without importing torch."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,21 @@ def test_the_overview_lists_every_command_with_one_sentence(monkeypatch, capsys)
 )
 def test_every_command_has_an_example_that_starts_with_its_name(words, capsys):
     assert f"Example: nonlocal {' '.join(words)} " in help_of(*words, capsys=capsys)
+
+
+def test_the_help_of_convert_lists_every_source(capsys):
+    from torch_nonlocal.weights import SOURCES
+
+    text = " ".join(help_of("convert", capsys=capsys).split())
+    listed = re.search(r"do not identify it: (.+?) or (\w+)\.", text)
+    assert listed
+    assert [*listed[1].split(", "), listed[2]] == sorted(SOURCES)
+
+
+def test_the_demo_trains_as_long_as_its_task(capsys):
+    from torch_nonlocal.tasks.digits.task import STEPS
+
+    assert f"each of the two networks. (default: {STEPS})" in " ".join(help_of("demo", capsys=capsys).split())
 
 
 def test_the_version_is_that_of_the_package(capsys):

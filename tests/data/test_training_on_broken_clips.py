@@ -36,11 +36,11 @@ def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path):
     for number, path in enumerate(broken):
         shutil.move(path, data / "ab"[number % 2] / path.name)
 
-    said = nonlocal_("train", "action", "--data", data, "--out", run, *SMALL)
+    printed = nonlocal_("train", "action", "--data", data, "--out", run, *SMALL)
     named = {Path(json.loads(line)["path"]).name for line in (run / "broken.jsonl").read_text().splitlines()}
     assert named == {path.name for path in broken}
-    assert "clips that could not be read: 30;" in said
-    assert "problems in lists or empty classes: 1;" in said
+    assert f"clips that could not be read: 30, listed in {run / 'broken.jsonl'}" in printed
+    assert f"problems in lists, and classes without clips: 1, listed in {run / 'left_out.txt'}" in printed
     assert "empty" in (run / "left_out.txt").read_text()
 
     weights = run / "checkpoints" / "best.pt"

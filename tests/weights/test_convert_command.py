@@ -57,7 +57,7 @@ def test_an_existing_file_is_replaced_only_with_force(theirs, tmp_path):
         ({"place": ("nl_1",)}, "expected OLD=NEW"),
         ({"scale": "much"}, "--scale much"),
         ({"whole": True}, "no whole network"),
-        ({"whole": True, "blocks": True}, "give one of them"),
+        ({"whole": True, "blocks": True}, "exclude each other"),
         ({"source": "nobody"}, "expected one of"),
     ],
 )
