@@ -1,1 +1,1 @@
-"""Moving digits: a small 3D network that one block completes."""
+"""Moving digits: train a small 3D network with and without a block, and measure where the block attends."""
