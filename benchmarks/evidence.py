@@ -1,12 +1,12 @@
-"""What a block brings on moving digits, held against networks without one: the table of docs/evidence.md.
+"""Accuracy on moving digits with blocks, compared with networks without blocks: the table of docs/evidence.md.
 
     python benchmarks/evidence.py --out bench-out/evidence.jsonl
-    python benchmarks/evidence.py --out docs/evidence.jsonl --markdown docs/evidence.md   # the page's table again
+    python benchmarks/evidence.py --out docs/evidence.jsonl --markdown docs/evidence.md   # rewrite the page's table
 
-Every network is trained with the same recipe (`tasks.digits.train`), on the same clips for the same seed, and tested on
-handwriting that training never showed. A finished run is one JSON line of the output file; started again with the same
-command, the script does only what is missing. One thread by default: the figures then do not depend on the number of
-cores, and two processes, each with its own seeds, can share two cores and one file.
+Every network is trained with the same options (`tasks.digits.task.train`), on the same clips for the same seed, and
+tested on handwriting that training does not use. A finished run is one JSON line in the output file; rerunning the
+command skips finished runs. The default is one thread: the results then do not depend on the number of cores, and two
+processes with different seeds can share two cores and one file.
 """
 
 import argparse
@@ -48,8 +48,8 @@ class Row(NamedTuple):
     """One network of the table.
 
     Attributes:
-        text: what the table calls it.
-        configuration: keyword arguments of `build`; plain JSON values.
+        text: its name in the table.
+        configuration: keyword arguments of `build`, plain JSON values.
     """
 
     text: str
@@ -57,7 +57,7 @@ class Row(NamedTuple):
 
 
 def blocks_at(*places: str, **options: Any) -> dict[str, Any]:
-    """The configuration of a network with blocks of the same options at some places."""
+    """The configuration of a network with blocks at these places, all with the same options."""
     return {"at": list(places), "block": options}
 
 
@@ -74,7 +74,7 @@ ROWS: dict[str, Row] = {
     "three": Row("three blocks: conv2, conv3, head", blocks_at("conv2", "conv3", "head.1")),
     "wide": Row("no block, wider head (189), parameters as with one block", {"hidden": 189}),
     "dilated": Row("no block, three more 3x3x3 convolutions, dilated 1, 2, 4", {"context": "dilated"}),
-    "large": Row("no block, one more 5x15x15 convolution, factorised by axes", {"context": "large"}),
+    "large": Row("no block, one more 5x15x15 convolution, factorized by axes", {"context": "large"}),
     "mixed_after_average": Row("no block, a hidden layer of 20 behind the average", {"after_average": 20}),
 }
 
@@ -88,13 +88,13 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 class Context(nn.Module):
-    """x plus ReLU(norm(convolutions of x)): widens the receptive field, keeps (B, C, T, H, W)."""
+    """Residual convolutions, x + ReLU(norm(convolutions(x))): a larger receptive field, the same (B, C, T, H, W)."""
 
     def __init__(self, *convolutions: nn.Conv3d) -> None:
         super().__init__()
         for convolution in convolutions:
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            if convolution.bias is not None:  # always so; said for the type checker
+            if convolution.bias is not None:  # always true; for the type checker
                 nn.init.zeros_(convolution.bias)
         self.inner = nn.Sequential(*convolutions, nn.BatchNorm3d(CHANNELS), nn.ReLU(inplace=True))
 
@@ -110,14 +110,14 @@ def build(
     context: str | None = None,
     after_average: int | None = None,
 ) -> nn.Module:
-    """The demo's network, with blocks or with what a control has in their place.
+    """The demo's network with blocks, or with other layers as a control.
 
     Args:
-        at: where blocks go.
-        block: their options.
+        at: places of the blocks.
+        block: options of the blocks.
         hidden: width of the head.
-        context: what follows conv3: "dilated" or "large", convolutions that see the whole clip from every position.
-        after_average: width of a hidden layer between the average over all positions and the last linear layer.
+        context: convolutions after conv3, "dilated" or "large", whose receptive field is the whole clip.
+        after_average: width of a hidden layer between the average over positions and the last linear layer.
     """
     net = RelationNet(CHANNELS, hidden=hidden)
     if at:
@@ -132,11 +132,11 @@ def build(
     if after_average is not None:
         net.head.pop(-1)
         net.head.extend([nn.Linear(hidden, after_average), nn.ReLU(), nn.Linear(after_average, len(RELATIONS))])
-    return net.to(memory_format=torch.channels_last_3d)  # a quarter faster on one core
+    return net.to(memory_format=torch.channels_last_3d)  # 25 % faster on one core
 
 
 def receptive_field(net: nn.Module) -> tuple[int, int, int]:
-    """Frames, rows and columns that one position of the convolutions' last map depends on; blocks are left out."""
+    """Frames, rows and columns in the receptive field of the convolutions; blocks are not counted."""
     seen, step = [1, 1, 1], [1, 1, 1]
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv3d) and "non_local" not in name:
@@ -147,12 +147,12 @@ def receptive_field(net: nn.Module) -> tuple[int, int, int]:
 
 
 def parameters(net: nn.Module) -> int:
-    """Number of trained values."""
+    """Number of parameters."""
     return sum(one.numel() for one in net.parameters())
 
 
 def flops(net: nn.Module) -> int:
-    """Operations of one clip's forward pass, two a multiply-add; PyTorch counts no sorting and no pointwise work."""
+    """FLOPs of one clip's forward pass, two per multiply-add; sorting and pointwise operations are not counted."""
     net.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(torch.zeros(ONE_CLIP))
@@ -160,8 +160,8 @@ def flops(net: nn.Module) -> int:
 
 
 def run(name: str, seed: int, steps: int, clips: int) -> dict[str, Any]:
-    """Trains and tests one network of `ROWS`; what is found, as plain JSON values."""
-    torch.manual_seed(seed)  # before building: the stages shared by two networks of a seed start the same
+    """Train and test one network of `ROWS`; return the results as plain JSON values."""
+    torch.manual_seed(seed)  # before building: equal stages of two networks get equal initial weights
     net = build(**ROWS[name].configuration)
     began = time.process_time()
     losses = train(net, MovingDigits("train"), steps=steps, seed=seed, on_step=_progress(name, seed, steps))
@@ -187,26 +187,24 @@ def run(name: str, seed: int, steps: int, clips: int) -> dict[str, Any]:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """The runs of a file, none if there is no file.
+    """The runs in a file; none if the file does not exist.
 
     Raises:
-        ValueError: a line is not JSON; the message says which.
+        ValueError: a line is not JSON; the message gives its number.
     """
     records = []
     for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{file}, line {number}: not JSON ({error}); delete the line, its run is repeated"
-            ) from error
+            raise ValueError(f"{file}, line {number}: not JSON ({error}); delete the line to repeat its run") from error
     return records
 
 
 def finished(
     records: Iterable[dict[str, Any]], name: str, seeds: Sequence[int], steps: int, clips: int
 ) -> list[dict[str, Any]]:
-    """The runs of one network with these seeds, steps and clips, in the order of the seeds."""
+    """The finished runs of one network with these seeds, steps and clips, in the order of the seeds."""
     found = {
         record["seed"]: record
         for record in records
@@ -216,7 +214,7 @@ def finished(
 
 
 def table(records: Sequence[dict[str, Any]], seeds: Sequence[int], steps: int, clips: int) -> str:
-    """The finished runs as Markdown, group by group; rows with fewer runs than seeds say so."""
+    """A Markdown table of the finished runs by group; rows with fewer runs than seeds give their number."""
     lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
     for title, names in GROUPS.items():
         rows = [(name, finished(records, name, seeds, steps, clips)) for name in names]
@@ -245,28 +243,32 @@ def _cells(name: str, found: list[dict[str, Any]]) -> list[str]:
 
 
 def write_table(page: Path, text: str) -> None:
-    """Puts the table between the page's two marks; a new page has nothing but the table.
+    """Replace the table between the two marks of a page; a new page consists of the table.
 
     Raises:
-        ValueError: the page is there and lacks a mark.
+        ValueError: the page exists and lacks a mark.
     """
     old = page.read_text() if page.exists() else f"{START}\n{END}\n"
     if START not in old or END not in old:
-        raise ValueError(f"{page}: expected the lines {START} and {END}, between which the table goes")
+        raise ValueError(f"{page}: expected the lines {START} and {END} around the table")
     head, tail = old.split(START)[0], old.split(END)[1]
     page.write_text(f"{head}{START}\n{text}\n{END}{tail}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Does the runs that are missing, one after the other, then prints the table."""
+    """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of networks and clips (default 0 1 2)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of {BATCH} clips, for every network ({STEPS})")
-    parser.add_argument("--clips", type=int, default=2000, help="test clips (default 2000)")
-    parser.add_argument("--out", type=Path, default=Path("bench-out/evidence.jsonl"), help="one JSON line a run")
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME", help=f"some of: {', '.join(ROWS)}")
-    parser.add_argument("--threads", type=int, default=1, help="of this process (default 1)")
-    parser.add_argument("--markdown", type=Path, help="page whose table is written anew")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of networks and clips (default 0 1 2)"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of batch size {BATCH} (default {STEPS})")
+    parser.add_argument("--clips", type=int, default=2000, help="number of test clips (default 2000)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench-out/evidence.jsonl"), help="output, one JSON line per run"
+    )
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("--threads", type=int, default=1, help="threads of this process (default 1)")
+    parser.add_argument("--markdown", type=Path, help="page whose table is replaced")
     given = parser.parse_args(arguments)
     if given.steps < 1 or given.clips < 1 or given.threads < 1:
         parser.error(f"--steps {given.steps} --clips {given.clips} --threads {given.threads}: expected at least 1 each")
@@ -274,9 +276,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     todo = [(name, seed) for seed in given.seeds for name in given.only or ROWS]
     for number, (name, seed) in enumerate(todo, start=1):
-        # read again each time: another process may be writing, too
+        # read again each time: another process may write to the file
         if finished(read(given.out), name, [seed], given.steps, given.clips):
-            print(f"{number}/{len(todo)} {name}, seed {seed}: done before", flush=True)
+            print(f"{number}/{len(todo)} {name}, seed {seed}: already finished", flush=True)
             continue
         record = run(name, seed, given.steps, given.clips)
         with given.out.open("a") as file:

@@ -92,7 +92,7 @@ def test_runs_are_recorded_reused_and_tabulated(evidence, tmp_path, monkeypatch,
     monkeypatch.setattr(evidence, "run", lambda *_: pytest.fail("a finished run was repeated"))
     evidence.main([*command, "--only", "none", "embedded_gaussian"])
     assert out.read_text() == kept
-    assert "none, seed 3: done before" in capsys.readouterr().out
+    assert "none, seed 3: already finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
