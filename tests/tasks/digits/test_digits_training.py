@@ -1,6 +1,8 @@
 """Training on moving digits: clips in the drawn order, the optimizer, and resuming."""
 
 import math
+import os
+import signal
 
 import pytest
 import torch
@@ -69,6 +71,19 @@ def test_losses_equal_those_of_a_plain_loop():
         expected.append(loss.item())
     losses = train(small_net(), DIGITS, steps=steps, batch=8, seed=1)
     assert losses == pytest.approx(expected, rel=1e-6)
+
+
+def test_ctrl_c_ends_training():
+    losses = []
+
+    def interrupt(step, loss):
+        losses.append(loss)
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(small_net(), DIGITS, steps=9, batch=2, on_step=interrupt)
+    assert len(losses) == 3
 
 
 def test_an_interrupted_run_resumes_to_identical_losses(tmp_path):

@@ -113,6 +113,7 @@ def train(
     Raises:
         ValueError: steps or batch is below 1, or lr is not positive.
         ImportError: accelerate is not installed.
+        KeyboardInterrupt: training was interrupted by Ctrl-C or SIGTERM.
     """
     losses: list[float] = []
 
@@ -133,8 +134,10 @@ def train(
     )
     device = next(net.parameters()).device
     with TemporaryDirectory() as folder:
-        fit(DigitsTask(net, data, config, on_loss=add), config, folder, log=_ignore)
+        result = fit(DigitsTask(net, data, config, on_loss=add), config, folder, log=_ignore)
     net.to(device)
+    if result.status == "stopped":
+        raise KeyboardInterrupt
     return losses
 
 
