@@ -12,6 +12,10 @@ class MuonAdamW(torch.optim.AdamW):
     Muon replaces the update of a kernel, seen as an (out, in x kernel) matrix, by the nearest matrix with orthonormal
     rows or columns, so all directions of the update have the same size.
 
+    timm's Muon is not used because it orthogonalizes in bfloat16, whose rounding depends on the processor's kernels. In
+    place of this class, with the same coefficients and seed 0, it changes the demo's accuracy with a block from 0.998
+    to 0.999 and the loss at the end from 0.016 to 0.021. torch.optim.Muon takes matrices only.
+
     Args:
         model: the model whose parameters are trained.
         lr: learning rate of AdamW.
