@@ -4,7 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -206,19 +206,21 @@ def test_a_dataset_of_broken_clips_raises(tmp_path):
 
 
 def test_reading_stops_at_the_time_limit(tmp_path, monkeypatch):
+    """A simulated clock advances by 20 seconds per frame, so the result does not depend on the machine."""
     slow, quick = film(tmp_path / "a/slow.mp4", 1, frames=20), film(tmp_path / "a/z.mp4", 2)
-    picture = decode._picture
+    picture, now = decode._picture, [0.0]
 
-    def dawdle(frame, converter):
-        time.sleep(0.02 if frame.pts else 0)
-        return picture(frame, converter)
+    def delayed(frame, *given):
+        now[0] += 20 if frame.pts else 0
+        return picture(frame, *given)
 
-    monkeypatch.setattr(decode, "_picture", dawdle)
-    with pytest.raises(BrokenVideoError, match=r"slow.mp4' takes longer than the limit of 0.1 s") as caught:
-        read_sampled(slow, range, lambda frame: frame, time_limit=0.1)
+    monkeypatch.setattr(decode, "_picture", delayed)
+    monkeypatch.setattr("torch_nonlocal.media.broken.time", SimpleNamespace(monotonic=lambda: now[0]))
+    with pytest.raises(BrokenVideoError, match=r"slow.mp4' takes longer than the limit of 100 s") as caught:
+        read_sampled(slow, range, lambda frame: frame, time_limit=100)
     assert caught.value.kind == "time limit"
-    dataset = ClipDataset(find_clips(tmp_path), (20, 1), TRAIN, decode_timeout=0.3)
-    assert dataset[0][2] == 1  # z.mp4 holds 12 frames, decoded once each
+    dataset = ClipDataset(find_clips(tmp_path), (20, 1), TRAIN, decode_timeout=300)
+    assert dataset[0][2] == 1  # z.mp4 has 12 frames, decoded once each
     assert [entry.kind for entry in dataset.broken.entries()] == ["time limit"]
     assert read_clip(quick).shape[0] == 12
 

@@ -3,67 +3,63 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
+from torch_nonlocal.media.frame_folders import check_picture_size
+from torch_nonlocal.media.limits import MOST_PIXELS, check_file, check_pixels, quoted
 
-_MOST_PIXELS = 2**27  # per frame: 16K fits; a header that claims more is corrupt or would exhaust memory
+# Formats that hold their frames in the file. FFmpeg would also follow playlists (HLS, DASH, concat) to other files or
+# the network, expand "%d" in a name, and draw any .txt as "ansi art".
+_FORMATS = (
+    "apng asf av1 avi bink bmp_pipe cavsvideo cine dds_pipe dirac dnxhd dpx_pipe dv exr_pipe fits flic flv gif "
+    "gif_pipe gxf h261 h263 h264 hdr_pipe hevc ico ivf j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe "
+    "live_flv m4v matroska mjpeg mjpeg_2000 mov mpeg mpegts mpegvideo mxf nsv nut nuv obu ogg pam_pipe pbm_pipe "
+    "pcx_pipe pfm_pipe pgm_pipe pgmyuv_pipe phm_pipe png_pipe ppm_pipe psd_pipe qoi_pipe rm sgi_pipe smjpeg smk "
+    "sunrast_pipe swf tiff_pipe vc1 vc1test vvc webm webp_pipe wtv xwd_pipe yuv4mpegpipe"
+)
+_LIMITS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(_FORMATS.split()),
+    "max_pixels": str(MOST_PIXELS),  # of the frames that FFmpeg decodes to find out their format
+}
 
 # (offset, signature) of the most common video containers; a truncated file still has it.
 _SIGNATURES = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
-
-
-def quoted(path: str | os.PathLike[str]) -> str:
-    """A path as error messages show it."""
-    return repr(os.fspath(path))
 
 
 @contextmanager
 def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[Any, Any]]:
     """Open a container and its first video stream; FFmpeg's errors become BrokenVideoErrors that name the file."""
     av = require("av", extra="video")
-    _check_file(path)
+    check_file(path, "video")
     try:
-        # FFmpeg's timeout ends blocking reads; the deadline itself is checked between frames.
-        with av.open(os.fspath(path), timeout=deadline.left(), metadata_errors="replace") as container:
+        # "file:" keeps FFmpeg from taking the start of a name for a protocol. Its timeout ends reads within one call;
+        # the deadline itself is checked between frames.
+        with av.open(
+            f"file:{os.fspath(path)}", options=_LIMITS, timeout=deadline.left(), metadata_errors="replace"
+        ) as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-            # FFmpeg reads any .txt as "ansi art", which is never intended.
-            if not streams or streams[0].codec_context is None or container.format.name == "tty":
+            if not streams or streams[0].codec_context is None:
                 kind = "audio only" if container.streams.audio and not streams else "not a video"
                 raise BrokenVideoError(f"{quoted(path)} is not a video: it has no video stream", kind)
-            width, height = streams[0].codec_context.width, streams[0].codec_context.height
-            if width * height > _MOST_PIXELS:
-                raise BrokenVideoError(
-                    f"{quoted(path)} has frames of {width} x {height}, expected at most {_MOST_PIXELS} pixels",
-                    "too large",
-                )
-            streams[0].codec_context.thread_count = 1  # more rarely helps; workers decode in parallel
+            context = streams[0].codec_context
+            check_pixels(quoted(path), context.height, context.width)
+            if not context.width:  # FFmpeg drops a size above its limit
+                check_picture_size(path)
+            context.thread_count = 1  # more rarely helps; workers decode in parallel
+            context.options = {"max_pixels": str(MOST_PIXELS)}  # of every frame, whatever the header claims
             yield container, streams[0]
     except av.error.ExitError as error:
         raise deadline.passed() from error
     except av.FFmpegError as error:
+        check_picture_size(path)
         kind = "damaged" if _looks_like_video(path) else "not a video"
         raise BrokenVideoError(f"{quoted(path)} is not a video or is damaged: {error.strerror}", kind) from error
-
-
-def _check_file(path: str | os.PathLike[str]) -> None:
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        raise BrokenVideoError(f"there is no file {quoted(path)}", "missing") from None
-    except OSError as error:
-        raise BrokenVideoError(f"{quoted(path)} cannot be opened: {error.strerror}", "unreadable") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise BrokenVideoError(f"{quoted(path)} is a folder, not a video", "not a video")
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
-        raise BrokenVideoError(f"{quoted(path)} is not a regular file and not a video", "not a video")
-    if status.st_size == 0:
-        raise BrokenVideoError(f"{quoted(path)} is not a video: the file has 0 bytes", "empty")
 
 
 def _looks_like_video(path: str | os.PathLike[str]) -> bool:

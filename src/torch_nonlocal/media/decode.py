@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ from torch import Tensor
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.media import torchcodec_frames
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline, SameSize
-from torch_nonlocal.media.container import opened, quoted
+from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import read_frame_folder
+from torch_nonlocal.media.limits import quoted, reduced
 
 # Codecs with one displayed frame per packet; VP8 and MPEG-4 in AVI have packets that display nothing.
 _ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "dav1d"})
@@ -57,6 +58,15 @@ class _Schedule:
     seek: dict[int, tuple[int, int]]  # key frame index -> timestamps to seek to, the second if the first fails
 
 
+class _Packet(NamedTuple):
+    """What the schedule needs of a packet, without its data: the packets of a file would take its size."""
+
+    pts: int
+    dts: int
+    is_keyframe: bool
+    unreliable: bool
+
+
 def read_clip(
     path: str | os.PathLike[str],
     *,
@@ -64,6 +74,7 @@ def read_clip(
     start: int = 0,
     stride: int = 1,
     count: int | None = None,
+    short_side: int | None = None,
 ) -> Tensor:
     """Read frames of a video (or the single frame of an image) by index.
 
@@ -76,6 +87,8 @@ def read_clip(
         start: the first index.
         stride: distance between two indices.
         count: number of frames; None reads to the end.
+        short_side: largest short side, in pixels; larger frames are scaled down as they are decoded, so that only
+            scaled frames are held. None keeps the size of the file.
 
     Returns:
         (T, H, W, 3), RGB, uint8 in [0, 255].
@@ -85,6 +98,8 @@ def read_clip(
         ValueError: an index is outside the video (the message gives the valid range), or the arguments conflict.
         ImportError: PyAV is not installed.
     """
+    if short_side is not None and short_side < 1:
+        raise ValueError(f"short_side must be 1 or more, or None to keep the size, got {short_side}")
     wanted = None if frames is None else [int(index) for index in frames]
     if wanted is None:
         _check_range(start, stride, count)
@@ -99,7 +114,7 @@ def read_clip(
         stop = total if count is None else start + stride * (count - 1) + 1
         return list(range(start, stop, stride)) or [start]
 
-    return _read(path, choose, lambda picture: picture, Deadline(path, None), whole=False)
+    return _read(path, choose, lambda picture: picture, Deadline(path, None), whole=False, short_side=short_side)
 
 
 def read_sampled(
@@ -141,6 +156,7 @@ def _read(
     deadline: Deadline,
     *,
     whole: bool,
+    short_side: int | None = None,
 ) -> Tensor:
     with opened(path, deadline) as (container, stream):
         schedule = _schedule(container, stream, path, deadline, whole=whole)
@@ -153,7 +169,7 @@ def _read(
             shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
             plural = "frames" if len(outside) > 1 else "frame"
             raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); got {plural} {shown}")
-        return _gather(container, stream, schedule, wanted, path, convert, deadline)
+        return _gather(container, stream, schedule, wanted, path, convert, deadline, short_side)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -194,11 +210,12 @@ def _schedule(
     counted = whole and "mp4" in container.format.name.split(",")  # other containers count differently or not at all
     if not listed and not counted:
         return None
-    packets = []
+    packets: list[_Packet] = []
     for packet in container.demux(stream):
         deadline.check()
         if packet.size:
-            packets.append(packet)
+            unreliable = packet.is_discard or packet.is_corrupt
+            packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, unreliable))
     if counted and len(packets) < stream.frames:
         raise BrokenVideoError(
             f"{quoted(path)} is truncated: it has {len(packets)} of the {stream.frames} frames that its header counts",
@@ -206,7 +223,7 @@ def _schedule(
         )
     if not listed or not packets or not packets[0].is_keyframe:
         return None
-    if any(packet.pts is None or packet.dts is None or packet.is_discard or packet.is_corrupt for packet in packets):
+    if any(packet.pts is None or packet.dts is None or packet.unreliable for packet in packets):
         return None
     packets.sort(key=lambda packet: packet.pts)
     pts = [packet.pts for packet in packets]
@@ -239,6 +256,7 @@ def _gather(
     path: str | os.PathLike[str],
     convert: Callable[[Tensor], Tensor],
     deadline: Deadline,
+    short_side: int | None = None,
 ) -> Tensor:
     """Decode the wanted frames in ascending order and stack the results of `convert`, (T, ...)."""
     places: dict[int, list[int]] = {}
@@ -261,18 +279,18 @@ def _gather(
             clip[place] = converted
         missing.discard(index)
 
-    if schedule is not None and torchcodec:
+    if schedule is not None and torchcodec and short_side is None:
         with suppress(torchcodec_frames.NotTheSameError):
             for index, picture in torchcodec_frames.frames(path, stream, schedule.pts, sorted(places), deadline):
                 keep(index, picture)
     if schedule is not None:
         for index, frame in _by_seeking(container, stream, schedule, sorted(missing), deadline):
-            keep(index, _picture(frame, converter))
+            keep(index, _picture(frame, converter, short_side))
     if missing:  # no schedule, or the file deviates from it
         last = max(missing)
         for index, frame in _from_the_start(path, deadline):
             if index in missing:
-                keep(index, _picture(frame, converter))
+                keep(index, _picture(frame, converter, short_side))
             if index >= last:
                 break
     if clip is None or missing:
@@ -340,8 +358,13 @@ def _decoded(container: Any, stream: Any, wanted: Container[int]) -> Iterator[An
         yield from packet.decode()
 
 
-def _picture(frame: Any, converter: Any) -> Tensor:
-    """Convert a frame to (H, W, 3) RGB uint8, with its display rotation applied."""
-    picture = torch.from_numpy(converter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+def _picture(frame: Any, converter: Any, short_side: int | None = None) -> Tensor:
+    """Convert a frame to (H, W, 3) RGB uint8, scaled down to `short_side`, with its display rotation applied."""
+    height, width = reduced(frame.height, frame.width, short_side)
+    if (height, width) == (frame.height, frame.width):
+        converted = converter.reformat(frame, format="rgb24", threads=1)
+    else:  # FFmpeg scales to packed RGB with half the colors in a row, to planar RGB with all of them
+        converted = converter.reformat(frame, width=width, height=height, format="gbrp", threads=1)
+    picture = torch.from_numpy(converted.to_ndarray())
     turns = round(frame.rotation / 90)
     return torch.rot90(picture, turns, dims=(0, 1)) if turns else picture  # both counter-clockwise

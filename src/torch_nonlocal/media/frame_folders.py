@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline, SameSize
+from torch_nonlocal.media.limits import MOST_PIXELS, check_file, check_pixels, quoted
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 """Suffixes of images in a folder of frames."""
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow runs Ghostscript for EPS
+_STRIP = 1024  # rows copied at a time
 _NUMBER = re.compile(r"(\d+)\D*$")
 
 
@@ -74,14 +80,55 @@ def read_picture(path: str | os.PathLike[str]) -> Tensor:
     """Read an image as (H, W, 3) RGB uint8, with its EXIF orientation applied.
 
     Raises:
-        BrokenVideoError: the image cannot be read.
+        BrokenVideoError: the image is not a regular file, is too large, or cannot be read.
         ImportError: Pillow is not installed.
     """
-    image = require("PIL.Image", extra="video")
     operations = require("PIL.ImageOps", extra="video")
-    np = require("numpy", extra="video")
+    name = f"the image {quoted(path)}"
+    with _opened(path, name) as picture:
+        check_pixels(name, picture.height, picture.width)
+        operations.exif_transpose(picture, in_place=True)
+        return _pixels(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+def check_picture_size(path: str | os.PathLike[str]) -> None:
+    """Check the size in the header of a file, if Pillow reads it as an image.
+
+    Raises:
+        BrokenVideoError: more than `MOST_PIXELS` pixels.
+    """
     try:
-        with image.open(path) as file:
-            return torch.from_numpy(np.array(operations.exif_transpose(file).convert("RGB")))
-    except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as error:  # Pillow's errors for bad files
-        raise BrokenVideoError(f"the image {os.fspath(path)!r} cannot be read: {error}", "damaged") from error
+        with _opened(path, quoted(path)) as picture:
+            check_pixels(quoted(path), picture.height, picture.width)
+    except (BrokenVideoError, ImportError) as error:
+        if isinstance(error, BrokenVideoError) and error.kind == "too large":
+            raise
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
+    """Open an image; Pillow's errors become BrokenVideoErrors that name the file."""
+    image = require("PIL.Image", extra="video")
+    check_file(path, "picture")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", image.DecompressionBombWarning)  # `check_pixels` has the stricter limit
+            opened = image.open(path, formats=_FORMATS)
+        with opened as picture:
+            yield picture
+    except image.DecompressionBombError as error:
+        raise BrokenVideoError(f"{name} is too large: expected at most {MOST_PIXELS:,} pixels", "too large") from error
+    except BrokenVideoError:
+        raise
+    except Exception as error:  # Pillow's readers raise almost anything for bad files
+        raise BrokenVideoError(f"{name} cannot be read: {error}", "damaged") from error
+
+
+def _pixels(picture: Any) -> Tensor:
+    """The pixels of an RGB image; they are copied in strips, since Pillow's export holds a second copy."""
+    np = require("numpy", extra="video")
+    pixels = torch.empty((picture.height, picture.width, 3), dtype=torch.uint8)
+    for top in range(0, picture.height, _STRIP):
+        strip = picture.crop((0, top, picture.width, min(top + _STRIP, picture.height)))
+        pixels[top : top + _STRIP] = torch.from_numpy(np.array(strip))
+    return pixels

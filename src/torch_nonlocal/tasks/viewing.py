@@ -39,13 +39,13 @@ def read_frames(paths: Sequence[Path], *, frames: int, start: int = 0, stride: i
     if not paths:
         raise ValueError("give a video or images to look at")
     if len(paths) > 1:
-        pictures = [_reduced(read_clip(path, count=1), size) for path in paths]
+        pictures = [read_clip(path, count=1, short_side=size) for path in paths]
         height, width = pictures[0].shape[1:3]
         return torch.cat([_resized(picture, (height, width)) for picture in pictures])
     total = probe(paths[0]).frames
     count = min(frames, total)
     step = stride or max(1, (total - start) // max(count, 1))
-    return _reduced(read_clip(paths[0], start=start, stride=step, count=count), size)
+    return read_clip(paths[0], start=start, stride=step, count=count, short_side=size)
 
 
 def attention_records(
@@ -112,12 +112,6 @@ def _records_of_blocks(model: nn.Module, clip_THWC: Tensor) -> dict[str, BlockRe
 def _normalized(model: nn.Module, clip_THWC: Tensor) -> Tensor:
     """The network's input, one frame per batch item: (T, 3, H, W)."""
     return inputs_of(model).normalize(clip_THWC.permute(0, 3, 1, 2))
-
-
-def _reduced(clip_THWC: Tensor, size: int) -> Tensor:
-    height, width = clip_THWC.shape[1:3]
-    scale = min(1.0, size / min(height, width))
-    return clip_THWC if scale == 1.0 else _resized(clip_THWC, (round(height * scale), round(width * scale)))
 
 
 def _resized(clip_THWC: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,56 @@
+"""Hostile files for tests: pictures that claim many pixels, and the memory of reading a file."""
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+
+def huge_png(path: Path, height: int, width: int) -> Path:
+    """A black PNG of any size. It is valid up to 2**25 pixels; the rows of larger ones end early."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, row = zlib.compressobj(1), bytes(1 + 3 * width)
+    data = b"".join(packer.compress(row) for _ in range(min(height, 2**25 // width))) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+    return path
+
+
+MEASURE = """
+import json, resource, sys, time
+import av, numpy, torch, PIL.Image
+from pathlib import Path
+from torch_nonlocal.data.check import inspect_video
+from torch_nonlocal.media import read_clip
+from torch_nonlocal.tasks.viewing import read_frames
+torch.set_num_threads(1)
+path = Path(sys.argv[1])
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+before, start, results = peak(), time.process_time(), []
+for call in sys.argv[2:]:
+    try:
+        results.append(str(eval(call)))
+    except ValueError as error:
+        results.append(f"{type(error).__name__}: {error}")
+print(json.dumps([results, peak() - before, time.process_time() - start]))
+"""
+
+
+def cost(path: Path, *calls: str) -> tuple[list[str], float, float]:
+    """Run expressions of `path` in a fresh process.
+
+    Returns:
+        Their results or ValueErrors, the extra peak memory in MiB, and the CPU seconds.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), *calls], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    results, mebibytes, seconds = json.loads(done.stdout.splitlines()[-1])
+    return results, mebibytes, seconds
