@@ -84,7 +84,7 @@ def test_the_help_of_convert_lists_every_source(capsys):
 def test_the_demo_trains_as_long_as_its_task(capsys):
     from torch_nonlocal.tasks.digits.task import STEPS
 
-    assert f"each of the two networks. (default: {STEPS})" in " ".join(help_of("demo", capsys=capsys).split())
+    assert f"with a batch size of 64. (default: {STEPS})" in " ".join(help_of("demo", capsys=capsys).split())
 
 
 def test_the_version_is_that_of_the_package(capsys):

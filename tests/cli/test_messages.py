@@ -49,7 +49,7 @@ def error_of(*words, capsys):
         (["train", "action", "--recpie", "laptop"], "unrecognized options: --recpie, laptop; did you mean --recipe?"),
         (["bench", "--form", "gaussian", "--repeat", "3"],
          "unrecognized options: --form, gaussian, --repeat, 3; did you mean --forms or --repeats?"),
-        (["plan", "ours:i3d_resnet50"], "missing from nonlocal plan: --input CxTxHxW"),
+        (["plan", "ours:i3d_resnet50"], "missing from nonlocal plan: --input SIZE"),
         (["test", "action"], "missing from nonlocal test action: CHECKPOINT"),
         (["plan", "x", "--input"], "missing value for argument '--input'. Expected 1 values"),
         (["train", "action", "--schedule", "linear"],

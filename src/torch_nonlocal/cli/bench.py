@@ -23,19 +23,19 @@ def bench(
     repeats: int = 5,
     forms: tuple[str, ...] = (),
 ) -> None:
-    """Compare time and memory of this library, the plain definition, PyTorch's attention, mmcv's and timm's blocks.
+    """Compare time and memory with the definition, PyTorch's attention, and the blocks of mmcv and timm.
 
-    The contenders take turns, and the median counts. Peak memory is measured in a fresh process. A contender that is
-    not installed, or cannot run a size, keeps its row with the reason. Writes benchmark.md, benchmark.json and
-    benchmark.png.
+    Implementations are timed alternately, and medians are reported. Peak memory is measured in a fresh process. An
+    implementation that is not installed or cannot run a size is listed with the reason. The command writes
+    benchmark.md, benchmark.json and benchmark.png.
 
     Example: nonlocal bench --quick
 
     Args:
         quick: run a subset that takes about two minutes.
-        out: output folder for the table and the plot; created if missing.
-        json: also write the figures to this file.
-        repeats: number of timed runs of each contender.
+        out: output folder; created if missing.
+        json: another file for the results, as JSON.
+        repeats: number of timed runs of each implementation.
         forms: pairwise functions to measure, such as embedded_gaussian; all by default.
     """
     needs.check("bench")

@@ -32,12 +32,12 @@ def convert(
     blocks: bool = False,
     force: bool = False,
 ) -> None:
-    """Convert another project's checkpoint: its non-local blocks, or the whole network where this library has it.
+    """Convert another project's checkpoint: its non-local blocks, or the whole network if this library has it.
 
     Reads checkpoints of AlexHex7 (also TSM, AP3D, STE-NVAN), tea1528, PySlowFast, PyTorchVideo, mmcv and mmaction2,
-    timm, gluon-cv, cgnl, AGW and fast-reid, and Caffe2 pickles of video-nonlocal-net. The source is detected from the
-    tensor names. Nothing in the file is executed. Prints the source, the renamed tensors, the assumptions and the
-    tensors that are left over.
+    timm, GluonCV, GCNet, CGNL's NL, AGW and fast-reid, and Caffe2 pickles of video-nonlocal-net. The source is detected
+    from the tensor names. Nothing in the file is executed. The command prints the source, the renamed tensors, what
+    the file does not state and was assumed, and the unused tensors.
 
     Example: nonlocal convert I3D_NLN_8x8_R50.pkl i3d.safetensors
 
@@ -51,13 +51,12 @@ def convert(
         source: project of the checkpoint, if the tensor names do not identify it: agw, alexhex7, caffe2, cgnl, gcnet,
             gluoncv, mmcv, pytorchvideo, slowfast, tea1528 or timm.
         pairwise: embedded_gaussian or dot_product, if the checkpoint does not use its project's default.
-        subsample: factor of the max-pooling of the keys, if it is not the project's default; 1 for none, 0 for the
-            default.
-        scale: scale of the softmax, sqrt or a number, if it is not the project's default.
-        place: OLD=NEW inserts the block named OLD after the module NEW. Repeat the option for several blocks.
-        whole: write the whole network, for nl.create_model; an error if the checkpoint is not one of this library's
-            networks. This is the default where the whole network can be converted.
-        blocks: write the blocks alone, for nl.load_blocks.
+        subsample: max-pooling factor of keys and values, if it is not the project's default (0); 1 for no pooling.
+        scale: factor before the softmax, a number or sqrt for 1/sqrt(D), if it is not the project's default.
+        place: BLOCK=MODULE inserts the block named BLOCK after the module MODULE. Repeat the option for several.
+        whole: write the whole network, for nl.create_model, and fail if it cannot be converted. Without --whole and
+            --blocks, the whole network is written if it can be converted, else the blocks.
+        blocks: write only the blocks, for nl.load_blocks.
         force: replace OUT if it exists.
     """
     if whole and blocks:

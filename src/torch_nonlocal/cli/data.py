@@ -19,7 +19,7 @@ from torch_nonlocal.cli import needs
 if TYPE_CHECKING:
     from torch_nonlocal.data.check import CheckReport
 
-SUMMARY = "Check a folder of clips before training on it: nonlocal data check DIR."
+SUMMARY = "Check a folder of clips before training on it: nonlocal data check PATH."
 _SHOWN = 50  # classes, and groups of duplicates, that are printed; broken clips are all printed
 
 
@@ -29,7 +29,7 @@ def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], 
 
 
 def check(
-    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")],
+    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")],
     *,
     split: str = "",
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
@@ -39,19 +39,19 @@ def check(
 ) -> None:
     """Read every clip of a data set and report what is wrong with it.
 
-    Reports clips that are broken, empty, too short, without a video stream or not videos, wrong lines of lists, and
-    classes without clips: the exit code is then 1. Duplicate files are reported but do not fail the check.
+    Reports clips that are broken, empty, too short or contain no video, invalid lines in list files, and classes
+    without clips. The exit code is 1 if any is found. Duplicate files are reported but do not fail the check.
 
-    Example: nonlocal data check clips/ --json report.json
+    Example: nonlocal data check my-clips --json report.json
 
     Args:
-        root: a folder with one folder per class, with or without train, val and test above them; a folder with lists
-            of clips; or one list.
+        root: a folder with one subfolder of videos per class, optionally grouped under train, val and test; a folder
+            with lists of clips; or one list.
         split: train, val or test; all of them by default.
         json: also write the whole report to this file.
         workers: number of files read in parallel; 0 for one per processor.
-        min_frames: smallest number of frames; clips with fewer are reported as too short.
-        time_limit: seconds after which reading a clip is given up and the clip is reported as broken.
+        min_frames: minimum number of frames; clips with fewer are reported as too short.
+        time_limit: seconds allowed for reading one clip; slower clips are reported as broken.
     """
     needs.check("data")
     from torch_nonlocal.data.check import check_clips

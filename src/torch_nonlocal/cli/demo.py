@@ -18,17 +18,17 @@ PLACE_OF_BLOCK = "conv3.2"  # conv3 is a Sequential: its last module carries the
 
 
 def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = 450, clips: int = 2000) -> None:
-    """Train a small network with and without a block, draw what a pretrained network relates, and measure one block.
+    """Train a small network with and without a block, visualize similar positions in a video, and benchmark one block.
 
-    Everything needed is installed with the package: handwritten digits, a video clip and ImageNet weights. Takes a few
-    minutes on two cores. Pictures, pages and results.json go to the output folder.
+    The data come with the demo extra: handwritten digits, a video clip and ImageNet weights. The demo takes two to four
+    minutes on two cores and writes pictures, pages and results.json to the output folder.
 
     Example: nonlocal demo --out demo-out --seed 0
 
     Args:
         out: output folder; created if missing.
         seed: random seed of networks, blocks and clips; the same seed gives the same accuracies on the same machine.
-        steps: training steps of 64 clips, for each of the two networks.
+        steps: training steps of each of the two networks, with a batch size of 64.
         clips: number of test clips; their digits are not used in training.
     """
     if steps < 1 or clips < 1:

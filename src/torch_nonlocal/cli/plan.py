@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plan(
     model: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="MODEL")],
     *,
-    input: Annotated[str, tyro.conf.arg(metavar="CxTxHxW")],
+    input: Annotated[str, tyro.conf.arg(metavar="SIZE")],
     at: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     batch: int = 1,
     pairwise: str = "embedded_gaussian",
@@ -24,11 +24,12 @@ def plan(
     subsample: int = 1,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
 ) -> None:
-    """List the places where blocks can go in a network, with the cost of each: parameters, FLOPs and memory.
+    """List the modules of a network after which a block can be inserted, and the cost of each block.
 
-    Memory is given with and without the N x M map. The network is built with random weights and is not run: shapes come
-    from a copy without values where the network's code allows it. The table marks the places named by --at, or
-    without --at the places that the paper's results recommend.
+    The cost is given in parameters, FLOPs, and memory of a training step, with and without the N x M attention matrix.
+    The network is built with random weights. Shapes are inferred without computing values; the network runs once if
+    its code does not allow that. The table marks the modules named by --at; without --at, those that the paper's
+    results recommend.
 
     Example: nonlocal plan torchvision:r3d_18 --input 3x16x112x112
 
@@ -36,13 +37,13 @@ def plan(
 
     Args:
         model: torchvision:NAME, timm:NAME, ours:NAME, packaged, or FILE.py:FUNCTION.
-        input: size of one input, channels first: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
+        input: size of one input without the batch: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
         at: a module name, a glob, or paper-1, paper-5 or paper-10. Repeat the option for several.
-        batch: number of clips or images per batch.
-        pairwise: embedded_gaussian, gaussian, dot_product or concatenation.
-        attend: spacetime, space or time.
-        subsample: factor of the max-pooling of the keys; 1 for none.
-        json: also write the figures to this file.
+        batch: batch size.
+        pairwise: pairwise function of the blocks: embedded_gaussian, gaussian, dot_product or concatenation.
+        attend: positions that a position attends to: spacetime (all), space (its frame) or time (its pixel over time).
+        subsample: max-pooling factor of keys and values; 1 for no pooling.
+        json: also write the results to this file, as JSON.
     """
     needs.check("plan", model=model)
     shape = _shape(input, batch)

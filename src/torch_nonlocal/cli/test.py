@@ -45,13 +45,13 @@ def _command(spec: TaskSpec[Any]) -> Callable[..., None]:
 
 
 def _help(spec: TaskSpec[Any]) -> str:
-    return f"""Test weights trained by `nonlocal train {spec.name}` and write the results to a folder.
+    return f"""Test weights that nonlocal train {spec.name} trained, and write the results to a folder.
 
-    Example: nonlocal test {spec.name} runs/{spec.name}/checkpoints/best.pt --data my-data
+    Example: nonlocal test {spec.name} runs/{spec.name}/checkpoints/best.pt --data my-clips
 
     Args:
-        checkpoint: checkpoints/best.pt of a run of `nonlocal train {spec.name}`, or the folder of the run.
-        data: data of the training run, whose held-out part is tested, or other data with the same classes; built-in
-            data by default, if the task has any.
+        checkpoint: checkpoints/best.pt of a run, or the folder of the run.
+        data: data of the training run, whose held-out part is tested, or other data with the same classes; without it,
+            the built-in data of the task.
         out: folder for the results; created if missing.
     """

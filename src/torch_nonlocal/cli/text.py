@@ -9,6 +9,8 @@ from collections.abc import Callable
 _WIDEST = 100
 _SUGGESTIONS = ("Perhaps you meant", "Arguments similar to")
 _ANSI = r"\x1b\[[0-9;]*m"
+_HELP_COLUMN = 22  # where tyro's help of an option begins; longer names have a line of their own
+_OPTION_ALONE = r"^(  --\S.{0,16}?) *\n {22}(?=\S)"
 _HELP_INDENT = 6  # tyro indents option names by four, their help by eight
 
 
@@ -36,6 +38,11 @@ def one_line(box: str) -> str:
 def wrapped(text: str) -> str:
     """tyro's help with its paragraphs wrapped to the width of the terminal; examples stay on one line."""
     width = min(shutil.get_terminal_size().columns, _WIDEST)
+    text = re.sub(r"\{None\}\|(\w+)(?= +\S)", r"\1" + " " * len("{None}|"), text)  # tyro's form of an optional value
+    text = re.sub(r"\{None\}\|(\w+)", r"\1", text)
+    text = re.sub(_OPTION_ALONE, lambda found: found[1].ljust(_HELP_COLUMN), text, flags=re.MULTILINE)
+    text = re.sub(r"\s*\(default:\s*(None|'')?\s*\)", "", text)  # says nothing
+    text = re.sub(r"\s*\(repeatable\)", "", text)
     lines = []
     for line in map(str.rstrip, text.splitlines()):
         is_paragraph = line[:1] not in ("", " ") and not line.startswith("Example: ")

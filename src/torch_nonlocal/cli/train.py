@@ -100,30 +100,33 @@ def _command(spec: TaskSpec[Any], choice: _Choice, changes: Mapping[str, Any]) -
     train.__annotations__["settings"] = Annotated[
         tyro.conf.OmitArgPrefixes[spec.settings], tyro.conf.arg(name="model and data")
     ]
-    train.__doc__ = _help(spec)
+    train.__doc__ = _help(spec, name)
     return train
 
 
-def _help(spec: TaskSpec[Any]) -> str:
+def _help(spec: TaskSpec[Any], name: str) -> str:
     details = f"{spec.details}\n\n    " if spec.details else ""
-    return f"""{spec.summary}
+    return f"""Train a network for {spec.summary[:1].lower()}{spec.summary[1:]}
 
-    {details}Rerun the same command to resume from the last checkpoint. A recipe sets the defaults of all other options,
-    and any option overrides it; without --recipe it is chosen for the data and the hardware, and printed. For several
-    GPUs, start the command by torchrun or accelerate launch: torchrun --nproc-per-node 8 -m torch_nonlocal train ...
+    {details}Rerun the same command to resume from the last checkpoint; a finished run is not changed. A recipe sets the
+    defaults of all other options, and any option overrides it. Without --recipe, one is chosen automatically for the
+    data and the hardware and printed. The network is trained on the GPU if there is one. For several processes, start
+    the command with torchrun or accelerate launch:
+    torchrun --standalone --nproc-per-node 8 -m torch_nonlocal train {spec.name} ...
 
-    Example: nonlocal train {spec.name} --data my-data
+    Example: nonlocal train {spec.name} --data my-clips
 
     Example: nonlocal train {spec.name} --recipe list
 
     Args:
-        data: folder or list of the training data; built-in data by default, if the task has any.
-        recipe: name of a recipe; list prints all of them. The defaults below are those of the recipe in use.
-        out: folder of the run: settings, log, curves and checkpoints.
+        data: folder or list of the training data; without it, the built-in data of the task.
+        recipe: name of a recipe; list prints all of them. The defaults in this help are those of the recipe in use,
+            here {name}; add --data or --recipe before --help to see others.
+        out: folder of the run: settings, log, curves and checkpoints; runs/ and the name of the recipe by default.
         dry_run: print the settings and exit.
         on_error: skip items that cannot be read (they are listed in the run's folder), or fail.
-        settings: They are saved with the weights.
-        config: The defaults are those of the recipe.
+        settings: These settings are saved with the weights.
+        config: The recipe in use gives the defaults.
     """
 
 

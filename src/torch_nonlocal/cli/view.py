@@ -35,9 +35,10 @@ def view(
 ) -> None:
     """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
-    With a file of blocks (written by nl.save_blocks) before the video, shows those blocks in the network named by
-    --model. Without one, compares features of a pretrained network by a block without parameters. Nothing is
-    downloaded without --pretrained.
+    If a blocks file (written by nl.save_blocks) precedes the video, its blocks are shown in the network named by
+    --model. Otherwise a block without parameters, the softmax of feature similarities, is applied to the features of a
+    pretrained network. Nothing is downloaded without --pretrained: the network of torchvision, timm or this library
+    then has random weights.
 
     Example: nonlocal view holiday.mp4 --point 0,120,200 -o out/
 
@@ -46,20 +47,20 @@ def view(
     Args:
         paths: [BLOCKS] VIDEO, or [BLOCKS] IMAGE IMAGE ...
         out: output folder for the pictures and page.html; created if missing.
-        point: query pixel as frame,y,x in the frames that are shown (see --size). Repeat the option for several; by
-            default a conspicuous pixel.
-        block: name of the block to show, if there are several; the first by default.
+        point: query pixel as frame,y,x, counted from 0, in the frames that are shown (see --size); by default a pixel
+            that differs most from its surroundings. Repeat the option for several.
+        block: name of the block to show; the first one by default.
         model: packaged (EfficientNet-Lite0 with ImageNet weights), torchvision:NAME, timm:NAME, ours:NAME or
             FILE.py:FUNCTION.
-        at: module whose features are compared; without BLOCKS, required for every model but packaged.
+        at: module whose features are compared; required without BLOCKS, except for the packaged model.
         frames: number of frames taken from a video.
-        start: first frame.
-        stride: distance between frames; 0 spreads them evenly over the video.
-        size: largest short side, in pixels; larger frames are reduced.
+        start: index of the first frame, from 0.
+        stride: step between sampled frames; 0 spreads them evenly over the video.
+        size: maximum length of the shorter side in pixels; larger frames are downscaled.
         temperature: softmax temperature of the block without parameters; smaller is sharper.
-        k: number of arrows.
+        k: number of arrows per query pixel.
         pretrained: let torchvision or timm download pretrained weights.
-        film: also write each heatmap as an MP4.
+        film: also write each heatmap as an MP4 video.
     """
     needs.check("view", model=model)
     from torch_nonlocal import view as drawing

@@ -61,7 +61,7 @@ class TaskSpec(Generic[Settings]):
 
     Attributes:
         name: name of the task, as in `nonlocal train NAME`.
-        summary: one sentence for the help.
+        summary: what the task is, for the help, such as "Action recognition in videos."
         details: a paragraph for the help of `nonlocal train NAME`: the data that it reads, and what it does without.
         settings: dataclass of the task's settings.
         test_options: dataclass of the options of `nonlocal test`: plain values with defaults.

@@ -55,46 +55,45 @@ class TrainConfig:
     steps: int | None = None
     """Optimizer steps; give either steps or epochs."""
     batch_size: int = 64
-    """Items per step, over all processes and accumulated parts."""
+    """Global batch size: items per step, over all processes and accumulation parts."""
     accumulate: int = 1
-    """Parts of a batch computed one after the other; the step is the same and takes less memory."""
+    """Gradient accumulation: parts of a batch computed one after the other, to take less memory."""
     lr: float = 0.01
     """Peak learning rate of the schedule."""
     optimizer: Optimizer = "sgd"
-    """Optimizer: sgd or adamw."""
+    """Optimizer."""
     momentum: float = 0.9
     """SGD momentum."""
     nesterov: bool = False
     """Use Nesterov momentum with SGD."""
     weight_decay: float = 1e-4
-    """Weight decay; norms and biases are excluded."""
+    """Weight decay; not applied to normalization parameters and biases."""
     schedule: Schedule = "step"
-    """Learning rate schedule. step: divide by 10 at each milestone; cosine: decay to zero; one-cycle: rise from 1/25 of
-    lr, then decay to 1/250,000."""
+    """Schedule. step: divide lr by 10 at each milestone; cosine: decay to 0; one-cycle: rise from lr/25, decay to 0."""
     milestones: tuple[float, ...] = (0.375, 0.75)
-    """Milestones of the step schedule, as fractions of the run. The paper uses 150,000 and 300,000 of 400,000 steps."""
+    """Milestones of the step schedule, as fractions of the run; 0.375 and 0.75 in the paper."""
     warmup: float = 0.0
-    """Fraction of the run in which the learning rate rises linearly; 0 with one-cycle means 0.1."""
+    """Fraction of the run in which the learning rate rises linearly; one-cycle uses 0.1 instead of 0."""
     clip_grad: float | None = None
     """Maximum gradient norm; larger gradients are scaled down."""
     precision: Precision = "no"
-    """Mixed precision: bf16, fp16, or no for float32."""
+    """Mixed precision; no is float32."""
     ema: float | None = None
-    """Decay of an exponential moving average of the weights; the average is evaluated and saved as best weights."""
+    """Decay of an exponential moving average of the weights, which is evaluated and saved in their place."""
     compile: bool = False
-    """Compile the model."""
+    """Compile the model with torch.compile."""
     channels_last: bool = False
     """Use the channels-last memory format; faster on GPUs, mainly in half precision."""
     freeze_bn: bool = False
-    """Freeze all batch norms except those of non-local blocks; for pretrained models and small batches."""
+    """Freeze all batch norms, statistics and parameters, except those of non-local blocks; for small batches."""
     precise_bn: int = 0
-    """Batches over which batch norm statistics are recomputed before each evaluation; 0 keeps the running ones."""
+    """Batches over which batch norm statistics are recomputed before each evaluation; 0 uses running averages."""
     shard: bool = False
     """Shard weights, gradients and optimizer state over the processes (FSDP2) instead of replicating them (DDP)."""
     seed: int = 0
-    """Seed of the sampling order, augmentation and dropout."""
+    """Seed of the initial weights, the sampling order, augmentation and dropout."""
     workers: int = 2
-    """Data loading processes per training process."""
+    """Data loading processes per training process; 0 loads in the training process."""
     eval_every: int = 0
     """Steps between evaluations; 0 evaluates after each epoch."""
     log_every: int = 10
@@ -102,7 +101,7 @@ class TrainConfig:
     checkpoint_minutes: float = 10.0
     """Maximum minutes between checkpoints; 0 writes one after every step."""
     keep: int = 0
-    """Number of most recent evaluated weights to keep in addition to the best."""
+    """Number of weights to keep besides the best, from the latest evaluations."""
     attention_items: int = 2
     """Training items on which attention statistics are measured at each evaluation; 0 for none."""
 

@@ -22,16 +22,16 @@ class ActionSettings:
     """Model and data options. They are saved with the weights.
 
     Attributes:
-        network: "small" (EfficientNet-Lite0 with ImageNet weights, inflated to 3D), "digits" (RelationNet, for moving
-            digits), or a model name such as "torchvision:r3d_18", whose last layer is replaced.
-        frames: frames of a clip: FRAMESxSTRIDE such as "8x8", or SPAN-to-FRAMES such as "64-to-32".
-        crop: height and width of the network's input in pixels.
-        non_local: where blocks are inserted, as in nl.insert; "auto" for two blocks in the small network, one in the
-            network for moving digits, and "paper-5" in others; "none" for no blocks.
-        flip: flip half of the training clips horizontally; turn it off if the label depends on the direction.
-        weights: initial weights: "none" (the small network still has its ImageNet weights), "imagenet", or a file:
-            best.pt of another run, with the same or other classes and any of the blocks; or weights of the 2D network,
-            which are inflated.
+        network: small (EfficientNet-Lite0 with ImageNet weights, inflated to 3D), digits (RelationNet, for moving
+            digits), or a model name such as torchvision:r3d_18, whose last layer is replaced.
+        frames: frames of a clip: 8x8 is 8 frames, 8 apart; 64-to-32 is 32 evenly spaced frames of a span of 64.
+        crop: side length of the network's square input, in pixels.
+        non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, or none. auto
+            inserts two blocks in the small network, one in the network for moving digits, and paper-5 in others.
+        flip: flip training clips horizontally with probability 0.5; wrong if the label depends on left and right.
+        weights: initial weights: none (random, except for the small network), imagenet, or a file: best.pt of another
+            run, with the same or other classes and all, some or none of the blocks; or weights of the corresponding 2D
+            network, which are inflated.
     """
 
     network: str = SMALL
@@ -54,18 +54,17 @@ class ActionSettings:
 
 @dataclass(frozen=True)
 class ActionTestOptions:
-    """Options of the test. Scores are averaged over evenly spaced clips of each video and crops of each clip.
+    """Class scores are averaged over all clips and crops of a video.
 
     Attributes:
-        views: clips per video; moving digits have one.
-        crops: crops per clip: 1, 3, or full for the whole frame; moving digits are not cropped.
-        mistakes: number of the worst mistakes to draw; 0 for none.
-        predictions: format of the table of predictions; parquet has a column of scores for every class, csv only up to
-            100 classes.
+        views: evenly spaced clips per video.
+        crops: crops per clip: 1, 3, or full for the whole frame.
+        mistakes: number of mistakes to draw, lowest score of the true class first; 0 for none.
+        predictions: format of the table of predictions; csv omits the scores of single classes above 100 classes.
         batch: crops per forward pass.
         workers: processes that decode videos.
-        on_error: skip videos that cannot be read (they are counted), or fail.
-        whole: test on all videos of the data instead of the held-out ones, for data that were not trained on.
+        on_error: skip videos that cannot be read (scores.json lists them), or fail.
+        whole: test on all videos of the data instead of the held-out ones; for data that were not used for training.
     """
 
     views: int = 10

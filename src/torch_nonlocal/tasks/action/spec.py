@@ -18,11 +18,12 @@ class ActionSpec(TaskSpec[ActionSettings]):
     """Action recognition: train on a folder or list of videos, or on built-in moving digits, and test."""
 
     name = "action"
-    summary = "Recognize actions in videos."
+    summary = "Action recognition in videos."
     details = (
-        "The data are a folder with one folder of videos per class, with or without train and val above them, or the "
-        "lists of Kinetics, UCF101, HMDB51 or Something-Something. Without a split, a fifth of each class is held out. "
-        "Without --data, a small network trains on moving digits, which are built in."
+        "--data is a folder with one subfolder of videos per class, optionally grouped under train, val and test, or "
+        "the lists of Kinetics, UCF101, HMDB51 or Something-Something. If the data have no split, a fifth of each "
+        "class is held out. The validation clips, or else the held-out ones, choose the best weights. Without --data, "
+        "a network for moving digits is trained on built-in clips."
     )
     settings = ActionSettings
     test_options = ActionTestOptions
