@@ -167,6 +167,15 @@ def test_a_network_with_data_dependent_control_flow_is_planned():
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_place_with_one_value_per_channel_is_planned():
+    torchvision = pytest.importorskip("torchvision")
+    made = nl.plan(torchvision.models.resnet18(weights=None), torch.zeros(1, 3, 32, 32))
+    last = made.places[-1]
+    assert (last.name, last.shape) == ("layer4.1", (1, 512, 1, 1))
+    assert (last.queries, last.keys) == (1, 1)
+    assert last.parameters == 3 * 512 * 256 + 3 * 256 + 256 * 512 + 512 + 2 * 512
+
+
 def test_places_of_a_resnet_are_its_residual_blocks_and_paper_5_is_recommended():
     resnet = pytest.importorskip("torchvision").models.resnet18()
     plan = nl.plan(resnet, torch.zeros(1, 3, 64, 64))

@@ -74,8 +74,10 @@ class Rehearsal:
 
     def block(self, name: str, output: Output, options: BlockOptions) -> NonLocal:
         """Build the block that `insert` would insert at a place, with fake tensors and without inserting it."""
+        shape = self.outputs[name][0].shape
+        trains = shape.numel() > shape[1]  # a batch norm cannot train on one value per channel
         with self._fake:
-            return make_block(name, output, options).train()
+            return make_block(name, output, options).train(trains)
 
     def sizes(self, name: str, block: NonLocal) -> tuple[int, int, int, int, int]:
         """Return the sizes (B', N, M, D, V) of the operation at a place; B' is the batch size times the groups.
