@@ -76,7 +76,14 @@ def check_folder(out: Path) -> None:
 
 def printable(text: str) -> str:
     """Text for any file or terminal: control characters and undecodable bytes of file names as escapes."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def encodable(text: str) -> str:
+    """Text that UTF-8 can encode: undecodable bytes of file names, which Python holds as surrogates, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _not_written(path: Path, error: Exception) -> OSError:

@@ -1,4 +1,4 @@
-"""Small pieces of messages: suggestions, lists of names, sizes."""
+"""Small pieces of messages: suggestions, lists of names, excerpts, sizes."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,6 +16,11 @@ def listed(names: Iterable[str], *, most: int = 5) -> str:
     all_names = list(names)
     shown = ", ".join(all_names[:most])
     return shown if len(all_names) <= most else f"{shown} and {len(all_names) - most} more"
+
+
+def excerpt(text: str, *, most: int = 200) -> str:
+    """A text from a file in a message, cut after `most` characters."""
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def megabytes(count: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_nonlocal.data.clip_list import Clip, ClipList
-from torch_nonlocal.media.broken import BrokenVideoError
+from torch_nonlocal.media.broken import BrokenVideoError, Deadline
 from torch_nonlocal.media.frame_folders import frame_files
 from torch_nonlocal.media.inspect import Inspection, inspect_video
 
@@ -34,7 +34,7 @@ class ClipReport:
         height: height of a frame, in pixels; 0 for an unreadable clip.
         width: width of a frame, in pixels; 0 for an unreadable clip.
         seconds: duration; None for a folder of frames or an unreadable clip.
-        digest: hash of the file's bytes, equal for copies; "" for a missing or empty file.
+        digest: hash of the file's bytes, equal for copies; "" for an unreadable clip.
     """
 
     path: str
@@ -129,7 +129,8 @@ class CheckReport:
             "frames": self.frames(),
             "files": [asdict(clip) for clip in self.clips],
         }
-        return json.dumps(content, indent=1, ensure_ascii=False)
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode()  # JSON has the same escapes for undecodable bytes
 
 
 def check_clips(
@@ -173,27 +174,29 @@ def check_clips(
 
 
 def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipReport:
-    kind, reason, seen = "good", "", Inspection(0, 0, 0, None)
+    kind, reason, seen, digest = "good", "", Inspection(0, 0, 0, None), ""
+    deadline = Deadline(clip.path, time_limit)
     try:
         seen = inspect_video(clip.path, time_limit=time_limit)
         if seen.frames < min_frames:
             kind = "too short"
             frames = "1 frame" if seen.frames == 1 else f"{seen.frames} frames"
             reason = f"{str(clip.path)!r} has {frames}, expected at least {min_frames}"
+        digest = _digest(clip.path, deadline)
     except BrokenVideoError as error:
         kind, reason = error.kind, str(error)
-    return ClipReport(str(clip.path), clip.label, kind, reason, *seen, _digest(clip.path))
+    return ClipReport(str(clip.path), clip.label, kind, reason, *seen, digest)
 
 
-def _digest(path: Path) -> str:
-    """Hash of a file, or of all frames of a folder; "" if it is empty or cannot be read."""
-    digest, empty = hashlib.blake2b(digest_size=16), True
+def _digest(path: Path, deadline: Deadline) -> str:
+    """Hash of a readable file, or of all frames of a readable folder."""
+    digest = hashlib.blake2b(digest_size=16)
     try:
-        for file in frame_files(path) if path.is_dir() else [path] if path.is_file() else []:
+        for file in frame_files(path) if path.is_dir() else [path]:
             with file.open("rb") as opened:
                 while chunk := opened.read(_CHUNK):
+                    deadline.check()
                     digest.update(chunk)
-                    empty = False
-    except OSError:
-        return ""
-    return "" if empty else digest.hexdigest()
+    except OSError as error:
+        raise BrokenVideoError(f"{str(path)!r} cannot be read: {error.strerror or error}", "unreadable") from error
+    return digest.hexdigest()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from torch_nonlocal._common.files import encodable, printable
+
 OnError = Literal["fail", "skip"]
 """Handling of invalid data: raise an error, or skip the clip and report it."""
 
@@ -47,8 +49,12 @@ class ClipList:
         return tuple(counts)
 
     def name(self, clip: Clip) -> str:
-        """The clip's path relative to the root, with forward slashes, independent of the location of the data."""
-        return clip.path.relative_to(self.root).as_posix() if clip.path.is_relative_to(self.root) else str(clip.path)
+        """The clip's path relative to the root, with forward slashes, independent of the location of the data.
+
+        Bytes of a name that are not UTF-8 become escapes.
+        """
+        inside = clip.path.is_relative_to(self.root)
+        return encodable(clip.path.relative_to(self.root).as_posix() if inside else str(clip.path))
 
 
 class Problems:
@@ -68,7 +74,8 @@ class Problems:
         self.found: list[str] = []
 
     def add(self, message: str) -> None:
-        """Raise a ValueError with the message, or collect it."""
+        """Raise a ValueError with the message, or collect it; it becomes one line that any file or terminal takes."""
+        message = printable(message)
         if self.on_error == "fail":
             raise ValueError(message)
         self.found.append(message)
@@ -94,11 +101,13 @@ def split_clips(clips: ClipList, fraction: float = 0.2, seed: int = 0) -> tuple[
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: got {fraction}, expected more than 0 and less than 1")
+    classes: dict[int, list[Clip]] = {}
+    for clip in clips.clips:
+        classes.setdefault(clip.label, []).append(clip)
     held_out: set[Clip] = set()
-    for label in range(len(clips.classes)):
-        members = [clip for clip in clips.clips if clip.label == label]
+    for members in classes.values():
         members.sort(key=lambda clip: hashlib.blake2b(f"{seed}:{clips.name(clip)}".encode()).digest())
-        held_out.update(members[: min(max(round(len(members) * fraction), 1), len(members) - 1)] if members else ())
+        held_out.update(members[: min(max(round(len(members) * fraction), 1), len(members) - 1)])
     parts = (
         tuple(clip for clip in clips.clips if clip not in held_out),
         tuple(clip for clip in clips.clips if clip in held_out),

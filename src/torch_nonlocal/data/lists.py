@@ -14,8 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch_nonlocal.data.folders import SPLITS, visible_folders
+from torch_nonlocal._common.text import excerpt, megabytes
+from torch_nonlocal.data.folders import SPLITS
+from torch_nonlocal.data.tree import LISTS, Tree
 
+_MOST_BYTES = 2**26  # of a list; that of the largest public dataset has 45 MB
+_MOST_LINES = 10**6
+_LONGEST_LINE = 2**14  # characters
+_FEWEST_PER_OBJECT = 16  # characters of JSON; shorter objects take many times their text in memory
+_LATEST = 10**6  # seconds; file names of Kinetics have six digits
 _LIST_FOLDERS = re.compile(r"list|split|anno|label|meta", re.IGNORECASE)  # folders of lists, not of clips
 _CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "label_map.txt")
 _PATH_COLUMNS = [
@@ -66,18 +73,18 @@ class Lists:
     source: Path
 
 
-def find_lists(root: Path, fold: int) -> Lists | None:
+def find_lists(tree: Tree, fold: int) -> Lists | None:
     """Read the lists in a dataset's folder or in its folders named like "lists" or "annotations"; None without lists.
 
     Args:
-        root: the dataset's folder.
+        tree: the dataset's folders.
         fold: number of the split of UCF101 and HMDB51, 1 to 3.
 
     Raises:
         ValueError: a list is malformed, or there are several lists for one split.
     """
-    for folder in [root, *(one for one in visible_folders(root) if _LIST_FOLDERS.search(one.name))]:
-        files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    for folder in [tree.root, *(one for one in tree.folders(tree.root) if _LIST_FOLDERS.search(one.name))]:
+        files = [folder / name for name in tree.listing(folder).lists]
         by_name = {file.name: file for file in files}
         if "classInd.txt" in by_name:
             return _ucf101(by_name, fold)
@@ -92,14 +99,18 @@ def find_lists(root: Path, fold: int) -> Lists | None:
     return None
 
 
-def lists_of_file(file: Path, split: str | None) -> Lists:
+def lists_of_file(file: Path, tree: Tree, split: str | None) -> Lists:
     """A single list as the lists of a dataset.
+
+    Args:
+        file: the list.
+        tree: the folders below that of the list.
+        split: the split that the list is used for; None for all clips.
 
     Raises:
         ValueError: the list is malformed.
     """
-    siblings = sorted(entry for entry in file.parent.iterdir() if entry.is_file())
-    classes, source = _class_names(siblings)
+    classes, source = _class_names([file.parent / name for name in tree.listing(tree.root).lists])
     return Lists({split or "all": read_list(file, split)}, classes, source or file)
 
 
@@ -116,8 +127,7 @@ def read_list(file: Path, split: str | None = None) -> list[Entry]:
     """
     if file.suffix.lower() == ".json":
         return list(_json_entries(file))
-    lines = [(number, line) for number, line in enumerate(_text(file).splitlines(), 1) if line.strip()]
-    lines = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
+    lines = [(number, line) for number, line in _lines(file) if not line.lstrip().startswith("#")]
     if not lines:
         raise ValueError(f"{str(file)!r} lists no clips")
     delimiter = next((mark for mark in ("\t", ";", ",") if mark in lines[0][1]), None)
@@ -144,7 +154,7 @@ def read_list(file: Path, split: str | None = None) -> list[Entry]:
 def _entry(parts: list[str], where: str) -> Entry:
     parts = [part.strip() for part in parts]
     if len(parts) < 2 or not all(parts):
-        return _mistake(where, f"got {' '.join(parts)!r}, expected a path and a class")
+        return _mistake(where, f"got {excerpt(' '.join(parts))!r}, expected a path and a class")
     return Entry((parts[0],), parts[1], where)
 
 
@@ -176,25 +186,31 @@ def _kinetics_entries(
             continue
         try:
             label, video, start, end = (row[column or 0].strip() for column in columns)
-            times = f"{int(float(start)):06d}_{int(float(end)):06d}"
-        except (IndexError, ValueError):
-            yield _mistake(f"{file}:{number}", f"got {','.join(row)!r}, expected {','.join(header)}")
+            first, last = int(float(start)), int(float(end))
+        except (IndexError, ValueError, OverflowError):
+            yield _mistake(f"{file}:{number}", f"got {excerpt(','.join(row))!r}, expected {excerpt(','.join(header))}")
+            continue
+        if not 0 <= first <= last < _LATEST:
+            expected = f"expected 0 <= time_start <= time_end < {_LATEST:,} seconds"
+            yield _mistake(f"{file}:{number}", f"got {excerpt(','.join(row))!r}, {expected}")
             continue
         if not label or not video:
-            yield _mistake(f"{file}:{number}", f"got {','.join(row)!r}, expected a label and a youtube_id")
+            yield _mistake(f"{file}:{number}", f"got {excerpt(','.join(row))!r}, expected a label and a youtube_id")
             continue
-        yield Entry((f"{video}_{times}", video), label, f"{file}:{number}")
+        yield Entry((f"{video}_{first:06d}_{last:06d}", video), label, f"{file}:{number}")
 
 
 def _json_entries(file: Path) -> Iterator[Entry]:
     for number, item in enumerate(_json(file, list), 1):
         where = f"{file}: entry {number}"
-        if not isinstance(item, dict):
-            yield _mistake(where, f"got {item!r}, expected an object with a path or id, and a label or template")
-            continue
-        path = next((item[key] for key in _PATH_COLUMNS if key in item), "")
+        values = item if isinstance(item, dict) else {}
+        path = next((values[key] for key in _PATH_COLUMNS if key in values), None)
         # Something-Something: "label" is the sentence, "template" is the class.
-        label = next((item[key] for key in ("template", *_LABEL_COLUMNS) if key in item), "")
+        label = next((values[key] for key in ("template", *_LABEL_COLUMNS) if key in values), None)
+        if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in (path, label)):
+            expected = "expected an object with a path or id, and a label or template, each a text or a whole number"
+            yield _mistake(where, f"got {excerpt(json.dumps(item))!r}, {expected}")
+            continue
         yield _entry([str(path), _without_brackets(str(label))], where)
 
 
@@ -212,22 +228,25 @@ def _ucf101(files: dict[str, Path], fold: int) -> Lists:
         file = files.get(f"{split}list{fold:02d}.txt")
         if file is None:
             continue
-        lines = [(number, line.strip()) for number, line in enumerate(_text(file).splitlines(), 1) if line.strip()]
-        splits[split] = [_ucf101_entry(line, classes, f"{file}:{number}") for number, line in lines]
+        known = frozenset(classes)
+        splits[split] = [
+            _ucf101_entry(line.strip(), classes, known, f"{file}:{number}") for number, line in _lines(file)
+        ]
     if not splits:
         raise ValueError(f"{str(source.parent)!r} has no trainlist{fold:02d}.txt and no testlist{fold:02d}.txt")
     return Lists(splits, classes, source)
 
 
-def _ucf101_entry(line: str, classes: tuple[str, ...], where: str) -> Entry:
+def _ucf101_entry(line: str, classes: tuple[str, ...], known: frozenset[str], where: str) -> Entry:
     path, *label = line.rsplit(None, 1)
     folder, slash, _ = path.replace("\\", "/").partition("/")
     if not label:
         return _entry([path, folder if slash else ""], where)
-    if not label[0].isdigit() or not 1 <= int(label[0]) <= len(classes):
-        return _mistake(where, f"label {label[0]} is out of range: expected 1 to {len(classes)}")
-    name = classes[int(label[0]) - 1]
-    if folder in classes and folder != name:
+    number = whole_number(label[0])
+    if number is None or not 1 <= number <= len(classes):
+        return _mistake(where, f"label {excerpt(label[0])} is out of range: expected 1 to {len(classes)}")
+    name = classes[number - 1]
+    if folder in known and folder != name:
         return _mistake(where, f"label {label[0]} is {name!r}, but the path starts with {folder!r}")
     return _entry([path, name], where)
 
@@ -242,13 +261,13 @@ def _hmdb51(files: list[Path], fold: int) -> Lists:
     classes = tuple(sorted(file.name.removesuffix(ending) for file in chosen))
     for file in chosen:
         name = file.name.removesuffix(ending)
-        for number, line in enumerate(_text(file).splitlines(), 1):
-            if not line.strip():
-                continue
+        for number, line in _lines(file):
             clip, *use = line.rsplit(None, 1)
             if use not in (["0"], ["1"], ["2"]):
                 for entries in splits.values():
-                    entries.append(_mistake(f"{file}:{number}", f"got {line.strip()!r}, expected a file and 0, 1 or 2"))
+                    entries.append(
+                        _mistake(f"{file}:{number}", f"got {excerpt(line.strip())!r}, expected a file and 0, 1 or 2")
+                    )
             elif use != ["0"]:
                 clip = clip.strip()
                 entry = Entry((f"{name}/{clip}", clip), name, f"{file}:{number}")
@@ -263,7 +282,7 @@ def _by_split(files: list[Path]) -> dict[str, Path]:
         matching = []
         for file in files:
             words = re.split(r"[^a-z]+", file.stem.lower())
-            if file.suffix.lower() in (".csv", ".tsv", ".txt", ".json") and not {"labels", "classes"} & set(words):
+            if file.suffix.lower() in LISTS and not {"labels", "classes"} & set(words):
                 matching += [file] if set(names) & {word.removesuffix("list") for word in words} else []
         if len(matching) > 1:
             listed = ", ".join(file.name for file in matching)
@@ -281,30 +300,57 @@ def _class_names(files: list[Path]) -> tuple[tuple[str, ...] | None, Path | None
             return _numbered_names(file, first=0), file
         if "labels" in re.split(r"[^a-z]+", file.stem.lower()):
             if file.suffix == ".json":  # Something-Something v2: name -> number
-                numbers = {str(name): int(number) for name, number in _json(file, dict).items()}
-                if sorted(numbers.values()) != list(range(len(numbers))):
+                numbers = {name: whole_number(str(number)) for name, number in _json(file, dict).items()}
+                if {*numbers.values()} != {*range(len(numbers))}:
                     raise ValueError(f"{str(file)!r} expected {len(numbers)} classes numbered 0 to {len(numbers) - 1}")
-                return tuple(sorted(numbers, key=numbers.__getitem__)), file
+                return tuple(sorted(numbers, key=lambda name: numbers[name] or 0)), file
             if file.suffix == ".csv":  # Something-Something v1: one per line
-                return tuple(line.strip() for line in _text(file).splitlines() if line.strip()), file
+                return tuple(line.strip() for _, line in _lines(file)), file
     return None, None
 
 
 def _numbered_names(file: Path, *, first: int) -> tuple[str, ...]:
     """Names, one per line, optionally with consecutive numbers from `first`."""
-    lines = [line.strip() for line in _text(file).splitlines() if line.strip()]
+    lines = [line.strip() for _, line in _lines(file)]
     pairs = [line.split(None, 1) for line in lines]
     if all(len(parts) == 2 and parts[0].isdigit() for parts in pairs):
         for index, parts in enumerate(pairs):
-            if int(parts[0]) != first + index:
-                raise ValueError(f"{file}:{index + 1}: got {lines[index]!r}, expected class number {first + index}")
+            if whole_number(parts[0]) != first + index:
+                raise ValueError(
+                    f"{file}:{index + 1}: got {excerpt(lines[index])!r}, expected class number {first + index}"
+                )
         lines = [parts[1] for parts in pairs]
     if not lines or len(set(lines)) < len(lines):
         raise ValueError(f"{str(file)!r} lists no classes" if not lines else f"{str(file)!r} lists a class twice")
     return tuple(lines)
 
 
+def whole_number(text: str) -> int | None:
+    """The number that a text is; None for other text. Numbers of more than 18 digits, which no list needs, are cut."""
+    return int(text[:19]) if re.fullmatch(r"[+-]?[0-9]+", text) else None
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of the lines that are not blank.
+
+    Raises:
+        ValueError: the file is not a text, or too many or too long lines for a list.
+    """
+    text = _text(file)
+    if text.count("\n") > _MOST_LINES:
+        raise ValueError(f"{str(file)!r} has {text.count(chr(10)):,} lines, expected at most {_MOST_LINES:,}")
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > _LONGEST_LINE:
+            expected = f"expected at most {_LONGEST_LINE:,}"
+            raise ValueError(f"{file}:{number}: the line has {len(line):,} characters, {expected}")
+        if line.strip():
+            yield number, line
+
+
 def _text(file: Path) -> str:
+    size = file.stat().st_size
+    if size > _MOST_BYTES:
+        raise ValueError(f"{str(file)!r} has {megabytes(size)}, expected a list of at most {megabytes(_MOST_BYTES)}")
     try:
         return file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -314,10 +360,15 @@ def _text(file: Path) -> str:
 
 
 def _json(file: Path, kind: type) -> Any:
+    text = _text(file)
+    if text.count("[") + text.count("{") > len(text) / _FEWEST_PER_OBJECT + _MOST_LINES:
+        raise ValueError(f"{str(file)!r} is not a list of clips: it holds mostly brackets")
     try:
-        content = json.loads(_text(file))
+        content = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
+        raise ValueError(f"{str(file)!r} is not a list of clips: {error}") from error
     if not isinstance(content, kind):
         raise ValueError(f"{str(file)!r} contains a {type(content).__name__}, expected a {kind.__name__}")
     return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,19 @@ def frame_number(name: str) -> int | None:
     return int(match[1]) if match and suffix.lower() in PICTURES and not name.startswith(".") else None
 
 
-def frame_files(folder: str | os.PathLike[str], names: Iterable[str] | None = None) -> list[Path]:
-    """The frames of a folder, sorted by number; empty if it has no numbered images.
+def frame_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """The frames of a folder, sorted by number.
 
-    Args:
-        folder: the folder.
-        names: its file names, if known; None lists the folder.
+    Raises:
+        BrokenVideoError: the folder cannot be read, or it has no numbered images.
     """
-    numbered = [(number, name) for name in names or os.listdir(folder) if (number := frame_number(name)) is not None]
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise BrokenVideoError(f"{quoted(folder)} cannot be read: {error.strerror or error}", "unreadable") from error
+    numbered = [(number, name) for name in names if (number := frame_number(name)) is not None]
+    if not numbered:
+        raise BrokenVideoError(f"{quoted(folder)} has no numbered images", "empty")
     return [Path(folder, name) for _, name in sorted(numbered)]
 
 
@@ -60,8 +65,6 @@ def read_frame_folder(
         ImportError: Pillow is not installed.
     """
     files = frame_files(folder)
-    if not files:
-        raise BrokenVideoError(f"{os.fspath(folder)!r} has no numbered images", "empty")
     wanted = list(choose(len(files)))
     outside = [index for index in wanted if not 0 <= index < len(files)]
     if outside:

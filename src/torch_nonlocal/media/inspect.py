@@ -74,8 +74,6 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
 
 def _inspect_folder(path: str | os.PathLike[str], deadline: Deadline) -> Inspection:
     files = frame_files(path)
-    if not files:
-        raise BrokenVideoError(f"{os.fspath(path)!r} has no numbered images", "empty")
     sizes = set()
     for file in files:
         deadline.check()

@@ -1,0 +1,218 @@
+"""The folders of a dataset: each is listed once, links that leave the dataset are not followed, and nothing is opened.
+
+Names that are not UTF-8 work: paths keep their bytes, which class names and reports show as escapes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch_nonlocal.data.clip_list import Problems
+from torch_nonlocal.media.frame_folders import frame_number
+
+VIDEOS = frozenset(
+    [
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ]
+)
+"""Suffixes of video files; the content is checked when a file is read."""
+
+LISTS = frozenset((".csv", ".json", ".tsv", ".txt"))
+"""Suffixes of lists of clips."""
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file name is that of a video."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEOS
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The visible entries of a folder, sorted by name.
+
+    Attributes:
+        path: the folder.
+        real: its path without links.
+        folders: its folders.
+        files: its other entries, regular files or not; broken links are included.
+        lists: its regular files, the only ones among `files` that may be lists.
+        links: names of those that are links.
+        is_whole: False if the folder cannot be read, or a frame in it is not used.
+    """
+
+    path: Path
+    real: str
+    folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    links: frozenset[str] = frozenset()
+    is_whole: bool = True
+
+    @property
+    def videos(self) -> list[str]:
+        """Names of videos."""
+        return [name for name in self.files if is_video_name(name)]
+
+    @property
+    def frames(self) -> int:
+        """Number of numbered images."""
+        return sum(frame_number(name) is not None for name in self.files)
+
+
+class Found(NamedTuple):
+    """A clip in a folder.
+
+    Attributes:
+        path: a video or a folder of frames.
+        real: its path without links, equal for two ways to the same clip.
+        is_linked: whether `path` contains a link below the root.
+    """
+
+    path: Path
+    real: str
+    is_linked: bool
+
+
+class Tree:
+    """The folders below a dataset's root.
+
+    Args:
+        root: the dataset's folder; it may itself be a link.
+        problems: collects folders that cannot be read and links that leave the root.
+    """
+
+    def __init__(self, root: Path, problems: Problems) -> None:
+        self.root = root
+        self._problems = problems
+        self._real_root = os.path.realpath(root)
+        self._listings: dict[str, Listing] = {}
+        self._inside: dict[Path, bool] = {}
+
+    def listing(self, folder: Path) -> Listing:
+        """List a folder; a second call does not read it again.
+
+        Raises:
+            ValueError: the root cannot be read.
+        """
+        key = os.fspath(folder)
+        if key not in self._listings:
+            self._listings[key] = self._read(folder, os.path.realpath(folder))
+        return self._listings[key]
+
+    def folders(self, folder: Path) -> list[Path]:
+        """The visible folders in a folder, sorted by name."""
+        return [folder / name for name in self.listing(folder).folders]
+
+    def is_inside(self, path: Path) -> bool:
+        """Whether a path is below the root once its links are followed."""
+        if os.path.islink(path):
+            return _is_below(os.path.realpath(path), self._real_root)
+        folder = path.parent
+        if folder not in self._inside:
+            self._inside[folder] = _is_below(os.path.realpath(folder), self._real_root)
+        return self._inside[folder]
+
+    def clips(self, folder: Path) -> list[Found]:
+        """Videos and folders of frames at any depth below a folder, sorted by path.
+
+        A folder is entered once: by its own path if it has one below `folder`, else by the first link.
+        """
+        found: list[Found] = []
+        start = os.path.realpath(folder)
+        entered: set[str] = set()
+        waiting, links = [folder], deque[Path]()
+        while waiting or links:
+            here = self.listing(waiting.pop() if waiting else links.popleft())
+            if here.real in entered or (entered and _is_below(start, here.real)):
+                continue  # entered already, or a link to a folder above
+            entered.add(here.real)
+            if here.path != folder and here.frames and not here.videos:
+                found += [Found(here.path, here.real, self._is_linked(here))] if here.is_whole else []
+                continue
+            found += self._videos(here)
+            for name in here.folders:
+                (links if name in here.links else waiting).append(here.path / name)
+        return sorted(found)
+
+    def _videos(self, here: Listing) -> Iterator[Found]:
+        is_linked = self._is_linked(here)
+        for name in here.videos:
+            path, real = here.path / name, os.path.join(here.real, name)
+            if name in here.links:
+                yield Found(path, os.path.realpath(path), True)
+            else:
+                yield Found(path, real, is_linked)
+
+    def _is_linked(self, here: Listing) -> bool:
+        return here.real != os.path.normpath(os.path.join(self._real_root, here.path.relative_to(self.root)))
+
+    def _read(self, folder: Path, real: str) -> Listing:
+        try:
+            with os.scandir(folder) as entries:
+                visible = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+        except OSError as error:
+            message = f"the folder {str(folder)!r} cannot be read: {error.strerror or error}"
+            if folder == self.root:
+                raise ValueError(message) from error
+            self._problems.add(f"{message}; its clips are not used")
+            return Listing(folder, real, is_whole=False)
+        folders, files, lists, links, is_whole = [], [], [], set(), True
+        for entry in visible:
+            if entry.is_symlink():
+                if not self._may_follow(entry):
+                    is_whole = is_whole and frame_number(entry.name) is None
+                    continue
+                links.add(entry.name)
+            mode = _mode(entry)
+            (folders if stat.S_ISDIR(mode) else files).append(entry.name)
+            if stat.S_ISREG(mode):
+                lists.append(entry.name)
+        return Listing(folder, real, tuple(folders), tuple(files), tuple(lists), frozenset(links), is_whole)
+
+    def _may_follow(self, entry: os.DirEntry[str]) -> bool:
+        target = os.path.realpath(entry.path)
+        if _is_below(target, self._real_root) or not os.path.exists(target):  # reading reports a missing target
+            return True
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if stat.S_ISDIR(_mode(entry)) or suffix in VIDEOS | LISTS or frame_number(entry.name) is not None:
+            where = f"leaves {str(self.root)!r}: it leads to {target!r} and is not followed"
+            self._problems.add(f"the link {entry.path!r} {where}; copy its target, or give a folder above both")
+        return False
+
+
+def _mode(entry: os.DirEntry[str]) -> int:
+    """The type of an entry, of the target of a link; 0 if there is no target."""
+    try:
+        return entry.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Whether a path is a folder or below it; both without links."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
