@@ -9,6 +9,7 @@ pytest.importorskip("av", reason="pip install 'torch-nonlocal[video]'")
 Image = pytest.importorskip("PIL.Image", reason="pip install 'torch-nonlocal[video]'")
 
 from torch_nonlocal.models.build import build  # noqa: E402 (after the skips)
+from torch_nonlocal.models.inputs import inputs_of  # noqa: E402 (after the skips)
 from torch_nonlocal.tasks.viewing import attention_records, read_frames  # noqa: E402 (after the skips)
 
 NET = """
@@ -108,3 +109,40 @@ def test_a_white_frame_arrives_as_the_network_expects_white(model, at, white, tm
     clips = arrived[-1] if video else arrived[-1].unsqueeze(2)
     expected = torch.tensor(white).view(1, 3, 1, 1, 1).expand_as(clips)
     torch.testing.assert_close(clips, expected, rtol=0, atol=5.1e-4)
+
+
+def test_a_3d_network_without_blocks_runs_on_the_clip_as_a_whole():
+    pytest.importorskip("torchvision", reason="pip install 'torch-nonlocal[train]'")
+    clip = torch.randint(0, 256, (4, 32, 40, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    records = attention_records(
+        clip, model="torchvision:r3d_18", checkpoint=None, at="layer2", temperature=0.1, pretrained=False
+    )
+    torch.manual_seed(0)
+    network = build("torchvision:r3d_18").eval()
+    found = []
+    network.get_submodule("layer2").register_forward_hook(lambda _module, _args, output: found.append(output))
+    with torch.no_grad():
+        network(inputs_of(network).normalize(clip.permute(3, 0, 1, 2).unsqueeze(0)))
+    x = torch.nn.functional.normalize(found[0][0].flatten(1).T, dim=-1)
+    record = records["layer2"]
+    assert record.geometry.grid == tuple(found[0].shape[2:]) == (2, 8, 10)
+    assert record.geometry.stride == (2.0, 4.0, 4.0)
+    torch.testing.assert_close(record.rows([(1, 3, 5)])[0].flatten(), torch.softmax(x @ x[80 + 35] / 0.1, dim=0))
+
+
+@pytest.mark.parametrize(
+    ("model", "at", "message"),
+    [
+        ("torchvision:r3d_18", "fc", r"'fc': expected one output \(1, C, T, H, W\) in a run"),
+        ("torchvision:resnet18", "fc", r"'fc': expected one output \(T, C, H, W\) in a run"),
+        ("torchvision:s3d", "features.0", r"S3D does not run on 2 frames of 32 x 32: .*"),
+        ("torchvision:vit_b_32", "conv_proj", r"does not run on 2 frames of 32 x 32: .* 224 x 224"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_clip_is_refused_in_one_line(model, at, message):
+    pytest.importorskip("torchvision", reason="pip install 'torch-nonlocal[train]'")
+    clip = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=message) as caught:
+        attention_records(clip, model=model, checkpoint=None, at=at, temperature=0.1, pretrained=False)
+    assert "\n" not in str(caught.value)

@@ -79,20 +79,26 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
 
 
 @torch.no_grad()
-def clip_features(model: nn.Module, at: str, frames_TCHW: Tensor) -> Tensor:
-    """A 2D network's features of every frame, stacked as a clip: (T, 3, H, W) -> (1, C, T, H', W').
+def clip_features(model: nn.Module, at: str, frames_TCHW: Tensor, *, per_frame: bool = True) -> Tensor:
+    """A network's features of a clip.
 
     Args:
-        model: a 2D network in eval mode.
+        model: a network in eval mode.
         at: name of the module whose output is taken.
-        frames_TCHW: its input, one frame per batch item.
+        frames_TCHW: the frames of the clip, normalized.
+        per_frame: run a 2D network on every frame and stack its maps; else a 3D network on the clip as a whole.
+
+    Returns:
+        (1, C, T, H', W'), or (1, C, T', H', W') of a 3D network.
 
     Raises:
-        ValueError: no such module, or its output is not (T, C, H', W').
+        ValueError: no such module, or its output is not one map with the axes of the input.
     """
+    given = frames_TCHW if per_frame else frames_TCHW.transpose(0, 1).unsqueeze(0)
     with capture_outputs({at: find_module(model, at)}) as seen:
-        model(frames_TCHW)
+        model(given)
     outputs = seen[at]
-    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
-        raise ValueError(f"{at!r}: expected one output (T, C, H, W) in a run, got {len(outputs)} of another kind")
-    return outputs[0].transpose(0, 1).unsqueeze(0)
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != given.ndim:
+        shape = "(T, C, H, W)" if per_frame else "(1, C, T, H, W)"
+        raise ValueError(f"{at!r}: expected one output {shape} in a run, got {len(outputs)} of another kind")
+    return outputs[0].transpose(0, 1).unsqueeze(0) if per_frame else outputs[0]

@@ -3,7 +3,8 @@
 Shapes: T frames, H height, W width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -84,29 +85,52 @@ def attention_records(
 
 
 def similarity_record(model: nn.Module, clip_THWC: Tensor, *, at: str, temperature: float = 0.1) -> BlockRecord:
-    """Record a parameter-free gaussian block on a 2D network's features of all frames.
+    """Record a parameter-free gaussian block on a network's features of a clip.
+
+    A 2D network runs on every frame. A 3D network, whose first convolution is a Conv3d, runs on the clip as a whole.
 
     Args:
-        model: a 2D network in eval mode; see `models.inputs.inputs_of` for its normalization.
+        model: a network in eval mode; see `models.inputs.inputs_of` for its normalization.
         clip_THWC: frames (T, H, W, 3), uint8, RGB.
         at: name of the module whose output is compared.
         temperature: of the softmax over cosine similarities, more than 0; smaller is sharper.
 
     Raises:
-        ValueError: no such module, or its output is not a map (T, C, H', W').
+        ValueError: no such module, its output is not a map with the axes of the input, or the network does not run on
+            a clip of this size.
     """
-    size = tuple(clip_THWC.shape[:3])
-    features = clip_features(model, at, _normalized(model, clip_THWC))
-    geometry = probe_geometry(model, at, size, per_frame=True)
+    size, per_frame = tuple(clip_THWC.shape[:3]), not _is_3d(model)
+    with _one_line(model, clip_THWC):
+        features = clip_features(model, at, _normalized(model, clip_THWC), per_frame=per_frame)
+    geometry = probe_geometry(model, at, size, per_frame=per_frame)
     return similarity(features, input_size=size, temperature=temperature, name=at, geometry=geometry)
 
 
 def _records_of_blocks(model: nn.Module, clip_THWC: Tensor) -> dict[str, BlockRecord]:
     whole_clip = any(block.dims == 3 for block in blocks(model).values())
     frames_TCHW = _normalized(model, clip_THWC)
-    with torch.no_grad(), watch(model) as seen:
+    with _one_line(model, clip_THWC), torch.no_grad(), watch(model) as seen:
         model(frames_TCHW.transpose(0, 1).unsqueeze(0) if whole_clip else frames_TCHW)
     return dict(seen)
+
+
+def _is_3d(model: nn.Module) -> bool:
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Conv3d))
+    return isinstance(next(convolutions, None), nn.Conv3d)
+
+
+@contextmanager
+def _one_line(model: nn.Module, clip_THWC: Tensor) -> Iterator[None]:
+    """Turn what a network raises for a clip of the wrong size into a ValueError of one line."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        frames, height, width = clip_THWC.shape[:3]
+        inputs = inputs_of(model)
+        trained = f"; it is trained on frames of {inputs.size[1]} x {inputs.size[0]}" if inputs.size else ""
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        clip = f"{frames} frames of {width} x {height}"
+        raise ValueError(f"{type(model).__name__} does not run on {clip}: {reason}{trained}") from error
 
 
 def _normalized(model: nn.Module, clip_THWC: Tensor) -> Tensor:
