@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 import torch_nonlocal as nl
 from torch_nonlocal.attention import BlockRecord, similarity
 from torch_nonlocal.view.page import bundle
+from torch_nonlocal.view.page import frames as page_frames
+from torch_nonlocal.view.page.payload import least_size, positions_of, prepare
 from torch_nonlocal.view.page.quantize import BITS, packed_size, quantize
 
 CLIP = torch.linspace(0, 1, 3 * 16 * 20).reshape(3, 16, 20, 1)
@@ -161,6 +163,42 @@ def test_page_above_the_limit_raises_with_its_size_and_ways_to_reduce_it(record,
     with pytest.raises(ValueError, match="would take"):  # scripts count as well
         nl.view.save_page(tmp_path / "page.html", CLIP, record, max_bytes=20_000)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("channels", "frames", "side", "max_bytes"),
+    [(2000, 3, 16, 300_000), (2, 60, 128, 200_000)],
+    ids=["theta and phi", "frames"],
+)
+def test_a_page_above_the_limit_is_refused_before_it_is_encoded(
+    channels: int, frames: int, side: int, max_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = similarity(torch.randn(1, channels, frames, 8, 10), input_size=(frames, side, side))
+    clip = torch.randint(0, 256, (frames, side, side, 3), dtype=torch.uint8)
+    encoded = []
+    monkeypatch.setattr("torch_nonlocal.view.page.payload.quantize", lambda *given: encoded.append(given))
+    encode = page_frames._data_uri
+    monkeypatch.setattr(page_frames, "_data_uri", lambda frame: encoded.append("") or encode(frame))
+    with pytest.raises(ValueError, match=r"the page would take .*, more than max_bytes="):
+        nl.view.save_page(tmp_path / "page.html", clip, record, max_bytes=max_bytes)
+    assert encoded in ([], [""] * 3)  # three frames for the estimate
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("pairwise", ["gaussian", "embedded_gaussian", "dot_product", "concatenation"])
+@pytest.mark.parametrize("coarser", [1, 3])
+def test_the_size_is_known_before_rounding(pairwise: str, coarser: int) -> None:
+    torch.manual_seed(0)
+    block = nl.NonLocal3d(8, pairwise=pairwise, subsample=2).eval()  # pyright: ignore[reportArgumentType]
+    with torch.no_grad(), nl.watch(block) as seen:
+        block(torch.randn(1, 8, 4, 7, 9))
+    (record,) = seen.values()
+    prepared = prepare(record, batch=0, coarser=coarser)
+    assert positions_of(record, coarser=coarser) == (len(prepared.maps.query), len(prepared.maps.key))
+    least = least_size(record, coarser=coarser)
+    assert least <= prepared.size
+    if pairwise != "gaussian" and prepared.bits in (8, 32):
+        assert least == prepared.size
 
 
 def not_finite() -> BlockRecord:

@@ -18,6 +18,12 @@ def data_uris(clip_THWC: np.ndarray) -> list[str]:
     return [_data_uri(frame_HWC) for frame_HWC in clip_THWC]
 
 
+def estimated_size(clip_THWC: np.ndarray) -> int:
+    """Return the length of all data URIs together, estimated from the first, middle and last frame."""
+    sample = np.linspace(0, len(clip_THWC) - 1, min(len(clip_THWC), 3)).round().astype(int)
+    return sum(map(len, data_uris(clip_THWC[sample]))) * len(clip_THWC) // len(sample)
+
+
 def is_small(clip_THWC: np.ndarray) -> bool:
     """Return whether frames are small enough to be drawn with sharp pixels."""
     return max(clip_THWC.shape[1:3]) < _SMALL

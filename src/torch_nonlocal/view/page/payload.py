@@ -81,10 +81,8 @@ class Block:
     @property
     def size(self) -> int:
         """Approximate number of bytes in the page."""
-        tensors = [self.maps.query] if self.maps.is_shared else [self.maps.query, self.maps.key]
-        positions = sum(len(tensor) for tensor in tensors)
-        raw = packed_size(positions, tensors[0].shape[1], self.bits) + 4 * positions + 4 * len(self.maps.query)
-        return raw * 4 // 3
+        keys = 0 if self.maps.is_shared else len(self.maps.key)
+        return _size(len(self.maps.query), keys, self.maps.query.shape[1], self.bits)
 
     def describe(self, store: Store, clip_shape: Sequence[int]) -> dict[str, Any]:
         """Return the JSON description of the block for data.js and add its arrays to the store."""
@@ -130,6 +128,30 @@ class Block:
             **_statistics(self.record, self.batch),
             **_places(geometry, clip_shape, self.coarser),
         }
+
+
+def positions_of(record: BlockRecord, *, coarser: int) -> tuple[int, int]:
+    """Numbers of queries and of keys in the page, on a grid coarser by a factor in y and x."""
+
+    def count(grid: Sequence[int]) -> int:
+        pooled = grid[1:] if len(grid) == 3 else grid
+        return math.prod(grid[: len(grid) - len(pooled)]) * math.prod(-(-cells // coarser) for cells in pooled)
+
+    return count(record.geometry.grid), count(record.geometry.key_grid)
+
+
+def least_size(record: BlockRecord, *, coarser: int) -> int:
+    """Smallest possible `Block.size`, with the fewest bits; known before theta and phi are rounded."""
+    queries, keys = positions_of(record, coarser=coarser)
+    pairwise, query = record.weights.pairwise, record.weights.query
+    if pairwise == "concatenation":
+        return _size(queries, keys, 1, 32)
+    return _size(queries, 0 if pairwise == "gaussian" else keys, query.shape[-1], BITS[0])
+
+
+def _size(queries: int, keys: int, width: int, bits: int) -> int:
+    """Bytes of the codes and scales of queries and keys, and of the sums of queries, in base64."""
+    return (packed_size(queries + keys, width, bits) + 4 * (queries + keys) + 4 * queries) * 4 // 3
 
 
 def prepare(record: BlockRecord, *, batch: int, coarser: int) -> Block:

@@ -16,7 +16,7 @@ from torch_nonlocal.view.clips import as_clip, as_query
 from torch_nonlocal.view.colors import SIGNED_CMAP
 from torch_nonlocal.view.overlays import ALPHA, CMAP
 from torch_nonlocal.view.page import bundle, frames
-from torch_nonlocal.view.page.payload import Block, Store, prepare
+from torch_nonlocal.view.page.payload import Store, least_size, positions_of, prepare
 
 MAX_BYTES = 32 * 2**20
 _MEGABYTE = 1e6
@@ -74,9 +74,14 @@ def save_page(
         raise ValueError(f"coarser={coarser}: expected a whole number of at least 1 (the grid of the blocks)")
     require_all(("jinja2",), extra="view")
 
+    limit = _Limit(records, max_bytes, coarser)
+    least = sum(least_size(record, coarser=coarser) for record in records.values())
+    limit.check(least, 0)
+    limit.check(least, frames.estimated_size(clip_THWC), tolerance=2)  # before the clip and the blocks are encoded
     pictures = frames.data_uris(clip_THWC)
     blocks = {name: prepare(record, batch=batch, coarser=coarser) for name, record in records.items()}
-    _check_size(sum(block.size for block in blocks.values()), sum(map(len, pictures)), blocks, max_bytes, coarser)
+    numbers = sum(block.size for block in blocks.values())
+    limit.check(numbers, sum(map(len, pictures)))
 
     store = Store()
     page = {
@@ -90,8 +95,7 @@ def save_page(
         "blocks": [{**block.describe(store, clip_THWC.shape), "name": name} for name, block in blocks.items()],
     }
     html = bundle.render(title, page, store.texts).encode()
-    if len(html) > max_bytes:  # the estimate omits scripts and style
-        _refuse(len(html), blocks, max_bytes, coarser)
+    limit.check(numbers, len(html) - numbers)  # the estimate omits scripts and style
     with replacing(path) as temporary:
         temporary.write_bytes(html)
     return Path(path)
@@ -123,23 +127,28 @@ def _check(record: BlockRecord, clip_shape: Sequence[int], batch: int) -> None:
         )
 
 
-def _check_size(numbers: int, pictures: int, blocks: Mapping[str, Block], max_bytes: int, coarser: int) -> None:
-    if numbers + pictures > max_bytes:
-        _refuse(numbers + pictures, blocks, max_bytes, coarser, numbers)
+class _Limit:
+    """The limit on the size of the page; what exceeds it raises an error that lists ways to reduce it."""
 
+    def __init__(self, records: Mapping[str, BlockRecord], max_bytes: int, coarser: int) -> None:
+        self._blocks = len(records)
+        self._positions = max(positions_of(record, coarser=coarser)[0] for record in records.values())
+        self._max_bytes = max_bytes
+        self._coarser = coarser
 
-def _refuse(size: int, blocks: Mapping[str, Block], max_bytes: int, coarser: int, numbers: int | None = None) -> None:
-    positions = max(len(block.maps.query) for block in blocks.values())
-    numbers = sum(block.size for block in blocks.values()) if numbers is None else numbers
-    smaller = coarser * 2
-    guess = (size - numbers + numbers * (coarser / smaller) ** 2) / _MEGABYTE
-    raise ValueError(
-        f"the page would take {size / _MEGABYTE:.1f} MB, more than max_bytes={max_bytes} "
-        f"({max_bytes / _MEGABYTE:.1f} MB); "
-        f"theta and phi of {len(blocks)} block(s), up to {positions:,} positions, take {numbers / _MEGABYTE:.1f} MB; "
-        f"pass coarser={smaller} (about {guess:.1f} MB, an approximation on a coarser grid), fewer frames or blocks, "
-        "or a larger max_bytes"
-    )
+    def check(self, numbers: int, others: int, *, tolerance: int = 1) -> None:
+        """Check the bytes of theta and phi, and of everything else, which may be overestimated by a factor."""
+        if numbers + others // tolerance <= self._max_bytes:
+            return
+        smaller = self._coarser * 2
+        guess = (others + numbers * (self._coarser / smaller) ** 2) / _MEGABYTE
+        raise ValueError(
+            f"the page would take {(numbers + others) / _MEGABYTE:.1f} MB, more than max_bytes={self._max_bytes} "
+            f"({self._max_bytes / _MEGABYTE:.1f} MB); "
+            f"theta and phi of {self._blocks} block(s), up to {self._positions:,} positions, take "
+            f"{numbers / _MEGABYTE:.1f} MB; pass coarser={smaller} (about {guess:.1f} MB, an approximation on a "
+            "coarser grid), fewer frames or blocks, or a larger max_bytes"
+        )
 
 
 def _colors(cmap: str) -> str:
