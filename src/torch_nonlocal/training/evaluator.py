@@ -1,5 +1,6 @@
 """Evaluation between steps, optionally with averaged weights and recomputed statistics; training is not affected."""
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -91,7 +92,8 @@ class Evaluator:
         if not count or not job.processes.is_main or job.distributed.sharded:  # a sharded model needs all processes
             return {}
         if self._attention_batch is None:
-            data, stride = SeededItems(job.task.data), job.sampler.items // count
+            data = SeededItems(copy.copy(job.task.data))  # `set_epoch` of the training data is not called
+            stride = job.sampler.items // count
             items = [data[Item(0, i * stride, job.config.seed)][1] for i in range(count)]
             self._attention_batch = job.task.collate(items)
         return attention_scalars(job.model, job.task.inputs(job.prepared(self._attention_batch)), count)

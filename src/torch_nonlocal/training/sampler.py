@@ -128,22 +128,20 @@ class SeededItems(Dataset[Any]):
     """A data set whose random draws are seeded per item; the random states outside are unchanged.
 
     Args:
-        data: map-style data set. If it has `set_epoch`, that is called in each worker when the epoch changes.
+        data: map-style data set. If it has `set_epoch`, that is called before each item, because others may read the
+            same data at another epoch in between.
     """
 
     def __init__(self, data: Any) -> None:
         self.data = data
-        self._epoch: int | None = None
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, item: Item) -> tuple[int, Any]:
         """The index of an item, and what the data set returns for it."""
-        if item.epoch != self._epoch:
-            self._epoch = item.epoch
-            if hasattr(self.data, "set_epoch"):
-                self.data.set_epoch(item.epoch)
+        if hasattr(self.data, "set_epoch"):
+            self.data.set_epoch(item.epoch)
         try:
             with seeded(item.seed):
                 return item.index, self.data[item.index]

@@ -34,7 +34,7 @@ class Task:
     Args:
         model: trained in place.
         data: map-style data set. `data[index]` returns an item; random draws inside (torch, NumPy, Python) are seeded
-            per item and epoch. It may have `set_epoch(epoch)`.
+            per item and epoch. It may have `set_epoch(epoch)`, which is called before each item.
         about: JSON values that identify the task (model, classes, data). They are saved with the weights, and a run
             resumes only if they are equal.
 
