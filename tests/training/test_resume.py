@@ -302,13 +302,13 @@ def test_failed_write_inside_torch_is_reported_as_a_full_disk(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_ten_kills_at_random_moments_change_nothing(tmp_path):
+def test_fifteen_kills_and_five_signals_at_random_moments_change_nothing(tmp_path):
     script = Path(__file__).with_name("killed_runs.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     with open(tmp_path / "out", "w+") as out:  # not a pipe, which orphaned workers would keep open for seconds
-        command = [sys.executable, str(script), str(tmp_path), "10", "20261122"]
+        command = [sys.executable, str(script), str(tmp_path), "15", "5", "20261122"]
         done = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=300)
         out.seek(0)
         text = out.read()
     assert done.returncode == 0, text
-    assert "killed 10 times" in text
+    assert "killed 15 times and stopped 5 times" in text

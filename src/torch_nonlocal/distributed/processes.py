@@ -6,14 +6,20 @@ CPUs, and when it loads sharded weights it treats every buffer of a batch norm a
 """
 
 import os
-from typing import Any
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.optional import require
 
+_LOST = re.compile(r"gloo/|NCCL|Connection (closed|reset)|Broken pipe")
 _TRUE = ("1", "true", "yes")
+_Result = TypeVar("_Result")
 
 
 class Processes:
@@ -64,6 +70,23 @@ class Processes:
         """Wait for all processes."""
         self._state.wait_for_everyone()
 
+    def in_main(self, call: Callable[[], _Result]) -> _Result:
+        """The result of a call in the main process, in every process; all must call it.
+
+        If it raises an exception, the main process raises it, and the others exit without a message.
+        """
+        if self.count == 1:
+            return call()
+        shared: list[Any] = [False, None]
+        try:
+            if self.is_main:
+                shared = [True, call()]
+        finally:
+            torch.distributed.broadcast_object_list(shared, src=0)
+        if not shared[0]:
+            sys.exit(2)
+        return shared[1]
+
     def send(self, values: Any) -> Any:
         """Tensors, or nested containers of them, on this process's device."""
         return require("accelerate.utils").send_to_device(values, self.device, non_blocking=self.device.type == "cuda")
@@ -80,6 +103,41 @@ class Processes:
             for buffer in model.buffers():
                 if buffer.is_floating_point():
                     buffer.copy_(self.mean(buffer))
+
+
+class ProcessLostError(SystemExit):
+    """Another process of the run ended or cannot be reached; the message is None in all but one of those left.
+
+    A `SystemExit`, because nothing can be done without the others, and their number of tracebacks would hide the cause.
+    """
+
+
+@contextmanager
+def lost_processes(processes: Processes) -> Iterator[None]:
+    """Context that turns the errors of a lost connection to other processes into one line, from one process.
+
+    Raises:
+        ProcessLostError: the connection to another process is lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or _LOST.search(str(error))
+        if processes.count == 1 or not lost:
+            raise
+        line = (
+            f"rank {processes.rank} of {processes.count}: the connection to another process of this run is lost; it "
+            "failed or was killed, see its message or the launcher's. Checkpoints are intact: rerun to resume"
+        )
+        raise ProcessLostError(line if _is_first_to_notice() else 1) from None
+
+
+def _is_first_to_notice() -> bool:
+    """Whether no other process has asked before; true if that cannot be found out."""
+    try:
+        return torch.distributed.distributed_c10d._get_default_store().add("torch_nonlocal/lost", 1) == 1
+    except (RuntimeError, ValueError):  # the store was in the lost process
+        return True
 
 
 def _restart() -> dict[str, Any]:

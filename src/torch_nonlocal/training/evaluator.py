@@ -72,7 +72,8 @@ class Evaluator:
         folder, progress = self._job.folder, self._job.progress
         metric = self._job.task.metric or _NEWEST
         value = {"step": float(progress.step), **metrics}[metric.name]
-        if metric.improves(value, None if progress.best is None else progress.best["value"]):
+        best = None if folder.lost_best(progress.best, progress.step) else progress.best
+        if metric.improves(value, None if best is None else best["value"]):
             folder.write_weights(folder.best, weights, step=progress.step, metrics=metrics)
             progress.best = {"step": progress.step, "metric": metric.name, "value": value}
         if self._job.config.keep:
@@ -82,8 +83,9 @@ class Evaluator:
         """Model inputs from the first batches of the epoch of the last step."""
         job, length = self._job, self._job.sampler.steps_per_epoch
         first = (job.progress.step - 1) // length * length
-        for _, batch in job.loader(first, first + min(job.config.precise_bn, length)):
-            yield job.task.inputs(job.prepared(batch))
+        with job.loader(first, first + min(job.config.precise_bn, length)) as batches:
+            for _, batch in batches:
+                yield job.task.inputs(job.prepared(batch))
 
     def _attention(self) -> dict[str, float]:
         """Attention statistics of a few training items spread over the data, the same ones at every evaluation."""

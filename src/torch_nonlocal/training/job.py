@@ -1,7 +1,9 @@
 """A run in this process: model, optimizer, data and state, restored from a checkpoint if there is one."""
 
+from collections.abc import Callable
 from typing import Any
 
+from torch_nonlocal._common.workers import WorkerBatches
 from torch_nonlocal.distributed.processes import Processes
 from torch_nonlocal.distributed.sharding import DistributedModel
 from torch_nonlocal.training import checkpoint
@@ -62,13 +64,18 @@ class Job:
         if config.compile:
             self.model.compile()
 
-    def loader(self, start: int, stop: int) -> Any:
+    def loader(self, start: int, stop: int, warn: Callable[[str], None] | None = None) -> WorkerBatches:
         """(indices, batch) of this process's parts of the steps start <= step < stop; the same in every call."""
-        parts = RankBatchSampler(self.sampler, self.config.accumulate, self.processes.count, self.processes.rank)
-        parts.start, parts.stop = start, stop
-        pin_memory = self.processes.device.type == "cuda"
-        workers, collate = self.config.workers, self.task.collate
-        return make_loader(self.task.data, parts, workers=workers, collate=collate, pin_memory=pin_memory)
+        config, processes = self.config, self.processes
+        parts = RankBatchSampler(self.sampler, config.accumulate, processes.count, processes.rank)
+
+        def from_part(number: int) -> Any:
+            done, skip = divmod(number, config.accumulate)
+            parts.start, parts.stop, parts.skip = start + done, stop, skip
+            pin_memory, collate = processes.device.type == "cuda", self.task.collate
+            return make_loader(self.task.data, parts, workers=config.workers, collate=collate, pin_memory=pin_memory)
+
+        return WorkerBatches(from_part, warn=warn)
 
     def prepared(self, batch: Any) -> Any:
         """A loaded batch on this process's device, prepared by the task."""

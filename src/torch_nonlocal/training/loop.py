@@ -3,11 +3,12 @@
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch_nonlocal.distributed.processes import Processes
+from torch_nonlocal.distributed.processes import Processes, lost_processes
 from torch_nonlocal.training import checkpoint
 from torch_nonlocal.training.callbacks.log import Log, PrintLine
 from torch_nonlocal.training.config import TrainConfig
@@ -22,14 +23,16 @@ from torch_nonlocal.training.task import Task
 
 Status = Literal["finished", "stopped", "finished before"]
 
+_RESUME = "rerun the command to resume"
+
 
 @dataclass(frozen=True)
 class Result:
     """The outcome of a call of `fit`.
 
     Attributes:
-        status: "finished"; "stopped": interrupted by SIGTERM or Ctrl-C, with a checkpoint; "finished before": the run
-            was already complete.
+        status: "finished"; "stopped": interrupted by a signal such as Ctrl-C, with a checkpoint; "finished before":
+            the run was already complete.
         step: steps done, over all calls.
         steps: steps of the whole run.
         loss: mean loss of the last step's batch; None if there was no step.
@@ -65,10 +68,13 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
         log: called with each message, one line; None shows a progress bar in a terminal and prints to stderr elsewhere.
 
     Raises:
-        ValueError: if options do not fit each other, the device or the data, or the folder holds another run.
+        ValueError: if options do not fit each other, the device or the data, or the folder holds another run, a run on
+            other data, or one that another process trains at the moment.
         NonFiniteLossError: if the loss or its gradient is NaN or infinite; the message names the items.
         TrainingMemoryError: out of memory; the message names the options to lower.
         CheckpointError: if the disk is full; the last checkpoint is intact.
+        WorkerError: if processes that load data die repeatedly.
+        ProcessLostError: if another process of the run ended; the last checkpoint is intact.
         ImportError: if accelerate is missing.
     """
     processes = Processes()
@@ -80,11 +86,14 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
         )
     part = RankBatchSampler(sampler, config.accumulate, processes.count, processes.rank).size
     folder = RunFolder(Path(run_dir), config, task.about)
-    saved = _saved_state(folder, sampler)
-    processes.wait()  # every process reads before any writes
-    with memory_errors(config, part):
+    with StopRequest() as request, memory_errors(config, part), lost_processes(processes), ExitStack() as lock:
+        processes.in_main(lambda: lock.enter_context(folder.locked()))
+        saved = _saved_state(folder)
+        processes.in_main(lambda: folder.take_items(task.fingerprint(), check=_has_steps(saved)))
+        saved = _same_count(folder, saved, sampler)
+        processes.wait()  # every process reads before any writes
         job = Job(task, config, folder, processes, sampler, saved)
-        status = _run(job, log)
+        status = _run(job, request, log)
     task.model.eval()
     progress = job.progress
     return Result(
@@ -92,7 +101,7 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
     )
 
 
-def _saved_state(folder: RunFolder, sampler: BatchSampler) -> dict[str, Any] | None:
+def _saved_state(folder: RunFolder) -> dict[str, Any] | None:
     """The state to resume from; None for a new run.
 
     Raises:
@@ -100,13 +109,28 @@ def _saved_state(folder: RunFolder, sampler: BatchSampler) -> dict[str, Any] | N
     """
     saved, differences = checkpoint.read(folder.last), folder.differences()
     if differences:
-        if saved is not None and saved["progress"]["step"] > 0:
+        if _has_steps(saved):
             raise ValueError(
                 f"{folder.path} holds a run with another configuration: {differences}. "
                 "Use the saved configuration to resume it, or another folder"
             )
         return None  # nothing was trained with the saved configuration
+    return saved
+
+
+def _has_steps(saved: dict[str, Any] | None) -> bool:
+    return saved is not None and saved["progress"]["step"] > 0
+
+
+def _same_count(folder: RunFolder, saved: dict[str, Any] | None, sampler: BatchSampler) -> dict[str, Any] | None:
+    """The state to resume from, if it is of as many items; None if nothing was trained on another number of items.
+
+    Raises:
+        ValueError: if the run was trained on another number of items.
+    """
     if saved is not None and saved["progress"]["items"] != sampler.items:
+        if not _has_steps(saved):
+            return None
         raise ValueError(
             f"{folder.path} holds a run on {saved['progress']['items']} training items, given: {sampler.items}. "
             "Use the same data to resume it, or another folder"
@@ -114,19 +138,26 @@ def _saved_state(folder: RunFolder, sampler: BatchSampler) -> dict[str, Any] | N
     return saved
 
 
-def _run(job: Job, print_line: PrintLine | None) -> Status:
+def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status:
     """Do all that is left of a run."""
     progress, folder = job.progress, job.folder
     is_main = job.processes.is_main
+    lost = job.processes.in_main(lambda: folder.lost_best(progress.best, progress.step))
+    if lost:
+        progress.finished = False
+        progress.evaluated = min(progress.evaluated, progress.step - 1)  # the current weights can be evaluated again
     if progress.finished:
         if is_main:
             (print_line or print)(f"{folder.path}: the run is finished ({progress.step:,} steps); nothing to do")
         return "finished before"
     if is_main:
         folder.begin(step=progress.step, device=job.processes.device, processes=job.processes.count)
+        job.task.begin(folder.path)
     done = {"step": progress.step, "evaluated": progress.evaluated}
     log = Log(folder.metrics, folder.board, steps=job.steps, **done, print_line=print_line, silent=not is_main)
-    with StopRequest() as request, log:
+    with log:
+        if lost:
+            log.message(f"{folder.best} {lost}: its weights are lost; the next evaluation replaces it")
         if job.is_new:
             job.save()  # the untrained weights: a run killed at once starts again from the same ones
         else:
@@ -137,34 +168,44 @@ def _run(job: Job, print_line: PrintLine | None) -> Status:
 def _train(job: Job, request: StopRequest, log: Log) -> Status:
     progress, evaluator, clock = job.progress, Evaluator(job), _Clock()
     parts: Iterator[Any] | None = None
-    stop = False
+    stop, alone = False, job.processes.count == 1
 
     def flags() -> list[bool]:
         return [request.requested, clock.since_saved() >= 60 * job.config.checkpoint_minutes]
 
     job.train_mode()
-    while not stop:
-        if evaluator.is_due():
-            job.save()  # an evaluation may take long; the training so far is safe
-            metrics = evaluator.run()
-            log.evaluation(progress.step, metrics)
-            job.save()
-            clock.saved()
-            clock.lap()
-        if progress.step == job.steps:
-            progress.finished = True
-            break
-        if parts is None:  # workers start only if a step is left
-            parts = iter(job.loader(progress.step, job.steps))
-        result = train_step(job, parts, flags)
-        _advance(job, result, clock.lap(), log)
-        stop, checkpoint_due = result.flags
-        if checkpoint_due and not evaluator.is_due():  # an evaluation begins with a checkpoint
-            job.save()
-            clock.saved()
-    job.save()
+    with ExitStack() as loaders:
+        while not stop:
+            if evaluator.is_due():
+                job.save()  # an evaluation may take long; the training so far is safe
+                try:
+                    metrics = evaluator.run()
+                except Exception:
+                    if alone and request.requested:  # the signal may have ended worker processes of the task
+                        log.message(f"interrupted in the evaluation after {progress.step:,} steps; {_RESUME}")
+                        return "stopped"
+                    raise
+                log.evaluation(progress.step, metrics)
+                job.save()
+                clock.saved()
+                clock.lap()
+            if progress.step == job.steps:
+                progress.finished = True
+                break
+            if alone and request.requested:  # several processes agree after a step
+                stop = True
+                break
+            if parts is None:  # workers start only if a step is left
+                parts = loaders.enter_context(job.loader(progress.step, job.steps, log.message))
+            result = train_step(job, parts, flags)
+            _advance(job, result, clock.lap(), log)
+            stop, checkpoint_due = result.flags
+            if checkpoint_due and not evaluator.is_due():  # an evaluation begins with a checkpoint
+                job.save()
+                clock.saved()
+        job.save()  # before the workers end, which may take seconds
     if stop:
-        log.message(f"interrupted; checkpoint saved after {progress.step:,} steps; rerun the command to resume")
+        log.message(f"interrupted; checkpoint saved after {progress.step:,} steps; {_RESUME}")
     return "stopped" if stop else "finished"
 
 

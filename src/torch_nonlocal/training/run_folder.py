@@ -1,7 +1,9 @@
 """The folder of a run: configuration, environment, checkpoints and log.
 
 config.json                    configuration, and the task's `about`
+data.json                      names and sizes of the items, if the task gives them; a run resumes on the same data
 environment.json               versions and device, for each start
+run.lock                       process that trains now
 metrics.jsonl                  one line per logged step and per evaluation
 tensorboard/                   the same as curves, if TensorBoard is installed
 checkpoints/last.pt            the whole state; a run resumes from it
@@ -14,6 +16,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +25,15 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common import files
+from torch_nonlocal._common.locks import locked
 from torch_nonlocal._common.tensor_files import read_content
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
 from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
+from torch_nonlocal.training.items import Items, item_differences, plain_items
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
+_CONFIG = "config.json"
 _PACKAGES = ("torchvision", "accelerate", "av", "numpy", "timm")
 
 
@@ -35,7 +41,7 @@ class RunFolder:
     """Paths and small files of a run's folder.
 
     Args:
-        path: created by `begin` if missing.
+        path: created by `locked` if missing.
         config: configuration of the run.
         about: JSON values that identify the task (model, classes, data).
     """
@@ -47,9 +53,19 @@ class RunFolder:
         self.best = self.checkpoints / "best.pt"
         self.metrics = path / "metrics.jsonl"
         self.board = path / "tensorboard"
-        self._config = path / "config.json"
+        self._config = path / _CONFIG
         self._environment = path / "environment.json"
+        self._data = path / "data.json"
+        self._items: Items = {}
         self._settings = {"config": config.plain(), "about": json.loads(json.dumps(dict(about)))}
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Context in which no other process can train in this folder.
+
+        Raises:
+            FolderInUseError: another process trains in it; the message says which, and since when.
+        """
+        return locked(self.path / "run.lock", "training")
 
     def differences(self) -> str:
         """The saved values that affect the weights and differ from the given ones, as text; "" if there are none.
@@ -71,10 +87,37 @@ class RunFolder:
         differing = [name for name in {**saved, **given} if name not in HARMLESS and saved.get(name) != given.get(name)]
         return ", ".join(f"{name} (saved: {saved.get(name)!r}, given: {given.get(name)!r})" for name in differing)
 
+    def take_items(self, items: Items, *, check: bool) -> None:
+        """Set the items of this start; `begin` writes them to data.json.
+
+        Args:
+            items: of the task.
+            check: compare them with those that the run was trained on; a run of an older version has no list of them.
+
+        Raises:
+            ValueError: items are added, removed, changed or in another order; the message counts and names them. Or
+                data.json is damaged.
+        """
+        self._items = plain_items(items)
+        if not check or not self._data.exists():
+            return
+        try:
+            saved = plain_items(json.loads(self._data.read_text())["items"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{self._data} is damaged; restore it, or delete it to resume without its check"
+            ) from error
+        found = item_differences(saved, self._items)
+        if found:
+            raise ValueError(
+                f"{self.path} holds a run on other data: {found}. Use the same data to resume it, or another folder"
+            )
+
     def begin(self, *, step: int, device: torch.device, processes: int) -> None:
-        """Create the folder, write the configuration, and record this start in environment.json."""
+        """Write the configuration and the list of items, and record this start in environment.json."""
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         files.write_json(self._config, self._settings)
+        files.write_json(self._data, {"items": self._items}, indent=None)
         try:
             starts = json.loads(self._environment.read_text())["starts"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -86,11 +129,37 @@ class RunFolder:
         content = {"format": WEIGHTS_FORMAT, "model": model, "step": step, "metrics": dict(metrics), **self._settings}
         write_torch(path, content)
 
+    def lost_best(self, best: Mapping[str, Any] | None, step: int) -> str:
+        """What is wrong with best.pt, in a few words; "" if it holds the best evaluation, or there is none yet.
+
+        Args:
+            best: the best evaluation, as in the training state.
+            step: steps done; an evaluation after them may have written best.pt before the run was killed.
+        """
+        if best is None:
+            return ""
+        try:
+            found = load_weights_file(self.best)["step"]
+        except FileNotFoundError:
+            return "is missing"
+        except (ValueError, OSError, KeyError):
+            return "is damaged"
+        return "" if found in (best["step"], step) else f"is of step {found}, expected {best['step']}"
+
     def keep(self, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float], newest: int) -> None:
         """Write the weights of an evaluation in addition to the best, and remove all such files except the newest."""
         self.write_weights(self.checkpoints / f"step-{step:08d}.pt", model, step=step, metrics=metrics)
         for old in sorted(self.checkpoints.glob("step-*.pt"))[:-newest]:
             old.unlink()
+
+
+def saved_about(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The `about` of the run in a folder; None if there is none, or its config.json is not a run's."""
+    try:
+        about = json.loads(Path(run_dir, _CONFIG).read_text())["about"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return about if isinstance(about, dict) else None
 
 
 def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -5,12 +5,14 @@ and epoch. Results therefore do not depend on the number of processes or workers
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from torch_nonlocal._common.seeds import mix_seed, seeded
+from torch_nonlocal._common.workers import ignore_stop_signals
 
 
 class Item(NamedTuple):
@@ -93,6 +95,7 @@ class RankBatchSampler(Sampler[list[Item]]):
         size: items per part.
         start: first step of the range.
         stop: end of the range, exclusive.
+        skip: parts to leave out at the beginning.
 
     Raises:
         ValueError: if the batch size is not a multiple of accumulate x processes.
@@ -107,9 +110,15 @@ class RankBatchSampler(Sampler[list[Item]]):
         self._batches, self._accumulate = batches, accumulate
         self._processes, self._rank = processes, rank
         self.size = batches.batch_size // (accumulate * processes)
-        self.start, self.stop = 0, 0
+        self.start, self.stop, self.skip = 0, 0, 0
 
     def __iter__(self) -> Iterator[list[Item]]:
+        return islice(self._parts(), self.skip, None)
+
+    def __len__(self) -> int:
+        return max((self.stop - self.start) * self._accumulate - self.skip, 0)
+
+    def _parts(self) -> Iterator[list[Item]]:
         for step in range(self.start, self.stop):
             batch = list(self._batches.batch(step))
             if len(batch) != self._batches.batch_size:
@@ -119,9 +128,6 @@ class RankBatchSampler(Sampler[list[Item]]):
             for part in range(self._accumulate):
                 first = (part * self._processes + self._rank) * self.size
                 yield batch[first : first + self.size]
-
-    def __len__(self) -> int:
-        return (self.stop - self.start) * self._accumulate
 
 
 class SeededItems(Dataset[Any]):
@@ -173,5 +179,6 @@ def make_loader(
         num_workers=workers,
         collate_fn=_Collate(collate),
         pin_memory=pin_memory,
+        worker_init_fn=ignore_stop_signals,
         generator=torch.Generator().manual_seed(0),
     )

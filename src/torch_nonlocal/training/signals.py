@@ -1,34 +1,44 @@
-"""Graceful interruption: the first SIGTERM or Ctrl-C lets the current step finish and a checkpoint be written."""
+"""Graceful interruption: the first signal to stop lets the current step finish and a checkpoint be written."""
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from torch_nonlocal._common.workers import STOP_SIGNALS
+
+_SAME_EVENT = 1.0  # seconds; a launcher may pass on a signal that the process group has received already
 
 
 class StopRequest:
-    """Context in which the first SIGTERM or SIGINT sets `requested`; the second has its usual effect.
+    """Context in which the first SIGTERM, SIGINT or SIGHUP sets `requested`; a later one has its usual effect.
 
-    Only the main thread can handle signals: in other threads nothing changes and `requested` stays False.
+    Signals within a second of the first count as the same one. A signal that is ignored (nohup) stays ignored. Only
+    the main thread can handle signals: in other threads nothing changes and `requested` stays False.
     """
 
     def __init__(self) -> None:
         self.requested = False
+        self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            self._previous = {one: signal.signal(one, self._handle) for one in _SIGNALS}
+            for one in STOP_SIGNALS:
+                if signal.getsignal(one) is not signal.SIG_IGN:
+                    self._previous[one] = signal.signal(one, self._handle)
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+        if not self.requested:
+            self.requested, self._since = True, time.monotonic()
+        elif time.monotonic() - self._since > _SAME_EVENT:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for one, handler in self._previous.items():

@@ -1,12 +1,14 @@
 """The task protocol: a task brings data and their order, a model, a loss and an evaluation; `fit` trains it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from torch_nonlocal.training.items import Items
 from torch_nonlocal.training.sampler import BatchSampler, ShuffledBatches
 
 
@@ -100,6 +102,17 @@ class Task:
         Override it where the data set replaces or drops items that cannot be read.
         """
         return requested
+
+    def fingerprint(self) -> Items:
+        """The items by part ("training", "held out") and name, with a value that changes with the item.
+
+        They are kept in the run folder, and a run resumes only if they are equal, so that held-out items are never
+        trained on. Default: what `data.fingerprint()` returns for "training", if it has one.
+        """
+        return {"training": self.data.fingerprint()} if callable(getattr(self.data, "fingerprint", None)) else {}
+
+    def begin(self, run_dir: Path) -> None:
+        """Called in the main process before the first step of each start, after all checks, with the folder locked."""
 
     def item_name(self, index: int) -> str:
         """The name of an item, for messages."""
