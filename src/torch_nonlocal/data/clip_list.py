@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -48,6 +50,10 @@ class ClipList:
             counts[clip.label] += 1
         return tuple(counts)
 
+    def fingerprint(self) -> dict[str, tuple[int, int | None]]:
+        """Label and size of each clip by its name: bytes of a file, images of a folder, None for a missing clip."""
+        return {self.name(clip): (clip.label, _size(clip.path)) for clip in self.clips}
+
     def name(self, clip: Clip) -> str:
         """The clip's path relative to the root, with forward slashes, independent of the location of the data.
 
@@ -55,6 +61,14 @@ class ClipList:
         """
         inside = clip.path.is_relative_to(self.root)
         return encodable(clip.path.relative_to(self.root).as_posix() if inside else str(clip.path))
+
+
+def _size(path: Path) -> int | None:
+    try:
+        found = path.stat()
+        return len(os.listdir(path)) if stat.S_ISDIR(found.st_mode) else found.st_size
+    except OSError:
+        return None
 
 
 class Problems:

@@ -49,6 +49,10 @@ class _Videos(Dataset[Any]):
         self.broken = BrokenClips() if broken is None else broken
         self._unreadable: set[int] = set()
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Label and size of each clip by its name; see `ClipList.fingerprint`."""
+        return self.clips.fingerprint()
+
     def _read(
         self, video: int, choose: Callable[[int], Sequence[int]], view_of: Callable[[int, int], View]
     ) -> Tensor | None:

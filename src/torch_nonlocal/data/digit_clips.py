@@ -5,6 +5,7 @@ item's index. Unlike a video, an item is a new clip in every epoch, so the data 
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,13 @@ class DigitClips(Dataset[tuple[Tensor, int, int]]):
 
     def __len__(self) -> int:
         return self.length
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The parameters that determine the clips."""
+        source = self.source
+        field = {"frames": source.frames, "size": source.size, "speeds": source.speeds}
+        digits = {"split": source.split, "digit images": len(source.digits)}
+        return {**digits, **field, "clips": self.length, "channels": self.channels, "seed": self.seed}
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the random draws."""

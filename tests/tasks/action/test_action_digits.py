@@ -11,6 +11,7 @@ for module, extra in NEEDS.items():
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 
 from torch_nonlocal.data import RELATIONS  # noqa: E402 (after the skips)
+from torch_nonlocal.models.inputs import GRAY  # noqa: E402
 from torch_nonlocal.tasks.action import data as action_data  # noqa: E402
 from torch_nonlocal.tasks.action.evaluation import evaluate  # noqa: E402
 from torch_nonlocal.tasks.action.recipes import RECIPES  # noqa: E402
@@ -48,7 +49,8 @@ def test_a_run_writes_the_same_files_as_a_run_on_clips(whole):
     assert (result.status, result.best["metric"]) == ("finished", "accuracy")
     assert log_lines[0] == "weights: all newly initialized"
     kept = load_weights_file(result.weights)
-    assert kept["about"] == {"task": "action", **dataclasses.asdict(SETTINGS), "classes": list(RELATIONS)}
+    settings = dataclasses.asdict(SETTINGS)
+    assert kept["about"] == {"task": "action", **settings, "classes": list(RELATIONS), "inputs": GRAY.to_dict()}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     test = next(line for line in lines if line["kind"] == "eval")

@@ -1,22 +1,23 @@
 """Evaluation of trained weights on the held-out clips."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
+from torch_nonlocal._common.workers import WorkerBatches, ignore_stop_signals
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.data.moving_digits import RELATIONS
+from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.data import Views, source
 from torch_nonlocal.tasks.action.metrics import Scores, score
-from torch_nonlocal.tasks.action.network import network, prepare
+from torch_nonlocal.tasks.action.network import network, set_saved_inputs
 from torch_nonlocal.tasks.action.settings import NONE, ActionSettings
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import load_weights_file
@@ -62,8 +63,10 @@ def load(weights: Path) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
     if about.pop("task", None) != "action":
         raise ValueError(f"{weights}: not weights of `nonlocal train action`")
     classes = tuple(about.pop("classes"))
+    inputs = {name: about.pop(name) for name in ("inputs",) if name in about}
     settings = ActionSettings(**about)
-    model = network(ActionSettings(**{**about, "weights": NONE}), len(classes))
+    model = network(replace(settings, weights=NONE), len(classes))
+    set_saved_inputs(model, {"network": settings.network, **inputs})
     model.load_state_dict(content["model"])
     return model.eval(), settings, classes
 
@@ -112,7 +115,7 @@ def evaluate(
     broken = BrokenClips()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     held_out, loaded = clips.test(settings, views, crops, broken)
-    options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": partial(prepare, settings)}
+    options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": inputs_of(model).normalize}
     probabilities, labels, indices = predict(model.to(device), loaded, **options, on_views=on_views)
     scores = score(probabilities, labels)
     return Evaluation(scores, held_out, indices, probabilities, labels, broken, loaded, clips.summary)
@@ -148,18 +151,24 @@ def predict(
     sums: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
     labels: dict[int, int] = {}
-    loader = DataLoader(views, batch_size=batch, num_workers=workers, collate_fn=collate_clips)
     total = len(views)  # pyright: ignore[reportArgumentType]
-    for number, (clips, classes, indices) in enumerate(loader, 1):
-        for part, own, which in zip(clips.split(batch), classes.split(batch), indices.split(batch), strict=True):
-            if not part.numel():
-                continue
-            scores = model(prepare(part.to(device))).float().softmax(1).cpu()
-            for row, label, index in zip(scores, own.tolist(), which.tolist(), strict=True):
-                sums[index] = sums[index] + row if index in sums else row
-                counts[index], labels[index] = counts.get(index, 0) + 1, label
-        if on_views is not None:
-            on_views(min(number * batch, total), total)
+
+    def loader_from(number: int) -> DataLoader[Any]:
+        rest = Subset(views, range(number * batch, total))
+        options: dict[str, Any] = {"collate_fn": collate_clips, "worker_init_fn": ignore_stop_signals}
+        return DataLoader(rest, batch_size=batch, num_workers=workers, **options)
+
+    with WorkerBatches(loader_from) as batches:
+        for number, (clips, classes, indices) in enumerate(batches, 1):
+            for part, own, which in zip(clips.split(batch), classes.split(batch), indices.split(batch), strict=True):
+                if not part.numel():
+                    continue
+                scores = model(prepare(part.to(device))).float().softmax(1).cpu()
+                for row, label, index in zip(scores, own.tolist(), which.tolist(), strict=True):
+                    sums[index] = sums[index] + row if index in sums else row
+                    counts[index], labels[index] = counts.get(index, 0) + 1, label
+            if on_views is not None:
+                on_views(min(number * batch, total), total)
     if not sums:
         raise ValueError("none of the test clips can be read")
     order = sorted(sums)

@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.media.broken import BrokenVideoError
+from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.evaluation import Evaluation, load
 from torch_nonlocal.tasks.action.metrics import worst_mistakes
 from torch_nonlocal.tasks.action.mistake_picture import draw, look_at
-from torch_nonlocal.tasks.action.network import prepare
 
 INDEX = "mistakes.json"
 PAGE = "index.html"
@@ -69,10 +68,10 @@ def show_mistakes(weights: Path, tested: Evaluation, folder: Path, *, count: int
     Raises:
         ImportError: matplotlib is not installed.
     """
-    model, settings, _ = load(weights)
+    model = load(weights)[0]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    prepared = partial(prepare, settings)
-    return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepared)
+    prepare = inputs_of(model).normalize
+    return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepare)
 
 
 def save_mistakes(

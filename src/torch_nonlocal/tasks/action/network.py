@@ -1,17 +1,20 @@
 """Networks of action recognition: from settings to a network with blocks, and its initial weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import insert
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.media.sampling import parse_schedule
-from torch_nonlocal.models.build import PACKAGED, build, inputs_named
+from torch_nonlocal.models.build import build
 from torch_nonlocal.models.fitting import last_linear, load_pretrained, load_weights
-from torch_nonlocal.models.inputs import GRAY
+from torch_nonlocal.models.inputs import IMAGENET as IMAGENET_INPUTS
+from torch_nonlocal.models.inputs import Inputs, inputs_of
 from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.relation_net import RelationNet
 from torch_nonlocal.tasks.action.settings import AUTO, DIGITS, IMAGENET, NONE, OURS, SMALL, ActionSettings
@@ -87,11 +90,22 @@ def start_from(model: nn.Module, settings: ActionSettings, classes: Sequence[str
     return "weights: ImageNet; newly initialized: last layer and blocks"
 
 
-def prepare(settings: ActionSettings, clips: Tensor) -> Tensor:
-    """Normalize loaded clips (B, C, T, H, W), uint8 or floating point in [0, 1]; see `Inputs.normalize`."""
-    if settings.network == DIGITS:
-        return GRAY.normalize(clips)
-    return inputs_named(PACKAGED if settings.network == SMALL else settings.network).normalize(clips)
+def set_saved_inputs(model: nn.Module, about: Mapping[str, Any]) -> None:
+    """Describe a network's inputs as it was trained, in place.
+
+    Args:
+        model: a network of `network`; its own description is right for a new run.
+        about: what a file of weights or a run says about itself. Version 0.1 did not save the inputs, and normalized
+            clips for torchvision's and timm's networks with ImageNet's mean and std.
+
+    Raises:
+        ValueError: the saved description is invalid.
+    """
+    if "inputs" in about:
+        setattr(model, "inputs", Inputs.from_dict(about["inputs"]))  # noqa: B010 (typed as a tensor or module)
+    elif str(about.get("network")).startswith(("torchvision:", "timm:")):
+        own = replace(inputs_of(model), mean=IMAGENET_INPUTS.mean, std=IMAGENET_INPUTS.std)
+        setattr(model, "inputs", own)  # noqa: B010
 
 
 def _replace_last_linear(model: nn.Module, classes: int) -> None:

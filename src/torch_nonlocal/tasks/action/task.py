@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.dataset import collate_clips
+from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.data import Views, source
 from torch_nonlocal.tasks.action.evaluation import predict
 from torch_nonlocal.tasks.action.metrics import score
-from torch_nonlocal.tasks.action.network import network, prepare, start_from
+from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
+from torch_nonlocal.training.items import Items
+from torch_nonlocal.training.run_folder import saved_about
 
 _VALIDATION_VIEWS = 2
 LEFT_OUT = "left_out.txt"
@@ -55,16 +58,18 @@ def train(
     torch.manual_seed(config.seed)
     model = network(settings, len(clips.classes))
     say = (log or print) if is_main_process() else _ignore
-    if not is_begun(run_dir):  # otherwise the weights come from the checkpoint
+    saved = saved_about(run_dir) if is_begun(run_dir) else None
+    if saved is None:
         say(start_from(model, settings, clips.classes))
+    else:  # the weights come from the checkpoint
+        set_saved_inputs(model, saved)
     say(clips.summary)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if clips.problems and is_main_process():
-        (run_dir / LEFT_OUT).write_text("".join(f"{problem}\n" for problem in clips.problems), encoding="utf-8")
     broken = BrokenClips(run_dir / "broken.jsonl")
     training, names = clips.training(settings, config.seed, broken)
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
-    task = ActionTask(model, training, settings, config, clips.classes, views, names)
+    task = ActionTask(model, training, settings, config, clips.classes, views, names, clips.problems)
+    if saved is not None and "inputs" not in saved:  # a run of version 0.1 resumes as it began
+        task.about = {name: value for name, value in task.about.items() if name != "inputs"}
     result = fit(task, config, run_dir, log=log)
     if len(broken):
         say(f"clips that could not be read: {len(broken)}, listed in {broken.path}")
@@ -84,6 +89,7 @@ class ActionTask(Task):
         classes: class names.
         views: views of the held-out clips; None if there are none.
         names: maps the index of a clip to its name.
+        problems: problems of the data, listed in the run folder.
     """
 
     collate = staticmethod(collate_clips)
@@ -97,15 +103,33 @@ class ActionTask(Task):
         classes: Sequence[str],
         views: Views | None,
         names: Callable[[int], str],
+        problems: Sequence[str] = (),
     ) -> None:
-        super().__init__(model, data, about={"task": "action", **asdict(settings), "classes": list(classes)})
+        self._inputs = inputs_of(model)
+        about = {"task": "action", **asdict(settings), "classes": list(classes), "inputs": self._inputs.to_dict()}
+        super().__init__(model, data, about=about)
         self.metric = None if views is None else Metric("accuracy")
-        self._settings, self._config, self._views, self._names = settings, config, views, names
+        self._config, self._views, self._names, self._problems = config, views, names, problems
+
+    def fingerprint(self) -> Items:
+        """The training clips and the held-out clips."""
+        items = dict(super().fingerprint())
+        if self._views is not None:
+            items["held out"] = self._views.fingerprint()  # pyright: ignore[reportAttributeAccessIssue]
+        return items
+
+    def begin(self, run_dir: Path) -> None:
+        """List the problems of the data."""
+        left_out = run_dir / LEFT_OUT
+        if self._problems:
+            write_text(left_out, "".join(f"{printable(problem)}\n" for problem in self._problems))
+        else:
+            left_out.unlink(missing_ok=True)
 
     def prepare(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The batch with normalized clips."""
         clips, labels, indices = batch
-        return prepare(self._settings, clips), labels, indices
+        return self._inputs.normalize(clips), labels, indices
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """Cross-entropy in nats, and accuracy."""
@@ -127,7 +151,7 @@ class ActionTask(Task):
         if self._views is None:
             return {}
         options: dict[str, Any] = {"batch": self._config.batch_size, "workers": self._config.workers}
-        probabilities, labels, _ = predict(model, self._views, **options, prepare=partial(prepare, self._settings))
+        probabilities, labels, _ = predict(model, self._views, **options, prepare=self._inputs.normalize)
         scores = score(probabilities, labels)
         loss = F.nll_loss(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
         return {"accuracy": scores.top1, "mean_class": scores.mean_class, "loss": float(loss)}
