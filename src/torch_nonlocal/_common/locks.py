@@ -38,7 +38,6 @@ def locked(path: Path, use: str) -> Iterator[None]:
         FolderInUseError: another process, or another thread of this one, holds the lock.
     """
     existed, process = path.parent.exists(), os.getpid()
-    path.parent.mkdir(parents=True, exist_ok=True)
     file = _acquire(path, use)
     _open.add(file)
     try:
@@ -55,7 +54,13 @@ def locked(path: Path, use: str) -> Iterator[None]:
 
 def _acquire(path: Path, use: str) -> IO[str]:
     while True:
-        file = path.open("a+")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+")
+        except (FileNotFoundError, FileExistsError):
+            if os.path.lexists(path.parent) and not path.parent.is_dir():
+                raise
+            continue  # the holder before removed its new folder in the meantime
         try:
             if not _lock(file):
                 raise FolderInUseError(

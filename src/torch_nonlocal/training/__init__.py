@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from torch_nonlocal._common.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from torch_nonlocal._common.locks import FolderInUseError
+    from torch_nonlocal._common.workers import WorkerError
+    from torch_nonlocal.distributed.processes import ProcessLostError
     from torch_nonlocal.distributed.rank import is_main_process
     from torch_nonlocal.training.checkpoint import is_begun
     from torch_nonlocal.training.config import TrainConfig
@@ -20,14 +23,17 @@ if TYPE_CHECKING:
 __all__ = [
     "BatchSampler",
     "CheckpointError",
+    "FolderInUseError",
     "Item",
     "Metric",
     "NonFiniteLossError",
+    "ProcessLostError",
     "Result",
     "ShuffledBatches",
     "Task",
     "TrainConfig",
     "TrainingMemoryError",
+    "WorkerError",
     "fit",
     "is_begun",
     "is_main_process",
@@ -39,14 +45,17 @@ __getattr__, __dir__ = lazy_exports(
     {
         "BatchSampler": ".sampler",
         "CheckpointError": ".errors",
+        "FolderInUseError": "torch_nonlocal._common.locks",
         "Item": ".sampler",
         "Metric": ".task",
         "NonFiniteLossError": ".errors",
+        "ProcessLostError": "torch_nonlocal.distributed.processes",
         "Result": ".loop",
         "ShuffledBatches": ".sampler",
         "Task": ".task",
         "TrainConfig": ".config",
         "TrainingMemoryError": ".errors",
+        "WorkerError": "torch_nonlocal._common.workers",
         "fit": ".loop",
         "is_begun": ".checkpoint",
         "is_main_process": "torch_nonlocal.distributed.rank",
