@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,14 @@ class Opened:
         self.tab.on("pageerror", lambda error: self.messages.append(str(error)))
         self.tab.on("request", lambda request: self.requests.append(request.url))
         self.tab.goto(path.as_uri())
-        self.tab.wait_for_function("window.nonlocalPage && window.nonlocalPage.ready")
+        self.wait_until("window.nonlocalPage && window.nonlocalPage.ready")
+
+    def wait_until(self, condition: str, seconds: float = 30) -> None:
+        """Wait until a JavaScript expression is true; Playwright's own wait needs eval, which the page denies."""
+        end = time.monotonic() + seconds
+        while not self.tab.evaluate(condition):
+            assert time.monotonic() < end, f"not true after {seconds} s: {condition}; messages: {self.messages}"
+            self.tab.wait_for_timeout(20)
 
     def get(self, name: str) -> Any:
         """Return a value of `window.nonlocalPage`; typed arrays become lists."""

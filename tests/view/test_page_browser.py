@@ -147,14 +147,14 @@ def test_keys_move_the_query_step_frames_and_play(opened) -> None:
         assert shown.inner_text() == f"frame {frame} / 3", key
     opened.tab.keyboard.press(" ")
     opened.tab.get_by_role("button", name="Pause").wait_for()
-    opened.tab.wait_for_function("document.querySelector('#player output').textContent !== 'frame 1 / 3'")
+    opened.wait_until("document.querySelector('#player output').textContent !== 'frame 1 / 3'")
     opened.tab.keyboard.press(" ")
     opened.tab.get_by_role("button", name="Play").wait_for()
 
 
 def test_query_follows_the_pointer_until_a_click(opened) -> None:
     opened.tab.locator("#strip canvas").nth(3).hover()
-    opened.tab.wait_for_function("nonlocalPage.query.frame === 3")
+    opened.wait_until("nonlocalPage.query.frame === 3")
     opened.click(0, 1, 1, SIZE)
     opened.tab.locator("#strip canvas").nth(2).hover()
     opened.tab.locator("#hint").wait_for(state="visible")
@@ -183,7 +183,7 @@ def test_frame_choices_match_those_of_links(opened, records) -> None:
 def test_query_is_announced_to_screen_readers(opened) -> None:
     opened.click(2, 13, 10, SIZE)
     live = opened.tab.locator("#live[aria-live=polite]")
-    opened.tab.wait_for_function("document.querySelector('#live').textContent === nonlocalPage.summary")
+    opened.wait_until("document.querySelector('#live').textContent === nonlocalPage.summary")
     assert live.inner_text().startswith("Frame 2, y 14, x 10 attends most to")
 
 
@@ -267,6 +267,48 @@ def test_images_have_no_strip_and_sequences_open(browser, tmp_path: Path) -> Non
     page.close()
 
 
+EVIL = '</script><script>window.ran = "script"</script><img src=x onerror="ran = 1"><base href="https://a.example/">'
+
+
+def test_names_and_title_cannot_add_elements_to_the_page(browser, records, tmp_path: Path) -> None:
+    clip = np.random.default_rng(0).random((T, *SIZE, 3))
+    seen = {EVIL: records["space"], "\u2028'\"<!--<script>": records["time"]}
+    page = page_browser.Opened(browser, nl.view.save_page(tmp_path / "evil.html", clip, seen, title=EVIL))
+    page.click(2, 13, 10, SIZE)
+    assert page.tab.locator("#tabs [role=tab]").all_inner_texts() == list(seen)
+    assert page.tab.evaluate("window.ran") is None
+    assert page.tab.locator("img, base, #tabs script").count() == 0
+    page.close()
+
+
+# Each would set window.ran without a policy. eval runs in a callback: the policy does not hold inside evaluate().
+ATTEMPTS = {
+    "script-src-elem": "const s = document.createElement('script'); s.textContent = 'ran = 1'; document.body.append(s)",
+    "script-src-attr": "document.body.insertAdjacentHTML('beforeend', '<svg onload=\"ran = 1\"></svg>')",
+    "script-src": "setTimeout(() => { try { Function('ran = 1')() } catch {} })",
+    "connect-src": "fetch('https://a.example/').then(() => { ran = 1 }).catch(() => {})",
+    "img-src": "const i = new Image(); i.onload = () => { ran = 1 }; i.src = 'https://a.example/i.png'",
+    "base-uri": "const b = document.createElement('base'); b.href = 'https://a.example/'; document.head.append(b);"
+    " if (document.baseURI.includes('a.example')) ran = 1",
+    "form-action": "const f = document.createElement('form'); f.action = 'https://a.example/'; f.method = 'post';"
+    " document.body.append(f); f.submit()",
+}
+
+
+@pytest.mark.parametrize("directive", ATTEMPTS)
+def test_policy_of_the_page_blocks_everything_but_its_own_script(directive: str, browser, saved) -> None:
+    page = page_browser.Opened(browser, saved)
+    page.tab.evaluate(
+        "window.blocked = [];"
+        "document.addEventListener('securitypolicyviolation', (event) => blocked.push(event.effectiveDirective))"
+    )
+    page.tab.evaluate(f"() => {{ {ATTEMPTS[directive]} }}")
+    page.wait_until("blocked.length > 0")
+    assert page.tab.evaluate("blocked") == [directive]
+    assert page.tab.evaluate("window.ran") is None
+    page.context.close()  # the browser has logged the violation
+
+
 def test_page_of_6272_positions_takes_less_than_8_megabytes(browser, tmp_path: Path) -> None:
     torch.manual_seed(0)
     block = nl.NonLocal3d(512).eval()
@@ -281,7 +323,7 @@ def test_page_of_6272_positions_takes_less_than_8_megabytes(browser, tmp_path: P
     for point in ((3, 60, 80), (5, 120, 40), (0, 20, 200), (7, 220, 3), (4, 99, 101)):
         before = page.get("lastPaintMs")
         page.click(*point, (224, 224))
-        page.tab.wait_for_function("before => nonlocalPage.lastPaintMs !== before", arg=before)
+        page.wait_until(f"nonlocalPage.lastPaintMs !== {json.dumps(before)}")
         query = page.get("query")
         row = record.rows([(query["t"], query["y"], query["x"])])[0].flatten().numpy()
         assert np.abs(np.array(page.get("row")) - row).max() <= 0.02 * row.max()

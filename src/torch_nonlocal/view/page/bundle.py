@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from importlib.resources import files
@@ -31,13 +33,9 @@ def render(title: str, page: dict[str, Any], texts: list[str]) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     safe = jinja2.utils.markupsafe.Markup
     template = environment.from_string(_read("page.html.j2"))
-    return template.render(
-        title=title,
-        style=safe(_read("page.css")),
-        script=safe(_inside_script(_joined_scripts())),
-        page=safe(_json(page)),
-        texts=texts,
-    )
+    code = {"style": safe(_read("page.css")), "script": safe(_inside_script(_joined_scripts()))}
+    hashes = {name: safe(_policy_hash(text)) for name, text in code.items()}
+    return template.render(title=title, page=safe(_json(page)), texts=texts, hashes=hashes, **code)
 
 
 def _read(name: str) -> str:
@@ -48,6 +46,11 @@ def _joined_scripts() -> str:
     """Join all modules in one scope: a page opened from disk cannot import other files."""
     sources = (f"// {name}\n{_EXPORT.sub('', _IMPORT.sub('', _read(name)))}" for name in _SCRIPTS)
     return '"use strict";\n(() => {\n' + "\n".join(sources) + "})();\n"
+
+
+def _policy_hash(text: str) -> str:
+    """Return the text's source expression for the Content-Security-Policy: only this element runs or applies."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _json(value: Any) -> str:
