@@ -4,6 +4,7 @@ import errno
 import glob
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from typing import Any, BinaryIO
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEFTOVER_SECONDS = 600
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # also in full width
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @contextmanager
@@ -64,18 +67,48 @@ def write_json(path: Path, content: Any, *, indent: int | None = 2) -> None:
     write_text(path, json.dumps(content, indent=indent) + "\n")
 
 
-def check_folder(out: Path) -> None:
-    """Refuse an output folder that is a file, before long work.
+def check_folder(out: Path, option: str = "--out") -> None:
+    """Check that results can be written to a folder, before long work. The folder and its parents may be missing.
+
+    Args:
+        out: the folder.
+        option: the option that names it, for the message.
 
     Raises:
-        ValueError: `out` is a file.
+        ValueError: `out` or a parent is a file, or cannot be written to.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file: expected a folder, or a free name")
+    if _is_there(out) and not out.is_dir():
+        raise ValueError(f"{option} {out} is a file: expected a folder, or a free name")
+    nearest = next(folder for folder in (out, *out.absolute().parents) if _is_there(folder))
+    if not nearest.is_dir():
+        raise ValueError(f"{option} {out}: {nearest} is a file, expected a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {out}: no permission to write to {nearest}")
+
+
+def check_output_file(path: Path, option: str) -> None:
+    """Check that a file can be written, before long work.
+
+    Args:
+        path: the file.
+        option: the option or argument that names it, for the message.
+
+    Raises:
+        ValueError: it is a folder, its folder is missing, or it cannot be written to.
+    """
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder: expected the name of a file")
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} {path}: no permission to write to {path.parent}")
 
 
 def printable(text: str) -> str:
-    """Text for any file or terminal: control characters and undecodable bytes of file names as escapes."""
+    """Text for any file, picture or terminal: control characters and undecodable bytes of names as escapes.
+
+    Control characters include line breaks, the escape character, and marks that reverse the direction of text.
+    """
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
@@ -84,6 +117,22 @@ def printable(text: str) -> str:
 def encodable(text: str) -> str:
     """Text that UTF-8 can encode: undecodable bytes of file names, which Python holds as surrogates, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def spreadsheet_text(text: str) -> str:
+    """Text for a CSV cell that no spreadsheet takes for a formula: a leading apostrophe where it would.
+
+    Numbers are unchanged. Control characters and undecodable bytes become escapes, as in `printable`.
+    """
+    is_formula = text.lstrip().startswith(_FORMULA) or text.startswith(("\t", "\r"))
+    return f"'{printable(text)}" if is_formula and not _NUMBER.fullmatch(text) else printable(text)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # below a folder that cannot be searched
+        return False
 
 
 def _not_written(path: Path, error: Exception) -> OSError:

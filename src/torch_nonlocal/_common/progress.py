@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from torch_nonlocal._common.optional import is_installed
+from torch_nonlocal._common.terminal import terminal
 
 
 class ProgressBar:
@@ -77,12 +78,11 @@ class ProgressBar:
 
 
 def _rich_progress(unit: str, values: tuple[str, ...]) -> Any:
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.progress import TimeRemainingColumn as Remaining
 
     columns: list[Any] = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
     columns += [TextColumn(unit)] if unit else []
     columns += [TextColumn(f"{name} {{task.fields[{name}]:.3f}}") for name in values]
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     return Progress(*columns, TimeElapsedColumn(), Remaining(), console=console, disable=not console.is_terminal)

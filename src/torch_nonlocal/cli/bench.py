@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from torch_nonlocal._common.files import check_folder, check_output_file
 from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.cli import needs
 
@@ -38,6 +39,9 @@ def bench(
         repeats: number of timed runs of each implementation.
         forms: pairwise functions to measure, such as embedded_gaussian; all by default.
     """
+    check_folder(out)
+    if json is not None:
+        check_output_file(json, "--json")
     needs.check("bench")
     if repeats < 1:
         raise ValueError(f"--repeats {repeats}: expected at least 1")
@@ -57,9 +61,11 @@ def bench(
             groups.append(run_cell(cell, repeats=min(repeats, 2) if quick else repeats))
             bar.advance()
             _write(groups, out, json)  # an interrupted run keeps what it has measured
-    console = Console()
+    console = terminal()
     console.print(_table(groups))
-    console.print(f"{report.machine()}\nThe table, the figures and the plot are in {out}/", highlight=False)
+    console.print(
+        f"{report.machine()}\nThe table, the figures and the plot are in {out}/", highlight=False, markup=False
+    )
 
 
 def _write(groups: list[list["Row"]], out: Path, json: Path | None) -> None:

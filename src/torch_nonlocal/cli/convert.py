@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from torch_nonlocal._common.files import check_output_file, printable
+from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.cli import needs
 
@@ -63,6 +64,7 @@ def convert(
         raise ValueError("--whole and --blocks exclude each other")
     if out.exists() and not force:
         raise ValueError(f"{out} exists; --force replaces it")
+    check_output_file(out, "OUT")
     needs.check("convert", packages=["safetensors"] if _SAFETENSORS in (in_.suffix, out.suffix) else [])
     from torch_nonlocal.weights import convert_weights
 
@@ -82,10 +84,10 @@ def convert(
 def _report(converted: "Converted", out: Path, saves_network: bool) -> None:
     from torch_nonlocal.weights import SOURCES
 
-    console = Console(highlight=False)
+    console = terminal()
 
     def show(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     show(f"source: {converted.source} ({SOURCES[converted.source].project})")
     if converted.plan:
@@ -116,7 +118,7 @@ def _table(converted: "Converted") -> Table:
         order = " first" if options["pool_first"] else ""
         scale = options["scale"]
         table.add_row(
-            escape(place) or "(the whole network)",
+            escape(printable(place)) or "(the whole network)",
             entry["class"].removeprefix("NonLocal"),
             str(options["channels"]),
             str(options["inner_channels"]),

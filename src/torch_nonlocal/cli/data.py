@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from torch_nonlocal._common.files import write_text
+from torch_nonlocal._common.files import check_output_file, printable, write_text
 from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def check(
         min_frames: minimum number of frames; clips with fewer are reported as too short.
         time_limit: seconds allowed for reading one clip; slower clips are reported as broken.
     """
+    if json is not None:
+        check_output_file(json, "--json")
     needs.check("data")
     from torch_nonlocal.data.check import check_clips
     from torch_nonlocal.data.clips import find_clips
@@ -73,15 +75,15 @@ def check(
 
 
 def _print(report: "CheckReport") -> None:
-    console = Console(highlight=False)
+    console = terminal()
 
     def show(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     table = Table("class", "clips", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     counts = report.counts()
     for name, count in list(counts.items())[:_SHOWN]:
-        table.add_row(escape(name), str(count))
+        table.add_row(escape(printable(name)), str(count))
     console.print(table)
     if len(counts) > _SHOWN:
         show(f"and {_counted(len(counts) - _SHOWN, 'more class', 'more classes')}")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from torch_nonlocal._common.files import check_folder, write_json
 from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.cli import needs
 
@@ -37,7 +38,7 @@ def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = 450, clips
     needs.check("demo")
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = terminal()
     results: dict[str, Any] = {"seed": seed, "steps": steps}
     for title, part in (
         ("Moving digits: do two digits move the same way, opposite or perpendicular?", _digits),
@@ -50,7 +51,9 @@ def demo(*, out: Path = Path("demo-out"), seed: int = 0, steps: int = 450, clips
     write_json(out / "results.json", results)
     console.rule(align="left")
     console.print(_summary(results))
-    console.print(f"{results['seconds']:.0f} s in total; pictures and results.json are in {out}/", highlight=False)
+    console.print(
+        f"{results['seconds']:.0f} s in total; pictures and results.json are in {out}/", highlight=False, markup=False
+    )
 
 
 def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> dict[str, Any]:
@@ -102,11 +105,11 @@ def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
         row = record.rows([point], pixels=True)[0]
         brightest = float(row[1:].max()) / 2  # of the other frames: the weight on the query would outshine them
         view.heatmap(clip, record.geometry.spread(row), query=point, vmax=brightest).save(file)
-        console.print(f"{name}: {file}", highlight=False)
+        console.print(f"{name}: {file}", highlight=False, markup=False)
     point = BIKES_POINTS["helmet"]
     view.arrows(clip, record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")
     view.save_page(out / "bikes.html", clip, record, point=point, title="What is most like this pixel?")
-    console.print(f"click any pixel of any frame: {out}/bikes.html, {out}/digits.html", highlight=False)
+    console.print(f"click any pixel of any frame: {out}/bikes.html, {out}/digits.html", highlight=False, markup=False)
     return {"bikes": {"grid": list(record.geometry.grid), "points": {k: list(v) for k, v in BIKES_POINTS.items()}}}
 
 

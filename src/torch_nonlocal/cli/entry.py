@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from torch_nonlocal._common.files import printable
 from torch_nonlocal._version import __version__
 from torch_nonlocal.cli.needs import check_command_line
 
@@ -45,13 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def message_of(error: Exception) -> str:
-    """An error's message in one line, without the traceback that a DataLoader adds to the errors of its workers."""
+    """An error's message in one printable line, without the traceback that a DataLoader adds to errors of workers."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2] or text
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _is_expected(error: Exception) -> bool:

@@ -1,15 +1,17 @@
 """`nonlocal plan`: where blocks can go in a network, and what they cost."""
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
+from torch_nonlocal._common.files import check_output_file, write_json
+from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from torch_nonlocal.planning.plan import Plan
 
 
@@ -45,6 +47,8 @@ def plan(
         subsample: max-pooling factor of keys and values; 1 for no pooling.
         json: also write the results to this file, as JSON.
     """
+    if json is not None:
+        check_output_file(json, "--json")
     needs.check("plan", model=model)
     shape = _shape(input, batch)
     import torch
@@ -56,11 +60,11 @@ def plan(
     options = {"pairwise": pairwise, "attend": attend, "subsample": subsample if subsample != 1 else None}
     made = make_plan(network, torch.zeros(shape), list(at) or None, **options)
     if json is not None:
-        json.write_text(json_format.dumps({"model": model, "input": list(shape), **made.as_dict()}, indent=1) + "\n")
-    show(made, Console())
+        write_json(json, {"model": model, "input": list(shape), **made.as_dict()}, indent=1)
+    show(made, terminal())
 
 
-def show(plan: "Plan", console: Console) -> None:
+def show(plan: "Plan", console: "Console") -> None:
     """Print a plan, chosen places in bold. Lines are never cut; a narrow terminal wraps them."""
     from torch_nonlocal.planning.report import CHOSEN, legend
 

@@ -8,6 +8,7 @@ import tyro
 
 from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.train import Data
 from torch_nonlocal.tasks.base import TaskSpec, get_task, task_names
@@ -35,7 +36,7 @@ def _command(spec: TaskSpec[Any]) -> Callable[..., None]:
         lines: list[str] = []  # printed when the bar is gone, to standard output
         with ProgressBar("test") as bar:
             spec.test(checkpoint, data, out, options, on_progress=bar.update, log=lines.append)
-        print("\n".join(lines))
+        print_lines("\n".join(lines))
 
     test.__annotations__["options"] = Annotated[
         tyro.conf.OmitArgPrefixes[spec.test_options], tyro.conf.arg(name="test")

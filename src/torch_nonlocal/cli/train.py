@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from torch_nonlocal._common.files import check_folder
+from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
@@ -85,7 +86,7 @@ def _command(spec: TaskSpec[Any], choice: _Choice, changes: Mapping[str, Any]) -
         config: Training = default,
     ) -> None:
         if recipe == LIST:
-            print("\n".join(recipe_lines(spec.recipes())))
+            print_lines("\n".join(recipe_lines(spec.recipes())))
             return
         if not dry_run:
             check_folder(out)
@@ -143,7 +144,7 @@ def _printer() -> Callable[[str], None]:
     """A function that prints a line in the main process, and nothing in the others."""
     from torch_nonlocal.distributed import is_main_process
 
-    return print if is_main_process() else lambda line: None
+    return print_lines if is_main_process() else lambda line: None
 
 
 def _start_lines(name: str, recipe: Recipe[Any], choice: _Choice, settings: Any, config: TrainConfig) -> list[str]:

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
-from rich.console import Console
 
+from torch_nonlocal._common.files import check_folder
+from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def view(
         pretrained: let torchvision or timm download pretrained weights.
         film: also write each heatmap as an MP4 video.
     """
+    check_folder(out)
     needs.check("view", model=model)
     from torch_nonlocal import view as drawing
     from torch_nonlocal.tasks.viewing import CHECKPOINTS, attention_records, read_frames
@@ -76,10 +78,12 @@ def view(
     points = [_point(text) for text in point] or [eye_catcher(clip.numpy())]
     looks = [_look(clip, record, one) for one in points]  # a point outside the clip fails before anything is written
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = terminal()
     for number, (one, seen) in enumerate(zip(points, looks, strict=True)):
         _pictures(record, seen, out, f"point{number}", k, film)
-        console.print(f"frame {one[0]:g}, y {one[1]:g}, x {one[2]:g}: {out}/point{number}-*.png", highlight=False)
+        console.print(
+            f"frame {one[0]:g}, y {one[1]:g}, x {one[2]:g}: {out}/point{number}-*.png", highlight=False, markup=False
+        )
     first = looks[0]
     page = drawing.save_page(out / "page.html", first.clip, records, batch=first.batch, point=first.query)
     statistics = record.statistics(batch=first.batch)

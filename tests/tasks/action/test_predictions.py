@@ -84,21 +84,31 @@ def test_only_parquet_has_all_scores_of_many_classes(kind, columns, tmp_path):
 
 @pytest.mark.parametrize("kind", READERS)
 @pytest.mark.parametrize(
-    ("name", "written"),
+    ("name", "in_csv", "in_parquet"),
     [
-        ("a, \"b\" 'c'.mp4", "a, \"b\" 'c'.mp4"),
-        ("日本/é.mp4", "日本/é.mp4"),
-        ("two\nlines.mp4", r"two\nlines.mp4"),
-        ("no \udcff text.mp4", r"no \udcff text.mp4"),
+        ("a, \"b\" 'c'.mp4", "a, \"b\" 'c'.mp4", "a, \"b\" 'c'.mp4"),
+        ("日本/é.mp4", "日本/é.mp4", "日本/é.mp4"),
+        ("two\nlines.mp4", r"two\nlines.mp4", "two\nlines.mp4"),
+        ("no \udcff text.mp4", r"no \udcff text.mp4", r"no \udcff text.mp4"),
+        ("=1+1.mp4", "'=1+1.mp4", "=1+1.mp4"),
+        ("@x/\u202e.mp4", r"'@x/\u202e.mp4", "@x/\u202e.mp4"),
     ],
-    ids=["quotes", "other scripts", "line break", "undecodable bytes"],
+    ids=["quotes", "other scripts", "line break", "undecodable bytes", "formula", "direction mark"],
 )
-def test_any_file_name_can_be_written(kind, name, written, tmp_path):
+def test_any_file_name_can_be_written(kind, name, in_csv, in_parquet, tmp_path):
     if kind == "parquet":
         pytest.importorskip("pyarrow", reason="pip install 'torch-nonlocal[parquet]'")
     tested = outcome(["a", "b"], [[0.75, 0.25]], [1], [name])
     (row,) = READERS[kind](write_predictions(tested, tmp_path / f"predictions.{kind}"))
-    assert row["clip"] == written
+    assert row["clip"] == {"csv": in_csv, "parquet": in_parquet}[kind]
+
+
+def test_classes_are_no_formulas_in_csv_and_numbers_stay_numbers(tmp_path):
+    tested = outcome(["-1", "=HYPERLINK(A1)", "+x"], [[0.5, 0.25, 0.25], [0.125, 0.625, 0.25]], [0, 2])
+    first, second = read_csv(write_predictions(tested, tmp_path / "predictions.csv"))
+    assert (first["class"], first["top2"], second["predicted"]) == ("-1", "'=HYPERLINK(A1)", "'=HYPERLINK(A1)")
+    assert (second["class"], second["top2"]) == ("'+x", "'+x")
+    assert float(first["score =HYPERLINK(A1)"]) == 0.25
 
 
 def test_other_endings_raise_and_write_nothing(tmp_path):

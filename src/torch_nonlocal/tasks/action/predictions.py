@@ -1,12 +1,13 @@
 """A table of the predictions for each tested clip, as CSV or Parquet."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from torch_nonlocal._common.files import printable, replacing
+from torch_nonlocal._common.files import encodable, replacing, spreadsheet_text
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.settings import PredictionFormat
@@ -21,7 +22,8 @@ def write_predictions(tested: Evaluation, path: Path) -> Path:
     Columns: clip (name relative to the data folder), path, class, predicted, predicted_score, class_score, class_rank
     (1 if the true class has the highest score), then top2, top2_score to top5, top5_score (if there are as many
     classes) and "score NAME" for each class. Scores are softmax scores averaged over views. With more than 100 classes
-    CSV omits the columns "score NAME"; Parquet has all of them.
+    CSV omits the columns "score NAME"; Parquet has all of them. Parquet holds names as they are; in CSV, control
+    characters are escapes, and a name that a spreadsheet would take for a formula starts with an apostrophe.
 
     Args:
         tested: the outcome of a test.
@@ -54,9 +56,9 @@ def check_format(name: PredictionFormat) -> None:
 
 
 def _write_csv(tested: Evaluation, path: Path) -> None:
-    columns = _columns(tested)
+    columns = _columns(tested, spreadsheet_text)
     if len(tested.clips.classes) <= _CSV_CLASSES:
-        columns |= _each_class(tested)
+        columns |= _each_class(tested, spreadsheet_text)
     written = [
         [f"{value:.6f}" for value in values.tolist()] if isinstance(values, torch.Tensor) else values
         for values in columns.values()
@@ -69,7 +71,7 @@ def _write_csv(tested: Evaluation, path: Path) -> None:
 
 def _write_parquet(tested: Evaluation, path: Path) -> None:
     pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
-    columns = _columns(tested) | _each_class(tested)
+    columns = _columns(tested, encodable) | _each_class(tested, encodable)
     arrays = {
         name: pyarrow.array(values.numpy(), pyarrow.float32()) if isinstance(values, torch.Tensor) else values
         for name, values in columns.items()
@@ -78,16 +80,16 @@ def _write_parquet(tested: Evaluation, path: Path) -> None:
         parquet.write_table(pyarrow.table(arrays), temporary)
 
 
-def _columns(tested: Evaluation) -> dict[str, Any]:
-    """Columns by name, all of the same length; scores are tensors."""
+def _columns(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
+    """Columns by name, all of the same length; scores are tensors, and `text` is applied to names."""
     scores_NK, labels_N1 = tested.probabilities, tested.labels[:, None]
-    names = [printable(name) for name in tested.clips.classes]
+    names = [text(name) for name in tested.clips.classes]
     clips = [tested.clips.clips[index] for index in tested.indices.tolist()]
     best_N1 = scores_NK.argmax(1, keepdim=True)
     own_N1 = scores_NK.gather(1, labels_N1)
     columns: dict[str, Any] = {
-        "clip": [printable(tested.clips.name(clip)) for clip in clips],
-        "path": [printable(str(clip.path)) for clip in clips],
+        "clip": [text(tested.clips.name(clip)) for clip in clips],
+        "path": [text(str(clip.path)) for clip in clips],
         "class": [names[label] for label in tested.labels.tolist()],
         "predicted": [names[best] for best in best_N1.flatten().tolist()],
         "predicted_score": scores_NK.amax(1),
@@ -101,6 +103,6 @@ def _columns(tested: Evaluation) -> dict[str, Any]:
     return columns
 
 
-def _each_class(tested: Evaluation) -> dict[str, Any]:
+def _each_class(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
     scores_KN = tested.probabilities.T
-    return {f"score {printable(name)}": row for name, row in zip(tested.clips.classes, scores_KN, strict=True)}
+    return {text(f"score {name}"): row for name, row in zip(tested.clips.classes, scores_KN, strict=True)}

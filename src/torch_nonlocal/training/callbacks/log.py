@@ -11,6 +11,7 @@ from typing import Any
 from torch_nonlocal._common import files
 from torch_nonlocal._common.optional import missing
 from torch_nonlocal._common.progress import ProgressBar
+from torch_nonlocal._common.terminal import print_lines
 
 PrintLine = Callable[[str], None]
 _HIDDEN = ("gradient_norm", "waiting_for_data", "seconds")  # in the files only
@@ -50,7 +51,7 @@ class Log:
         self._board = _board_writer(board, step)
         _drop_repeated(metrics, step, evaluated)
         self._file = metrics.open("a")
-        self._print = print_line or (lambda text: print(text, file=sys.stderr, flush=True))
+        self._print = print_line or (lambda text: print_lines(text, file=sys.stderr))
         if print_line is None and sys.stderr.isatty():
             bar = ProgressBar("train", steps, done=step, values=("loss",))
             if bar.visible:
