@@ -1,6 +1,8 @@
 # Each target creates .venv on first use.
 PYTHON ?=
 CONSTRAINTS ?= constraints.txt
+# A list of exact versions with hashes, to install nothing else: CI sets LOCK=requirements/ci.txt.
+LOCK ?=
 OUT ?= demo-out
 # Threads of each of the two test processes. Threads that wait for a busy core slow a test down many times.
 THREADS ?= 1
@@ -12,13 +14,19 @@ NUMERICAL := tests/ops tests/layers tests/attention tests/insertion tests/inflat
 FLOOR_TORCH := 2.13.0
 FLOOR_TESTS := tests/ops tests/layers tests/insertion tests/planning tests/attention tests/test_functional.py tests/test_import.py
 
-.PHONY: help demo test test-all test-avx2 test-floor lint bench format clean
+FUZZ_CASES ?= 2000
+FUZZ_SEED ?= 0
+
+.PHONY: help demo test test-all test-avx2 test-floor fuzz lint audit lock bench format clean
 help:
 	@echo "make demo        train with and without a block, visualize real video; results in $(OUT)/"
 	@echo "make test        run the test suite"
 	@echo "make test-all    also the numerical tests limited to AVX2 instructions"
 	@echo "make test-floor  the core's tests with torch $(FLOOR_TORCH), the oldest supported version"
+	@echo "make fuzz        open $(FUZZ_CASES) damaged and hostile files by every function that reads files"
 	@echo "make lint        formatting, types, import directions"
+	@echo "make audit       known vulnerabilities in the versions that CI installs"
+	@echo "make lock        renew requirements/*.txt: exact versions and hashes of all that CI installs"
 	@echo "make bench       time and memory of one block, compared with other implementations"
 
 demo: .venv/.ready-demo
@@ -35,6 +43,10 @@ test-all: test test-avx2
 test-floor: .venv-floor/.ready
 	@OMP_NUM_THREADS=$(THREADS) .venv-floor/bin/python -m pytest -n 2 --dist worksteal $(FLOOR_TESTS)
 
+# A file that breaks a rule is kept in fuzz-failures/; the last line of the output opens it again.
+fuzz: .venv/.ready-dev
+	@$(BIN)/python tests/fuzz/run_fuzz.py --cases $(FUZZ_CASES) --seed $(FUZZ_SEED)
+
 lint: .venv/.ready-dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -45,16 +57,40 @@ format: .venv/.ready-dev
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+audit: .venv-tools/.ready
+	@.ci/audit .venv-tools/bin/pip-audit requirements/ci.txt
+
+# torch-nonlocal requires extras of itself; --unsafe-package leaves it out of the lists.
+LOCK_OPTIONS := --quiet --generate-hashes --strip-extras --no-annotate --no-emit-index-url --no-emit-find-links \
+	--unsafe-package torch-nonlocal
+lock: .venv-tools/.ready
+	@CUSTOM_COMPILE_COMMAND="make lock" .venv-tools/bin/pip-compile $(LOCK_OPTIONS) \
+	  --output-file requirements/tools.txt requirements/tools.in
+	@CUSTOM_COMPILE_COMMAND="make lock" .venv-tools/bin/pip-compile $(LOCK_OPTIONS) --extra dev --build-deps-for editable \
+	  --constraint constraints.txt --output-file requirements/ci.txt pyproject.toml
+
 bench: .venv/.ready-dev
 	@$(BIN)/nonlocal bench
 
 clean:
-	rm -rf .venv .venv-floor demo-out bench-out
+	rm -rf .venv .venv-floor .venv-tools demo-out bench-out fuzz-failures
 
 # The stamp file makes later calls start at once; it is renewed when the dependencies change.
-.venv/.ready-%: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.ready-%: pyproject.toml constraints.txt $(LOCK) | .venv/bin/python
+ifeq ($(LOCK),)
 	@echo "Installing torch-nonlocal[$*] into .venv (once; some minutes) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[$*]'
+else
+	@echo "Installing $(LOCK) and torch-nonlocal into .venv (once; some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $(LOCK)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip check
+endif
+	@touch $@
+
+.venv-tools/.ready: requirements/tools.txt
+	@$(or $(PYTHON),python3) -m venv .venv-tools
+	@.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement $<
 	@touch $@
 
 .venv/bin/python:
