@@ -11,15 +11,15 @@ from torch_nonlocal._common.optional import require
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
 from torch_nonlocal.media.frame_folders import check_picture_size
 from torch_nonlocal.media.limits import MOST_PIXELS, check_file, check_pixels, quoted
+from torch_nonlocal.media.mp4_tables import check_tables
 
 # Formats that hold their frames in the file. FFmpeg would also follow playlists (HLS, DASH, concat) to other files or
 # the network, expand "%d" in a name, and draw any .txt as "ansi art".
 _FORMATS = (
-    "apng asf av1 avi bink bmp_pipe cavsvideo cine dds_pipe dirac dnxhd dpx_pipe dv exr_pipe fits flic flv gif "
-    "gif_pipe gxf h261 h263 h264 hdr_pipe hevc ico ivf j2k_pipe jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe "
-    "live_flv m4v matroska mjpeg mjpeg_2000 mov mpeg mpegts mpegvideo mxf nsv nut nuv obu ogg pam_pipe pbm_pipe "
-    "pcx_pipe pfm_pipe pgm_pipe pgmyuv_pipe phm_pipe png_pipe ppm_pipe psd_pipe qoi_pipe rm sgi_pipe smjpeg smk "
-    "sunrast_pipe swf tiff_pipe vc1 vc1test vvc webm webp_pipe wtv xwd_pipe yuv4mpegpipe"
+    "apng asf av1 avi bmp_pipe dds_pipe dpx_pipe dv exr_pipe flv gif gif_pipe h264 hdr_pipe hevc ico ivf j2k_pipe "
+    "jpeg_pipe jpegls_pipe jpegxl_anim jpegxl_pipe m4v matroska mjpeg mjpeg_2000 mov mpeg mpegts mpegvideo mxf "
+    "nut obu ogg pam_pipe pbm_pipe pcx_pipe pfm_pipe pgm_pipe pgmyuv_pipe phm_pipe png_pipe ppm_pipe psd_pipe "
+    "qoi_pipe sgi_pipe sunrast_pipe swf tiff_pipe vc1 vvc webm webp_pipe wtv xwd_pipe yuv4mpegpipe"
 )
 _LIMITS = {
     "protocol_whitelist": "file",
@@ -36,6 +36,7 @@ def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[A
     """Open a container and its first video stream; FFmpeg's errors become BrokenVideoErrors that name the file."""
     av = require("av", extra="video")
     check_file(path, "video")
+    check_tables(path)
     try:
         # "file:" keeps FFmpeg from taking the start of a name for a protocol. Its timeout ends reads within one call;
         # the deadline itself is checked between frames.

@@ -115,10 +115,9 @@ def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     check_file(path, "picture")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", image.DecompressionBombWarning)  # `check_pixels` has the stricter limit
-            opened = image.open(path, formats=_FORMATS)
-        with opened as picture:
-            yield picture
+            warnings.simplefilter("ignore")  # Pillow warns about large images and damaged tags
+            with image.open(path, formats=_FORMATS) as picture:
+                yield picture
     except image.DecompressionBombError as error:
         raise BrokenVideoError(f"{name} is too large: expected at most {MOST_PIXELS:,} pixels", "too large") from error
     except BrokenVideoError:
