@@ -76,3 +76,20 @@ def test_torchelastic_restarts_a_killed_process(runs, tmp_path):
     assert starts[1]["from_step"] in (2, 3), "the third checkpoint may not be complete"
     train(tmp_path / "one", plain_config(checkpoint_minutes=0.0), model=network("group", dropout=0.0), data=TinyClips())
     assert_same_run(runs / "run", tmp_path / "one")
+
+
+@pytest.mark.parametrize("killed", ["0", "1"])
+def test_process_that_loses_another_says_so_in_one_line(tmp_path, killed):
+    script = Path(__file__).with_name("lost_process.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run(
+        [*command, str(tmp_path), killed], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"rank {1 - int(killed)} of 2: ")]
+    assert len(lines) == 1
+    assert "connection to another process of this run is lost" in lines[0]
+    assert "rerun to resume" in lines[0]
+    assert 'lost_process.py", line' not in done.stderr, "no traceback of the process that is left"
+    assert last(tmp_path)["progress"]["step"] >= 2

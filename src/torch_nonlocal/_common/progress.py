@@ -1,5 +1,6 @@
 """A progress bar on a terminal; nothing where standard error is a file or a pipe, or without rich."""
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,7 +58,8 @@ class ProgressBar:
     def print(self, text: str) -> None:
         """Print a line above the bar."""
         if self._progress is not None:
-            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            with suppress(OSError):  # the terminal is closed
+                self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def start(self) -> None:
         """Draw the bar from now on."""
@@ -67,7 +69,8 @@ class ProgressBar:
     def stop(self) -> None:
         """Leave the bar as it is."""
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError):
+                self._progress.stop()
 
     def __enter__(self) -> Self:
         self.start()

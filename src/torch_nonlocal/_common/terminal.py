@@ -1,7 +1,9 @@
 """Text for the terminal: names from files and folders never reach it as control characters."""
 
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from torch_nonlocal._common.files import printable
@@ -14,11 +16,26 @@ if TYPE_CHECKING:
 def print_lines(text: str, *, file: TextIO | None = None) -> None:
     """Print text. Line breaks are kept; other control characters are printed as escapes.
 
+    If nobody can read it any more, because the terminal or the other end of a pipe is closed, this text and all that
+    follows is dropped.
+
     Args:
         text: one or more lines.
         file: standard output by default.
     """
-    print(_printable_lines(text), file=sys.stdout if file is None else file, flush=True)
+    stream = sys.stdout if file is None else file
+    try:
+        print(_printable_lines(text), file=stream, flush=True)
+    except OSError:
+        with suppress(OSError, ValueError):  # the stream is not a file: nothing to redirect
+            discard(stream.fileno())
+
+
+def discard(descriptor: int) -> None:
+    """Drop everything that is written to a file descriptor from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 def terminal(*, stderr: bool = False) -> "Console":

@@ -1,11 +1,13 @@
 """Graceful interruption: the first signal to stop lets the current step finish and a checkpoint be written."""
 
+import os
 import signal
 import threading
 import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from torch_nonlocal._common.terminal import discard
 from torch_nonlocal._common.workers import STOP_SIGNALS
 
 _SAME_EVENT = 1.0  # seconds; a launcher may pass on a signal that the process group has received already
@@ -22,8 +24,10 @@ class StopRequest:
         self.requested = False
         self._since = 0.0
         self._previous: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> "StopRequest":
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         if threading.current_thread() is threading.main_thread():
             for one in STOP_SIGNALS:
                 if signal.getsignal(one) is not signal.SIG_IGN:
@@ -34,6 +38,9 @@ class StopRequest:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGHUP", None):  # the terminal is closed: writing to it would fail
+            while self._terminals:
+                discard(self._terminals.pop())
         if not self.requested:
             self.requested, self._since = True, time.monotonic()
         elif time.monotonic() - self._since > _SAME_EVENT:
