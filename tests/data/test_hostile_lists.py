@@ -120,3 +120,12 @@ def test_held_out_clips_are_chosen_in_one_pass(tmp_path):
     (tmp_path / "all.csv").write_text("".join(f"{number}.mp4,c{number}\n" for number in range(30_000)))
     train, test = train_and_test(tmp_path / "all.csv", on_error="skip")
     assert (len(train), len(test)) == (30_000, 0)
+
+
+def test_messages_cut_long_class_names(tmp_path) -> None:
+    touch(tmp_path / "run" / "a.mp4")
+    (tmp_path / "classInd.txt").write_text(f"1 run\n2 {'x' * 5000}\n")
+    (tmp_path / "trainlist01.txt").write_text("run/a.mp4 1\n")
+    with pytest.raises(ValueError, match=r"class 'x{200}\.\.\.' \(number 1\) of .* is empty") as raised:
+        find_clips(tmp_path)
+    assert len(str(raised.value)) < 600

@@ -320,3 +320,12 @@ def test_missing_package_raises_with_the_pip_command(monkeypatch):
         view.arrows  # noqa: B018 (the access imports)
     with pytest.raises(AttributeError, match="no attribute 'arows'"):
         view.arows  # noqa: B018
+
+
+def test_names_of_blocks_in_pictures_are_neither_formulas_nor_control_characters(digits: torch.Tensor) -> None:
+    names = ["$\\frac{$", "red \x1b[31m\u202e"]
+    picture = view.compare(digits, {name: torch.rand(8, 4, 4) for name in names}, scale_bar=False)
+    texts = [text.get_text() for text in picture.figure.axes[0].texts]
+    assert "$\\frac{$" in texts
+    assert r"red \x1b[31m\u202e" in texts
+    assert picture.array.ndim == 3  # drawing does not fail

@@ -146,7 +146,7 @@ def _clips_of_lists(locate: _Locator, lists: Lists, split: str | None, problems:
                 missing.setdefault(path, printable(locate.not_found(entry)))
             label = numbers[entry.label] if entry.label in numbers else int(entry.label)
             if labels.setdefault(path, label) != label:
-                both = f"{classes[label]!r} here, {classes[labels[path]]!r} in {first[path]}"
+                both = f"{excerpt(classes[label])!r} here, {excerpt(classes[labels[path]])!r} in {first[path]}"
                 problems.add(
                     f"{entry.where}: {excerpt(entry.names[0])!r} is listed twice with different classes: {both}"
                 )
@@ -158,7 +158,9 @@ def _clips_of_lists(locate: _Locator, lists: Lists, split: str | None, problems:
         used = {clip.label for clip in clips}
         for number, name in enumerate(classes):
             if number not in used:
-                problems.add(f"class {name!r} (number {number}) of {str(lists.source)!r} is empty: it has no clips")
+                problems.add(
+                    f"class {excerpt(name)!r} (number {number}) of {str(lists.source)!r} is empty: it has no clips"
+                )
     return ClipList(locate.root, classes, clips, tuple(problems.found), missing)
 
 

@@ -247,7 +247,7 @@ def _ucf101_entry(line: str, classes: tuple[str, ...], known: frozenset[str], wh
         return _mistake(where, f"label {excerpt(label[0])} is out of range: expected 1 to {len(classes)}")
     name = classes[number - 1]
     if folder in known and folder != name:
-        return _mistake(where, f"label {label[0]} is {name!r}, but the path starts with {folder!r}")
+        return _mistake(where, f"label {label[0]} is {excerpt(name)!r}, but the path starts with {excerpt(folder)!r}")
     return _entry([path, name], where)
 
 

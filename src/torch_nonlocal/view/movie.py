@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
+from torch_nonlocal._common.files import printable
 from torch_nonlocal.media import write_gif, write_mp4
 from torch_nonlocal.view.clips import as_clip, as_query, as_row
 from torch_nonlocal.view.colors import Scale, scale_of
@@ -114,7 +115,7 @@ def _panel(
     draw = ImageDraw.Draw(panel)
     left, right, middle = _GAP // 2, width + _GAP // 2, above + size[1] + below // 2
     if name:
-        draw.text((left, above // 2), _fitted(name, font, width), fill=_INK, font=font, anchor="lm")
+        draw.text((left, above // 2), _fitted(printable(name), font, width), fill=_INK, font=font, anchor="lm")
     draw.text((left, middle), f"frame {frame}", fill=_INK, font=font, anchor="lm")
     least, most = (f"{-scale.high:.2g}" if scale.signed else "0"), f"{scale.high:.2g}"
     draw.text((right, middle), most, fill=_INK, font=font, anchor="rm")

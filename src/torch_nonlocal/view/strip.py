@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
+from torch_nonlocal._common.files import printable
 from torch_nonlocal.view.colors import Scale
 
 _SHEET = 7.5  # inches, the text width of a two-column paper
@@ -111,7 +113,9 @@ def lay_out(strips: Sequence[Strip], *, caption: str = "") -> Sheet:
     top = _MARGIN
     for strip in strips:
         if strip.title:
-            axes.text(_MARGIN, top + 0.6 * title, strip.title, fontsize=_TEXT, weight="bold", color=_INK, va="center")
+            # parse_math=False: a dollar sign in a name does not start a formula
+            style: dict[str, Any] = {"fontsize": _TEXT, "weight": "bold", "color": _INK, "va": "center"}
+            axes.text(_MARGIN, top + 0.6 * title, printable(strip.title), parse_math=False, **style)
         top += title
         boxes = {}
         for place, (frame, number) in enumerate(zip(strip.frames, strip.numbers, strict=True)):
