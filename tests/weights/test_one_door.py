@@ -13,7 +13,6 @@ from torch import nn
 
 import torch_nonlocal as nl
 from torch_nonlocal import weights
-from torch_nonlocal._common import pickles
 from torch_nonlocal._common.tensor_files import write_tensors
 from torch_nonlocal.models import registry
 from torch_nonlocal.training import Metric, Task, TrainConfig, fit
@@ -260,7 +259,7 @@ def test_a_file_that_holds_itself_is_refused(tmp_path):
     content = {"epoch": 3}
     content["model"] = content
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="no tensors by name; its keys: epoch, model"):
+    with pytest.raises(ValueError, match="a container that holds itself"):
         read_weights(tmp_path / "w.pth")
 
 
@@ -394,22 +393,20 @@ def test_numpy_objects_are_never_built_even_if_the_process_allows_them(state, tm
     allowed = [(built.append, name) for name in (*names, "numpy.dtype", "numpy.ndarray")]
     torch.save({"model": state, "rank1": numpy.float64(0.5), "cmc": numpy.ones(2)}, tmp_path / "w.pth")
     with torch.serialization.safe_globals(allowed):
-        before = set(torch.serialization.get_safe_globals())
         assert read_weights(tmp_path / "w.pth").facts["rank1"] == 0.5
-        assert set(torch.serialization.get_safe_globals()) == before
     assert built == []
-    left = [one[1] for one in torch.serialization.get_safe_globals() if isinstance(one, tuple)]
-    assert not set(left) & set(pickles.STAND_INS), "the stand-ins are allowed only while a file is read"
 
 
 def test_only_one_module_opens_tensor_files():
-    calls = re.compile(r"torch\.load\(|torch\.save\(|safe_open|load_file\(|save_file\(|pickle\.loads?\(|Unpickler")
+    calls = re.compile(
+        r"torch\.load\(|torch\.save\(|safe_open|load_file\(|save_file\(|import pickle|pickle\.loads?\(|Unpickler"
+    )
     found = {
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.py")
         if any(calls.search(line.partition("#")[0]) for line in code_lines(path))
     }
-    assert found == {"_common/tensor_files.py", "_common/pickles.py"}
+    assert found == {"_common/tensor_files.py", "_common/safetensors_files.py"}
 
 
 def code_lines(path):

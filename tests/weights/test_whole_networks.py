@@ -111,8 +111,10 @@ def rows(source, depth=50, i3d=True, middle=False):
 
 
 def numbered(table):
-    """Tensors filled with their number; each stores one element, which keeps files small."""
-    return {theirs: torch.tensor(float(number)).expand(shape) for number, (theirs, _, shape) in enumerate(table)}
+    """Tensors filled with their number, in half precision, which keeps files small."""
+    return {
+        theirs: torch.full(shape, float(number), dtype=torch.half) for number, (theirs, _, shape) in enumerate(table)
+    }
 
 
 @pytest.mark.parametrize(

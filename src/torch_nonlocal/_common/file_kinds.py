@@ -1,6 +1,6 @@
 """What a file is that was taken for weights."""
 
-import zipfile
+from collections.abc import Collection
 from pathlib import Path
 
 _MAGIC = (
@@ -32,20 +32,14 @@ def describe(path: Path, head: bytes) -> str | None:
     for offset, magic, kind in _MAGIC:
         if head[offset:].startswith(magic):
             return kind
-    if head.startswith(b"PK"):
-        return _describe_zip(path)
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
         return "an HTML or XML page, such as the error page of a failed download"
     return "a text file" if _is_text(head) else None
 
 
-def _describe_zip(path: Path) -> str | None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return None
+def describe_records(names: Collection[str]) -> str | None:
+    """The kind of a zip archive in words, from the names of its records; None if it looks like a checkpoint."""
     last_parts = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in last_parts:
         return "a TorchScript archive; save its state_dict() with torch.save"

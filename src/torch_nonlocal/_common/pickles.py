@@ -1,218 +1,417 @@
-"""Pickles of containers and NumPy values, read without executing anything.
+"""A reader for pickles that executes nothing: an interpreter of its own, with a budget.
 
-A pickle names functions for its reader to call. The reader here accepts a short list of names and answers each with an
-inert stand-in that records its arguments. NumPy objects are never built from the bytes of a file, so a pickle can
-neither run code nor forge an array. Any other name is refused, and the error names it.
+A pickle is a program for a stack machine that names functions and classes for its reader to call. The interpreter here
+builds plain containers, numbers and texts. A name leads to an inert stand-in from a table, and any name outside the
+table is refused. The work is bounded as well: every operation and every copied item counts against a budget, texts and
+integers have a largest size, and a container that holds itself, or that shared containers expand to millions of items,
+is refused. `check_contents` guarantees that whoever walks through the result ends soon.
 """
 
-import math
-import pickle
+import codecs
+import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any
 
-import torch
-from torch import Tensor
-
-_DTYPES = {
-    "f2": torch.float16,
-    "f4": torch.float32,
-    "f8": torch.float64,
-    "i1": torch.int8,
-    "i2": torch.int16,
-    "i4": torch.int32,
-    "i8": torch.int64,
-    "u1": torch.uint8,
-    "b1": torch.bool,
-}
-_CONTAINERS = {"dict": dict, "list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_MAX_WORK = 2_000_000  # operations; a network of 2,000 tensors with its optimizer state takes 200,000
+_MAX_DIGITS = 64  # bytes of an integer, and of the text of a number
+_MAX_TEXT = 1 << 20  # bytes of one text, unless all characters are below 256, as in arrays of Python 2
+_MAX_TEXTS = 1 << 26  # bytes of all texts
+_MAX_TUPLE_KEYS = 10_000
+_MAX_DEPTH = 64  # of containers in containers
+_MAX_ITEMS = 2_000_000  # if every shared container counts as often as it is reached
+_WIDE = bytes(range(0xC4))  # first bytes of UTF-8 for characters below 256, and all that follow a first byte
 
 
 class RefusedError(ValueError):
-    """The pickle asks for something that plain arrays do not need."""
+    """The pickle asks for something that tensors and plain values do not need."""
 
 
-def read_pickle(file: IO[bytes]) -> Any:
-    """Read a pickle of containers and NumPy values. The NumPy values are stand-ins; `plain` converts them.
-
-    Args:
-        file: binary file. Python 2 pickles are supported; their strings are decoded as latin-1.
-
-    Raises:
-        RefusedError: the pickle names anything but NumPy arrays and plain containers, or holds arrays of objects or
-            of a dtype that tensors do not have. The message names it.
-        Exception: any error that a broken pickle causes.
-    """
-    return _Reader(file, encoding="latin1").load()
-
-
-class NumpyDtype:
-    """Stand-in for a NumPy dtype."""
-
-    __slots__ = ("kind",)
-
-    def __init__(self, kind: Any, *_: Any) -> None:
-        name = str(kind).lstrip("<=|")
-        if name.startswith("O"):
-            raise RefusedError("an array of Python objects")
-        if name not in _DTYPES:
-            raise RefusedError(f"an array of dtype {kind!r}, expected one of {', '.join(_DTYPES)}")
-        self.kind = name
-
-    def __setstate__(self, state: Any) -> None:
-        # (version, byte order, subarray, names, fields, ...): numeric dtypes have None after the byte order
-        if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise RefusedError("an array of structures")
-        if state[1] == ">":
-            raise RefusedError("an array in big-endian byte order")
-
-
-class NumpyArray:
-    """Stand-in for a NumPy array or scalar: its raw bytes, until they are known to fit the shape."""
-
-    __slots__ = ("fortran", "is_scalar", "kind", "raw", "shape")
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise RefusedError("an array in a form that NumPy does not write")
-        _, shape, dtype, fortran, raw = state
-        self.fill(shape, dtype, bool(fortran), raw)
-
-    def fill(self, shape: Any, dtype: Any, fortran: bool, raw: Any, *, is_scalar: bool = False) -> "NumpyArray":
-        """Set the content after checking the type of each part.
-
-        Raises:
-            RefusedError: a part has a type that NumPy does not write.
-        """
-        kind = getattr(dtype, "kind", None)
-        if not isinstance(dtype, NumpyDtype) or kind not in _DTYPES or not isinstance(shape, tuple):
-            raise RefusedError("an array in a form that NumPy does not write")
-        if any(not isinstance(size, int) or size < 0 for size in shape):
-            raise RefusedError(f"an array of shape {shape}")
-        raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        if not isinstance(raw, bytes | bytearray):
-            raise RefusedError(f"an array with data of type {type(raw).__name__}, expected bytes")
-        self.shape, self.kind, self.fortran, self.raw, self.is_scalar = shape, kind, fortran, raw, is_scalar
-        return self
-
-    def tensor(self) -> Tensor:
-        """The values as a tensor with memory of its own.
-
-        Raises:
-            RefusedError: the array was never filled, or the bytes do not fit the shape.
-        """
-        if not hasattr(self, "raw"):
-            raise RefusedError("an array without content")
-        dtype = _DTYPES[self.kind]
-        expected = math.prod(self.shape) * dtype.itemsize
-        if len(self.raw) != expected:
-            raise RefusedError(f"an array of shape {self.shape} in {len(self.raw)} bytes, expected {expected}")
-        if not expected:
-            return torch.empty(self.shape, dtype=dtype)
-        flat = torch.frombuffer(bytearray(self.raw), dtype=dtype)
-        if not self.fortran:
-            return flat.reshape(self.shape)
-        return flat.reshape(self.shape[::-1]).permute(*reversed(range(len(self.shape)))).contiguous()
-
-    def value(self) -> Tensor | float | int | bool:
-        """A scalar as a Python number, an array as a tensor."""
-        return self.tensor().item() if hasattr(self, "raw") and self.is_scalar else self.tensor()
-
-
-def plain(value: Any) -> Any:
-    """Convert stand-ins at any depth: arrays to tensors, scalars to numbers. Dictionaries and lists change in place."""
-    return _plain(value, {})
-
-
-def _plain(value: Any, visited: dict[int, Any]) -> Any:
-    if isinstance(value, NumpyArray):
-        return value.value()
-    if isinstance(value, NumpyDtype):
-        return value.kind
-    if not isinstance(value, dict | list | tuple | set | frozenset) or id(value) in visited:
-        return value
-    visited[id(value)] = value  # the reference keeps the id unique; a pickle can hold itself
-    if isinstance(value, dict):
-        items = [(_plain(key, visited), _plain(one, visited)) for key, one in value.items()]
-        before = [part for pair in value.items() for part in pair]
-        if any(new is not old for new, old in zip((part for pair in items for part in pair), before, strict=True)):
-            value.clear()
-            value.update(items)
-        return value
-    parts = [_plain(one, visited) for one in value]
-    if all(new is old for new, old in zip(parts, value, strict=True)):
-        return value
-    if isinstance(value, list):
-        value[:] = parts
-        return value
-    if isinstance(value, tuple):
-        return tuple(parts)
-    return type(value)(parts)
-
-
-def _encode(text: str, encoding: str = "") -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise RefusedError(f"text encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-def _reconstruct(*_: Any) -> NumpyArray:
-    return NumpyArray()
-
-
-def _frombuffer(raw: Any, dtype: Any, shape: Any, order: str = "C") -> NumpyArray:
-    return NumpyArray().fill(shape, dtype, order == "F", raw)
-
-
-def _scalar(dtype: Any, raw: Any = b"") -> NumpyArray:
-    return NumpyArray().fill((), dtype, False, raw, is_scalar=True)
-
-
-STAND_INS: dict[str, Callable[..., Any]] = {
-    "numpy.ndarray": NumpyArray,
-    "numpy.dtype": NumpyDtype,
-    **{
-        f"numpy.{core}.{name}": stand_in
-        for core in ("core", "_core")
-        for name, stand_in in (
-            ("multiarray._reconstruct", _reconstruct),
-            ("multiarray.scalar", _scalar),
-            ("numeric._frombuffer", _frombuffer),
-        )
-    },
-}
-"""Full name in a pickle -> the inert stand-in for it."""
-
-
-class _Call:
-    """A callable that the pickle can call but not change; Python's unpickler would let it set attributes."""
+class Call:
+    """A callable stand-in: the only kind of object that a pickle can call."""
 
     __slots__ = ("_function",)
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
+        self._function = function
 
     def __call__(self, *args: Any) -> Any:
         return self._function(*args)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise RefusedError("it changes a function of NumPy")
 
-    def __setstate__(self, state: Any) -> None:
-        raise RefusedError("it changes a function of NumPy")
+class StandIn:
+    """An object that a pickle can set the state of."""
+
+    __slots__ = ()
+
+    def set_state(self, state: Any) -> None:
+        """Take the state after checking it.
+
+        Raises:
+            RefusedError: the state is not what the library that writes such objects writes.
+        """
+        raise NotImplementedError
 
 
-_NAMES: dict[str, Any] = {
-    **{name: _Call(stand_in) for name, stand_in in STAND_INS.items()},
-    "_codecs.encode": _Call(_encode),
-    "collections.OrderedDict": OrderedDict,
-    **{f"{home}.{name}": kind for home in ("builtins", "__builtin__") for name, kind in _CONTAINERS.items()},
+def read_pickle(
+    file: IO[bytes],
+    size: int,
+    names: Mapping[str, Any],
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Read one pickle; the file is left behind it.
+
+    Args:
+        file: binary file.
+        size: bytes that the file has from its current position.
+        names: what each full name stands for; a pickle can call a `Call`.
+        persistent: maps a persistent id to an object.
+
+    Raises:
+        RefusedError: the pickle asks for another name, or exceeds a limit. The message names it.
+        ValueError, EOFError: the pickle is broken.
+    """
+    return _Machine(file, size, names, persistent).run()
+
+
+def check_contents(content: Any) -> None:
+    """Require containers that end: none holds itself, and shared ones do not expand to millions of items.
+
+    Raises:
+        RefusedError: they do.
+    """
+    _measure(content, 0, {}, set())
+
+
+def _measure(value: Any, depth: int, known: dict[int, tuple[int, int]], active: set[int]) -> tuple[int, int]:
+    """Number of items as a tree, and height."""
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return 1, 0
+    own = id(value)
+    if own in active:
+        raise RefusedError("it has a container that holds itself")
+    items, height = known.get(own, (0, 0))
+    if not items:
+        if depth > _MAX_DEPTH:
+            raise RefusedError(f"it has containers {_MAX_DEPTH} deep in each other")
+        active.add(own)
+        for one in _children(value):
+            more, below = _measure(one, depth + 1, known, active)
+            items, height = items + more, max(height, below + 1)
+        active.discard(own)
+        items += 1
+        known[own] = items, height
+    if items > _MAX_ITEMS or depth + height > _MAX_DEPTH:
+        raise RefusedError(f"its containers expand to more than {_MAX_ITEMS:,} items")
+    return items, height
+
+
+def _children(value: Any) -> Iterable[Any]:
+    return (part for pair in value.items() for part in pair) if isinstance(value, dict) else value
+
+
+class _Machine:
+    def __init__(
+        self, file: IO[bytes], size: int, names: Mapping[str, Any], persistent: Callable[[Any], Any] | None
+    ) -> None:
+        self._file, self._left = file, size
+        self._names, self._persistent = names, persistent
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+        self._work = self._texts = self._tuple_keys = 0
+        self._encodable = size
+
+    def run(self) -> Any:
+        operations, stack = _OPERATIONS, self._stack
+        while True:
+            code = self.take(1)
+            self.charge(1)
+            if code == b".":
+                return stack.pop()
+            operation = operations.get(code)
+            if operation is None:
+                raise ValueError(f"its pickle has the operation {code!r}, which is not used for tensors")
+            operation(self)
+            if self._marks and len(stack) < self._marks[-1]:
+                raise ValueError("the pickle takes more than it has put down")
+
+    def charge(self, work: int) -> None:
+        self._work += work
+        if self._work > _MAX_WORK:
+            raise RefusedError(f"its pickle takes more than {_MAX_WORK:,} operations")
+
+    def take(self, count: int) -> bytes:
+        if count > self._left:
+            raise EOFError("it ends in the middle of a value")
+        self._left -= count
+        data = self._file.read(count)
+        if len(data) != count:
+            raise EOFError("it ends in the middle of a value")
+        return data
+
+    def number(self, code: str) -> int:
+        return struct.unpack(f"<{code}", self.take(struct.calcsize(f"<{code}")))[0]
+
+    def line(self, most: int | None = None) -> bytes:
+        line = self._file.readline(self._left if most is None else min(most, self._left))
+        self._left -= len(line)
+        if not line.endswith(b"\n"):
+            raise ValueError("its pickle has a line that does not end")
+        return line[:-1]
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        return self._stack.pop()
+
+    def since_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
+
+    def pairs(self, items: list[Any]) -> list[tuple[Any, Any]]:
+        if len(items) % 2:
+            raise ValueError("the pickle has a key without a value")
+        return [(self.key(items[i]), items[i + 1]) for i in range(0, len(items), 2)]
+
+    def key(self, key: Any) -> Any:
+        """A key or member of a set. Nested tuples are refused: their hash can take forever."""
+        if isinstance(key, tuple) and all(isinstance(one, str | int | float | bytes | None) for one in key):
+            self._tuple_keys += 1
+            self.charge(len(key))
+            if self._tuple_keys > _MAX_TUPLE_KEYS:
+                raise RefusedError(f"it has more than {_MAX_TUPLE_KEYS:,} tuples as keys")
+        elif not isinstance(key, str | int | float | bytes | None):
+            raise RefusedError(f"it has a key of type {type(key).__name__}")
+        return key
+
+    def text(self, data: bytes, encoding: str = "utf-8") -> None:
+        if len(data) <= _MAX_TEXT:
+            self._texts += len(data)
+            if self._texts > _MAX_TEXTS:
+                raise RefusedError(f"it has more than {_MAX_TEXTS:,} bytes of text")
+        elif encoding == "utf-8" and data.translate(None, _WIDE):
+            raise RefusedError(f"it has a text of {len(data):,} bytes")
+        self.push(data.decode(encoding, "surrogatepass" if encoding == "utf-8" else "strict"))
+
+    def integer(self, size: int) -> None:
+        if size > _MAX_DIGITS:
+            raise RefusedError(f"it has an integer of {size:,} bytes")
+        self.push(int.from_bytes(self.take(size), "little", signed=True))
+
+    def named(self, module: Any, name: Any) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise RefusedError("it has a name that is not a text")
+        full_name = f"{module}.{name}"
+        if full_name not in self._names:
+            raise RefusedError(f"it asks for {full_name[:200]}, which tensors do not need")
+        self.push(self._names[full_name])
+
+    def call(self, function: Any, args: Any) -> None:
+        if not isinstance(function, Call) or not isinstance(args, tuple | list):
+            raise RefusedError(f"it calls a {type(function).__name__}")
+        for one in args:  # a function may copy what it is given
+            if isinstance(one, dict | list | tuple | set | frozenset):
+                self.charge(len(one))
+            elif isinstance(one, str | bytes) and len(one) > 100:
+                self._encodable -= len(one)
+                if self._encodable < 0:
+                    raise RefusedError("it uses the same bytes again and again")
+        if function is CONTAINERS["builtins.set"] or function is CONTAINERS["builtins.frozenset"]:
+            for one in args[0] if args else ():
+                self.key(one)
+        self.push(function(*args))
+
+    def build(self, state: Any) -> None:
+        target = self._stack[-1]
+        if isinstance(target, StandIn):
+            target.set_state(state)
+        elif isinstance(target, Call):
+            raise RefusedError("it changes a function of NumPy or PyTorch")
+        elif type(target) is not OrderedDict:  # the state of a state dict holds versions, which readers need not know
+            raise RefusedError(f"it changes a {type(target).__name__}")
+
+    def put(self, index: int) -> None:
+        self._memo[index] = self._stack[-1]
+
+    def append(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, list):
+            raise RefusedError(f"it appends to a {type(target).__name__}")
+        target.extend(items)
+
+    def update(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, dict):
+            raise RefusedError(f"it sets items of a {type(target).__name__}")
+        target.update(self.pairs(items))
+
+    def add(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, set):
+            raise RefusedError(f"it adds to a {type(target).__name__}")
+        target.update(self.key(one) for one in items)
+
+    def fetch(self, identifier: Any) -> None:
+        if self._persistent is None:
+            raise ValueError("it refers to data outside the pickle")
+        self.push(self._persistent(identifier))
+
+    def set_of(self) -> None:
+        self.charge(3)  # an empty set takes as much memory as four empty lists
+        self.push(set())
+
+    def decimal(self) -> None:
+        line = self.line(_MAX_DIGITS)
+        if line in (b"00", b"01"):  # how protocol 0 writes booleans
+            self.push(line == b"01")
+        else:
+            self.push(int(line.rstrip(b"L")))
+
+    def quoted(self) -> None:
+        line = self.line()
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in b"\"'":
+            raise ValueError("a text of the pickle has no quotes")
+        self.text(codecs.escape_decode(line[1:-1])[0], "latin-1")  # pyright: ignore[reportAttributeAccessIssue]
+
+    def framed(self) -> None:
+        self.take(8)
+
+    def versioned(self) -> None:
+        if self.take(1)[0] > 5:
+            raise ValueError("the pickle has a protocol above 5")
+
+
+def _tuple_of(count: int) -> Callable[[_Machine], None]:
+    def operation(m: _Machine) -> None:
+        items = tuple(m._stack[-count:])
+        if len(items) != count:
+            raise ValueError("the pickle takes more than it has put down")
+        m._stack[-count:] = [items]
+
+    return operation
+
+
+def _called(m: _Machine) -> None:
+    args = m.pop()
+    m.call(m.pop(), args)
+
+
+def _named_call(m: _Machine) -> None:
+    args = m.since_mark()
+    m.named(m.line(200).decode("ascii"), m.line(200).decode("ascii"))
+    m.call(m.pop(), args)
+
+
+def _stack_named(m: _Machine) -> None:
+    name = m.pop()
+    m.named(m.pop(), name)
+
+
+_OPERATIONS: dict[bytes, Callable[[_Machine], Any]] = {
+    b"\x80": _Machine.versioned,
+    b"\x95": _Machine.framed,
+    b"(": lambda m: m._marks.append(len(m._stack)),
+    b"0": lambda m: m.pop(),
+    b"1": lambda m: m.since_mark(),
+    b"2": lambda m: m.push(m._stack[-1]),
+    b"N": lambda m: m.push(None),
+    b"\x88": lambda m: m.push(True),
+    b"\x89": lambda m: m.push(False),
+    b"I": _Machine.decimal,
+    b"L": _Machine.decimal,
+    b"J": lambda m: m.push(m.number("i")),
+    b"K": lambda m: m.push(m.number("B")),
+    b"M": lambda m: m.push(m.number("H")),
+    b"\x8a": lambda m: m.integer(m.number("B")),
+    b"\x8b": lambda m: m.integer(m.number("I")),
+    b"F": lambda m: m.push(float(m.line(_MAX_DIGITS))),
+    b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
+    b"S": _Machine.quoted,
+    b"T": lambda m: m.text(m.take(m.number("I")), "latin-1"),
+    b"U": lambda m: m.text(m.take(m.number("B")), "latin-1"),
+    b"B": lambda m: m.push(m.take(m.number("I"))),
+    b"C": lambda m: m.push(m.take(m.number("B"))),
+    b"\x8e": lambda m: m.push(m.take(m.number("Q"))),
+    b"\x96": lambda m: m.push(m.take(m.number("Q"))),
+    b"V": lambda m: m.text(m.line(), "raw-unicode-escape"),
+    b"X": lambda m: m.text(m.take(m.number("I"))),
+    b"\x8c": lambda m: m.text(m.take(m.number("B"))),
+    b"\x8d": lambda m: m.text(m.take(m.number("Q"))),
+    b"]": lambda m: m.push([]),
+    b")": lambda m: m.push(()),
+    b"}": lambda m: m.push({}),
+    b"\x8f": _Machine.set_of,
+    b"l": lambda m: m.push(m.since_mark()),
+    b"t": lambda m: m.push(tuple(m.since_mark())),
+    b"d": lambda m: m.push(dict(m.pairs(m.since_mark()))),
+    b"\x91": lambda m: m.push(frozenset(map(m.key, m.since_mark()))),
+    b"\x85": _tuple_of(1),
+    b"\x86": _tuple_of(2),
+    b"\x87": _tuple_of(3),
+    b"a": lambda m: m.append([m.pop()]),
+    b"e": lambda m: m.append(m.since_mark()),
+    b"s": lambda m: m.update([m.pop(), m.pop()][::-1]),
+    b"u": lambda m: m.update(m.since_mark()),
+    b"\x90": lambda m: m.add(m.since_mark()),
+    b"c": lambda m: m.named(m.line(200).decode("ascii"), m.line(200).decode("ascii")),
+    b"\x93": _stack_named,
+    b"R": _called,
+    b"\x81": _called,
+    b"i": _named_call,
+    b"b": lambda m: m.build(m.pop()),
+    b"P": lambda m: m.fetch(m.line(200).decode("ascii")),
+    b"Q": lambda m: m.fetch(m.pop()),
+    b"p": lambda m: m.put(int(m.line(_MAX_DIGITS))),
+    b"q": lambda m: m.put(m.number("B")),
+    b"r": lambda m: m.put(m.number("I")),
+    b"\x94": lambda m: m.put(len(m._memo)),
+    b"g": lambda m: m.push(m._memo[int(m.line(_MAX_DIGITS))]),
+    b"h": lambda m: m.push(m._memo[m.number("B")]),
+    b"j": lambda m: m.push(m._memo[m.number("I")]),
 }
 
 
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        full_name = f"{module}.{name}"
-        if full_name not in _NAMES:
-            raise RefusedError(f"it asks for {full_name}, which arrays do not need")
-        return _NAMES[full_name]
+def _encode(text: Any, encoding: Any = "") -> bytes:
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise RefusedError(f"it encodes text as {encoding!r}")
+    return text.encode("latin-1")
+
+
+def _bytearray(data: Any = b"", encoding: Any = None) -> bytes:
+    if isinstance(data, bytes) and encoding is None:
+        return data
+    return _encode(data, encoding)
+
+
+def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
+    if not isinstance(items, list | tuple) or any(not isinstance(one, list | tuple) or len(one) != 2 for one in items):
+        raise RefusedError("it has an ordered dictionary in a form that Python does not write")
+    for key, _ in items:
+        if not isinstance(key, str | int):
+            raise RefusedError(f"it has a key of type {type(key).__name__}")
+    return OrderedDict(items)
+
+
+CONTAINERS: dict[str, Call] = {
+    "builtins.dict": Call(lambda items={}: _plain_copy(dict, dict, items)),
+    "builtins.list": Call(lambda items=(): _plain_copy(list, list | tuple | set, items)),
+    "builtins.tuple": Call(lambda items=(): _plain_copy(tuple, list | tuple, items)),
+    "builtins.set": Call(lambda items=(): _plain_copy(set, list | tuple | set | frozenset, items)),
+    "builtins.frozenset": Call(lambda items=(): _plain_copy(frozenset, list | tuple | set | frozenset, items)),
+    "builtins.bytearray": Call(_bytearray),
+    "collections.OrderedDict": Call(_ordered),
+    "collections.Counter": Call(lambda items={}: _plain_copy(dict, dict, items)),
+    "_codecs.encode": Call(_encode),
+}
+"""Plain containers by their names in a pickle."""
+CONTAINERS |= {name.replace("builtins.", "__builtin__."): call for name, call in CONTAINERS.items()}
+
+
+def _plain_copy(kind: type, takes: Any, items: Any) -> Any:
+    if not isinstance(items, takes):
+        raise RefusedError(f"it makes a {kind.__name__} of a {type(items).__name__}")
+    return kind(items)

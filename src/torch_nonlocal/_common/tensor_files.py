@@ -1,37 +1,42 @@
 """Every guarded read and every write of tensors: the only module that opens such a file.
 
 The container is detected by content, not by suffix: safetensors, torch.save (zip or legacy), or a pickle of NumPy
-arrays such as those of Caffe2. Nothing in a file is executed.
+arrays such as those of Caffe2. Nothing in a file is executed, reading costs no more than the file holds, and damage is
+found: zip containers by their checksums, files of this package by a checksum of the whole file.
 """
 
+import math
 import os
 import re
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import torch
 from torch import Tensor
-from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
-from torch_nonlocal._common import files
-from torch_nonlocal._common.file_kinds import describe
-from torch_nonlocal._common.optional import require
-from torch_nonlocal._common.pickles import STAND_INS, NumpyArray, RefusedError, plain, read_pickle
+from torch_nonlocal._common import files, safetensors_files
+from torch_nonlocal._common.file_kinds import describe, describe_records
+from torch_nonlocal._common.guarded import open_guarded
+from torch_nonlocal._common.numpy_values import NumpyArray, plain
+from torch_nonlocal._common.pickles import RefusedError, check_contents
 from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.torch_files import LEGACY_MAGIC, Unsupported, read_legacy, read_plain, read_zip
+from torch_nonlocal._common.zip_records import SignedWriter, ZipRecords
 
 Container = Literal["safetensors", "torch.save", "pickle"]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "blobs", "tensors")
 _MAX_DEPTH = 4  # of wrappers in wrappers; a hostile file can hold itself
-_TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save before 1.6
 _ZIP = b"PK\x03\x04"
-_MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the format's own limit
 _OUR_FORMAT = re.compile(r"torch-nonlocal (.+) \d+")
-_safe_globals_lock = threading.Lock()
+_OUR_ENTRIES = {"format", "plan", "call"}
+_EXPECTED = "a weights file"
+_MAX_TENSORS = 20_000
+_MAX_NAME = 256  # characters
+_MAX_SHARING = 1 << 26  # bytes by which tensors that share memory can exceed twice the file
+_LONGEST = 800  # characters of a message
 
 
 @dataclass(frozen=True)
@@ -74,24 +79,29 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated, of another kind, holds no tensors by name, or asks for code to be
-            executed. The message says which.
+        ValueError: the file is empty, truncated, damaged, of another kind, holds no tensors by name, asks for code to
+            be executed, or holds a tensor with NaN, infinite or complex values, or a sparse, quantized, nested or meta
+            tensor. The message says which, and names the tensor.
         ImportError: the file is in safetensors format and safetensors is not installed.
     """
     path = Path(path)
     container, content, metadata = _load(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected tensors by name")
+        raise _error(path, f"holds a {type(content).__name__}, expected tensors by name")
     try:
         tensors, facts = _unwrapped(content) or ({}, {})
+        if not tensors:
+            keys = listed(str(key)[:_MAX_NAME] for key in content) or "nothing"
+            raise _error(path, f"holds no tensors by name; its keys: {keys}")
         facts = {**plain(facts), **metadata}
+        tensors = _without_prefixes(path, tensors)
+        for name, tensor in tensors.items():
+            _check_values(name, tensor)
     except RefusedError as error:
-        raise ValueError(f"{path} {_refused(error)}") from error
-    if not tensors:
-        keys = listed(map(str, content)) or "nothing"
-        raise ValueError(f"{path} holds no tensors by name; its keys: {keys}")
-    ours = _OUR_FORMAT.fullmatch(str(facts.get("format")))
-    return WeightsFile(path, container, ours[1] if ours else "state dict", _without_prefixes(path, tensors), facts)
+        raise _error(path, _refused(error)) from error
+    found = facts.get("format")
+    ours = _OUR_FORMAT.fullmatch(found) if isinstance(found, str) else None
+    return WeightsFile(path, container, ours[1] if ours else "state dict", tensors, facts)
 
 
 def read_content(path: str | os.PathLike[str]) -> Any:
@@ -107,9 +117,12 @@ def read_content(path: str | os.PathLike[str]) -> Any:
     path = Path(path)
     content = _load(path)[1]
     try:
-        return plain(content)
+        content = plain(content)
+        for name, tensor in _tensors_in(content, ""):
+            _check_values(name, tensor)
+        return content
     except RefusedError as error:
-        raise ValueError(f"{path} {_refused(error)}") from error
+        raise _error(path, _refused(error)) from error
 
 
 def write_content(path: Path, content: Any) -> None:
@@ -118,7 +131,13 @@ def write_content(path: Path, content: Any) -> None:
     Raises:
         OSError: the disk is full or the file cannot be written; an existing file at `path` is intact.
     """
-    files.write_bytes(path, lambda file: torch.save(content, file))
+    files.write_bytes(path, lambda file: _save_signed(file, content))
+
+
+def _save_signed(file: BinaryIO, content: Any) -> None:
+    writer = SignedWriter(file)
+    torch.save(content, writer)  # pyright: ignore[reportArgumentType]
+    writer.sign()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: Mapping[str, str], *, key: str) -> None:
@@ -137,9 +156,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: Mapping[str, s
         ImportError: safetensors is needed and not installed.
     """
     if path.suffix == ".safetensors":
-        safetensors = require("safetensors.torch")
         with files.replacing(path) as temporary:
-            safetensors.save_file(tensors, temporary, metadata=dict(header))
+            safetensors_files.write(temporary, tensors, header)
     else:
         write_content(path, {**header, key: tensors})
 
@@ -149,78 +167,99 @@ def _load(path: Path) -> tuple[Container, Any, dict[str, str]]:
     if path.is_dir():
         best = path / "checkpoints" / "best.pt"
         hint = f", such as {best}" if best.exists() else ""
-        raise ValueError(f"{path} is a folder; expected a weights file{hint}")
-    if not path.is_file():
+        raise ValueError(f"{path} is a folder; expected {_EXPECTED}{hint}")
+    if not path.exists():
         raise FileNotFoundError(f"no weights file at {path}")
-    with path.open("rb") as file:
+    file, size = open_guarded(path, _EXPECTED)
+    with file:
         head = file.read(512)
-    if not head:
-        raise ValueError(f"{path} is empty")
-    if head.startswith(_ZIP) and (kind := describe(path, head)):
-        raise ValueError(f"{path} cannot be read as a checkpoint: it is {kind}")
-    try:
-        if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= _MAX_SAFETENSORS_HEADER:
-            return "safetensors", *_load_safetensors(path)
-        if head.startswith((_ZIP, _TORCH_LEGACY)):
-            return "torch.save", _load_torch(path), {}
-        with path.open("rb") as file:
-            return "pickle", read_pickle(file), {}
-    except ImportError:
-        raise
-    except RefusedError as error:
-        raise ValueError(f"{path} {_refused(error)}") from error
-    except Exception as error:  # a broken or hostile file can cause any error; the message names the file
-        advises = "weights_only" in str(error)  # torch's messages advise to trust the file
-        raise ValueError(f"{path} {_problem(path, head, str(error))}") from (None if advises else error)
-
-
-def _load_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with require("safetensors").safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-
-
-def _load_torch(path: Path) -> Any:
-    with _numpy_stand_ins(), path.open("rb") as file:  # given a path, torch.load also considers the suffix
-        return torch.load(file, map_location="cpu", weights_only=True)
-
-
-@contextmanager
-def _numpy_stand_ins() -> Iterator[None]:
-    """Let torch's restricted unpickler map NumPy's names to stand-ins, even if the process allows NumPy itself."""
-    with _safe_globals_lock:
-        before = get_safe_globals()
-        others = [entry for entry in before if _full_name(entry) not in STAND_INS]
+        file.seek(0)
+        if not head:
+            raise ValueError(f"{path} is empty")
         try:
-            clear_safe_globals()
-            add_safe_globals([*others, *((stand_in, name) for name, stand_in in STAND_INS.items())])
-            yield
-        finally:
-            clear_safe_globals()
-            add_safe_globals(before)
+            container, content, metadata = _content(path, file, size, head)
+            check_contents(content)
+            _check_tensors(content, size)
+            return container, content, metadata
+        except (ImportError, MemoryError):
+            raise
+        except RefusedError as error:
+            raise _error(path, _refused(error)) from error
+        except Exception as error:  # a broken or hostile file can cause any error; the message names the file
+            raise _error(path, _problem(path, head, error)) from error
 
 
-def _full_name(entry: Any) -> str:
-    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+def _content(path: Path, file: BinaryIO, size: int, head: bytes) -> tuple[Container, Any, dict[str, str]]:
+    if safetensors_files.is_safetensors(head):
+        tensors, metadata = safetensors_files.read(path, file, size)
+        unknown = [key for key in metadata if key not in _OUR_ENTRIES]
+        if unknown and _OUR_FORMAT.fullmatch(metadata.get("format", "")):
+            raise ValueError(f"is damaged: its header has the unknown entry {unknown[0][:_MAX_NAME]!r}")
+        return "safetensors", tensors, metadata
+    if head.startswith(_ZIP):
+        records = ZipRecords(file, size)
+        if kind := describe_records(records.records):
+            raise ValueError(f"cannot be read as a checkpoint: it is {kind}")
+        return "torch.save", read_zip(records), {}
+    if head.startswith(LEGACY_MAGIC):
+        return "torch.save", read_legacy(file, size), {}
+    return "pickle", read_plain(file, size), {}
+
+
+def _check_tensors(content: Any, size: int) -> None:
+    """Refuse tensors that are not read, and tensors that share memory and together far exceed the file."""
+    total = 0
+    for name, tensor in _tensors_in(content, ""):
+        if isinstance(tensor, Unsupported):
+            raise RefusedError(f"the tensor {name!r} is {tensor.kind}")
+        total += tensor.size if isinstance(tensor, NumpyArray) else tensor.numel() * tensor.element_size()
+        if total > 2 * size + _MAX_SHARING:
+            raise RefusedError("its tensors share memory and would take far more than the file if copied")
+
+
+def _tensors_in(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Tensors, NumPy arrays and unsupported tensors at any depth, each with its keys joined by dots."""
+    if isinstance(value, Tensor | NumpyArray | Unsupported):
+        yield name, value
+    elif isinstance(value, dict | list | tuple):
+        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(one, dict | list | tuple | Tensor | NumpyArray | Unsupported):
+                yield from _tensors_in(one, f"{name}.{key}" if name else str(key))
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    """Refuse values that weights cannot have."""
+    if tensor.is_complex():
+        raise RefusedError(f"the tensor {name!r} is complex ({tensor.dtype}); expected real numbers")
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    flat = tensor if tensor.dtype.itemsize > 1 else tensor.float()  # 8-bit floats have no minimum
+    low, high = (float(one) for one in torch.aminmax(flat))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        what = "NaN" if math.isnan(low) or math.isnan(high) else "infinite values"
+        raise RefusedError(f"the tensor {name!r} has {what}; expected finite numbers")
+
+
+def _error(path: Path, problem: str) -> ValueError:
+    """An error in one line: file and problem, without control characters and of bounded length."""
+    text = files.printable(problem)
+    return ValueError(f"{path} {text if len(text) <= _LONGEST else text[:_LONGEST] + ' ...'}")
 
 
 def _refused(error: RefusedError) -> str:
-    return f"is refused; nothing in it was executed: {files.printable(str(error))}"
+    return f"is refused; nothing in it was executed: {error}"
 
 
-def _problem(path: Path, head: bytes, message: str) -> str:
-    """What is wrong with a file that no reader accepts, without torch's advice to trust the file."""
-    named = re.search(r"GLOBAL (\S+)", message)
-    if named:
-        return (
-            f"is refused; nothing in it was executed: it asks for {files.printable(named[1])}, "
-            "which tensors do not need. Files of torch.save(model.state_dict(), path) can be read"
-        )
+def _problem(path: Path, head: bytes, error: Exception) -> str:
+    """What is wrong with a file that no reader accepts."""
+    message = str(error).strip()
+    if isinstance(error, ValueError) and message.startswith(("is ", "has ", "cannot ")):
+        return message
     kind = describe(path, head)
     if kind:
         return f"cannot be read as a checkpoint: it is {kind}"
-    detail = re.search(r"WeightsUnpickler error:\s*(.+)", message)
-    first_line = (detail[1] if detail else message).strip().partition("\n")[0]
-    reason = f" ({files.printable(first_line)})" if first_line and "weights_only" not in first_line else ""
+    first_line = message.partition("\n")[0]
+    reason = f" ({first_line})" if first_line else ""
     return f"cannot be read as a checkpoint: it is truncated, damaged or of another kind{reason}"
 
 
@@ -234,7 +273,7 @@ def _unwrapped(content: dict[Any, Any], depth: int = 0) -> tuple[dict[str, Tenso
                 return tensors, {**facts, **{str(name): one for name, one in content.items() if name != key}}
     names = [key for key, value in content.items() if isinstance(value, Tensor)]
     if not names:
-        names = [key for key, value in content.items() if isinstance(value, NumpyArray) and not value.is_scalar]
+        names = [key for key, value in content.items() if isinstance(value, NumpyArray)]
     if not names:
         return None
     tensors = {str(key): plain(content[key]).detach() for key in names}
@@ -244,12 +283,16 @@ def _unwrapped(content: dict[Any, Any], depth: int = 0) -> tuple[dict[str, Tenso
 
 def _without_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names as in the network itself: without the prefixes of data-parallel and compiled modules."""
+    if len(tensors) > _MAX_TENSORS:
+        raise RefusedError(f"it holds {len(tensors):,} tensors, expected at most {_MAX_TENSORS:,}")
     bare: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
+        if len(key) > _MAX_NAME or not key.isprintable():
+            raise RefusedError(f"it has a tensor named {key[:_MAX_NAME]!r}")
         name = re.sub(r"(?<![^.])_orig_mod\.", "", key)
         while name.startswith("module."):
             name = name.removeprefix("module.")
         if name in bare:
-            raise ValueError(f"{path} holds {name!r} twice, with and without a prefix")
+            raise _error(path, f"holds {name!r} twice, with and without a prefix")
         bare[name] = tensor
     return bare
