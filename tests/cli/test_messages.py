@@ -55,7 +55,7 @@ def error_of(*words, capsys):
         (["train", "action", "--schedule", "linear"],
          "invalid choice 'linear' for argument '--schedule'. Expected one of ('step', 'cosine', 'one-cycle')"),
         (["train", "action", "--epochs", "x"], "error parsing --epochs: invalid literal for int() with base 10: 'x'"),
-        (["train", "action", "--crop", "-3"], "crop=-3: expected 1 pixel or more"),
+        (["train", "action", "--crop", "-3"], "crop=-3: expected 1 to 4,096 pixels"),
         (["train", "action", "--lr", "0"], "lr=0.0: expected above 0"),
         (["bench", "--forms", "gausian"],
          "--forms gausian: did you mean 'gaussian'? forms: embedded_gaussian, gaussian, dot_product, concatenation"),
@@ -82,7 +82,7 @@ def test_an_unknown_model_is_answered_with_the_nearest_one(model, message, capsy
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ValueError("crop=-3: expected 1 pixel or more"), "crop=-3: expected 1 pixel or more"),
+        (ValueError("crop=-3: expected 1 to 4,096 pixels"), "crop=-3: expected 1 to 4,096 pixels"),
         (ValueError("first line\n  second line"), "first line second line"),
         (ValueError(WORKER), "'a.mp4' is damaged: frame 3 cannot be decoded"),
         (FileExistsError(17, "File exists", "afile"), "afile: File exists"),

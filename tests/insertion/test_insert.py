@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import torch_nonlocal as nl
+from torch_nonlocal.insertion.targets import _Glob
 
 
 def snapshot(model):
@@ -269,3 +270,33 @@ def test_blocks_of_a_deepcopy_are_independent(small, clip):
     assert not torch.equal(other(clip), small(clip))
     nl.remove(other)
     assert list(nl.blocks(small)) == ["stem"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("a.*", ["a.b", "a.0"]),
+        ("a**", ["a", "a.b", "a.b.c", "a.0", "ab"]),
+        ("**.c", ["a.b.c"]),
+        ("*", ["a", "ab", "x"]),
+        ("a***c", ["a.b.c"]),
+        ("?", ["a", "x"]),
+        ("[ax]", ["a", "x"]),
+        ("[!a]", ["x"]),
+        ("a.[0-9]", ["a.0"]),
+        ("**b*", ["a.b", "ab"]),
+        ("**b**", ["a.b", "a.b.c", "ab"]),
+        ("", []),
+        ("[z-a]", []),
+    ],
+)
+def test_globs_match_whole_names(glob, expected):
+    names = ["a", "a.b", "a.b.c", "a.0", "ab", "x"]
+    assert [name for name in names if _Glob(glob).matches(name)] == expected
+
+
+def test_globs_never_backtrack():
+    assert not _Glob("*a" * 40 + "b").matches("a" * 1000)  # a backtracking matcher would take longer than the universe
+    assert _Glob("**a" * 300 + "**").matches("a." * 300)
+    with pytest.raises(ValueError, match="a place of 5,000 characters, expected at most 1,000"):
+        nl.insert(nn.Sequential(nn.Conv2d(3, 8, 1)), at="*a" * 2500)

@@ -221,3 +221,23 @@ def test_a_saved_hub_model_is_loaded_from_its_folder(tmp_path):
     clip = torch.randn(1, 3, 4, 32, 32)
     assert torch.equal(again.eval()(clip), model.eval()(clip))
     assert nl.blocks(again)["network.layer3.4"].pairwise == "dot_product"
+
+
+def test_a_hub_folder_without_one_of_its_tensors_is_refused(tmp_path):
+    pytest.importorskip("huggingface_hub")
+    from torch_nonlocal._common.tensor_files import read_weights, write_tensors
+    from torch_nonlocal.models.hub import HubModel
+
+    HubModel("c2d_resnet50", num_classes=3).save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = read_weights(path).tensors
+    del tensors["network.fc.bias"]
+    write_tensors(path, tensors, {"format": "pt"}, key="state_dict")
+    with pytest.raises(ValueError, match=r"missing keys: network\.fc\.bias"):
+        HubModel.from_pretrained(tmp_path)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="no weights file at"):
+        HubModel.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+        HubModel.from_pretrained(tmp_path)

@@ -14,7 +14,7 @@ import torch
 from tiny_training import TinyClips, last, network, plain_config, same_state, train
 
 from torch_nonlocal._common.files import write_bytes
-from torch_nonlocal.training import CheckpointError, load_weights_file
+from torch_nonlocal.training import CheckpointError, checkpoint, load_weights_file
 
 pytest.importorskip("accelerate", reason="pip install 'torch-nonlocal[train]'")
 
@@ -243,15 +243,52 @@ class Malicious:
         return (os._exit, (17,))
 
 
-@pytest.mark.parametrize("content", [b"", b"half a zip", pickle.dumps(Malicious(), protocol=2)])
-def test_damaged_or_malicious_checkpoint_raises_and_executes_nothing(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"half a zip", "cannot be read as a checkpoint: it is a text file"),
+        (pickle.dumps(Malicious(), protocol=2), r"asks for (posix|nt)\._exit"),
+    ],
+)
+def test_damaged_or_malicious_checkpoint_raises_and_executes_nothing(tmp_path, content, said):
     train(tmp_path)
     for name in ("last.pt", "best.pt"):
         (tmp_path / "checkpoints" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=r"last.pt cannot be read"):
+    with pytest.raises(ValueError, match=said) as error:
         train(tmp_path)
-    with pytest.raises(ValueError, match=r"best.pt is damaged or not a file of trained weights"):
+    assert str(error.value).count("last.pt") == 1
+    with pytest.raises(ValueError, match=said):
         load_weights_file(tmp_path / "checkpoints" / "best.pt")
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "said"),
+    [
+        ("progress", 3, "its progress is 3, expected dict"),
+        ("progress", {"step": -1, "window": {}}, "its progress is below 0"),
+        ("progress", {"step": 10**30, "window": {}}, "step=.*: expected int"),
+        ("progress", {"__class__": 1}, "unknown setting '__class__'"),
+        ("model", {"a": 1}, "its model is not tensors by name"),
+        ("optimizer", None, "its optimizer is None"),
+        ("scale", {"value": "x", "good": 1}, "its value is 'x'"),
+    ],
+)
+def test_training_states_with_wrong_entries_are_refused(tmp_path, entry, value, said):
+    train(tmp_path)
+    last = tmp_path / "checkpoints" / "last.pt"
+    checkpoint.write(last, {**checkpoint.read(last), entry: value})
+    with pytest.raises(ValueError, match=said) as error:
+        train(tmp_path)
+    assert "last.pt is not a training state" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"config": {"lr": 1e999}, "about": {}}', "{", '{"config": 3}'])
+def test_broken_configurations_are_named(tmp_path, text):
+    train(tmp_path)
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is not the configuration of a run"):
+        train(tmp_path)
 
 
 def test_loading_weights_from_the_wrong_file_raises(tmp_path):

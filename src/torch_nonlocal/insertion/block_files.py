@@ -11,9 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_nonlocal._common.plain_values import fits, parse_json, shown
 from torch_nonlocal._common.tensor_files import read_weights, write_tensors
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES, CHILD, attach, blocks
 from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.options import check_option_names
 
 FORMAT = "torch-nonlocal blocks 1"
 _CLASSES = {kind.__name__: kind for kind in BLOCK_CLASSES.values()}
@@ -95,15 +98,18 @@ def _new_block(
     path: Any, name: str, entry: Any, tensors: dict[str, Tensor], present: NonLocal | None, module: nn.Module
 ) -> NonLocal:
     """A new block with the file's weights, checked against the block of the model, which is not changed."""
+    prefix = f"{name}/"
+    weights = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     try:
         kind, options = _CLASSES[entry["class"]], dict(entry["options"])
+        check_option_names("a block of the file", options.keys() - {"channels"})
+        _check_shapes(kind(**{**options, "device": "meta", "dtype": None}), weights)  # before memory is taken
         like = present.g.weight if present is not None else next(module.parameters(), None)
         device, dtype = (like.device, like.dtype) if like is not None else (None, None)
-        block = kind(**options, device=device, dtype=dtype)
-        prefix = f"{name}/"
-        block.load_state_dict({key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: the block for {name!r} cannot be read: {error}") from error
+        block = kind(**{**options, "device": device, "dtype": dtype})
+        block.load_state_dict(weights)
+    except Exception as error:  # options of wrong types can cause any error
+        raise ValueError(f"{path}: the block for {name!r} cannot be read: {shown(error)}") from error
     if present is not None:
         cost_only = {"algorithm": None, "checkpoint": None}  # change no number, so they can differ
         ours, theirs = present.config | cost_only, block.config | cost_only
@@ -117,14 +123,28 @@ def _new_block(
     return block
 
 
+def _check_shapes(block: NonLocal, weights: dict[str, Tensor]) -> None:
+    """Require the tensors of a block, which can be on the meta device."""
+    own = block.state_dict()
+    wrong = [key for key in {**own, **weights} if key not in own or key not in weights]
+    if wrong:
+        missing, unexpected = ([key for key in wrong if key in one] for one in (own, weights))
+        raise ValueError(f"missing keys: {listed(missing) or 'none'}; unexpected keys: {listed(unexpected) or 'none'}")
+    for key, tensor in weights.items():
+        if tensor.shape != own[key].shape:
+            raise ValueError(f"{key} has shape {tuple(tensor.shape)}, its options make it {tuple(own[key].shape)}")
+
+
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         file = read_weights(path)
         if (found := file.facts.get("format")) != FORMAT:
-            raise ValueError(f"format {found!r}, expected {FORMAT!r}")
-        plan = json.loads(file.facts["plan"])
-        if not isinstance(plan, dict):
+            raise ValueError(f"format {shown(found)}, expected {FORMAT!r}")
+        text = file.facts.get("plan")
+        plan = parse_json(text) if isinstance(text, str) else None
+        if not isinstance(plan, dict) or not all(fits(name, str) for name in plan):
             raise ValueError("it holds no plan")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of nl.save_blocks: {error}") from error
+    except ValueError as error:
+        problem = str(error).replace(f"{path} ", "it ", 1)
+        raise ValueError(f"{path} is not a file of nl.save_blocks: {problem}") from error
     return plan, file.tensors

@@ -1,6 +1,7 @@
 """Places: resolves names, globs, modules and lists of these to the modules that blocks follow."""
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -10,6 +11,7 @@ from torch import nn
 from torch_nonlocal.insertion.presets import preset_places
 from torch_nonlocal.layers import NonLocal
 
+_MAX_PLACE = 1000  # characters
 Places: TypeAlias = str | nn.Module | Iterable[str | nn.Module]
 """A module name, a glob, a preset such as "paper-5", a module, or an iterable of these."""
 
@@ -54,8 +56,10 @@ def _matches(named: dict[str, nn.Module], one: str | nn.Module) -> list[str]:
         raise TypeError(f"at: expected names, globs or modules, got {type(one).__name__}")
     if one in named and one:
         return [one]
-    pattern = _glob(one)
-    names = [name for name in named if name and pattern.fullmatch(name)]
+    if len(one) > _MAX_PLACE:
+        raise ValueError(f"at: a place of {len(one):,} characters, expected at most {_MAX_PLACE:,}")
+    pattern = _Glob(one)
+    names = [name for name in named if name and pattern.matches(name)]
     if not names:
         raise ValueError(_no_match(one, named))
     return names
@@ -70,7 +74,7 @@ def _no_match(given: str, named: dict[str, nn.Module]) -> str:
     hint = "; "
     if near:
         suggestion = by_tail[near[0]] + given[len(stem) :]
-        if not any(_glob(suggestion).fullmatch(name) for name in named):
+        if not any(_Glob(suggestion).matches(name) for name in named):
             suggestion = by_tail[near[0]]
         hint = f"; did you mean {suggestion!r}? "
     shown = [name for name in named if name and name.count(".") <= 1]
@@ -78,20 +82,49 @@ def _no_match(given: str, named: dict[str, nn.Module]) -> str:
     return f"no module matches {given!r}{hint}modules: {listing}"
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
-    parts: list[str] = []
-    for token in re.findall(r"\*\*|\*|\?|\[[^\]]*\]|[^*?\[]+|\[", pattern):
-        if token == "**":
-            parts.append(".*")
-        elif token == "*":
-            parts.append("[^.]*")
-        elif token == "?":
-            parts.append("[^.]")
-        elif token.startswith("[") and token.endswith("]") and len(token) > 2:
-            parts.append("[" + token[1:-1].replace("!", "^", 1) + "]" if token[1] == "!" else token)
-        else:
-            parts.append(re.escape(token))
-    return re.compile("".join(parts))
+class _Glob:
+    """A glob as an automaton: the work is the length of the name times that of the pattern, without backtracking.
+
+    State i: the first i tokens match what was read. All states are bits of one integer, so a character is one step.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self._tokens: list[str] = []
+        for token in re.findall(r"\*\*|\*|\?|\[[^\]]+\]|[^*?]", pattern):
+            last = self._tokens[-1] if self._tokens else ""
+            if token in ("*", "**") and last in ("*", "**"):
+                self._tokens[-1] = max(token, last)  # two stars in a row match what the longer one matches
+            else:
+                self._tokens.append(token)
+        self._stars = sum(1 << i for i, token in enumerate(self._tokens) if token in ("*", "**"))
+        self._stays: dict[str, int] = {}
+        self._moves: dict[str, int] = {}
+
+    def matches(self, name: str) -> bool:
+        """Whether the whole name matches."""
+        states = self._skipped(1)
+        for char in name:
+            if char not in self._stays:
+                takes = [_takes(token, char) for token in self._tokens]
+                both = sum(1 << i for i, one in enumerate(takes) if one)
+                self._stays[char], self._moves[char] = both & self._stars, both & ~self._stars
+            states = self._skipped(states & self._stays[char] | (states & self._moves[char]) << 1)
+        return bool(states >> len(self._tokens) & 1)
+
+    def _skipped(self, states: int) -> int:
+        """States reached without a character: a star matches nothing as well."""
+        return states | (states & self._stars) << 1
+
+
+def _takes(token: str, char: str) -> bool:
+    """Whether a token of a glob can match a character."""
+    if token == "**":
+        return True
+    if token in ("*", "?"):
+        return char != "."
+    if len(token) == 1:
+        return token == char
+    return fnmatch.fnmatchcase(char, token)
 
 
 def _last_of_sequential(name: str, named: dict[str, nn.Module]) -> str:

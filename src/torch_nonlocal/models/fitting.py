@@ -2,10 +2,16 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from torch_nonlocal._common.optional import require
 from torch_nonlocal._common.tensor_files import read_weights
@@ -16,6 +22,7 @@ from torch_nonlocal.insertion.insert import CHILD
 from torch_nonlocal.models.video_resnet import VideoResNet
 
 IMAGENET = "imagenet"
+_ROOM = 1 << 24  # values, such as those of a last layer that is replaced
 _log = logging.getLogger("torch_nonlocal")
 
 
@@ -133,7 +140,7 @@ def load_tensors(
     fitted: dict[str, Tensor] = {}
     inflated: list[str] = []
     for name, tensor in tensors.items():
-        if name in own and tensor.ndim == 4 and own[name].ndim == 5:
+        if name in own and own[name].ndim == 5 and tensor.shape == own[name].shape[:2] + own[name].shape[3:]:
             tensor = inflate_weight(tensor, own[name].shape[2])
             inflated.append(name)
         if name in of_last and name in own and not (same_classes and tensor.shape == own[name].shape):
@@ -152,6 +159,49 @@ def load_tensors(
     loaded = {name: tensor for name, tensor in fitted.items() if name in own}
     model.load_state_dict({**own, **loaded})
     return LoadReport(tuple(loaded), tuple(inflated), tuple(missing), tuple(unexpected), new)
+
+
+def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Load all tensors of a model by name, in place: for files that were saved from the same model.
+
+    Raises:
+        ValueError: a tensor is missing, unexpected or of another shape; the message names it and the model is
+            unchanged.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in tensors]
+    unexpected = [name for name in tensors if name not in own]
+    misfits = [name for name in tensors if name in own and tensors[name].shape != own[name].shape]
+    if missing or unexpected or misfits:
+        raise ValueError(_misfit(source, model, own, tensors, missing, unexpected, misfits))
+    model.load_state_dict(dict(tensors))
+
+
+@contextmanager
+def limited_to(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Limit the networks that this thread builds to the size of tensors from a file, with room for a last layer.
+
+    A file names its network, and a short file can name a huge one.
+
+    Raises:
+        ValueError: the parameters and buffers of the networks exceed the limit.
+    """
+    limit = sum(tensor.numel() for tensor in tensors.values()) + _ROOM
+    thread, built = threading.get_ident(), 0
+
+    def count(module: nn.Module, name: str, value: Tensor | None) -> None:
+        nonlocal built
+        if value is not None and threading.get_ident() == thread:
+            built += value.numel()
+            if built > limit:
+                raise ValueError(f"the network has more than {limit:,} values, and the file does not hold as many")
+
+    handles = (register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def last_linear(model: nn.Module) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.plain_values import check_entries, fits, settings_from, shown
 from torch_nonlocal._common.tensor_files import read_content, write_content
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.distributed.sharding import gather_full, shard_like
@@ -89,6 +90,15 @@ def restore(state: TrainState, saved: dict[str, Any]) -> None:
     foreign = [name for name in saved["optimizer"] if name not in named or id(named[name]) not in trained]
     if foreign:
         raise ValueError(f"the checkpoint trains {listed(foreign)}, which this run does not train")
+    for name, values in saved["optimizer"].items():
+        shape = named[name].shape
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != shape:
+                raise ValueError(f"the checkpoint has {key} {tuple(value.shape)} for {name}, expected {tuple(shape)}")
+    if state.ema is not None:
+        if saved["ema"] is None:
+            raise ValueError("the checkpoint has no averaged weights (ema)")
+        _check_same(state.ema.values, saved["ema"])
     copy_into(state.model, {name: shard_like(saved["model"][name], like) for name, like in own.items()})
     _restore_optimizer(named, state.optimizer, saved["optimizer"])
     state.scale.restore(saved["scale"])
@@ -109,13 +119,16 @@ def read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         saved = read_content(path)
-        found = saved.get("format") if isinstance(saved, dict) else type(saved).__name__
-    except Exception as error:  # a damaged file may raise anything; the message must name the file
-        raise ValueError(f"{path} cannot be read ({error}); move it away to restart the run") from error
-    if found == _FORMAT_1:
-        return _from_format_1(saved)
-    if found != FORMAT:
-        raise ValueError(f"{path}: its format is {found!r}, expected {FORMAT!r}; use another run folder")
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away to restart the run") from error
+    found = saved.get("format") if isinstance(saved, dict) else type(saved).__name__
+    if found not in (FORMAT, _FORMAT_1):
+        raise ValueError(f"{path}: its format is {shown(found)}, expected {FORMAT!r}; use another run folder")
+    try:
+        saved = _from_format_1(saved) if found == _FORMAT_1 else saved
+        _check_entries(saved)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a training state: {shown(error)}; move it away to restart the run") from error
     return saved
 
 
@@ -190,6 +203,34 @@ def _check_same(own: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
             f"other shapes: {listed(shapes, most=3)}" if shapes else "",
         ]
         raise ValueError(f"the checkpoint belongs to another model: {'; '.join(part for part in parts if part)}")
+
+
+def _check_entries(saved: dict[str, Any]) -> None:
+    """Require the entries of a training state with their types; tensors are compared with the model's by `restore`.
+
+    Raises:
+        ValueError: an entry is missing or has another type.
+    """
+    check_entries(saved, {"progress": dict, "model": dict, "optimizer": dict, "scale": dict, "ema": dict | None})
+    check_entries(saved["scale"], {"value": float, "good": float})
+    progress = settings_from(Progress, {**saved["progress"], "best": None, "window": {}})
+    counts = (progress.step, progress.epoch, progress.batch, progress.items, progress.evaluated + 1)
+    if min(counts) < 0 or progress.seconds < 0:
+        raise ValueError("its progress is below 0")
+    best, window = saved["progress"].get("best"), saved["progress"].get("window")
+    if best is not None:
+        check_entries(best, {"step": int, "metric": str, "value": float})
+    if not isinstance(window, dict) or not all(fits(key, str) for key in window):
+        raise ValueError("its window is not a dictionary of numbers")
+    if not all(isinstance(value, int | float) for value in window.values()):
+        raise ValueError("its window is not a dictionary of numbers")
+    if window and not window.get("steps", 0) > 0:
+        raise ValueError("its window has no steps")
+    for name in ("model", "ema"):
+        if not all(isinstance(one, Tensor) for one in (saved[name] or {}).values()):
+            raise ValueError(f"its {name} is not tensors by name")
+    if not all(isinstance(one, dict) for one in saved["optimizer"].values()):
+        raise ValueError("its optimizer state is not by parameter name")
 
 
 def _from_format_1(saved: dict[str, Any]) -> dict[str, Any]:

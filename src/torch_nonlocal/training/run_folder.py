@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from importlib import metadata
@@ -25,7 +26,9 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common import files
+from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.locks import locked
+from torch_nonlocal._common.plain_values import check_entries, read_json, shown
 from torch_nonlocal._common.tensor_files import read_content
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
@@ -76,16 +79,18 @@ class RunFolder:
         if not self._config.exists():
             return ""
         try:
-            held = json.loads(self._config.read_text())
+            held = read_json(self._config, "the configuration of a run")
             saved = {**current_names(held["config"]), **{f"about.{key}": value for key, value in held["about"].items()}}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self._config} is not the configuration of a run: {error}") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self._config} is not the configuration of a run: {shown(error)}") from error
         given = {
             **self._settings["config"],
             **{f"about.{key}": value for key, value in self._settings["about"].items()},
         }
         differing = [name for name in {**saved, **given} if name not in HARMLESS and saved.get(name) != given.get(name)]
-        return ", ".join(f"{name} (saved: {saved.get(name)!r}, given: {given.get(name)!r})" for name in differing)
+        return ", ".join(
+            f"{name} (saved: {_brief(saved.get(name))}, given: {_brief(given.get(name))})" for name in differing
+        )
 
     def take_items(self, items: Items, *, check: bool) -> None:
         """Set the items of this start; `begin` writes them to data.json.
@@ -102,7 +107,7 @@ class RunFolder:
         if not check or not self._data.exists():
             return
         try:
-            saved = plain_items(json.loads(self._data.read_text())["items"])
+            saved = plain_items(read_json(self._data, "the data of a run")["items"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{self._data} is damaged; restore it, or delete it to resume without its check"
@@ -119,7 +124,7 @@ class RunFolder:
         files.write_json(self._config, self._settings)
         files.write_json(self._data, {"items": self._items}, indent=None)
         try:
-            starts = json.loads(self._environment.read_text())["starts"]
+            starts = list(read_json(self._environment, "the environment of a run")["starts"])
         except (OSError, ValueError, KeyError, TypeError):
             starts = []
         files.write_json(self._environment, {"starts": [*starts, _environment(step, device, processes)]})
@@ -156,10 +161,14 @@ class RunFolder:
 def saved_about(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The `about` of the run in a folder; None if there is none, or its config.json is not a run's."""
     try:
-        about = json.loads(Path(run_dir, _CONFIG).read_text())["about"]
+        about = read_json(Path(run_dir, _CONFIG), "the configuration of a run")["about"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return about if isinstance(about, dict) else None
+
+
+def _brief(value: Any) -> str:
+    return printable(textwrap.shorten(repr(value), 200, placeholder=" ..."))
 
 
 def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -174,18 +183,19 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ValueError: if it is not a file of trained weights.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no weights at {path}")
-    try:
-        content = read_content(path)
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-    except Exception as error:  # a damaged or foreign file may raise anything; the message must name the file
-        raise ValueError(
-            f"{path} is damaged or not a file of trained weights, such as checkpoints/best.pt of a run"
-        ) from error
+    content = read_content(path)
+    found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found != WEIGHTS_FORMAT:
         hint = "; best.pt in the same folder holds the weights" if path.name == "last.pt" else ""
-        raise ValueError(f"{path}: its format is {found!r}, expected {WEIGHTS_FORMAT!r}{hint}")
+        raise ValueError(f"{path}: its format is {shown(found)}, expected {WEIGHTS_FORMAT!r}{hint}")
+    try:
+        check_entries(content, {"model": dict, "config": dict, "about": dict, "step": int, "metrics": dict})
+        if not all(isinstance(name, str) and isinstance(one, Tensor) for name, one in content["model"].items()):
+            raise ValueError("its model is not tensors by name")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a file of trained weights: {error}") from error
     return {**content, "config": current_names(content["config"])}
 
 

@@ -109,6 +109,8 @@ def _check_shapes(block: FoundBlock) -> tuple[int, int, int]:
             f"{block.keys['g.weight']} has shape {tuple(g.shape)}, expected a 1x1 convolution (D, C, 1, ...)"
         )
     inner, channels = g.shape[:2]
+    if not g.numel():
+        raise ValueError(f"{block.keys['g.weight']} has shape {tuple(g.shape)}, which has no values")
     ones = (1,) * (g.ndim - 2)
     expected: dict[str, tuple[int, ...]] = {
         **{f"{part}.weight": (inner, channels, *ones) for part in ("theta", "phi", "g")},

@@ -20,6 +20,7 @@ from torch_nonlocal.weights.refused import other_kind
 from torch_nonlocal.weights.whole_network import Network, network_keys, whole_network
 
 NETWORK_FORMAT = "torch-nonlocal network 1"
+_MAX_BLOCKS = 200  # finding the place of a block compares it with all names
 _MIN_NETWORK_TENSORS = 50  # fewer matching names do not identify a network
 
 
@@ -121,6 +122,8 @@ def _convert(tensors: dict[str, Tensor], wanted: str | None, overrides: Override
         kind, name = other
         raise ValueError(f"{name!r} is {kind.name}, which has no equivalent in torch-nonlocal: {kind.reason}")
     source, found = _found(tensors, wanted)
+    if len(found) > _MAX_BLOCKS:
+        raise ValueError(f"{len(found):,} blocks, expected at most {_MAX_BLOCKS}")
     _check_repeated(source, found, tensors)
     placed, notes = _placed(source, found, tensors, places)
     assembled = {place: assemble(block, source, overrides) for place, block in placed.items()}

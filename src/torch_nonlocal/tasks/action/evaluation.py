@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from torch_nonlocal._common.plain_values import check_entries, check_names, shown
 from torch_nonlocal._common.workers import WorkerBatches, ignore_stop_signals
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList
@@ -17,8 +18,8 @@ from torch_nonlocal.data.moving_digits import RELATIONS
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.data import Views, source
 from torch_nonlocal.tasks.action.metrics import Scores, score
-from torch_nonlocal.tasks.action.network import network, set_saved_inputs
-from torch_nonlocal.tasks.action.settings import NONE, ActionSettings
+from torch_nonlocal.tasks.action.network import set_saved_inputs, trained_network
+from torch_nonlocal.tasks.action.settings import NONE, ActionSettings, settings_of_file
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import load_weights_file
 
@@ -48,26 +49,36 @@ class Evaluation:
     summary: str
 
 
-def load(weights: Path) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
+def load(weights: Path, network: str = "") -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
     """Load a trained network in eval mode, its settings and its class names.
 
     Args:
         weights: checkpoints/best.pt of a run, or the folder of the run.
+        network: name of the network instead of the one in the file; only this one can be FILE.py:FUNCTION.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file does not hold weights of this task.
+        ValueError: the file does not hold weights of this task, or its settings and tensors do not fit.
+        ImportError: a package is not installed; the message names the extra.
     """
-    content = load_weights_file(weights / "checkpoints" / "best.pt" if weights.is_dir() else weights)
+    path = weights / "checkpoints" / "best.pt" if weights.is_dir() else weights
+    content = load_weights_file(path)
     about = dict(content["about"])
     if about.pop("task", None) != "action":
         raise ValueError(f"{weights}: not weights of `nonlocal train action`")
-    classes = tuple(about.pop("classes"))
-    inputs = {name: about.pop(name) for name in ("inputs",) if name in about}
-    settings = ActionSettings(**about)
-    model = network(replace(settings, weights=NONE), len(classes))
-    set_saved_inputs(model, {"network": settings.network, **inputs})
-    model.load_state_dict(content["model"])
+    try:
+        inputs = {name: about.pop(name) for name in ("inputs",) if name in about}
+        for one in inputs.values():
+            check_entries(one, {"mean": tuple[float, ...], "std": tuple[float, ...]})
+        classes = check_names("classes", about.pop("classes", None))
+        settings = settings_of_file(about, network)
+        start = replace(settings, weights=NONE)
+        model = trained_network(start, len(classes), content["model"], "its tensors")
+        set_saved_inputs(model, {"network": settings.network, **inputs})
+    except (ImportError, FileNotFoundError):
+        raise
+    except Exception as error:  # settings of a file can cause any error
+        raise ValueError(f"{path}: {shown(error)}") from error
     return model.eval(), settings, classes
 
 
@@ -81,6 +92,7 @@ def evaluate(
     workers: int = 1,
     on_error: OnError = "skip",
     whole: bool = False,
+    network: str = "",
     on_views: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a trained network on the held-out clips of a folder or list.
@@ -97,13 +109,14 @@ def evaluate(
         workers: processes that decode.
         on_error: "skip" or "fail" for clips that cannot be read.
         whole: use all clips instead of the held-out ones, for data that were not trained on.
+        network: name of the network instead of the one in the file; only this one can be FILE.py:FUNCTION.
         on_views: called after each batch with the number of finished views and their total.
 
     Raises:
         FileNotFoundError: the file of weights does not exist.
         ValueError: the weights are of another task, or the data have other classes.
     """
-    model, settings, classes = load(weights)
+    model, settings, classes = load(weights, network)
     if data is None and classes != RELATIONS:
         raise ValueError(f"{weights} was trained on {', '.join(classes[:5])} ..., not on moving digits: give the data")
     clips = source(data, settings, on_error, whole=whole)

@@ -56,7 +56,7 @@ class Mistake:
         return f"{self.clip}: {self.outcome}"
 
 
-def show_mistakes(weights: Path, tested: Evaluation, folder: Path, *, count: int) -> list[Mistake]:
+def show_mistakes(weights: Path, tested: Evaluation, folder: Path, *, count: int, network: str = "") -> list[Mistake]:
     """Run `save_mistakes` with the network of a file of weights on the middle view of each clip.
 
     Args:
@@ -64,11 +64,12 @@ def show_mistakes(weights: Path, tested: Evaluation, folder: Path, *, count: int
         tested: the outcome of the test.
         folder: folder for all files; created if missing.
         count: maximum number of mistakes.
+        network: as for `evaluation.load`.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    model = load(weights)[0]
+    model = load(weights, network)[0]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prepare = inputs_of(model).normalize
     return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepare)

@@ -1,18 +1,20 @@
 """Networks of action recognition: from settings to a network with blocks, and its initial weights."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torch_nonlocal.inflation.inflate import inflate
-from torch_nonlocal.insertion import insert
+from torch_nonlocal.insertion import blocks, insert
+from torch_nonlocal.insertion.insert import attach
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.models.build import build
-from torch_nonlocal.models.fitting import last_linear, load_pretrained, load_weights
+from torch_nonlocal.models.fitting import last_linear, limited_to, load_exactly, load_pretrained, load_weights
 from torch_nonlocal.models.inputs import IMAGENET as IMAGENET_INPUTS
 from torch_nonlocal.models.inputs import Inputs, inputs_of
 from torch_nonlocal.models.packaged import efficientnet_lite0
@@ -34,6 +36,40 @@ def network(settings: ActionSettings, classes: int) -> nn.Module:
         ValueError: the network is unknown, a place for a block does not exist, or there is no last linear layer.
         ImportError: a package is not installed; the message names the extra.
     """
+    model = _without_blocks(settings, classes)
+    if settings.non_local != NONE:
+        _insert_blocks(model, settings)
+    return model
+
+
+def trained_network(settings: ActionSettings, classes: int, tensors: Mapping[str, Tensor], source: str) -> nn.Module:
+    """Build the network that a file of trained weights describes, and load its tensors.
+
+    Settings of a file may describe anything: a network larger than its tensors is refused while it is built, and the
+    places of blocks are found without computing, whatever the size of the clips.
+
+    Args:
+        settings: settings of the file, without initial weights.
+        classes: number of classes.
+        tensors: tensors of the file by name.
+        source: name of the file, for messages.
+
+    Raises:
+        ValueError: the settings and the tensors do not fit.
+        ImportError: a package is not installed; the message names the extra.
+    """
+    with limited_to(tensors):
+        model = _without_blocks(settings, classes)
+        if settings.non_local != NONE:
+            planned = copy.deepcopy(model).to("meta")
+            _insert_blocks(planned, settings)
+            for place, block in blocks(planned).items():
+                attach(model.get_submodule(place), type(block)(**block.config))
+    load_exactly(model, tensors, source=source)
+    return model
+
+
+def _without_blocks(settings: ActionSettings, classes: int) -> nn.Module:
     name = settings.network
     if name == SMALL:
         model = inflate(efficientnet_lite0(), at=_SMALL_TIME)
@@ -47,15 +83,19 @@ def network(settings: ActionSettings, classes: int) -> nn.Module:
     else:
         model = build(name, pretrained=settings.weights == IMAGENET)
         _replace_last_linear(model, classes)
-    if settings.non_local != NONE:
-        places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(name, "paper-5")
-        length, _ = parse_schedule(settings.frames)
-        channels = 1 if name == DIGITS else 3
-        example = torch.zeros(1, channels, length, settings.crop, settings.crop)
-        known = name.startswith(OURS)  # the modules state their channels: no need to run 128 frames
-        options: BlockOptions = BLOCK if name == DIGITS else {"subsample": 2}
-        insert(model, places, None if known else example, **options)
     return model
+
+
+def _insert_blocks(model: nn.Module, settings: ActionSettings) -> None:
+    name = settings.network
+    places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(name, "paper-5")
+    length, _ = parse_schedule(settings.frames)
+    channels = 1 if name == DIGITS else 3
+    device = next(model.parameters()).device
+    example = torch.zeros(1, channels, length, settings.crop, settings.crop, device=device)
+    known = name.startswith(OURS)  # the modules state their channels: no need to run 128 frames
+    options: BlockOptions = BLOCK if name == DIGITS else {"subsample": 2}
+    insert(model, places, None if known else example, **options)
 
 
 def start_from(model: nn.Module, settings: ActionSettings, classes: Sequence[str] = ()) -> str:

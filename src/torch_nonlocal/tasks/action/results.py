@@ -50,6 +50,7 @@ def run_test(
         workers=options.workers,
         on_error=options.on_error,
         whole=options.whole,
+        network=options.network,
         on_views=on_progress,
     )
     out.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def run_test(
     for name, value in metrics.items():
         log(f"{name:<11}{value:,}" if name == "clips" else f"{name:<11}{value:.4f}")
     if options.mistakes:
-        _log_mistakes(weights, tested, out / "mistakes", options.mistakes, log)
+        _log_mistakes(weights, tested, out / "mistakes", options, log)
     if scores["not_read"]:
         log(f"clips that could not be read: {len(scores['not_read'])}, listed in scores.json")
     if tested.clips.problems:
@@ -83,8 +84,10 @@ def run_test(
     return metrics
 
 
-def _log_mistakes(weights: Path, tested: Evaluation, folder: Path, count: int, log: Callable[[str], None]) -> None:
-    mistakes = show_mistakes(weights, tested, folder, count=count)
+def _log_mistakes(
+    weights: Path, tested: Evaluation, folder: Path, options: ActionTestOptions, log: Callable[[str], None]
+) -> None:
+    mistakes = show_mistakes(weights, tested, folder, count=options.mistakes, network=options.network)
     for mistake in mistakes:
         log(f"mistake: {mistake}{f' ({mistake.note})' if mistake.note else ''}")
     if any(mistake.block for mistake in mistakes):

@@ -1,8 +1,11 @@
 """Settings of action recognition and options of its test: plain values. Importing this module does not import torch."""
 
-from dataclasses import dataclass
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from torch_nonlocal._common.plain_values import settings_from
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.tasks.base import OnError
 
@@ -13,6 +16,9 @@ IMAGENET = "imagenet"
 AUTO = "auto"
 OURS = "ours:"
 """Prefix of the names of this library's own networks."""
+PACKAGED = "packaged"
+_PLAIN_NAME = re.compile(r"(ours|torchvision|timm):[A-Za-z0-9_.]{1,100}")
+_MAX_CROP, _MAX_FRAMES, _MAX_STRIDE, _MAX_PIXELS = 4096, 1024, 1024, 1 << 24
 
 PredictionFormat = Literal["csv", "parquet"]
 
@@ -45,11 +51,38 @@ class ActionSettings:
         """Check the values that can be checked without the network.
 
         Raises:
-            ValueError: the crop is below one pixel, or `frames` is not a schedule.
+            ValueError: the crop is not between 1 and 4,096 pixels, `frames` is not a schedule of at most 1,024 frames,
+                or a clip has more than 16 million pixels.
         """
-        if self.crop < 1:
-            raise ValueError(f"crop={self.crop}: expected 1 pixel or more")
-        parse_schedule(self.frames)
+        if not 1 <= self.crop <= _MAX_CROP:
+            raise ValueError(f"crop={self.crop}: expected 1 to {_MAX_CROP:,} pixels")
+        length, stride = parse_schedule(self.frames)
+        if length > _MAX_FRAMES or stride > _MAX_STRIDE:
+            raise ValueError(f"frames={self.frames}: expected at most {_MAX_FRAMES:,} frames, {_MAX_STRIDE:,} apart")
+        if length * self.crop**2 > _MAX_PIXELS:
+            pixels = f"{length} x {self.crop} x {self.crop}"
+            raise ValueError(f"frames={self.frames}, crop={self.crop}: expected {pixels} to be at most {_MAX_PIXELS:,}")
+
+
+def settings_of_file(values: Mapping[str, Any], network: str = "") -> ActionSettings:
+    """The settings in a file of trained weights. They name a network of this library, torchvision or timm.
+
+    Args:
+        values: settings by name.
+        network: the user's name of the network, which replaces the one in the file: only a user can name a Python file.
+
+    Raises:
+        ValueError: an unknown setting, a value of another type or out of range, or a network that is not a plain name.
+    """
+    settings = settings_from(ActionSettings, values)
+    if network:
+        return replace(settings, network=network)
+    if settings.network not in (SMALL, DIGITS, PACKAGED) and not _PLAIN_NAME.fullmatch(settings.network):
+        raise ValueError(
+            f"network={settings.network!r}: a file can only name a network of this library, torchvision or timm; "
+            "if you trust it, name it yourself: --network"
+        )
+    return settings
 
 
 @dataclass(frozen=True)
@@ -65,6 +98,8 @@ class ActionTestOptions:
         workers: processes that decode videos.
         on_error: skip videos that cannot be read (scores.json lists them), or fail.
         whole: test on all videos of the data instead of the held-out ones; for data that were not used for training.
+        network: name of the network instead of the one in the weights, for a network of a Python file,
+            FILE.py:FUNCTION, which is executed; weights cannot name such a file.
     """
 
     views: int = 10
@@ -75,6 +110,7 @@ class ActionTestOptions:
     workers: int = 1
     on_error: OnError = "skip"
     whole: bool = False
+    network: str = ""
 
     def __post_init__(self) -> None:
         """Check the values.
