@@ -17,11 +17,11 @@ FLOOR_TESTS := tests/ops tests/layers tests/insertion tests/planning tests/atten
 FUZZ_CASES ?= 2000
 FUZZ_SEED ?= 0
 
-.PHONY: help demo test test-all test-avx2 test-floor fuzz lint audit lock bench format clean
+.PHONY: help demo test test-all test-extended test-avx2 test-floor fuzz lint audit lock bench format clean
 help:
 	@echo "make demo        train with and without a block, visualize real video; results in $(OUT)/"
 	@echo "make test        run the test suite"
-	@echo "make test-all    also the numerical tests limited to AVX2 instructions"
+	@echo "make test-all    also the tests that take a minute each, and the numerical tests with AVX2 instructions only"
 	@echo "make test-floor  the core's tests with torch $(FLOOR_TORCH), the oldest supported version"
 	@echo "make fuzz        open $(FUZZ_CASES) damaged and hostile files by every function that reads files"
 	@echo "make lint        formatting, types, import directions"
@@ -33,15 +33,18 @@ demo: .venv/.ready-demo
 	@$(BIN)/nonlocal demo --out $(OUT)
 
 test: .venv/.ready-dev
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" $(TESTS)
+
+test-extended: .venv/.ready-dev
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m extended
 
 test-avx2: .venv/.ready-dev
-	@$(AVX2) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal $(NUMERICAL)
+	@$(AVX2) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" $(NUMERICAL)
 
-test-all: test test-avx2
+test-all: test test-extended test-avx2
 
 test-floor: .venv-floor/.ready
-	@OMP_NUM_THREADS=$(THREADS) .venv-floor/bin/python -m pytest -n 2 --dist worksteal $(FLOOR_TESTS)
+	@OMP_NUM_THREADS=$(THREADS) .venv-floor/bin/python -m pytest -n 2 --dist worksteal -m "not extended" $(FLOOR_TESTS)
 
 # A file that breaks a rule is kept in fuzz-failures/; the last line of the output opens it again.
 fuzz: .venv/.ready-dev

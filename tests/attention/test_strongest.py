@@ -78,6 +78,7 @@ def all_strongest():
     return lambda: record.strongest(20, frames="others")
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 def test_strongest_of_100_000_positions_uses_less_than_1_gb():
     cost = measure(all_strongest, repeats=0)

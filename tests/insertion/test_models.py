@@ -63,6 +63,7 @@ def test_torchvision(name, build, at, size, places, kind):
     restore_check(build(weights=None), at, x, lambda model: model(x), places, kind)
 
 
+@pytest.mark.extended
 def test_mask_rcnn_backbone():
     torch.manual_seed(0)
     model = models.detection.maskrcnn_resnet50_fpn(weights=None, weights_backbone=None)

@@ -92,9 +92,9 @@ MEMORY = [
     # network, input, places, options
     ("unet", (2, 3, 192, 192), ["down2"], {}),
     ("unet", (2, 3, 192, 192), ["bottom"], {"algorithm": "dense"}),
-    ("r3d_18", (1, 3, 16, 112, 112), ["layer1.1"], {"subsample": 4}),
-    ("i3d_resnet50", (1, 3, 16, 160, 160), "paper-5", {}),
-    ("efficientnet_lite0", (8, 3, 224, 224), ["blocks.1.1", "blocks.2.1"], {}),
+    pytest.param("r3d_18", (1, 3, 16, 112, 112), ["layer1.1"], {"subsample": 4}, marks=pytest.mark.extended),
+    pytest.param("i3d_resnet50", (1, 3, 16, 160, 160), "paper-5", {}, marks=pytest.mark.extended),
+    pytest.param("efficientnet_lite0", (8, 3, 224, 224), ["blocks.1.1", "blocks.2.1"], {}, marks=pytest.mark.extended),
 ]
 
 

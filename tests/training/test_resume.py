@@ -337,6 +337,7 @@ def test_failed_write_inside_torch_is_reported_as_a_full_disk(tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.extended
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_fifteen_kills_and_five_signals_at_random_moments_change_nothing(tmp_path):
