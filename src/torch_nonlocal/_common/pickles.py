@@ -16,10 +16,10 @@ from typing import IO, Any
 _MAX_WORK = 2_000_000  # operations; a network of 2,000 tensors with its optimizer state takes 200,000
 _MAX_DIGITS = 64  # bytes of an integer, and of the text of a number
 _MAX_TEXT = 1 << 20  # bytes of one text, unless all characters are below 256, as in arrays of Python 2
-_MAX_TEXTS = 1 << 26  # bytes of all texts
+_MAX_TEXTS = 1 << 25  # bytes of all texts
 _MAX_TUPLE_KEYS = 10_000
 _MAX_DEPTH = 64  # of containers in containers
-_MAX_ITEMS = 2_000_000  # if every shared container counts as often as it is reached
+_MAX_ITEMS = 1_000_000  # if every shared container counts as often as it is reached
 _WIDE = bytes(range(0xC4))  # first bytes of UTF-8 for characters below 256, and all that follow a first byte
 
 
