@@ -142,6 +142,8 @@ def test_options_are_those_of_the_type(monkeypatch):
 @pytest.mark.parametrize("attend", list(OTHERS))
 @torch.no_grad()
 def test_another_option_is_an_edit_in_one_file(attend, tmp_path):
+    for package in ("matplotlib", "jinja2", "PIL"):
+        pytest.importorskip(package, reason="pip install 'torch-nonlocal[view]'")
     torch.manual_seed(0)
     block = nl.NonLocal3d(4, attend=attend, norm=None, dtype=torch.float64).eval()
     for parameter in block.parameters():
