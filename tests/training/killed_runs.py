@@ -58,11 +58,11 @@ def start(folder, workers, die_in_write=0):
 
 def lines(folder):
     path = Path(folder) / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    return path.read_bytes().count(b'"kind": "train"') if path.exists() else 0
 
 
 def interrupt(process, folder, moves, pause, number):
-    """Wait for `moves` new log lines and `pause` seconds, then send a signal, except for SIGKILL to the whole group.
+    """Wait for `moves` logged steps and `pause` seconds, then send a signal: SIGKILL to it, others to its group.
 
     Returns the exit code; None if the run ended before.
     """
