@@ -24,7 +24,7 @@ def bench(
     repeats: int = 5,
     forms: tuple[str, ...] = (),
 ) -> None:
-    """Compare time and memory with the definition, PyTorch's attention, and the blocks of mmcv and timm.
+    """Compare the library's time and memory with the dense reference, PyTorch's attention, and blocks of mmcv and timm.
 
     Implementations are timed alternately, and medians are reported. Peak memory is measured in a fresh process. An
     implementation that is not installed or cannot run a size is listed with the reason. The command writes

@@ -36,9 +36,9 @@ def convert(
     """Convert another project's checkpoint: its non-local blocks, or the whole network if this library has it.
 
     Reads checkpoints of AlexHex7 (also TSM, AP3D, STE-NVAN), tea1528, PySlowFast, PyTorchVideo, mmcv and mmaction2,
-    timm, GluonCV, GCNet, CGNL's NL, AGW and fast-reid, and Caffe2 pickles of video-nonlocal-net. The source is detected
-    from the tensor names. Nothing in the file is executed. The command prints the source, the renamed tensors, what
-    the file does not state and was assumed, and the unused tensors.
+    timm, GluonCV, GCNet, the non-local block of CGNL, AGW and fast-reid, and Caffe2 pickles of video-nonlocal-net. The
+    source is detected from the tensor names. Nothing in the file is executed. The command prints the source, the
+    renamed tensors, what the file does not state and was assumed, and the unused tensors.
 
     Example: nonlocal convert I3D_NLN_8x8_R50.pkl i3d.safetensors
 
@@ -52,7 +52,7 @@ def convert(
         source: project of the checkpoint, if the tensor names do not identify it: agw, alexhex7, caffe2, cgnl, gcnet,
             gluoncv, mmcv, pytorchvideo, slowfast, tea1528 or timm.
         pairwise: embedded_gaussian or dot_product, if the checkpoint does not use its project's default.
-        subsample: max-pooling factor of keys and values, if it is not the project's default (0); 1 for no pooling.
+        subsample: max-pooling factor of keys and values; 1 for no pooling, 0 for the default of the source project.
         scale: factor before the softmax, a number or sqrt for 1/sqrt(D), if it is not the project's default.
         place: BLOCK=MODULE inserts the block named BLOCK after the module MODULE. Repeat the option for several.
         whole: write the whole network, for nl.create_model, and fail if it cannot be converted. Without --whole and

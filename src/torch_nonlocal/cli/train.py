@@ -109,10 +109,10 @@ def _help(spec: TaskSpec[Any], name: str) -> str:
     details = f"{spec.details}\n\n    " if spec.details else ""
     return f"""Train a network for {spec.summary[:1].lower()}{spec.summary[1:]}
 
-    {details}Rerun the same command to resume from the last checkpoint; a finished run is not changed. A recipe sets the
-    defaults of all other options, and any option overrides it. Without --recipe, one is chosen automatically for the
-    data and the hardware and printed. The network is trained on the GPU if there is one. For several processes, start
-    the command with torchrun or accelerate launch:
+    {details}Rerun the same command to resume from the last checkpoint; a finished run is not changed. A recipe sets
+    the defaults of the model, data and training options; options on the command line override it. Without --recipe,
+    one is chosen automatically for the data and the hardware and printed. The network is trained on the GPU if there
+    is one. For several processes, start the command with torchrun or accelerate launch:
     torchrun --standalone --nproc-per-node 8 -m torch_nonlocal train {spec.name} ...
 
     Example: nonlocal train {spec.name} --data my-clips

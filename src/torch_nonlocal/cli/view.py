@@ -37,9 +37,9 @@ def view(
     """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
     If a blocks file (written by nl.save_blocks) precedes the video, its blocks are shown in the network named by
-    --model. Otherwise a block without parameters, the softmax of feature similarities, is applied to the features of a
-    pretrained network. Nothing is downloaded without --pretrained: the network of torchvision, timm or this library
-    then has random weights.
+    --model. Otherwise the softmax of feature similarities (a block without parameters) is computed from the
+    features of --model. The packaged model is pretrained. Models of torchvision, timm or this library have random
+    weights unless --pretrained is given, which downloads weights.
 
     Example: nonlocal view holiday.mp4 --point 0,120,200 -o out/
 

@@ -33,11 +33,11 @@ class ActionSettings:
         frames: frames of a clip: 8x8 is 8 frames, 8 apart; 64-to-32 is 32 evenly spaced frames of a span of 64.
         crop: side length of the network's square input, in pixels.
         non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, or none. auto
-            inserts two blocks in the small network, one in the network for moving digits, and paper-5 in others.
+            inserts two blocks in the small network, one in the network for moving digits, and paper-5 in ResNets.
         flip: flip training clips horizontally with probability 0.5; wrong if the label depends on left and right.
-        weights: initial weights: none (random, except for the small network), imagenet, or a file: best.pt of another
-            run, with the same or other classes and all, some or none of the blocks; or weights of the corresponding 2D
-            network, which are inflated.
+        weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or a file. The
+            file is best.pt of another run, whose classes and blocks may differ, or has the weights of the
+            corresponding 2D network, which are inflated.
     """
 
     network: str = SMALL
@@ -93,13 +93,14 @@ class ActionTestOptions:
         views: evenly spaced clips per video.
         crops: crops per clip: 1, 3, or full for the whole frame.
         mistakes: number of mistakes to draw, lowest score of the true class first; 0 for none.
-        predictions: format of the table of predictions; csv omits the scores of single classes above 100 classes.
+        predictions: format of the table of predictions; csv omits the per-class scores if there are more
+            than 100 classes.
         batch: crops per forward pass.
         workers: processes that decode videos.
         on_error: skip videos that cannot be read (scores.json lists them), or fail.
         whole: test on all videos of the data instead of the held-out ones; for data that were not used for training.
-        network: name of the network instead of the one in the weights, for a network of a Python file,
-            FILE.py:FUNCTION, which is executed; weights cannot name such a file.
+        network: FILE.py:FUNCTION, if the network is defined in a Python file. The file is executed, so its name is not
+            taken from the checkpoint.
     """
 
     views: int = 10

@@ -22,8 +22,8 @@ class ActionSpec(TaskSpec[ActionSettings]):
     details = (
         "--data is a folder with one subfolder of videos per class, optionally grouped under train, val and test, or "
         "the lists of Kinetics, UCF101, HMDB51 or Something-Something. If the data have no split, a fifth of each "
-        "class is held out. The validation clips, or else the held-out ones, choose the best weights. Without --data, "
-        "a network for moving digits is trained on built-in clips."
+        "class is held out. The best weights are selected on the validation clips, or else on the held-out ones. "
+        "Without --data, a network for moving digits is trained on built-in clips."
     )
     settings = ActionSettings
     test_options = ActionTestOptions
