@@ -39,7 +39,7 @@ test-extended: .venv/.ready-dev
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m extended
 
 test-avx2: .venv/.ready-dev
-	@$(AVX2) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" $(NUMERICAL)
+	@$(AVX2) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" -k "not two_processes" $(NUMERICAL)
 
 test-all: test test-extended test-avx2
 

@@ -129,6 +129,7 @@ def _ddp_worker(rank, store, expected):
         net(clip()[rank : rank + 1]).square().sum().backward()
         for name, parameter in net.module.named_parameters():
             torch.testing.assert_close(parameter.grad * 2, expected[name])
+        dist.barrier()  # a process that leaves while the other still talks to it may abort that one
     finally:
         dist.destroy_process_group()
 
@@ -149,6 +150,7 @@ def _fsdp_worker(rank, store, expected):
         net(clip()[rank : rank + 1]).square().sum().backward()
         for name, parameter in net.named_parameters():
             torch.testing.assert_close(parameter.grad.full_tensor() * 2, expected[name])
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
