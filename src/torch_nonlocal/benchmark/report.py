@@ -1,6 +1,5 @@
 """The comparison as Markdown, JSON and a log-log plot."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import Any
 
 import torch
 
+from torch_nonlocal._common import files
 from torch_nonlocal._common.optional import require
 from torch_nonlocal._version import __version__
 from torch_nonlocal.benchmark.table import Row
@@ -79,7 +79,7 @@ def markdown(groups: Sequence[Sequence[Row]]) -> str:
 def write_json(groups: Sequence[Sequence[Row]], path: Path) -> None:
     """Write all rows and the machine as JSON."""
     content = {"machine": machine(), "rows": [row.as_dict() for rows in groups for row in rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    files.write_json(path, content, indent=1)
 
 
 def plot(groups: Sequence[Sequence[Row]], path: Path, *, width: int = 256) -> None:

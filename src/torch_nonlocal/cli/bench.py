@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from rich.table import Table
 
-from torch_nonlocal._common.files import check_folder, check_output_file
+from torch_nonlocal._common.files import check_folder, check_output_file, write_text
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal._common.text import did_you_mean
@@ -71,7 +71,7 @@ def bench(
 def _write(groups: list[list["Row"]], out: Path, json: Path | None) -> None:
     from torch_nonlocal.benchmark import report
 
-    (out / "benchmark.md").write_text(report.markdown(groups))
+    write_text(out / "benchmark.md", report.markdown(groups))
     for path in (out / "benchmark.json", json):
         if path is not None:
             report.write_json(groups, path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.files import printable, write_json, write_text
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.evaluation import Evaluation, load
@@ -116,8 +116,8 @@ def save_mistakes(
                 mistake = replace(mistake, block=look.record.name, query=look.query)
             draw(view_CTHW.permute(1, 2, 3, 0), look, _lines(mistake)).save(folder / mistake.picture, optimize=True)
         found.append(mistake)
-    (folder / INDEX).write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
-    (folder / PAGE).write_text(_page(found), encoding="utf-8")
+    write_json(folder / INDEX, [asdict(one) for one in found], indent=1)
+    write_text(folder / PAGE, _page(found))
     return found
 
 
