@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch_nonlocal._common.plain_values import fits, parse_json, shown
 from torch_nonlocal._common.tensor_files import read_weights, write_tensors
 from torch_nonlocal._common.text import listed
-from torch_nonlocal.insertion.insert import BLOCK_CLASSES, CHILD, attach, blocks
+from torch_nonlocal.insertion.attachment import CHILD, attach
+from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.layers.options import check_option_names
 

@@ -1,28 +1,25 @@
 """In-place insertion and removal of blocks. The network's own state_dict keys do not change.
 
-A block is a child module named `non_local` of the module it follows and is applied by a forward hook, a module-level
-function. Nothing is wrapped: the network keeps its keys and works with deepcopy, pickle, torch.export, fx,
-torch.compile, DDP and FSDP2.
+`attachment` describes how a block is attached to the module it follows. Nothing is wrapped: the network keeps its keys
+and works with deepcopy, pickle, torch.export, fx, torch.compile, DDP and FSDP2.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, Unpack
 
-from torch import Tensor, nn
+from torch import nn
 
+from torch_nonlocal._common.text import listed
+from torch_nonlocal.insertion.attachment import CHILD, attach, detach, is_attached, is_fusable, nearest_container
+from torch_nonlocal.insertion.attachment import apply_non_local as apply_non_local  # the name in pickles of 0.2
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
 from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import BlockOptions, NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
 from torch_nonlocal.layers.options import check_option_names
 
-CHILD = "non_local"
 BLOCK_CLASSES: dict[int, type[NonLocal]] = {1: NonLocal1d, 2: NonLocal2d, 3: NonLocal3d}
 Model = TypeVar("Model", bound=nn.Module)
-
-
-def apply_non_local(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-    """Forward hook of a module with a block: apply the block to the module's output."""
-    return module.non_local(output)  # pyright: ignore[reportCallIssue]
 
 
 def insert(model: Model, at: Places, example_input: Any = None, **options: Unpack[BlockOptions]) -> Model:
@@ -63,7 +60,23 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
     made = {name: make_block(name, output, options) for name, output in outputs.items()}
     for name, block in made.items():
         attach(targets[name], block)
+    _warn_of_leaves(model, targets)
     return model
+
+
+def _warn_of_leaves(model: nn.Module, names: Iterable[str]) -> None:
+    """Warn of blocks after a convolution or batch norm that tools fuse with its neighbor."""
+    parents = {name: name.rpartition(".")[0] for name in names if name}
+    leaves = [n for n, parent in parents.items() if is_fusable(model.get_submodule(parent), n.rpartition(".")[2])]
+    if not leaves:
+        return
+    nearest = [near for near in dict.fromkeys(nearest_container(model, parents[name]) for name in leaves) if near]
+    advice = f"insert at {listed(nearest)}" if nearest else "fuse first, then insert the block"
+    warnings.warn(
+        f"the block at {listed(leaves)} follows a convolution or batch norm. Tools that fuse the two by isinstance, "
+        f"such as fuse_conv_bn of mmcv, move or drop the block. If you use one, {advice}",
+        stacklevel=3,
+    )
 
 
 def check_free(places: Mapping[str, nn.Module]) -> None:
@@ -96,16 +109,26 @@ def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
         raise ValueError(f"block at {name!r} ({kind.__name__}, {output.channels} channels): {error}") from error
 
 
-def attach(module: nn.Module, block: NonLocal) -> None:
-    """Insert a block after a module. The block takes the module's training or eval mode."""
-    module.add_module(CHILD, block.train(module.training))
-    module.register_forward_hook(apply_non_local)
-
-
 def blocks(model: nn.Module) -> dict[str, NonLocal]:
-    """Return the inserted blocks by the name of the module they follow, in the network's order."""
-    children = {name: getattr(module, CHILD, None) for name, module in model.named_modules()}
-    return {name: child for name, child in children.items() if isinstance(child, NonLocal)}
+    """Return the inserted blocks by the name of the module they follow, in the network's order.
+
+    A block that another tool has cut off from the module it followed does not run. It is not returned, and a warning
+    names it.
+    """
+    found: dict[str, NonLocal] = {}
+    for name, module in model.named_modules():
+        child = module._modules.get(CHILD)
+        if not isinstance(child, NonLocal):
+            continue
+        if is_attached(module):
+            found[name] = child
+        elif child.inserted:
+            warnings.warn(
+                f"the block at {name!r} no longer runs: another tool replaced the forward hook of the module it "
+                f"followed. Insert the block after that tool has run, or after a module with children",
+                stacklevel=2,
+            )
+    return found
 
 
 def remove(model: Model, at: Places | None = None) -> Model:
@@ -127,14 +150,5 @@ def remove(model: Model, at: Places | None = None) -> Model:
     if without:
         raise ValueError(f"no block at {', '.join(map(repr, without))}; blocks: {', '.join(present) or 'none'}")
     for name in names:
-        _detach(model.get_submodule(name))
+        detach(model.get_submodule(name))
     return model
-
-
-def _detach(module: nn.Module) -> None:
-    # register_forward_hook records a hook in these dictionaries. A handle would not survive deepcopy or pickle.
-    for key in [key for key, hook in module._forward_hooks.items() if hook is apply_non_local]:
-        del module._forward_hooks[key]
-        module._forward_hooks_with_kwargs.pop(key, None)
-        module._forward_hooks_always_called.pop(key, None)
-    delattr(module, CHILD)

@@ -7,6 +7,8 @@ networks with such a backbone.
 
 from torch import nn
 
+from torch_nonlocal.insertion.attachment import plain_type
+
 PRESETS = ("paper-1", "paper-5", "paper-10")
 _COUNTS = {"paper-5": (2, 3), "paper-10": (4, 6)}  # blocks in res3 and in res4 (section 5.1, "going deeper")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -72,7 +74,7 @@ def _stages(module: nn.Module, name: str) -> dict[str, list[str]]:
 
 
 def _are_blocks_of_a_kind(children: list[nn.Module]) -> bool:
-    return bool(children) and len({type(child) for child in children}) == 1 and _is_residual_block(children[0])
+    return bool(children) and len({plain_type(child) for child in children}) == 1 and _is_residual_block(children[0])
 
 
 def _is_residual_block(module: nn.Module) -> bool:

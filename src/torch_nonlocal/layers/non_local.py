@@ -60,6 +60,7 @@ class NonLocal(nn.Module):
     """
 
     dims: ClassVar[int]
+    inserted: bool = False  # whether `torch_nonlocal.insert` put the block after a module of a network
     pairwise: Pairwise
     normalize: Normalize
     algorithm: Algorithm
@@ -216,6 +217,12 @@ class NonLocal(nn.Module):
         # A sum instead of a matrix-vector product, which onnxruntime fuses wrongly with the transpose before it.
         w_theta, w_phi = self.score.weight[0].split(self.inner_channels)
         return (theta_BND * w_theta).sum(-1), (phi_BMD * w_phi).sum(-1)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Raise NotImplementedError: torch.jit.script calls this method before it compiles a module."""
+        raise NotImplementedError(
+            "torch.jit.script does not support non-local blocks: use torch.jit.trace, torch.export or torch.compile"
+        )
 
     def extra_repr(self) -> str:
         """Return the options that the child modules do not show."""

@@ -18,7 +18,7 @@ from torch_nonlocal._common.tensor_files import read_weights
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.inflation.inflate import inflate_weight
 from torch_nonlocal.insertion import blocks
-from torch_nonlocal.insertion.insert import CHILD
+from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.models.video_resnet import VideoResNet
 
 IMAGENET = "imagenet"

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from torch_nonlocal.insertion.insert import CHILD
+from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.presets import preset_places, spread, stages
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from torch_nonlocal._common.capture import capture_outputs
 from torch_nonlocal.functional import Algorithm
-from torch_nonlocal.insertion.insert import attach, make_block, remove
+from torch_nonlocal.insertion.attachment import attach
+from torch_nonlocal.insertion.insert import make_block, remove
 from torch_nonlocal.insertion.probe import Output, call, outputs_by_run
 from torch_nonlocal.layers import BlockOptions, NonLocal
 

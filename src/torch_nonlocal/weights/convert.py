@@ -11,8 +11,8 @@ from torch import Tensor
 
 from torch_nonlocal._common.tensor_files import read_weights, write_tensors
 from torch_nonlocal._common.text import listed
+from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.block_files import write_blocks
-from torch_nonlocal.insertion.insert import CHILD
 from torch_nonlocal.weights.assemble import Assembled, Overrides, assemble
 from torch_nonlocal.weights.foreign import SOURCES
 from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source

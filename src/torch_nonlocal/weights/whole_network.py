@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal.insertion.insert import CHILD
+from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.models.video_resnet import C2D, C2D_8X8, DEPTHS, I3D, I3D_8X8, KERNELS, TimePlan, VideoResNet
 from torch_nonlocal.weights.assemble import without_statistics
 from torch_nonlocal.weights.foreign.source import NetworkNames, Source

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
-from torch_nonlocal.insertion.insert import attach
+from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.models.build import build

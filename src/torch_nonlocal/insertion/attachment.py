@@ -1,0 +1,170 @@
+"""How a block is attached to the module it follows, its host.
+
+The block is a child module of the host, named `non_local`, and a forward hook of the host applies it. Nothing is
+wrapped, so the network keeps its state_dict keys. A hook alone is not enough:
+
+- torch.compile has no guards on hooks. Code that was compiled for a network without a block would be reused for a
+  network with one, and the block would be skipped.
+- Tools that fuse or swap layers select them by their exact type, and copy hooks or children but not both.
+
+Therefore the class of a host is a generated subclass of its class. isinstance checks, the name of the class, pickle and
+deepcopy work as before; guards and checks of the exact type see a different type.
+
+- Tools that select by isinstance (such as the conversion to SyncBatchNorm) build a new module and add the children of
+  the old one to it. A hook on the registration of child modules attaches an inserted block to the module that it is
+  moved to.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.nn.utils.parametrize import is_parametrized
+
+from torch_nonlocal.layers import NonLocal
+
+CHILD = "non_local"
+_BATCH_NORMS = nn.modules.batchnorm._BatchNorm
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_GENERATED = "_torch_nonlocal_host_of"
+
+
+def apply_non_local(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    """Forward hook of a host: apply the block to the host's output."""
+    return module.non_local(output)  # pyright: ignore[reportCallIssue]
+
+
+def attach(module: nn.Module, block: NonLocal) -> None:
+    """Insert a block after a module. The block takes the module's training or eval mode."""
+    block.inserted = True
+    _follow_moved_blocks()
+    module.add_module(CHILD, block.train(module.training))
+
+
+def detach(module: nn.Module) -> None:
+    """Remove the block of a host. The module is as before `attach`."""
+    # register_forward_hook records a hook in these dictionaries. A handle would not survive deepcopy or pickle.
+    for key in [key for key, hook in module._forward_hooks.items() if hook is apply_non_local]:
+        del module._forward_hooks[key]
+        module._forward_hooks_with_kwargs.pop(key, None)
+        module._forward_hooks_always_called.pop(key, None)
+    delattr(module, CHILD)
+    module.__class__ = _plain_class(type(module))
+
+
+def is_attached(module: nn.Module) -> bool:
+    """Return whether a module applies the child `non_local` to its output."""
+    return CHILD in module._modules and any(hook is apply_non_local for hook in module._forward_hooks.values())
+
+
+def plain_type(module: nn.Module) -> type[nn.Module]:
+    """Return the class of a module, without the subclass that is generated for hosts."""
+    return _plain_class(type(module))
+
+
+def is_fusable(parent: nn.Module, child: str) -> bool:
+    """Return whether tools may fuse a child with its neighbor: a convolution with the batch norm that follows it."""
+    names = list(parent._modules)
+    place = names.index(child)
+    before, here, after = (
+        parent._modules[names[i]] if 0 <= i < len(names) else None for i in (place - 1, place, place + 1)
+    )
+    if isinstance(here, _CONVS):
+        return isinstance(after, _BATCH_NORMS)
+    return isinstance(here, _BATCH_NORMS) and isinstance(before, _CONVS)
+
+
+def nearest_container(model: nn.Module, name: str) -> str | None:
+    """Return the innermost module around a place that blocks can follow: no Sequential or list, not the network."""
+    while name and isinstance(model.get_submodule(name), nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def new_host(make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module:
+    """Create an uninitialized host, for unpickling and deepcopy.
+
+    Args:
+        make: function that creates a module of the host's own class.
+        args: its arguments.
+    """
+    _follow_moved_blocks()
+    host = make(*args)
+    host.__class__ = _host_class(type(host))
+    return host
+
+
+def _reduce_host(host: nn.Module, protocol: Any) -> Any:
+    """`__reduce_ex__` of the generated classes: pickle by the host's own class, since they cannot be imported."""
+    kind = _plain_class(type(host))
+    made = kind.__reduce_ex__(host, max(int(protocol), 2))
+    if not isinstance(made, tuple):
+        return made
+    args = tuple(kind if arg is type(host) else arg for arg in made[1])
+    return new_host, (made[0], args), *made[2:]
+
+
+_host_classes: "weakref.WeakKeyDictionary[type, weakref.ref[type]]" = weakref.WeakKeyDictionary()
+
+
+def _host_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """The generated subclass of a class, one for each; the class itself if it is one."""
+    if hasattr(kind, _GENERATED):
+        return kind
+    known = _host_classes.get(kind)
+    host = known() if known is not None else None
+    if host is None:
+        contents = {
+            "__module__": kind.__module__,  # fx decides by the module's name whether it traces into a class
+            "__qualname__": f"{kind.__qualname__}[non_local]",
+            "__doc__": kind.__doc__,
+            "__reduce_ex__": _reduce_host,
+            _GENERATED: True,
+        }
+        host = type(kind)(kind.__name__, (nn.Module,), contents)  # pyright: ignore[reportCallIssue]
+        host.__bases__ = (kind,)  # later, so that no `__init_subclass__` of the network's authors runs
+        _host_classes[kind] = weakref.ref(host)
+    return host
+
+
+def _plain_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class that a generated one was made from."""
+    if _GENERATED in kind.__dict__:
+        return kind.__bases__[0]
+    if _GENERATED in kind.__bases__[0].__dict__:  # parametrized
+        return _with_base(kind, kind.__bases__[0].__bases__[0])
+    return kind
+
+
+def _with_base(kind: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
+    """A copy of a class of parametrize with another base. Its properties belong to one module."""
+    contents = {key: value for key, value in kind.__dict__.items() if key not in ("__dict__", "__weakref__")}
+    return type(kind)(kind.__name__, (base,), contents)  # pyright: ignore[reportCallIssue]
+
+
+def _make_host(module: nn.Module) -> None:
+    """Give a module the generated class and the hook."""
+    kind = type(module)
+    if is_parametrized(module) and not hasattr(kind, _GENERATED):
+        module.__class__ = _with_base(kind, _host_class(kind.__bases__[0]))
+    else:
+        module.__class__ = _host_class(kind)
+    if not any(hook is apply_non_local for hook in module._forward_hooks.values()):
+        module.register_forward_hook(apply_non_local)
+
+
+_following = False
+
+
+def _follow_moved_blocks() -> None:
+    global _following
+    if not _following:
+        _following = True
+        register_module_module_registration_hook(_attach_moved)
+
+
+def _attach_moved(module: nn.Module, name: str, child: Any) -> None:
+    if name == CHILD and isinstance(child, NonLocal) and child.inserted:
+        _make_host(module)
