@@ -17,11 +17,12 @@ FLOOR_TESTS := tests/ops tests/layers tests/insertion tests/planning tests/atten
 FUZZ_CASES ?= 2000
 FUZZ_SEED ?= 0
 
-.PHONY: help demo test test-all test-extended test-avx2 test-floor fuzz lint audit lock bench format clean
+.PHONY: help demo test test-all test-extended test-ecosystem test-avx2 test-floor fuzz lint audit lock bench format clean
 help:
 	@echo "make demo        train with and without a block, visualize real video; results in $(OUT)/"
 	@echo "make test        run the test suite"
 	@echo "make test-all    also the tests that take a minute each, and the numerical tests with AVX2 instructions only"
+	@echo "make test-ecosystem  blocks in the hands of other tools: peft, torchao, Opacus, Lightning, ... (installs them)"
 	@echo "make test-floor  the core's tests with torch $(FLOOR_TORCH), the oldest supported version"
 	@echo "make fuzz        open $(FUZZ_CASES) damaged and hostile files by every function that reads files"
 	@echo "make lint        formatting, types, import directions"
@@ -40,6 +41,9 @@ test-extended: .venv/.ready-dev
 
 test-avx2: .venv/.ready-dev
 	@$(AVX2) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" -k "not two_processes" $(NUMERICAL)
+
+test-ecosystem: .venv/.ready-ecosystem
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal tests/ecosystem
 
 test-all: test test-extended test-avx2
 
@@ -69,7 +73,7 @@ LOCK_OPTIONS := --quiet --generate-hashes --strip-extras --no-annotate --no-emit
 lock: .venv-tools/.ready
 	@CUSTOM_COMPILE_COMMAND="make lock" .venv-tools/bin/pip-compile $(LOCK_OPTIONS) \
 	  --output-file requirements/tools.txt requirements/tools.in
-	@CUSTOM_COMPILE_COMMAND="make lock" .venv-tools/bin/pip-compile $(LOCK_OPTIONS) --extra dev --build-deps-for editable \
+	@CUSTOM_COMPILE_COMMAND="make lock" .venv-tools/bin/pip-compile $(LOCK_OPTIONS) --extra ecosystem --build-deps-for editable \
 	  --constraint constraints.txt --output-file requirements/ci.txt pyproject.toml
 
 bench: .venv/.ready-dev
