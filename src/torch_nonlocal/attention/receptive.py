@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal.attention.undisturbed import undisturbed
+from torch_nonlocal.layers import NonLocal
 
 _LENGTHS = (128, 256, 512, 1024, 2048)  # candidate lengths of the strip, in pixels; half a receptive field must fit
 _WIDTHS = (1, 8, 32, 96, None)  # candidate sizes of its other axes, None for the input's own; the network must run
@@ -195,9 +196,9 @@ class _Probe:
         return {name: mask for name, mask in masks.items() if mask is not None}
 
     def _keep(self, outputs: dict[str, Tensor], name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
-                outputs[name] = output
+                outputs[name] = module.to_map(output) if isinstance(module, NonLocal) else output
             if len(outputs) == len(self._modules):
                 raise _Reached
 

@@ -125,7 +125,7 @@ class _Run:
         self._size, self._example = example_of(args, kwargs)
 
     def note_block(self, seen: Seen, name: str, block: NonLocal, args: tuple[Tensor, ...]) -> None:
-        x = args[0]
+        x = block.to_map(args[0])
         grid = tuple(x.shape[2:])
         pool = block.subsample or (1,) * len(grid)
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))

@@ -6,6 +6,7 @@ import torch
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.text import megabytes
+from torch_nonlocal.layers.layout import expected, fits
 from torch_nonlocal.layers.non_local import NonLocal
 
 
@@ -14,7 +15,7 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
 
     Args:
         block: a non-local block on the device and in the mode (train or eval) in which it will run.
-        shape: shape (B, C, *size) of the input.
+        shape: shape of the input, (B, C, *size) or that of the block's layout.
         dtype: dtype of the features. Defaults to the dtype of the parameters.
 
     Returns:
@@ -26,9 +27,14 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
     Example:
         >>> print(nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28)))
     """
-    if len(shape) != block.dims + 2 or shape[1] != block.channels:
-        raise ValueError(f"shape {tuple(shape)}: expected {block.dims + 2} sizes, the second {block.channels} channels")
-    batch, size = shape[0], tuple(shape[2:])
+    if not fits(shape, *block.shape_form):
+        count = 3 if block.layout == "tokens" else block.dims + 2
+        where = "second" if block.layout == "channels_first" else "last"
+        raise ValueError(
+            f"shape {tuple(shape)}: expected {count} sizes, the {where} {block.channels} channels, "
+            f"{expected(*block.shape_form)}"
+        )
+    batch, _, *size = block.map_shape(shape)
     pool = block.subsample or (1,) * len(size)
     key_size = tuple(full // factor for full, factor in zip(size, pool, strict=True))
     groups = batch * block.groups.count(size)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -12,6 +13,7 @@ from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend, Groups
+from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
 from torch_nonlocal.layers.norm import NormKind, zero_norm
 from torch_nonlocal.layers.options import Scale, Subsample
 from torch_nonlocal.layers.projection import Linear, apply, linear, project, with_norm
@@ -50,6 +52,11 @@ class NonLocal(nn.Module):
             `torch_nonlocal.explain`.
         checkpoint: recompute the block in backward instead of keeping its activations. The norm is not recomputed,
             since this would update its running statistics twice.
+        layout: order of the axes of input and output. "channels_first": (B, C, *size). "channels_last":
+            (B, *size, C), as in Swin. "tokens": (B, P + N, C), as in ViT, where the last N tokens are the positions of
+            `grid`, row by row, and the P tokens before them pass unchanged.
+        grid: sizes of the map of tokens, such as (14, 14), one per axis of the block. layout="tokens" only.
+        prefix_tokens: number P of tokens before the map. None accepts any number. layout="tokens" only.
         device: device of the parameters.
         dtype: dtype of the parameters.
 
@@ -65,6 +72,9 @@ class NonLocal(nn.Module):
     normalize: Normalize
     algorithm: Algorithm
     norm_kind: NormKind | None
+    layout: Layout = "channels_first"
+    grid: tuple[int, ...] | None = None
+    prefix_tokens: int | None = None
     _conv: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
     _pool: ClassVar[type[nn.MaxPool1d] | type[nn.MaxPool2d] | type[nn.MaxPool3d]]
 
@@ -82,6 +92,9 @@ class NonLocal(nn.Module):
         normalize: Normalize = "keys",
         algorithm: Algorithm = "auto",
         checkpoint: bool = False,
+        layout: Layout = "channels_first",
+        grid: Sequence[int] | None = None,
+        prefix_tokens: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -98,6 +111,8 @@ class NonLocal(nn.Module):
         self.groups = Groups(attend, self.dims)
         self.subsample = self.groups.pool_factors(subsample)
         self.pool_first, self.norm_kind = pool_first, norm
+        self.grid = check_layout(layout, grid, prefix_tokens, self.dims)
+        self.layout, self.prefix_tokens = layout, prefix_tokens
         self.algorithm, self.checkpoint = algorithm, checkpoint
         self.scale = _softmax_scale(scale, width, pairwise)
 
@@ -134,21 +149,47 @@ class NonLocal(nn.Module):
             "normalize": self.normalize,
             "algorithm": self.algorithm,
             "checkpoint": self.checkpoint,
+            "layout": self.layout,
+            "grid": list(self.grid) if self.grid else None,
+            "prefix_tokens": self.prefix_tokens,
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the block to a map (B, C, *size). The shape does not change.
+        """Apply the block to a map (B, C, *size), or to a tensor in its `layout`. The shape does not change.
 
         Raises:
             ValueError: if the number of axes or channels is wrong, or the map is smaller than the pooling factors.
         """
         self._check_input(x)
+        return x + from_map(self._update(self.to_map(x)), self.layout, x)
+
+    def to_map(self, x: Tensor) -> Tensor:
+        """Return the map (B, C, *size) of a tensor in the block's layout: a view without the prefix tokens."""
+        return to_map(x, self.layout, self.grid)
+
+    @property
+    def shape_form(self) -> tuple[Layout, int, int, tuple[int, ...] | None, int | None]:
+        """Layout, axes of a map, channels, grid and prefix tokens: the arguments of `layout.fits` after the shape."""
+        return self.layout, self.dims, self.channels, self.grid, self.prefix_tokens
+
+    def map_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Return the shape (B, C, *size) of the map of a tensor with a shape in the block's layout.
+
+        Raises:
+            ValueError: if the number of axes, channels or tokens is wrong.
+        """
+        if not fits(shape, *self.shape_form):
+            raise ValueError(f"{type(self).__name__}: expected {expected(*self.shape_form)}, got {tuple(shape)}")
+        return map_shape(shape, self.layout, self.grid)
+
+    def _update(self, x: Tensor) -> Tensor:
+        """Return what the block adds to a map (B, C, *size)."""
         if self.checkpoint and self.training and torch.is_grad_enabled():
-            return x + self.norm(recompute(self._expanded, x, use_reentrant=False))
+            return self.norm(recompute(self._expanded, x, use_reentrant=False))
         folded = None if needs_plain_operations(x) else with_norm(self.out, self.norm)
         if folded is None:
-            return x + self.norm(self._expanded(x))
-        return x + apply(self._response(x), [folded])[0]
+            return self.norm(self._expanded(x))
+        return apply(self._response(x), [folded])[0]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return theta (B', N, D), phi (B', M, D) and g (B', M, V) of a map (B, C, *size).
@@ -226,19 +267,25 @@ class NonLocal(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the options that the child modules do not show."""
-        shown = {"pairwise": self.pairwise, "attend": self.attend, "scale": self.scale, "normalize": self.normalize}
+        shown: dict[str, Any] = {
+            "pairwise": self.pairwise,
+            "attend": self.attend,
+            "scale": self.scale,
+            "normalize": self.normalize,
+        }
+        if self.layout != "channels_first":
+            shown["layout"] = self.layout
+        if self.grid is not None:
+            shown |= {"grid": self.grid, "prefix_tokens": self.prefix_tokens}
         return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
     def _check_input(self, x: Tensor) -> None:
         if is_recorded(x):
             return
-        if x.ndim != self.dims + 2 or x.shape[1] != self.channels:
-            axes = ("L",), ("H", "W"), ("T", "H", "W")
-            expected = ", ".join(("B", str(self.channels), *axes[self.dims - 1]))
-            raise ValueError(f"{type(self).__name__}: expected ({expected}), got {tuple(x.shape)}")
-        if self.subsample and any(size < factor for size, factor in zip(x.shape[2:], self.subsample, strict=True)):
+        size = self.map_shape(x.shape)[2:]
+        if self.subsample and any(one < factor for one, factor in zip(size, self.subsample, strict=True)):
             raise ValueError(
-                f"{type(self).__name__}: a map of size {tuple(x.shape[2:])} is smaller than the pooling factors "
+                f"{type(self).__name__}: a map of size {tuple(size)} is smaller than the pooling factors "
                 f"{self.subsample} of the keys"
             )
 

@@ -13,6 +13,7 @@ import torch
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend
+from torch_nonlocal.layers.layout import Layout
 from torch_nonlocal.layers.norm import NormKind
 
 Scale = float | Literal["sqrt"] | None
@@ -35,6 +36,9 @@ class BlockOptions(TypedDict, total=False):
     normalize: Normalize
     algorithm: Algorithm
     checkpoint: bool
+    layout: Layout
+    grid: Sequence[int] | None
+    prefix_tokens: int | None
     device: torch.device | str | None
     dtype: torch.dtype | None
 
@@ -68,6 +72,7 @@ __all__ = [
     "Algorithm",
     "Attend",
     "BlockOptions",
+    "Layout",
     "NormKind",
     "Normalize",
     "Pairwise",
