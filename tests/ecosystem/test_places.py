@@ -157,6 +157,63 @@ def test_conversion_to_synchronized_batch_norm(at):
 
 
 @pytest.mark.parametrize("at", PLACES)
+def test_frozen_batch_norm(at):
+    layers = package("timm.layers")
+    net = with_block(at)
+    reference = expected(net, at)
+    frozen = layers.freeze_batch_norm_2d(net.train()).eval()
+    assert "Frozen" in type(frozen.block.bn).__name__
+    assert list(nl.blocks(frozen)) == [at]
+    assert_same(frozen, reference)
+    nl.remove(frozen)
+    assert_same(frozen, plain()(images()))
+
+
+def test_lora_on_a_host_is_merged_before_the_block():
+    peft = package("peft")
+    net = with_block("block.conv")
+    without = expected(net, "block.conv")
+    adapted = peft.get_peft_model(net, peft.LoraConfig(target_modules=["block.conv"], r=2))
+    nn.init.normal_(adapted.base_model.model.block.conv.lora_B["default"].weight)
+    output = adapted.eval()(images())
+    assert not torch.allclose(output, without, atol=1e-2)
+    merged = adapted.merge_and_unload()
+    assert list(nl.blocks(merged)) == ["block.conv"]
+    assert_same(merged, output, 1e-4)
+    assert_same(merged, expected(merged, "block.conv"))
+
+
+def test_lora_that_is_removed():
+    peft = package("peft")
+    net = with_block("block.conv")
+    reference = expected(net, "block.conv")
+    unloaded = peft.get_peft_model(net, peft.LoraConfig(target_modules=["block.conv"], r=2)).unload()
+    assert type(unloaded.block.conv) is type(with_block("block.conv").block.conv)
+    assert_same(unloaded, reference)
+
+
+def test_a_replaced_host_passes_its_block_on():
+    net = with_block("block.conv")
+    net.block.conv = nn.Conv2d(8, 8, 1)
+    assert list(nl.blocks(net)) == ["block.conv"]
+    assert_same(net, expected(net, "block.conv"))
+
+
+def test_exchanged_modules_keep_their_blocks():
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3))
+    nl.insert(net, "0")
+    block = net[0].non_local
+    net[0], net[1] = net[1], net[0]
+    assert nl.blocks(net) == {"1": block}
+
+
+def test_a_host_that_is_cut_away_takes_its_block_along():
+    net = with_block("block")
+    net.block = nn.Identity()
+    assert nl.blocks(net) == {}
+
+
+@pytest.mark.parametrize("at", PLACES)
 def test_fx_fuse(at):
     from torch.fx.experimental.optimization import fuse
 

@@ -10,9 +10,10 @@ wrapped, so the network keeps its state_dict keys. A hook alone is not enough:
 Therefore the class of a host is a generated subclass of its class. isinstance checks, the name of the class, pickle and
 deepcopy work as before; guards and checks of the exact type see a different type.
 
-- Tools that select by isinstance (such as the conversion to SyncBatchNorm) build a new module and add the children of
-  the old one to it. A hook on the registration of child modules attaches an inserted block to the module that it is
-  moved to.
+- Tools that select by isinstance build a new module. Some add the children of the old one to it (the conversion to
+  SyncBatchNorm), some do not (frozen batch norms), some wrap the old one (LoRA). A hook on the registration of child
+  modules attaches an inserted block to the module that it is moved to, and moves it to the module that replaces its
+  host.
 """
 
 import weakref
@@ -65,15 +66,12 @@ def plain_type(module: nn.Module) -> type[nn.Module]:
 
 
 def is_fusable(parent: nn.Module, child: str) -> bool:
-    """Return whether tools may fuse a child with its neighbor: a convolution with the batch norm that follows it."""
+    """Return whether tools may fuse or replace a child by isinstance: a batch norm, or a convolution before one."""
     names = list(parent._modules)
-    place = names.index(child)
-    before, here, after = (
-        parent._modules[names[i]] if 0 <= i < len(names) else None for i in (place - 1, place, place + 1)
-    )
-    if isinstance(here, _CONVS):
-        return isinstance(after, _BATCH_NORMS)
-    return isinstance(here, _BATCH_NORMS) and isinstance(before, _CONVS)
+    after = names[names.index(child) + 1 :][:1]
+    if isinstance(parent._modules[child], _CONVS):
+        return any(isinstance(parent._modules[name], _BATCH_NORMS) for name in after)
+    return isinstance(parent._modules[child], _BATCH_NORMS)
 
 
 def nearest_container(model: nn.Module, name: str) -> str | None:
@@ -166,5 +164,23 @@ def _follow_moved_blocks() -> None:
 
 
 def _attach_moved(module: nn.Module, name: str, child: Any) -> None:
+    """Registration hook: called before `child` is registered as `module.name`."""
     if name == CHILD and isinstance(child, NonLocal) and child.inserted:
         _make_host(module)
+        return
+    old = module._modules.get(name)
+    if old is not None and is_attached(old) and isinstance(child, nn.Module) and _replaces(child, old, module):
+        block = old._modules[CHILD]
+        detach(old)
+        child.add_module(CHILD, block)  # not `attach`: the block keeps its mode
+
+
+def _replaces(new: nn.Module, old: nn.Module, parent: nn.Module) -> bool:
+    """Return whether a new module does the work of a host, so that the block must follow it.
+
+    A wrapper that contains the host runs the block inside. A wrapper of an adapter (`base_layer` in peft) adds to the
+    host's output, and the block must follow the sum.
+    """
+    if isinstance(new, nn.Identity) or CHILD in new._modules or any(one is new for one in parent._modules.values()):
+        return False
+    return new._modules.get("base_layer") is old or all(one is not old for one in new.modules())
