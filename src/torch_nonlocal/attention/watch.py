@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import eager
+from torch_nonlocal._common.wrappers import named_modules, unwrapped
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.locate import example_of, located
 from torch_nonlocal.attention.receptive import Example, pixel_rules
@@ -17,14 +18,11 @@ from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers import NonLocal
 
-# Parts of module names added by wrappers: torch.compile, FSDP, activation checkpointing.
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-
 
 class Seen(Mapping[str, BlockRecord]):
     """Records of all blocks from the last run, by name as in `nl.blocks`, in the order in which the blocks ran.
 
-    Names are those of the unwrapped network, without the "module." of DistributedDataParallel or similar prefixes.
+    Names are those of the network without wrappers, such as the "module." of DistributedDataParallel.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -65,9 +63,9 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     """Record theta and phi of each block while the model runs inside the context.
 
     Works in train and eval mode, with and without gradients, and under autocast. For each block, the record keeps two
-    detached tensors (B, N, D) of the last run. The model may be wrapped in DistributedDataParallel or compiled;
-    compiled code runs as plain PyTorch inside the context, because it may not call hooks. All hooks are removed
-    afterwards.
+    detached tensors (B, N, D) of the last run. The model may be compiled or wrapped, such as in
+    DistributedDataParallel; compiled code runs as plain PyTorch inside the context, because it may not call hooks. All
+    hooks are removed afterwards.
 
     When the context ends without an exception, the network runs once more on thin strips, in eval mode and without a
     change of its state, to find the receptive fields of each block. This takes a second or less, once for each
@@ -87,8 +85,8 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = _unwrapped(model)
-        named = self._model.named_modules()
+        self._model = unwrapped(model)
+        named = named_modules(model).items()
         self._blocks = {_target_name(name): module for name, module in named if isinstance(module, NonLocal)}
         if not self._blocks:
             raise ValueError("the model has no non-local blocks to watch; add them with nl.insert")
@@ -159,16 +157,5 @@ def _weights(block: NonLocal, x: Tensor) -> PairWeights:
 
 def _target_name(name: str) -> str:
     """Name of the module that a block follows: "layer3.1.non_local" is the block at "layer3.1"."""
-    parts = [part for part in name.split(".") if part not in _WRAPPERS]
-    return ".".join(parts[:-1] if parts[-1] == "non_local" else parts)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside DistributedDataParallel, DataParallel and torch.compile."""
-    while True:
-        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
-        else:
-            return model
+    place, _, child = name.rpartition(".")
+    return place if child == "non_local" else name

@@ -17,7 +17,7 @@ deepcopy work as before; guards and checks of the exact type see a different typ
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -74,9 +74,9 @@ def is_fusable(parent: nn.Module, child: str) -> bool:
     return isinstance(parent._modules[child], _BATCH_NORMS)
 
 
-def nearest_container(model: nn.Module, name: str) -> str | None:
+def nearest_container(modules: Mapping[str, nn.Module], name: str) -> str | None:
     """Return the innermost module around a place that blocks can follow: no Sequential or list, not the network."""
-    while name and isinstance(model.get_submodule(name), nn.Sequential | nn.ModuleList | nn.ModuleDict):
+    while name and isinstance(modules[name], nn.Sequential | nn.ModuleList | nn.ModuleDict):
         name = name.rpartition(".")[0]
     return name or None
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Unpack
 from torch import nn
 
 from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.wrappers import named_copies, named_modules, unwrapped
 from torch_nonlocal.insertion.attachment import CHILD, attach, detach, is_attached, is_fusable, nearest_container
 from torch_nonlocal.insertion.attachment import apply_non_local as apply_non_local  # the name in pickles of 0.2
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
@@ -28,7 +29,7 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
     All checks run before the first change: if an error is raised, the model is unchanged.
 
     Args:
-        model: any network, changed in place.
+        model: any network, with or without wrappers; changed in place.
         at: places: a module name ("layer3.1"), a glob ("layer3.*"; `*` matches within one segment, `**` across
             segments), a module, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network),
             or a list of these. A Sequential ("layer3") stands for its last module.
@@ -66,11 +67,12 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
 
 def _warn_of_leaves(model: nn.Module, names: Iterable[str]) -> None:
     """Warn of blocks after a convolution or batch norm that tools fuse with its neighbor."""
+    modules = named_modules(model)
     parents = {name: name.rpartition(".")[0] for name in names if name}
-    leaves = [n for n, parent in parents.items() if is_fusable(model.get_submodule(parent), n.rpartition(".")[2])]
+    leaves = [n for n, parent in parents.items() if is_fusable(modules[parent], n.rpartition(".")[2])]
     if not leaves:
         return
-    nearest = [near for near in dict.fromkeys(nearest_container(model, parents[name]) for name in leaves) if near]
+    nearest = [near for near in dict.fromkeys(nearest_container(modules, parents[name]) for name in leaves) if near]
     advice = f"insert at {listed(nearest)}" if nearest else "fuse first, then insert the block"
     warnings.warn(
         f"the block at {listed(leaves)} follows a convolution or batch norm. Tools that fuse the two by isinstance, "
@@ -112,17 +114,22 @@ def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
 def blocks(model: nn.Module) -> dict[str, NonLocal]:
     """Return the inserted blocks by the name of the module they follow, in the network's order.
 
+    Wrappers around the network and inside it (DistributedDataParallel, torch.compile, peft and others) are skipped:
+    names have no segment of a wrapper, and each block is returned once. Of the copies that peft holds of a module, the
+    one of the active adapter is returned.
+
     A block that another tool has cut off from the module it followed does not run. It is not returned, and a warning
     names it.
     """
     found: dict[str, NonLocal] = {}
-    for name, module in model.named_modules():
+    for name, module in named_modules(model).items():
         child = module._modules.get(CHILD)
-        if not isinstance(child, NonLocal):
+        block = unwrapped(child) if child is not None else None
+        if not isinstance(block, NonLocal):
             continue
         if is_attached(module):
-            found[name] = child
-        elif child.inserted:
+            found[name] = block
+        elif block.inserted:
             warnings.warn(
                 f"the block at {name!r} no longer runs: another tool replaced the forward hook of the module it "
                 f"followed. Insert the block after that tool has run, or after a module with children",
@@ -135,7 +142,7 @@ def remove(model: Model, at: Places | None = None) -> Model:
     """Remove inserted blocks, in place. The modules are as before `insert`.
 
     Args:
-        model: a network with blocks, changed in place.
+        model: a network with blocks, with or without wrappers; changed in place.
         at: places, as for `insert`. None removes all blocks.
 
     Returns:
@@ -145,10 +152,11 @@ def remove(model: Model, at: Places | None = None) -> Model:
         ValueError: if a named place has no block. The message lists the blocks, and the model is unchanged.
     """
     present = blocks(model)
-    names = list(present) if at is None else list(find_targets(model, at))
+    names = list(present if at is None else find_targets(model, at))
     without = [name for name in names if name not in present]
     if without:
         raise ValueError(f"no block at {', '.join(map(repr, without))}; blocks: {', '.join(present) or 'none'}")
-    for name in names:
-        detach(model.get_submodule(name))
+    for name, module in list(named_copies(model)):
+        if name in names and CHILD in module._modules:
+            detach(module)
     return model

@@ -7,6 +7,7 @@ networks with such a backbone.
 
 from torch import nn
 
+from torch_nonlocal._common.wrappers import join, named_children, named_modules
 from torch_nonlocal.insertion.attachment import plain_type
 
 PRESETS = ("paper-1", "paper-5", "paper-10")
@@ -48,23 +49,24 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
 
 
 def stages(model: nn.Module) -> dict[str, list[str]]:
-    """Return the names of the residual blocks of each stage, in the network's order.
+    """Return the names of the residual blocks of each stage, in the network's order, without wrappers.
 
     The outermost stages are returned. If there are not four of them but they contain four (a list of stages of one
     class), the inner ones are returned.
     """
-    outer = _stages(model, "")
+    modules = named_modules(model)
+    outer = {name: blocks for name, blocks in _stages(modules[""], "").items() if name in modules}  # each stage once
     inner = {
         name: blocks
         for stage in outer.values()
         for block in stage
-        for name, blocks in _stages(model.get_submodule(block), block).items()
+        for name, blocks in _stages(modules[block], block).items()
     }
     return inner if len(outer) != 4 and len(inner) == 4 else outer
 
 
 def _stages(module: nn.Module, name: str) -> dict[str, list[str]]:
-    children = {f"{name}.{child}" if name else child: inside for child, inside in module.named_children()}
+    children = {join(name, child): inside for child, inside in named_children(module).items()}
     if not isinstance(module, nn.ModuleDict) and _are_blocks_of_a_kind(list(children.values())):
         return {name: list(children)}
     found: dict[str, list[str]] = {}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.capture import capture_outputs, evaluating
+from torch_nonlocal._common.capture import capture_outputs, eager, evaluating
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = ((nn.BatchNorm1d, 1), (nn.BatchNorm2d, 2), (nn.BatchNorm3d, 3))
@@ -50,7 +50,7 @@ def outputs_by_run(model: nn.Module, targets: dict[str, nn.Module], example_inpu
     Raises:
         ValueError: if a target does not run, runs more than once, or does not return one channels-first map.
     """
-    with capture_outputs(targets) as seen, evaluating(model), torch.no_grad():
+    with capture_outputs(targets) as seen, eager(), evaluating(model), torch.no_grad():
         call(model, example_input)
     return {name: one_map(name, targets[name], runs) for name, runs in seen.items()}
 

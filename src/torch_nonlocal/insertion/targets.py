@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from torch import nn
 
+from torch_nonlocal._common import wrappers
 from torch_nonlocal.insertion.presets import preset_places
 from torch_nonlocal.layers import NonLocal
 
@@ -23,8 +24,11 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     and "paper-10" are the placements of `presets`. A Sequential resolves to its last module, because a child added to
     the Sequential itself runs as one more layer.
 
+    Wrappers (see `_common.wrappers`) are skipped: names and modules are those of the wrapped network. A module that is
+    registered under several names is found by each of them and returned under the first one.
+
     Args:
-        model: any network.
+        model: any network, with or without wrappers.
         at: a name, a glob, a preset, a module of `model`, or an iterable of these.
 
     Raises:
@@ -34,50 +38,84 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     """
     if not isinstance(at, str | nn.Module | Iterable):
         raise TypeError(f"at: expected a name, a glob, a module or a list of these, got {type(at).__name__}")
-    named = {name: module for name, module in model.named_modules() if not _inside_block(model, name)}
-    chosen: dict[str, nn.Module] = {}
+    names = _Names(model)
+    chosen: set[nn.Module] = set()
     for one in [at] if isinstance(at, str | nn.Module) else at:
-        preset = isinstance(one, str) and one not in named and one.startswith("paper-")
-        for name in preset_places(model, str(one)) if preset else _matches(named, one):
-            place = _last_of_sequential(name, named)
-            chosen[place] = named[place]
+        if isinstance(one, str) and one.startswith("paper-") and one not in names.places:
+            matches = [(name, names.places[name]) for name in preset_places(model, one)]
+        else:
+            matches = names.matches(one)
+        chosen.update(_last_of_sequential(name, module) for name, module in matches)
     if not chosen:
         raise ValueError("at is empty: expected at least one name, glob or module")
-    return {name: chosen[name] for name in named if name in chosen}
+    return {name: module for name, module in names.first.items() if module in chosen}
 
 
-def _matches(named: dict[str, nn.Module], one: str | nn.Module) -> list[str]:
-    if isinstance(one, nn.Module):
-        names = [name for name, module in named.items() if module is one]
-        if not names:
-            raise ValueError(f"at: the given {type(one).__name__} is not a module of this model")
-        return names
-    if not isinstance(one, str):
-        raise TypeError(f"at: expected names, globs or modules, got {type(one).__name__}")
-    if one in named and one:
-        return [one]
-    if len(one) > _MAX_PLACE:
-        raise ValueError(f"at: a place of {len(one):,} characters, expected at most {_MAX_PLACE:,}")
+class _Names:
+    """The names of the modules of a network outside its blocks.
+
+    Attributes:
+        first: each module by its first name.
+        places: modules by all their names.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        named = wrappers.named_modules(model)
+        blocks = [module for name, module in named.items() if _is_block_name(name) and isinstance(module, NonLocal)]
+        inside = {module for block in blocks for module in block.modules()}
+        self.first = {name: module for name, module in named.items() if module not in inside}
+        self._known = set(self.first.values())
+        self.places = self._outside_blocks(wrappers.all_names(model))
+
+    def matches(self, one: str | nn.Module) -> list[tuple[str, nn.Module]]:
+        """Return the names and modules that a name, a glob or a module stands for."""
+        if isinstance(one, nn.Module):
+            module = wrappers.unwrapped(one)
+            if module not in self._known:
+                raise ValueError(f"at: the given {type(one).__name__} is not a module of this model")
+            return [(name, known) for name, known in self.first.items() if known is module]
+        if not isinstance(one, str):
+            raise TypeError(f"at: expected names, globs or modules, got {type(one).__name__}")
+        if len(one) > _MAX_PLACE:
+            raise ValueError(f"at: a place of {len(one):,} characters, expected at most {_MAX_PLACE:,}")
+        found = _matching(self.places, one)
+        if not found:  # the name may be the one that PyTorch gives, with the segments of wrappers
+            found = _matching(self._outside_blocks(wrappers.names_with_wrappers(self._model)), one)
+        if not found:
+            raise ValueError(_no_match(one, self.places))
+        return found
+
+    def _outside_blocks(self, names: Iterable[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
+        return {name: module for name, module in names if module in self._known}
+
+
+def nearest_name(given: str, names: Iterable[str]) -> str | None:
+    """Return the most similar name, or None. Similarity may be that of last segments ("layr3" in a detector)."""
+    depth = given.count(".") + 1
+    by_tail = {".".join(name.split(".")[-depth:]): name for name in reversed(list(names))}
+    near = difflib.get_close_matches(given, by_tail, n=1, cutoff=0.6)
+    return by_tail[near[0]] if near else None
+
+
+def _matching(places: dict[str, nn.Module], one: str) -> list[tuple[str, nn.Module]]:
+    if one and one in places:
+        return [(one, places[one])]
     pattern = _Glob(one)
-    names = [name for name in named if name and pattern.matches(name)]
-    if not names:
-        raise ValueError(_no_match(one, named))
-    return names
+    return [(name, module) for name, module in places.items() if name and pattern.matches(name)]
 
 
-def _no_match(given: str, named: dict[str, nn.Module]) -> str:
-    """The message for a name without a match. Suggestions may match by last segments ("layr3" in a detector)."""
+def _no_match(given: str, places: Iterable[str]) -> str:
+    """The message for a name without a match."""
     stem = given.split("*")[0].rstrip(".")
-    depth = stem.count(".") + 1
-    by_tail = {".".join(name.split(".")[-depth:]): name for name in reversed(named)}
-    near = difflib.get_close_matches(stem, by_tail, n=1, cutoff=0.6)
+    near = nearest_name(stem, places)
     hint = "; "
-    if near:
-        suggestion = by_tail[near[0]] + given[len(stem) :]
-        if not any(_Glob(suggestion).matches(name) for name in named):
-            suggestion = by_tail[near[0]]
+    if near is not None:
+        suggestion = near + given[len(stem) :]
+        if not any(_Glob(suggestion).matches(name) for name in places):
+            suggestion = near
         hint = f"; did you mean {suggestion!r}? "
-    shown = [name for name in named if name and name.count(".") <= 1]
+    shown = [name for name in places if name and name.count(".") <= 1]
     listing = ", ".join(shown[:40]) + (", ..." if len(shown) > 40 else "")
     return f"no module matches {given!r}{hint}modules: {listing}"
 
@@ -127,29 +165,20 @@ def _takes(token: str, char: str) -> bool:
     return fnmatch.fnmatchcase(char, token)
 
 
-def _last_of_sequential(name: str, named: dict[str, nn.Module]) -> str:
-    module = named[name]
+def _last_of_sequential(name: str, module: nn.Module) -> nn.Module:
     while isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         runs_in_order = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-        children = list(module.named_children())
+        children = list(wrappers.named_children(module).items())
         if not runs_in_order or not children:
             raise ValueError(
                 f"{name!r} is a {type(module).__name__}, a container that may run a block added to it as one of its "
                 "children. Choose a module inside it"
-                + (f", such as {_join(name, children[-1][0])!r}" if children else "")
+                + (f", such as {wrappers.join(name, children[-1][0])!r}" if children else "")
                 + ", or the module after it"
             )
-        name, module = _join(name, children[-1][0]), children[-1][1]
-    return name
+        name, module = wrappers.join(name, children[-1][0]), children[-1][1]
+    return module
 
 
-def _join(parent: str, child: str) -> str:
-    return f"{parent}.{child}" if parent else child
-
-
-def _inside_block(model: nn.Module, name: str) -> bool:
-    parts = name.split(".")
-    if "non_local" not in parts:
-        return False
-    owner = model.get_submodule(".".join(parts[: parts.index("non_local") + 1]))
-    return isinstance(owner, NonLocal)
+def _is_block_name(name: str) -> bool:
+    return name.rpartition(".")[2] == "non_local"

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torch_nonlocal._common.wrappers import join, named_children, named_modules
 from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.presets import preset_places, spread, stages
 
@@ -26,8 +27,9 @@ def candidates(model: nn.Module) -> list[str]:
     In a network without stages, the candidates are the outermost modules with convolutions that are not containers. In
     a plain sequence of layers, they are the layers before each pooling and the last layer.
     """
-    found = [block for blocks in stages(model).values() for block in blocks]
-    return found or _units(model, "")
+    modules = named_modules(model)
+    found = [block for blocks in stages(model).values() for block in blocks] or _units(modules[""], "")
+    return [name for name in found if name in modules]  # each module once
 
 
 def recommended(model: nn.Module, sizes: Mapping[str, tuple[int, ...]], input_size: tuple[int, ...]) -> list[str]:
@@ -66,7 +68,7 @@ def takes_block(module: nn.Module, runs: list[Any], input_axes: int | None) -> b
 
 
 def _units(module: nn.Module, name: str) -> list[str]:
-    inside = {f"{name}.{child}" if name else child: one for child, one in module.named_children()}
+    inside = {join(name, child): one for child, one in named_children(module).items()}
     if name and not isinstance(module, _CONTAINERS):
         return [name] if inside and _has_convolution(module) else []
     if isinstance(module, nn.Sequential) and all(not list(one.children()) for one in inside.values()):

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from torch_nonlocal._common.capture import capture_outputs
+from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.insertion.insert import make_block, remove
@@ -107,8 +108,9 @@ class Rehearsal:
         """
         if self._network is None:
             return sum(self._memory_alone(name, block) for name, block in blocks.items())
+        modules = named_modules(self._network)
         for name, block in blocks.items():
-            attach(self._network.get_submodule(name), block)
+            attach(modules[name], block)
         try:
             return self._training_peak() - self.memory_without
         finally:
@@ -125,7 +127,7 @@ class Rehearsal:
         def keep(output: Any) -> Any:
             return tree_map_only(Tensor, self._without_values, output)
 
-        with capture_outputs(dict(model.named_modules()), keep) as seen:
+        with capture_outputs(named_modules(model), keep) as seen:
             return seen, _flops(lambda: outputs_by_run(model, {}, example_input))
 
     def _memory_without(self) -> int:

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.wrappers import named_modules, unwrapped
 from torch_nonlocal.insertion.insert import check_free
 from torch_nonlocal.insertion.probe import one_map
 from torch_nonlocal.insertion.targets import Places, find_targets
@@ -136,7 +137,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
     The model is unchanged. A copy with fake tensors runs instead of the model where the model's code allows it.
 
     Args:
-        model: any network.
+        model: any network, with or without wrappers around it.
         example_input: an input of the model, as for `insert`. Costs are for its size and batch.
         at: places, as for `insert`, marked in the table. None marks the recommended places.
         **options: options of the blocks, as for `insert`.
@@ -154,6 +155,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         >>> print(nl.plan(torchvision.models.video.r3d_18(), torch.randn(1, 3, 16, 112, 112)))
     """
     check_option_names("plan", options, parameters=("at",))
+    model = unwrapped(model)
     named = {} if at is None else find_targets(model, at)
     check_free(named)
     with torch.random.fork_rng(devices=[]):
@@ -184,7 +186,7 @@ def _blocks(
     options: BlockOptions,
 ) -> dict[str, NonLocal]:
     """Build a block for every named place and every suitable candidate, in the network's order."""
-    modules = dict(model.named_modules())
+    modules = named_modules(model)
     axes = None if input_shape is None else len(input_shape)
     offered = [name for name in candidates(model) if takes_block(modules[name], rehearsal.outputs[name], axes)]
     wanted = [name for name in modules if name in named or name in offered]
@@ -237,7 +239,7 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, c
     cost = _cost(rehearsal, {name: block}, {choice.algorithm})
     return Place(
         name=name,
-        kind=type(model.get_submodule(name)).__name__,
+        kind=type(named_modules(model)[name]).__name__,
         shape=tuple(output.shape),
         queries=queries,
         keys=keys,

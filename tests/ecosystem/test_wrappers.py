@@ -1,0 +1,228 @@
+"""Networks in the wrappers of other tools: every function sees the network inside, under its own names."""
+
+import copy
+import pickle
+from collections.abc import Callable
+
+import pytest
+import torch
+from packages import package
+from torch import nn
+
+import torch_nonlocal as nl
+
+PLACES = ["layer3.0", "layer3.1"]
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm = nn.GroupNorm(2, channels)
+
+    def forward(self, x):
+        return torch.relu(x + self.norm(self.conv(x)))
+
+
+class Tiny(nn.Module):
+    """A network with four stages of two residual blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        for stage in range(1, 5):
+            setattr(self, f"layer{stage}", nn.Sequential(Residual(4), Residual(4)))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.layer2(self.layer1(self.stem(x)))
+        return self.head(self.layer4(self.layer3(x)).mean((2, 3)))
+
+
+def plain() -> nn.Module:
+    torch.manual_seed(0)
+    return Tiny().eval()
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """Give the blocks weights that change the output, the same ones for every wrapper."""
+    torch.manual_seed(1)
+    for block in nl.blocks(model).values():
+        for parameter in block.parameters():
+            nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def with_blocks() -> nn.Module:
+    return awake(nl.insert(plain(), "layer3.*", x(), norm="group"))
+
+
+def x() -> torch.Tensor:
+    return torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(scope="module")
+def group():
+    """A process group of one process."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def checkpointed(net: nn.Module) -> nn.Module:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+    apply_activation_checkpointing(net, check_fn=lambda module: isinstance(module, Residual))
+    return net
+
+
+def offloading(net: nn.Module) -> nn.Module:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import offload_wrapper
+
+    net.layer3 = offload_wrapper(net.layer3)
+    return net
+
+
+def data_parallel_inside(net: nn.Module) -> nn.Module:
+    net.layer3[0] = nn.DataParallel(net.layer3[0])
+    net.layer3 = torch.compile(net.layer3, backend="eager")
+    return net
+
+
+def averaged(net: nn.Module) -> nn.Module:
+    return torch.optim.swa_utils.AveragedModel(net)
+
+
+def fsdp1(net: nn.Module) -> nn.Module:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+    return FullyShardedDataParallel(net, auto_wrap_policy=ModuleWrapPolicy({Residual}), device_id=torch.device("cpu"))
+
+
+def fsdp2(net: nn.Module) -> nn.Module:
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = torch.distributed.init_device_mesh("cpu", (1,))
+    for residual in [*net.layer3, *net.layer4]:
+        fully_shard(residual, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
+
+
+def lora(net: nn.Module, **options) -> nn.Module:
+    peft = package("peft")
+    return peft.get_peft_model(net, peft.LoraConfig(target_modules=["conv"], **options))
+
+
+def lora_and_blocks(net: nn.Module) -> nn.Module:
+    return lora(net, modules_to_save=["non_local"] if nl.blocks(net) else None)
+
+
+def lora_and_stage(net: nn.Module) -> nn.Module:
+    peft = package("peft")
+    return peft.get_peft_model(net, peft.LoraConfig(target_modules=["stem"], modules_to_save=["layer3"]))
+
+
+def lora_in_blocks(net: nn.Module) -> nn.Module:
+    return package("peft").get_peft_model(net, package("peft").LoraConfig(target_modules=["conv", "theta", "out"]))
+
+
+def opacus(net: nn.Module) -> nn.Module:
+    package("opacus")
+    from opacus import GradSampleModule
+
+    return GradSampleModule(net)
+
+
+def timm_ema(net: nn.Module) -> nn.Module:
+    return package("timm").utils.ModelEmaV3(net)
+
+
+def mmengine_ema(net: nn.Module) -> nn.Module:
+    return package("mmengine.model").ExponentialMovingAverage(net)
+
+
+def compiled(net: nn.Module) -> nn.Module:
+    return torch.compile(net, backend="eager")
+
+
+WRAPPERS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    "none": lambda net: net,
+    "DataParallel": nn.DataParallel,
+    "DDP": nn.parallel.DistributedDataParallel,
+    "compile": compiled,
+    "AveragedModel": averaged,
+    "checkpoint": checkpointed,
+    "offload": offloading,
+    "submodules": data_parallel_inside,
+    "FSDP1": fsdp1,
+    "FSDP2": fsdp2,
+    "LoRA": lora,
+    "LoRA, blocks saved": lora_and_blocks,
+    "LoRA, stage saved": lora_and_stage,
+    "LoRA in blocks": lora_in_blocks,
+    "Opacus": opacus,
+    "timm EMA": timm_ema,
+    "mmengine EMA": mmengine_ema,
+    "compiled DDP of checkpointed": lambda net: compiled(nn.parallel.DistributedDataParallel(checkpointed(net))),
+    "AveragedModel of LoRA": lambda net: averaged(lora_and_blocks(net)),
+}
+
+
+@pytest.fixture(params=WRAPPERS)
+def wrap(request, group) -> Callable[[nn.Module], nn.Module]:
+    return lambda net: WRAPPERS[request.param](net).eval()
+
+
+def output(model: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model(x())
+
+
+def test_insert(wrap):
+    model = wrap(plain())
+    assert nl.insert(model, "layer3.*", x(), norm="group") is model
+    assert list(nl.blocks(model)) == PLACES
+    torch.testing.assert_close(output(awake(model)), output(with_blocks()))
+
+
+def test_presets(wrap):
+    model = nl.insert(wrap(plain()), "paper-5", x(), norm="group")
+    assert list(nl.blocks(model)) == ["layer2.0", "layer2.1", *PLACES]
+
+
+def test_blocks_and_remove(wrap):
+    model = wrap(with_blocks())
+    assert list(nl.blocks(model)) == PLACES
+    torch.testing.assert_close(output(model), output(with_blocks()))
+    with pytest.raises(ValueError, match=r"no block at 'layer4\.0', 'layer4\.1'; blocks: layer3\.0, layer3\.1"):
+        nl.remove(model, "layer4.*")
+    nl.remove(model, "layer3.0")
+    assert list(nl.blocks(model)) == PLACES[1:]
+    torch.testing.assert_close(output(model), output(nl.remove(with_blocks(), "layer3.0")))
+    nl.remove(model)
+    torch.testing.assert_close(output(model), output(plain()))
+    assert not any("non_local" in name for name, _ in model.named_modules())
+
+
+def test_watch(wrap):
+    model, expected = wrap(with_blocks()), with_blocks()
+    with nl.watch(model) as seen, nl.watch(expected) as right:
+        torch.testing.assert_close(output(model), output(expected))
+    assert list(seen) == PLACES
+    for name in PLACES:
+        torch.testing.assert_close(seen[name].rows([(2, 3)]), right[name].rows([(2, 3)]))
+
+
+def test_plan(wrap):
+    places = nl.plan(wrap(plain()), x(), at="layer3.*").places
+    assert [place.name for place in places if place.chosen] == PLACES
+    assert all("Residual" in place.kind for place in places)
+
+
+@pytest.mark.parametrize("name", [name for name in WRAPPERS if "FSDP" not in name])  # FSDP has no deepcopy
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_copies(name, copied, group):
+    model = copied(WRAPPERS[name](with_blocks()).eval())
+    assert list(nl.blocks(model)) == PLACES
+    torch.testing.assert_close(output(model), output(with_blocks()))
