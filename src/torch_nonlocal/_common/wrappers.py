@@ -26,7 +26,6 @@ _ATTRIBUTES = {
     ("peft", "PeftModel"): "base_model",
     ("peft", "PeftMixedModel"): "base_model",
     ("peft", "BaseTuner"): "model",  # LoraModel and its like
-    ("peft", "BaseTunerLayer"): "base_layer",  # a layer with an adapter beside it
     ("opacus", "AbstractGradSampleModule"): "_module",
     ("opacus", "DifferentiallyPrivateDistributedDataParallel"): "module",
     ("mmengine", "BaseAveragedModel"): "module",
