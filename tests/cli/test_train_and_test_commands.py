@@ -15,6 +15,7 @@ from torch_nonlocal.cli.train import INTERRUPTED
 from torch_nonlocal.tasks import base
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task
 from torch_nonlocal.training.config import TrainConfig
+from torch_nonlocal.training.errors import RunLengthError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +163,20 @@ class TestTrain:
             main(["train", "toy"])
         assert ended.value.code == INTERRUPTED == 75
         assert capsys.readouterr().out.endswith("interrupted; rerun the command to resume\n")
+
+    def test_a_longer_run_is_refused_with_the_commands_that_train_further(self, toy, monkeypatch, capsys):
+        def refuse(*arguments, **options):
+            raise RunLengthError("runs/x holds a run of 5 epochs, given: 9 epochs", can_extend=True)
+
+        monkeypatch.setattr(toy, "train", refuse)
+        with pytest.raises(SystemExit):
+            main(["train", "toy", "--data", "my clips", "--out=runs/x", "--epochs", "9", "--weights", "old.pt"])
+        assert capsys.readouterr().err == (
+            "nonlocal: runs/x holds a run of 5 epochs, given: 9 epochs. extend it: "
+            "nonlocal train toy --data 'my clips' --out=runs/x --epochs 9 --weights old.pt --extend ; "
+            "or start from its weights: nonlocal train toy --data 'my clips' --epochs 9 --out runs/x-2 "
+            "--weights runs/x/checkpoints/best.pt\n"
+        )
 
     @pytest.mark.parametrize(
         ("words", "message"),

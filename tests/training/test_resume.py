@@ -108,7 +108,7 @@ def test_run_saved_under_former_names_resumes(tmp_path):
     for name, former, current in (
         ("config.json", '"optimiser":', '"optimizer":'),
         ("config.json", '"attention_clips":', '"attention_items":'),
-        ("metrics.jsonl", '"kind": "test"', '"kind": "eval"'),
+        ("metrics.jsonl", '"kind": "test"', '"kind": "validation"'),
     ):
         file = tmp_path / "former" / name
         text = file.read_text()
@@ -118,7 +118,7 @@ def test_run_saved_under_former_names_resumes(tmp_path):
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "former"))
     lines = [json.loads(line) for line in (tmp_path / "former" / "metrics.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["step"]) for line in lines if "accuracy" in line and line["kind"] != "train"] == [
-        ("test", 2), ("eval", 4), ("eval", 6)
+        ("test", 2), ("validation", 4), ("validation", 6)
     ]  # fmt: skip
 
 
@@ -216,7 +216,7 @@ def test_another_configuration_raises_except_for_harmless_fields(tmp_path):
         ValueError, match=r"lr \(saved: 0.05, given: 0.1\), about.model \(saved: 'tiny', given: 'large'\)"
     ):
         train(tmp_path, plain_config(lr=0.1), about={"model": "large"})
-    with pytest.raises(ValueError, match=r"epochs \(saved: 2, given: 3\)"):
+    with pytest.raises(ValueError, match=r"a run of 2 epochs, given: 3 epochs"):
         train(tmp_path, plain_config(epochs=3), about={"model": "tiny"})
     harmless = plain_config(workers=1, checkpoint_minutes=1.0, keep=1, log_every=7, eval_every=2, attention_items=1)
     assert train(tmp_path, harmless, about={"model": "tiny"})[0].status == "finished before"

@@ -223,7 +223,9 @@ def test_lost_best_weights_of_a_finished_run_are_evaluated_again(tmp_path, how, 
     assert (held["step"], held["metrics"]["accuracy"]) == (6, result.best["value"])
     assert same_state(last(tmp_path)["model"], state["model"])
     steps = [
-        json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines() if '"eval"' in line
+        json.loads(line)["step"]
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+        if '"validation"' in line
     ]
     assert steps == [2, 4, 6]
     assert train(tmp_path, config)[0].status == "finished before"

@@ -182,7 +182,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
     assert same_state(last(whole), last(killed))
     best = [load_weights_file(one / "checkpoints" / "best.pt") for one in (whole, killed)]
     assert same_state(best[0], best[1])
-    for kind in ("train", "eval"):
+    for kind in ("train", "validation"):
         values = [
             [(line["step"], line.get("loss"), line.get("rmse")) for line in lines(one, kind)] for one in (whole, killed)
         ]
@@ -192,7 +192,7 @@ def test_killed_runs_end_with_the_same_bits(tmp_path):
 def test_best_weights_have_the_lowest_metric(tmp_path):
     task = ToyTask()
     result = fit(task, toy_config(steps=6), tmp_path, log=lambda text: None)
-    rmse = [line["rmse"] for line in lines(tmp_path, "eval")]
+    rmse = [line["rmse"] for line in lines(tmp_path, "validation")]
     assert min(rmse) < min(rmse[0], rmse[-1]), "neither the first nor the last evaluation is the best"
     assert result.best == {"step": 1 + rmse.index(min(rmse)), "metric": "rmse", "value": min(rmse)}
     kept = load_weights_file(result.weights)

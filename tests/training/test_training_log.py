@@ -21,19 +21,19 @@ def test_tensorboard_holds_the_same_values_as_metrics_jsonl(tmp_path):
     train(tmp_path, plain_config(attention_items=2), log=messages.append)
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     tags = set(board.Tags()["scalars"])
-    expected = {"train/loss", "train/lr", "train/accuracy", "train/items_per_second", "eval/accuracy"}
+    expected = {"train/loss", "train/lr", "train/accuracy", "train/items_per_second", "validation/accuracy"}
     assert expected | {"attention/0/entropy", "attention/0/reach_pixels", "attention/0/reach_frames"} <= tags
     found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    for tag in ("train/loss", "eval/accuracy"):
+    for tag in ("train/loss", "validation/accuracy"):
         kind, name = tag.split("/")
         logged = [(line["step"], line[name]) for line in found if line["kind"] == kind]
         assert [(event.step, event.value) for event in board.Scalars(tag)] == [
             (step, pytest.approx(value, rel=1e-6)) for step, value in logged
         ]
     assert [line["step"] for line in found if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    assert [line["step"] for line in found if line["kind"] == "eval"] == [3, 6]
+    assert [line["step"] for line in found if line["kind"] == "validation"] == [3, 6]
     assert any("6/6" in line and "loss" in line and "left" in line for line in messages)
-    assert any(line.startswith("evaluation after 3 steps: accuracy") for line in messages)
+    assert any(line.startswith("validation after 3 steps: accuracy") for line in messages)
 
 
 def test_without_tensorboard_a_run_writes_no_curves(tmp_path, monkeypatch):

@@ -161,7 +161,7 @@ def test_signal_that_ends_workers_of_an_evaluation_stops_the_run_and_the_evaluat
     lines = []
     result = fit(Evaluates(act), plain_config(), tmp_path / "run", log=lines.append)
     assert (result.status, result.step) == ("stopped", 3)
-    assert lines[-1] == "interrupted in the evaluation after 3 steps; rerun the command to resume"
+    assert lines[-1] == "interrupted in the validation after 3 steps; rerun the command to resume"
     fit(Evaluates(lambda index: None), plain_config(), tmp_path / "run", log=lambda text: None)
     fit(Evaluates(lambda index: None), plain_config(), tmp_path / "whole", log=lambda text: None)
     assert same_state(last(tmp_path / "whole"), last(tmp_path / "run"))

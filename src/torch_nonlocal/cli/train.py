@@ -1,5 +1,6 @@
 """`nonlocal train TASK`: train a network, or resume its run."""
 
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,11 +63,13 @@ def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], 
     found = {}
     for name in task_names():
         used = name == named
-        found[name] = _command(get_task(name), choice if used else _Choice(), renamed if used else {})
+        found[name] = _command(get_task(name), choice if used else _Choice(), renamed if used else {}, arguments)
     return found, arguments
 
 
-def _command(spec: TaskSpec[Any], choice: _Choice, changes: Mapping[str, Any]) -> Callable[..., None]:
+def _command(
+    spec: TaskSpec[Any], choice: _Choice, changes: Mapping[str, Any], arguments: Sequence[str]
+) -> Callable[..., None]:
     """`nonlocal train` for one task; its defaults are those of the recipe and of `changes` to its configuration."""
     name, recipe_ = _recipe(spec, choice)
     default = replace(recipe_.config, **changes)
@@ -95,8 +98,16 @@ def _command(spec: TaskSpec[Any], choice: _Choice, changes: Mapping[str, Any]) -
         show = _printer()
         for line in _start_lines(name, recipe_, choice, settings, config):
             show(line)
-        if not dry_run:
+        if dry_run:
+            return
+        from torch_nonlocal.training.errors import RunLengthError
+
+        try:
             _train(spec, data, out, settings, config, on_error, show)
+        except RunLengthError as error:
+            if not error.can_extend:
+                raise
+            raise ValueError(f"{error}. {_longer(arguments, out, hasattr(settings, 'weights'))}") from error
 
     train.__annotations__["settings"] = Annotated[
         tyro.conf.OmitArgPrefixes[spec.settings], tyro.conf.arg(name="model and data")
@@ -193,6 +204,26 @@ def _train(
         show("interrupted; rerun the command to resume")
         sys.exit(INTERRUPTED)
     show(f"next: nonlocal test {spec.name} {result.weights}{f' --data {data}' if data else ''}")
+
+
+def _longer(arguments: Sequence[str], out: Path, has_weights: bool) -> str:
+    """The commands that train further than the run in `out`."""
+    commands = f"extend it: {shlex.join(['nonlocal', 'train', *arguments, '--extend'])}"
+    if has_weights:
+        kept = _without(_without(arguments, "--out"), "--weights")
+        anew = ["--out", f"{out}-2", "--weights", str(out / "checkpoints" / "best.pt")]
+        commands += f" ; or start from its weights: {shlex.join(['nonlocal', 'train', *kept, *anew])}"
+    return commands
+
+
+def _without(arguments: Sequence[str], option: str) -> list[str]:
+    """The arguments without an option and its value."""
+    kept, skip = [], False
+    for word in arguments:
+        if not skip and word != option and not word.startswith(f"{option}="):
+            kept.append(word)
+        skip = word == option and not skip
+    return kept
 
 
 def _outcome(result: "Result") -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.distributed.rank import is_main_process
     from torch_nonlocal.training.checkpoint import is_begun
     from torch_nonlocal.training.config import TrainConfig
-    from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, TrainingMemoryError
+    from torch_nonlocal.training.errors import CheckpointError, NonFiniteLossError, RunLengthError, TrainingMemoryError
     from torch_nonlocal.training.loop import Result, fit
     from torch_nonlocal.training.run_folder import load_weights_file
     from torch_nonlocal.training.sampler import BatchSampler, Item, ShuffledBatches
@@ -29,6 +29,7 @@ __all__ = [
     "NonFiniteLossError",
     "ProcessLostError",
     "Result",
+    "RunLengthError",
     "ShuffledBatches",
     "Task",
     "TrainConfig",
@@ -51,6 +52,7 @@ __getattr__, __dir__ = lazy_exports(
         "NonFiniteLossError": ".errors",
         "ProcessLostError": "torch_nonlocal.distributed.processes",
         "Result": ".loop",
+        "RunLengthError": ".errors",
         "ShuffledBatches": ".sampler",
         "Task": ".task",
         "TrainConfig": ".config",

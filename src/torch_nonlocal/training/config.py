@@ -12,7 +12,7 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "one-cycle"]
 Precision = Literal["no", "bf16", "fp16"]
 
-HARMLESS = ("workers", "checkpoint_minutes", "keep", "eval_every", "log_every", "attention_items")
+HARMLESS = ("extend", "workers", "checkpoint_minutes", "keep", "eval_every", "log_every", "attention_items")
 """Fields that change no weight; they may differ when a run resumes."""
 
 RENAMED = {"optimiser": "optimizer", "attention_clips": "attention_items"}
@@ -54,6 +54,8 @@ class TrainConfig:
     """Passes over the training data; give either epochs or steps."""
     steps: int | None = None
     """Optimizer steps; give either steps or epochs."""
+    extend: bool = False
+    """Train a run beyond its former epochs or steps: at a tenth of lr for half of the new steps, then linearly to 0."""
     batch_size: int = 64
     """Global batch size: items per step, over all processes and accumulation parts."""
     accumulate: int = 1

@@ -21,3 +21,15 @@ class TrainingMemoryError(RuntimeError):
 
 class CheckpointError(OSError):
     """A checkpoint cannot be written, usually because the disk is full; the previous one is intact."""
+
+
+class RunLengthError(ValueError):
+    """The folder holds a run of another number of steps.
+
+    Attributes:
+        can_extend: whether the run can be extended to the given number of steps.
+    """
+
+    def __init__(self, message: str, *, can_extend: bool) -> None:
+        super().__init__(message)
+        self.can_extend = can_extend

@@ -43,6 +43,7 @@ class Job:
     ) -> None:
         self.task, self.config, self.folder, self.processes, self.sampler = task, config, folder, processes, sampler
         self.steps = config.steps if config.steps is not None else (config.epochs or 0) * sampler.steps_per_epoch
+        self.ends = (*folder.former_ends, self.steps)
         self.frozen = frozen_norms(task.model) if config.freeze_bn else []
         freeze_parameters(self.frozen)
         shard = config.shard or processes.shard_requested

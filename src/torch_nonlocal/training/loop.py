@@ -14,6 +14,7 @@ from torch_nonlocal.training.callbacks.log import Log, PrintLine
 from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.evaluator import Evaluator
 from torch_nonlocal.training.job import Job
+from torch_nonlocal.training.optimizer import EXTENSION_FACTOR
 from torch_nonlocal.training.precision import check_precision, memory_errors
 from torch_nonlocal.training.run_folder import RunFolder
 from torch_nonlocal.training.sampler import BatchSampler, RankBatchSampler
@@ -68,6 +69,7 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
         log: called with each message, one line; None shows a progress bar in a terminal and prints to stderr elsewhere.
 
     Raises:
+        RunLengthError: if the folder holds a run of another length, and `config.extend` does not permit a longer one.
         ValueError: if options do not fit each other, the device or the data, or the folder holds another run, a run on
             other data, or one that another process trains at the moment.
         NonFiniteLossError: if the loss or its gradient is NaN or infinite; the message names the items.
@@ -88,7 +90,7 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
     folder = RunFolder(Path(run_dir), config, task.about)
     with StopRequest() as request, memory_errors(config, part), lost_processes(processes), ExitStack() as lock:
         processes.in_main(lambda: lock.enter_context(folder.locked()))
-        saved = _saved_state(folder)
+        saved = _saved_state(folder, sampler)
         processes.in_main(lambda: folder.take_items(task.fingerprint(), check=_has_steps(saved)))
         saved = _same_count(folder, saved, sampler)
         processes.wait()  # every process reads before any writes
@@ -101,20 +103,21 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
     )
 
 
-def _saved_state(folder: RunFolder) -> dict[str, Any] | None:
+def _saved_state(folder: RunFolder, sampler: BatchSampler) -> dict[str, Any] | None:
     """The state to resume from; None for a new run.
 
     Raises:
         ValueError: if the folder holds another run.
     """
-    saved, differences = checkpoint.read(folder.last), folder.differences()
-    if differences:
-        if _has_steps(saved):
-            raise ValueError(
-                f"{folder.path} holds a run with another configuration: {differences}. "
-                "Use the saved configuration to resume it, or another folder"
-            )
-        return None  # nothing was trained with the saved configuration
+    saved = checkpoint.read(folder.last)
+    if not _has_steps(saved):
+        return None if folder.differences() else saved  # nothing was trained with the saved configuration
+    if folder.differences(but=("epochs", "steps")):
+        raise ValueError(
+            f"{folder.path} holds a run with another configuration: {folder.differences()}. "
+            "Use the saved configuration to resume it, or another folder"
+        )
+    folder.take_length(sampler.steps_per_epoch)
     return saved
 
 
@@ -146,6 +149,7 @@ def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status
     if lost:
         progress.finished = False
         progress.evaluated = min(progress.evaluated, progress.step - 1)  # the current weights can be evaluated again
+    progress.finished = progress.finished and progress.step >= job.steps  # it may have been extended
     if progress.finished:
         if is_main:
             (print_line or print)(f"{folder.path}: the run is finished ({progress.step:,} steps); nothing to do")
@@ -162,6 +166,10 @@ def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status
             job.save()  # the untrained weights: a run killed at once starts again from the same ones
         else:
             log.message(f"{folder.path}: resuming from the checkpoint after {progress.step:,} of {job.steps:,} steps")
+        if folder.former_ends:
+            steps = " and ".join(f"{end:,}" for end in folder.former_ends)
+            rule = f"lr {EXTENSION_FACTOR * job.config.lr:g} for half of the new steps, then linearly to 0"
+            log.message(f"extended after {steps} steps: {rule}")
         return _train(job, request, log)
 
 
@@ -182,7 +190,7 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                     metrics = evaluator.run()
                 except Exception:
                     if alone and request.requested:  # the signal may have ended worker processes of the task
-                        log.message(f"interrupted in the evaluation after {progress.step:,} steps; {_RESUME}")
+                        log.message(f"interrupted in the validation after {progress.step:,} steps; {_RESUME}")
                         return "stopped"
                     raise
                 log.evaluation(progress.step, metrics)

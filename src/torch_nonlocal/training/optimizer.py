@@ -1,7 +1,8 @@
 """Optimizer, parameter groups, and the learning rate as a function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ _ONE_CYCLE_START = 25
 _ONE_CYCLE_END = 250_000
 _STEP_FACTOR = 0.1
 _ONE_CYCLE_WARMUP = 0.1
+EXTENSION_FACTOR = 0.1
+"""Learning rate of an extension, as a fraction of the peak."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -48,6 +51,28 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of every group to `lr` times the group's "lr_scale" (default 1)."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def learning_rate_factor(config: TrainConfig, step: int, ends: Sequence[int]) -> float:
+    """Factor of the learning rate at a step, counted from 0, of a run that may have been extended.
+
+    Steps before the first end follow the schedule. The learning rate of steps that are done must not change, and most
+    schedules end at 0, where more steps change nothing. Each extension is therefore constant-then-decay: a tenth of the
+    peak for half of its steps, then linear to 0. A tenth changes what is learned without undoing it; it is the rate of
+    the step schedule after its first milestone.
+
+    Args:
+        config: configuration of the run.
+        step: number of the step.
+        ends: number of steps of the run at first, and after each extension.
+
+    Reference: Haegele et al., Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations, 2024.
+    """
+    if step < ends[0]:
+        return schedule_factor(config, step, ends[0])
+    start, stop = next((start, stop) for start, stop in pairwise(ends) if step < stop)
+    constant = (stop - start) // 2
+    return EXTENSION_FACTOR * min(1.0, (stop - step) / (stop - start - constant))
 
 
 def schedule_factor(config: TrainConfig, step: int, steps: int) -> float:

@@ -1,6 +1,6 @@
 """The folder of a run: configuration, environment, checkpoints and log.
 
-config.json                    configuration, and the task's `about`
+config.json                    configuration, the task's `about`, and the former lengths of an extended run
 data.json                      names and sizes of the items, if the task gives them; a run resumes on the same data
 environment.json               versions and device, for each start
 run.lock                       process that trains now
@@ -16,7 +16,7 @@ import os
 import platform
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,7 @@ from torch_nonlocal._common.tensor_files import read_content
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
 from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
+from torch_nonlocal.training.errors import RunLengthError
 from torch_nonlocal.training.items import Items, item_differences, plain_items
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
@@ -61,6 +62,9 @@ class RunFolder:
         self._data = path / "data.json"
         self._items: Items = {}
         self._settings = {"config": config.plain(), "about": json.loads(json.dumps(dict(about)))}
+        self._extend = config.extend
+        self.former_ends: tuple[int, ...] = ()
+        """Number of steps of the run before each extension."""
 
     def locked(self) -> AbstractContextManager[None]:
         """Context in which no other process can train in this folder.
@@ -70,27 +74,76 @@ class RunFolder:
         """
         return locked(self.path / "run.lock", "training")
 
-    def differences(self) -> str:
+    def differences(self, but: Collection[str] = ()) -> str:
         """The saved values that affect the weights and differ from the given ones, as text; "" if there are none.
+
+        Args:
+            but: names of values that may differ.
 
         Raises:
             ValueError: if config.json in the folder is not a run's.
         """
-        if not self._config.exists():
+        held = self._saved_settings()
+        if held is None:
             return ""
-        try:
-            held = read_json(self._config, "the configuration of a run")
-            saved = {**current_names(held["config"]), **{f"about.{key}": value for key, value in held["about"].items()}}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{self._config} is not the configuration of a run: {shown(error)}") from error
+        saved = {**held["config"], **{f"about.{key}": value for key, value in held["about"].items()}}
         given = {
             **self._settings["config"],
             **{f"about.{key}": value for key, value in self._settings["about"].items()},
         }
-        differing = [name for name in {**saved, **given} if name not in HARMLESS and saved.get(name) != given.get(name)]
+        names = [name for name in {**saved, **given} if name not in HARMLESS and name not in but]
+        differing = [name for name in names if saved.get(name) != given.get(name)]
         return ", ".join(
             f"{name} (saved: {_brief(saved.get(name))}, given: {_brief(given.get(name))})" for name in differing
         )
+
+    def take_length(self, steps_per_epoch: int) -> None:
+        """Compare the length of the begun run in the folder with the given one, and extend it if the user asks for it.
+
+        Raises:
+            RunLengthError: the given run is longer and `extend` is not set, or it is shorter.
+            ValueError: if config.json in the folder is not a run's.
+        """
+        held = self._saved_settings()
+        if held is None:
+            return
+        self._set_former_ends(held["former_ends"])
+        saved, given = (_steps(config, steps_per_epoch) for config in (held["config"], self._settings["config"]))
+        if given == saved:
+            return
+        lengths = f"a run of {_length(held['config'])}, given: {_length(self._settings['config'])}"
+        if given < saved:
+            raise RunLengthError(
+                f"{self.path} holds {lengths}. A run cannot be shortened: the learning rates of its steps are those of "
+                f"the longer run. {self.best} has its best weights so far; train a shorter run in another folder",
+                can_extend=False,
+            )
+        if not self._extend:
+            raise RunLengthError(
+                f"{self.path} holds {lengths}. The schedule of the learning rate is that of the shorter run. Set "
+                "`extend` to train further, at a tenth of the peak learning rate and then down to 0, or start a new "
+                f"run in another folder from its weights, {self.best}",
+                can_extend=True,
+            )
+        self._set_former_ends([*self.former_ends, saved])
+
+    def _set_former_ends(self, ends: Sequence[int]) -> None:
+        self.former_ends = tuple(ends)
+        if ends:
+            self._settings["former_ends"] = list(ends)
+
+    def _saved_settings(self) -> dict[str, Any] | None:
+        """What config.json holds, with the current names of the configuration; None if there is no such file."""
+        if not self._config.exists():
+            return None
+        try:
+            held = read_json(self._config, "the configuration of a run")
+            ends = [int(end) for end in held.get("former_ends", [])]
+            if ends != sorted({*ends}) or min(ends, default=1) < 1:
+                raise ValueError(f"former_ends={ends}: expected increasing numbers of steps")
+            return {"config": current_names(held["config"]), "about": dict(held["about"].items()), "former_ends": ends}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self._config} is not the configuration of a run: {shown(error)}") from error
 
     def take_items(self, items: Items, *, check: bool) -> None:
         """Set the items of this start; `begin` writes them to data.json.
@@ -165,6 +218,17 @@ def saved_about(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return about if isinstance(about, dict) else None
+
+
+def _steps(config: Mapping[str, Any], steps_per_epoch: int) -> int:
+    return config["steps"] if config.get("steps") is not None else (config.get("epochs") or 0) * steps_per_epoch
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    """The length of a run as the configuration gives it."""
+    name = "steps" if config.get("steps") is not None else "epochs"
+    number = config.get(name) or 0
+    return f"{number:,} {name if number != 1 else name[:-1]}"
 
 
 def _brief(value: Any) -> str:

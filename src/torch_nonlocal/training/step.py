@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_nonlocal._common.seeds import mix_seed, seed_all
 from torch_nonlocal.training.errors import NonFiniteLossError
 from torch_nonlocal.training.job import Job
-from torch_nonlocal.training.optimizer import gradient_norm, scale_gradients, schedule_factor, set_learning_rate
+from torch_nonlocal.training.optimizer import gradient_norm, learning_rate_factor, scale_gradients, set_learning_rate
 from torch_nonlocal.training.precision import autocast, batch_channels_last
 
 RESERVED = (
@@ -55,7 +55,7 @@ def train_step(job: Job, parts: Iterator[Any], flags: Callable[[], list[bool]]) 
     trained = [one for group in state.optimizer.param_groups for one in group["params"]]
     step = state.progress.step
     seed_all(mix_seed(config.seed, step, job.processes.rank, 1))  # dropout follows from the step, not from the past
-    lr = config.lr * schedule_factor(config, step, job.steps)
+    lr = config.lr * learning_rate_factor(config, step, job.ends)
     set_learning_rate(state.optimizer, lr)
     waited, computed, indices = 0.0, [], []
     for number in range(config.accumulate):

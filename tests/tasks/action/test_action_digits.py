@@ -53,7 +53,7 @@ def test_a_run_writes_the_same_files_as_a_run_on_clips(whole):
     assert kept["about"] == {"task": "action", **settings, "classes": list(RELATIONS), "inputs": GRAY.to_dict()}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    test = next(line for line in lines if line["kind"] == "eval")
+    test = next(line for line in lines if line["kind"] == "validation")
     assert 0 < test["attention/conv3.2/entropy"] <= 1
     assert list((folder / "tensorboard").iterdir())
     assert not (folder / "broken.jsonl").exists()

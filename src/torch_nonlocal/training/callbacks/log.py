@@ -15,7 +15,7 @@ from torch_nonlocal._common.terminal import print_lines
 
 PrintLine = Callable[[str], None]
 _HIDDEN = ("gradient_norm", "waiting_for_data", "seconds")  # in the files only
-_EVALUATION = ("eval", "test")  # version 0.1 wrote "test"
+_EVALUATION = ("validation", "eval", "test")  # former versions wrote "eval" and "test"
 
 
 class Log:
@@ -91,10 +91,10 @@ class Log:
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Log the metrics of an evaluation after `step` steps."""
-        self._write("eval", step, values)
+        self._write("validation", step, values)
         shown = [f"{name} {value:.4g}" for name, value in values.items() if not name.startswith("attention/")]
         if shown:
-            self.message(f"evaluation after {step:,} steps: {'  '.join(shown)}")
+            self.message(f"validation after {step:,} steps: {'  '.join(shown)}")
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._silent:
@@ -105,7 +105,7 @@ class Log:
             return
         for name, value in values.items():
             self._board.add_scalar(name if "/" in name else f"{kind}/{name}", value, step)
-        if kind == "eval":
+        if kind == "validation":
             self._board.flush()
 
     def _left(self, step: int) -> str:
