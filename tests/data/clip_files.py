@@ -10,13 +10,13 @@ from PIL import Image
 from torch_nonlocal.media import write_mp4
 
 
-def film(path: Path, seed: int = 0, *, frames: int = 12, height: int = 48, width: int = 64) -> Path:
+def film(path: Path, seed: int = 0, *, frames: int = 12, height: int = 48, width: int = 64, rate: int = 25) -> Path:
     """A readable clip whose pixels depend on the seed; red increases over time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     texture = torch.randint(0, 120, (height // 8, width // 8, 3), generator=torch.Generator().manual_seed(seed))
     still = texture.repeat_interleave(8, 0).repeat_interleave(8, 1).expand(frames, -1, -1, -1).clone()
     still[..., 0] = 20 * torch.arange(frames).view(-1, 1, 1) % 256
-    return write_mp4(path, still.to(torch.uint8), 25)
+    return write_mp4(path, still.to(torch.uint8), rate)
 
 
 def folder_of_frames(path: Path, frames: int = 6) -> Path:

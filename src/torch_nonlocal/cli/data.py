@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.data.check import CheckReport
 
 SUMMARY = "Check a folder of clips before training on it: nonlocal data check PATH."
+_DIFFERENT_RATES = 1.5  # ratio of the highest to the lowest
 _SHOWN = 50  # classes, and groups of duplicates, that are printed; broken clips are all printed
 
 
@@ -95,6 +96,11 @@ def _print(report: "CheckReport") -> None:
         show(f"frames: {frames[0]} to {frames[2]}, median {frames[1]:g}")
     if seconds:
         show(f"seconds: {seconds[0]:.1f} to {seconds[2]:.1f}, median {seconds[1]:.1f}")
+    rates = report.rates()
+    if rates:
+        show(f"frames per second: {rates[0]:.4g} to {rates[2]:.4g}, median {rates[1]:.4g}")
+        if rates[2] >= _DIFFERENT_RATES * rates[0]:
+            show(f"warning: the frame rates differ; train with --fps {rates[1]:.4g} to give all clips the same span")
     sizes = list(report.sizes().items())
     if sizes:
         more = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""

@@ -107,6 +107,11 @@ class CheckReport:
         known = [clip.seconds for clip in self.good if clip.seconds is not None]
         return (min(known), statistics.median(known), max(known)) if known else None
 
+    def rates(self) -> tuple[float, float, float] | None:
+        """Lowest, median and highest average frames per second of the good clips; None if no duration is known."""
+        known = [clip.frames / clip.seconds for clip in self.good if clip.seconds]
+        return (min(known), statistics.median(known), max(known)) if known else None
+
     def frames(self) -> tuple[int, float, int] | None:
         """Smallest, median and largest number of frames of the good clips; None without good clips."""
         known = [clip.frames for clip in self.good]
@@ -127,6 +132,7 @@ class CheckReport:
             "sizes": self.sizes(),
             "seconds": self.seconds(),
             "frames": self.frames(),
+            "frames_per_second": self.rates(),
             "files": [asdict(clip) for clip in self.clips],
         }
         text = json.dumps(content, indent=1, ensure_ascii=False)

@@ -22,6 +22,7 @@ from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList, OnError, Problems
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.decode import read_sampled
+from torch_nonlocal.media.frame_times import frame_times, frames_between
 from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
@@ -38,14 +39,18 @@ class _Videos(Dataset[Any]):
         on_error: OnError,
         decode_timeout: float | None,
         broken: BrokenClips | None,
+        fps: float | None,
     ) -> None:
         Problems(on_error)
+        if fps is not None and not fps > 0:
+            raise ValueError(f"fps: got {fps}, expected frames per second above 0, or None")
         if not len(clips):
             raise ValueError(f"no clips in {str(clips.root)!r}")
         self.clips = clips
         self.sample = Schedule(*sample)
         self.on_error = on_error
         self.decode_timeout = decode_timeout
+        self.fps = fps
         self.broken = BrokenClips() if broken is None else broken
         self._unreadable: set[int] = set()
 
@@ -60,8 +65,19 @@ class _Videos(Dataset[Any]):
         if video in self._unreadable:
             return None
         path = self.clips.clips[video].path
+
+        def chosen(total: int) -> Sequence[int]:
+            if total < _FEWEST_FRAMES:
+                problem = f"{str(path)!r} has {total} frame, expected at least {_FEWEST_FRAMES}"
+                raise BrokenVideoError(problem, "too short")
+            if self.fps is None:
+                return choose(total)
+            times = frame_times(path, total, time_limit=self.decode_timeout)
+            frames = frames_between(path, times, fps=self.fps)
+            return [frames[index] for index in choose(len(frames))]
+
         try:
-            return _views(path, choose, view_of, self.decode_timeout)
+            return _views(path, chosen, view_of, self.decode_timeout)
         except BrokenVideoError as error:
             self.broken.add(path, error)
             if self.on_error == "fail":
@@ -84,9 +100,10 @@ class ClipDataset(_Videos):
         on_error: "skip", or "fail" to raise for a broken clip.
         decode_timeout: seconds after which a clip counts as broken; None for no limit.
         broken: report of broken clips; None creates one.
+        fps: frames per second to which videos are resampled, by the nearest frame in time; None for their own frames.
 
     Raises:
-        ValueError: the list is empty, or another value of `on_error`.
+        ValueError: the list is empty, `fps` is not above 0, or another value of `on_error`.
     """
 
     def __init__(
@@ -99,8 +116,9 @@ class ClipDataset(_Videos):
         on_error: OnError = "skip",
         decode_timeout: float | None = 60.0,
         broken: BrokenClips | None = None,
+        fps: float | None = None,
     ) -> None:
-        super().__init__(clips, sample, on_error, decode_timeout, broken)
+        super().__init__(clips, sample, on_error, decode_timeout, broken, fps)
         self.transform = transform
         self.seed = seed
         self.epoch = 0
@@ -152,9 +170,10 @@ class ViewDataset(_Videos):
         on_error: "skip", or "fail" to raise for a broken clip.
         decode_timeout: seconds after which a clip counts as broken; None for no limit.
         broken: report of broken clips; None creates one.
+        fps: frames per second to which videos are resampled, by the nearest frame in time; None for their own frames.
 
     Raises:
-        ValueError: the list is empty, `views` is below 1, or another value of `on_error`.
+        ValueError: the list is empty, `views` is below 1, `fps` is not above 0, or another value of `on_error`.
     """
 
     def __init__(
@@ -167,8 +186,9 @@ class ViewDataset(_Videos):
         on_error: OnError = "skip",
         decode_timeout: float | None = 60.0,
         broken: BrokenClips | None = None,
+        fps: float | None = None,
     ) -> None:
-        super().__init__(clips, sample, on_error, decode_timeout, broken)
+        super().__init__(clips, sample, on_error, decode_timeout, broken, fps)
         if views < 1:
             raise ValueError(f"views: got {views}, expected 1 or more")
         self.transform = transform
@@ -226,17 +246,12 @@ def _views(
     """Decode the chosen frames and cut the views out of each: (V, 3, T, H, W) uint8."""
     views: list[View] = []
 
-    def chosen(total: int) -> Sequence[int]:
-        if total < _FEWEST_FRAMES:
-            raise BrokenVideoError(f"{str(path)!r} has {total} frame, expected at least {_FEWEST_FRAMES}", "too short")
-        return choose(total)
-
     def cut(frame_HWC: Tensor) -> Tensor:
         if not views:
             views.append(view_of(*frame_HWC.shape[:2]))
         return views[0].cut(frame_HWC)
 
-    cut_TVCHW = read_sampled(path, chosen, cut, time_limit=time_limit)
+    cut_TVCHW = read_sampled(path, choose, cut, time_limit=time_limit)
     return views[0].finish(cut_TVCHW)
 
 

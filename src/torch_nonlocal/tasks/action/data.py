@@ -93,7 +93,7 @@ class _Videos:
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
         transform = TrainTransform(crop=settings.crop, flip=settings.flip)
         clips, sample = self.train_list, parse_schedule(settings.frames)
-        data = ClipDataset(clips, sample, transform, seed=seed, on_error=self.on_error, broken=broken)
+        data = ClipDataset(clips, sample, transform, seed=seed, on_error=self.on_error, broken=broken, fps=settings.fps)
         return data, lambda index: clips.name(clips.clips[index])
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
@@ -102,7 +102,8 @@ class _Videos:
     def test(self, settings: ActionSettings, views: int, crops: Any, broken: BrokenClips) -> tuple[ClipList, Views]:
         transform = EvalTransform(crop=settings.crop, crops=crops)
         sample, on_error = parse_schedule(settings.frames), self.on_error
-        data = ViewDataset(self.test_list, sample, transform, views=views, on_error=on_error, broken=broken)
+        options: dict[str, Any] = {"views": views, "on_error": on_error, "broken": broken, "fps": settings.fps}
+        data = ViewDataset(self.test_list, sample, transform, **options)
         return self.test_list, data
 
 

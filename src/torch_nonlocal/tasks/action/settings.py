@@ -18,6 +18,7 @@ OURS = "ours:"
 """Prefix of the names of this library's own networks."""
 PACKAGED = "packaged"
 _PLAIN_NAME = re.compile(r"(ours|torchvision|timm):[A-Za-z0-9_.]{1,100}")
+_MAX_FPS = 1000
 _MAX_CROP, _MAX_FRAMES, _MAX_STRIDE, _MAX_PIXELS = 4096, 1024, 1024, 1 << 24
 
 PredictionFormat = Literal["csv", "parquet"]
@@ -38,6 +39,8 @@ class ActionSettings:
         weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or a file. The
             file is best.pt of another run, whose classes and blocks may differ, or has the weights of the
             corresponding 2D network, which are inflated.
+        fps: frames per second to which videos are resampled as they are read, by the nearest frame in time; none reads
+            their own frames, so that a clip of a slow-motion video spans less time.
     """
 
     network: str = SMALL
@@ -46,16 +49,19 @@ class ActionSettings:
     non_local: str = AUTO
     flip: bool = True
     weights: str = NONE
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without the network.
 
         Raises:
             ValueError: the crop is not between 1 and 4,096 pixels, `frames` is not a schedule of at most 1,024 frames,
-                or a clip has more than 16 million pixels.
+                a clip has more than 16 million pixels, or the frame rate is not above 0.
         """
         if not 1 <= self.crop <= _MAX_CROP:
             raise ValueError(f"crop={self.crop}: expected 1 to {_MAX_CROP:,} pixels")
+        if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
+            raise ValueError(f"fps={self.fps}: expected frames per second, above 0 and at most {_MAX_FPS:,}, or none")
         length, stride = parse_schedule(self.frames)
         if length > _MAX_FRAMES or stride > _MAX_STRIDE:
             raise ValueError(f"frames={self.frames}: expected at most {_MAX_FRAMES:,} frames, {_MAX_STRIDE:,} apart")

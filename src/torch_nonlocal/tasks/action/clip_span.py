@@ -1,0 +1,62 @@
+"""How much time a clip covers at the frame rates of the data."""
+
+from torch_nonlocal.data.clip_list import ClipList
+from torch_nonlocal.media.broken import BrokenVideoError
+from torch_nonlocal.media.frame_times import frame_rate
+from torch_nonlocal.media.sampling import parse_schedule
+from torch_nonlocal.tasks.action.settings import ActionSettings
+
+_SAMPLED = 16
+DIFFERENT = 1.5
+"""Ratio of the highest to the lowest frame rate from which on they are reported as different."""
+
+
+def span_lines(clips: ClipList, settings: ActionSettings) -> list[str]:
+    """Lines with the time that a clip spans, and a warning if frame rates differ much.
+
+    Args:
+        clips: the headers of up to 16 of them are read.
+        settings: frames of a clip, and the rate to which videos are resampled.
+    """
+    length, stride = parse_schedule(settings.frames)
+    span = length * stride
+    if settings.fps is not None:
+        return [f"a clip spans {span} frames at {settings.fps:g} fps: {span / settings.fps:.1f} s"]
+    rates = sorted(_rates(clips))
+    if not rates:
+        return [f"a clip spans {span} frames"]
+    low, high = rates[0], rates[-1]
+    if round(low, 2) == round(high, 2):
+        return [f"a clip spans {span} frames: {span / low:.1f} s at {low:.4g} fps"]
+    both = f"{span / high:.1f} s at {high:.4g} fps to {span / low:.1f} s at {low:.4g} fps"
+    lines = [f"a clip spans {span} frames: {both} ({len(rates)} clips sampled)"]
+    if high / low >= DIFFERENT:
+        middle = rates[len(rates) // 2]
+        lines.append(f"warning: the frame rates differ; --fps {middle:.4g} gives all clips the same span")
+    return lines
+
+
+def check_rates(clips: ClipList, settings: ActionSettings) -> None:
+    """Check that clips can be resampled.
+
+    Raises:
+        ValueError: a frame rate is set, and a clip is a folder of images.
+    """
+    if settings.fps is None:
+        return
+    for clip in clips.clips:
+        if clip.path.is_dir():
+            problem = f"{clips.name(clip)!r} is a folder of images, which has no frame rate"
+            raise ValueError(f"fps={settings.fps:g}: {problem}; expected no fps, or videos only")
+
+
+def _rates(clips: ClipList) -> list[float]:
+    count = min(len(clips), _SAMPLED)
+    found = []
+    for number in range(count):
+        try:
+            rate = frame_rate(clips.clips[number * len(clips) // count].path)
+        except BrokenVideoError:
+            continue
+        found += [] if rate is None else [rate]
+    return found
