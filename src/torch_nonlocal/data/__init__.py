@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from torch_nonlocal.data.broken import BrokenClips
     from torch_nonlocal.data.check import CheckReport, ClipReport, check_clips
     from torch_nonlocal.data.clip_list import Clip, ClipList, split_clips
-    from torch_nonlocal.data.clips import available_splits, find_clips, train_and_test
     from torch_nonlocal.data.dataset import ClipDataset, ViewDataset, collate_clips
     from torch_nonlocal.data.digit_clips import DigitClips
+    from torch_nonlocal.data.find import available_splits, find_clips
     from torch_nonlocal.data.moving_digits import RELATIONS, Clips, MovingDigits, MovingDigitsDataset
+    from torch_nonlocal.data.splits import Splits, assign, train_and_test, trained_on
 
 __all__ = [
     "RELATIONS",
@@ -26,7 +27,9 @@ __all__ = [
     "DigitClips",
     "MovingDigits",
     "MovingDigitsDataset",
+    "Splits",
     "ViewDataset",
+    "assign",
     "available_splits",
     "bikes",
     "check_clips",
@@ -34,6 +37,7 @@ __all__ = [
     "find_clips",
     "split_clips",
     "train_and_test",
+    "trained_on",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -50,13 +54,16 @@ __getattr__, __dir__ = lazy_exports(
         "DigitClips": ".digit_clips",
         "MovingDigits": ".moving_digits",
         "MovingDigitsDataset": ".moving_digits",
+        "Splits": ".splits",
         "ViewDataset": ".dataset",
-        "available_splits": ".clips",
+        "assign": ".splits",
+        "available_splits": ".find",
         "bikes": ".bikes_clip",
         "check_clips": ".check",
         "collate_clips": ".dataset",
-        "find_clips": ".clips",
+        "find_clips": ".find",
         "split_clips": ".clip_list",
-        "train_and_test": ".clips",
+        "train_and_test": ".splits",
+        "trained_on": ".splits",
     },
 )

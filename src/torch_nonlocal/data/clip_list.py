@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from torch_nonlocal._common.files import encodable, printable
+from torch_nonlocal.data.fingerprints import content_digests
+from torch_nonlocal.data.held_out import Member, held_out
+from torch_nonlocal.data.recordings import recording_of
 
 OnError = Literal["fail", "skip"]
 """Handling of invalid data: raise an error, or skip the clip and report it."""
 
 
 class Clip(NamedTuple):
-    """A video file or a folder of frames, and its class, an index into `ClipList.classes`."""
+    """A video file or a folder of frames, and its class.
+
+    Attributes:
+        path: the file or folder.
+        label: index into `ClipList.classes`; the first of several classes.
+        start: begin of the clip in the file, in seconds; None for the start of the file.
+        end: end of the clip in the file, in seconds; None for the end of the file.
+        labels: all classes, in data where a clip can have several; empty in other data.
+    """
 
     path: Path
     label: int
+    start: float | None = None
+    end: float | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def all_labels(self) -> tuple[int, ...]:
+        """All classes of the clip."""
+        return self.labels or (self.label,)
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,8 @@ class ClipList:
         clips: path and label of each clip.
         problems: skipped entries with the reason, and classes without clips, for on_error="skip".
         missing: for each listed path without a file, where it is listed and which names were tried.
+        is_multi_label: whether a clip can have several classes, which are in `Clip.labels`.
+        recognized: one line that says how the list was read; "" for folders.
     """
 
     root: Path
@@ -39,6 +60,8 @@ class ClipList:
     clips: tuple[Clip, ...]
     problems: tuple[str, ...] = ()
     missing: dict[Path, str] = field(default_factory=dict, compare=False)
+    is_multi_label: bool = False
+    recognized: str = ""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -47,7 +70,8 @@ class ClipList:
         """Number of clips of each class."""
         counts = [0] * len(self.classes)
         for clip in self.clips:
-            counts[clip.label] += 1
+            for label in clip.all_labels:
+                counts[label] += 1
         return tuple(counts)
 
     def fingerprint(self) -> dict[str, tuple[int, int | None]]:
@@ -95,17 +119,43 @@ class Problems:
         self.found.append(message)
 
 
-def split_clips(clips: ClipList, fraction: float = 0.2, seed: int = 0) -> tuple[ClipList, ClipList]:
-    """Split off a held-out part of every class, for data without a split.
+def fingerprints(clips: ClipList, contents: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The fingerprint of each clip: its content and its time span, or its name if the content cannot be read.
 
-    The held-out clips depend only on the seed and on paths relative to the root, not on the order of the clips or the
-    location of the data. A class of at least two clips has at least one clip in each part; a single clip is used for
-    training.
+    Args:
+        clips: the clips.
+        contents: `content_digests` of their paths, if known.
+    """
+    known = content_digests([clip.path for clip in clips.clips]) if contents is None else contents
+    found = []
+    for clip, content in zip(clips.clips, known, strict=True):
+        span = "" if clip.start is None and clip.end is None else f"@{clip.start}-{clip.end}"
+        found.append(f"{content or 'name:' + clips.name(clip)}{span}")
+    return tuple(found)
+
+
+def split_clips(
+    clips: ClipList,
+    fraction: float = 0.2,
+    seed: int = 0,
+    *,
+    group: Callable[[str], str | None] | None = None,
+    known: Mapping[str, str] | None = None,
+    contents: Sequence[str] | None = None,
+) -> tuple[ClipList, ClipList]:
+    """Split off a held-out part, for data without a split, by the rule of `data.held_out`.
+
+    The part of a clip depends on the seed and on its content (its recording, if its name tells one), not on its name,
+    on other clips or on the location of the data. Copies, and clips of one recording, are in the same part. A clip that
+    is the only one of its class is used for training.
 
     Args:
         clips: all clips.
-        fraction: held-out fraction of each class, more than 0 and less than 1.
+        fraction: held-out fraction, more than 0 and less than 1.
         seed: seed of the choice.
+        group: function from a clip's name to the name of its recording, or None.
+        known: earlier assignments, from fingerprint to split; see `data.splits.Splits.record`.
+        contents: `content_digests` of the clips' paths, if known.
 
     Returns:
         Training clips and held-out clips, both with all classes and in the given order.
@@ -115,16 +165,12 @@ def split_clips(clips: ClipList, fraction: float = 0.2, seed: int = 0) -> tuple[
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction: got {fraction}, expected more than 0 and less than 1")
-    classes: dict[int, list[Clip]] = {}
-    for clip in clips.clips:
-        classes.setdefault(clip.label, []).append(clip)
-    held_out: set[Clip] = set()
-    for members in classes.values():
-        members.sort(key=lambda clip: hashlib.blake2b(f"{seed}:{clips.name(clip)}".encode()).digest())
-        held_out.update(members[: min(max(round(len(members) * fraction), 1), len(members) - 1)])
-    parts = (
-        tuple(clip for clip in clips.clips if clip not in held_out),
-        tuple(clip for clip in clips.clips if clip in held_out),
-    )
-    first, second = (replace(clips, clips=part) for part in parts)
-    return first, second
+    contents = content_digests([clip.path for clip in clips.clips]) if contents is None else contents
+    members = []
+    for clip, content, fingerprint in zip(clips.clips, contents, fingerprints(clips, contents), strict=True):
+        name = clips.name(clip)
+        recording = group(name) if group else None
+        members.append(Member(name, clip.all_labels, content, fingerprint, recording or recording_of(name)))
+    held = held_out(members, fraction, seed, known or {})
+    train, test = ([clip for clip, one in zip(clips.clips, held, strict=True) if one is side] for side in (False, True))
+    return replace(clips, clips=tuple(train)), replace(clips, clips=tuple(test))

@@ -1,0 +1,149 @@
+"""The splits of a dataset: which clips train, which choose the weights, and which are tested."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch_nonlocal.data.clip_list import ClipList, OnError, fingerprints, split_clips
+from torch_nonlocal.data.find import available_splits, find_clips
+from torch_nonlocal.data.fingerprints import content_digests
+from torch_nonlocal.data.recordings import group_pattern
+
+FRACTION = 0.2
+"""Held-out fraction of data without a split."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Clips by split.
+
+    Attributes:
+        lists: the clips of "train" and, where the data have them, "val" and "test"; all have the same classes. Data
+            without a split have "train" and "val", the held-out fraction.
+        source: one line that describes how the clips were assigned.
+        is_automatic: whether the data had no split.
+        fingerprints: the fingerprint of each clip of each list, in order.
+        leaks: one message per clip in both "train" and a held-out split, and one for recordings on both sides.
+        notes: other messages about the assignment.
+    """
+
+    lists: dict[str, ClipList]
+    source: str
+    is_automatic: bool
+    fingerprints: dict[str, tuple[str, ...]]
+    leaks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    _known: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def train(self) -> ClipList:
+        """Clips to train on."""
+        return self.lists["train"]
+
+    @property
+    def validation(self) -> ClipList:
+        """Clips that choose the weights: "val", else "test"; empty if nothing is held out."""
+        return self.lists.get("val") or self.lists.get("test") or replace(self.train, clips=())
+
+    @property
+    def testing(self) -> ClipList:
+        """Clips to test on: "test", else "val"; empty if nothing is held out."""
+        return self.lists.get("test") or self.lists.get("val") or replace(self.train, clips=())
+
+    def record(self) -> dict[str, str]:
+        """The split of each fingerprint, including `known`: to be kept in the run and given to `assign` next time.
+
+        A clip that was ever trained on stays "train".
+        """
+        record: dict[str, str] = {}
+        for split in ("test", "val", "train"):
+            record.update(dict.fromkeys(self.fingerprints.get(split, ()), split))
+        for one, split in self._known.items():
+            if split == "train" or one not in record:
+                record[one] = split
+        return record
+
+
+def assign(
+    data: str | os.PathLike[str],
+    *,
+    fraction: float = FRACTION,
+    seed: int = 0,
+    group: str = "",
+    known: Mapping[str, str] | None = None,
+    on_error: OnError = "fail",
+) -> Splits:
+    """Find the clips of a dataset and assign them to splits.
+
+    The dataset's own split is used if it has one. Otherwise a fraction is held out by the rule of `data.held_out`,
+    which depends on the content of the clips and never puts copies, or clips of one recording, on both sides.
+
+    Args:
+        data: a folder or list, as for `find_clips`.
+        fraction: held-out fraction of data without a split, more than 0 and less than 1.
+        seed: seed of the choice.
+        group: pattern of the names of clips that must stay together; see `data.recordings.group_pattern`.
+        known: `Splits.record()` of an earlier run; clips in it keep their side.
+        on_error: "fail" raises for the first problem, which includes clips in both "train" and a held-out split; "skip"
+            collects all.
+
+    Raises:
+        ValueError: as for `find_clips`; no clips; or an invalid fraction or pattern.
+    """
+    splits = available_splits(data)
+    group_of = group_pattern(group) if group else None
+    if "train" in splits and len(splits) > 1:
+        lists = {split: _any_clips(data, split, on_error) for split in splits}
+        source, is_automatic = f"the data's own split ({', '.join(splits)})", False
+    else:
+        found = _any_clips(data, None, on_error)
+        train, held = split_clips(found, fraction, seed, group=group_of, known=known)
+        lists = {"train": train, "val": held}
+        source, is_automatic = f"no split in the data: {fraction:.0%} held out by content", True
+    contents = {split: content_digests([clip.path for clip in one.clips]) for split, one in lists.items()}
+    prints = {split: fingerprints(one, contents[split]) for split, one in lists.items()}
+    return Splits(lists, source, is_automatic, prints, _known=known or {})
+
+
+def train_and_test(
+    root: str | os.PathLike[str], *, fraction: float = FRACTION, seed: int = 0, on_error: OnError = "fail"
+) -> tuple[ClipList, ClipList]:
+    """Training clips and held-out clips: the dataset's own split, else a held-out fraction.
+
+    Args:
+        root: as for `find_clips`.
+        fraction: as for `assign`.
+        seed: as for `assign`.
+        on_error: as for `find_clips`.
+
+    Raises:
+        ValueError: as for `assign`; with on_error="skip" also if no valid entry is left.
+    """
+    splits = assign(root, fraction=fraction, seed=seed, on_error=on_error)
+    return splits.train, splits.validation
+
+
+def _any_clips(data: str | os.PathLike[str], split: str | None, on_error: OnError) -> ClipList:
+    clips = find_clips(data, split, on_error=on_error)
+    if not len(clips):
+        where = f"{os.fspath(data)!r}" + (f", split {split!r}" if split else "")
+        reason, *others = clips.problems
+        entries = f"all {1 + len(others)} entries are invalid, the first" if others else "its only entry is invalid"
+        raise ValueError(f"no clips in {where}: {entries}: {reason}")
+    return clips
+
+
+def trained_on(clips: ClipList, known: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the clips that a run has trained on, by their content.
+
+    Args:
+        clips: clips to test.
+        known: `Splits.record()` of the run.
+    """
+    return tuple(
+        clips.name(clip)
+        for clip, one in zip(clips.clips, fingerprints(clips), strict=True)
+        if known.get(one) == "train"
+    )
