@@ -1,6 +1,7 @@
 """Outputs of modules while a network runs, and runs that leave the network as it was."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.own_hooks import own_hooks
+
 
 @contextmanager
 def capture_outputs(
     modules: Mapping[str, nn.Module], keep: Callable[[Any], Any] = lambda output: output
 ) -> Iterator[dict[str, list[Any]]]:
-    """Record what modules return while the block of code runs; their hooks are removed afterwards.
+    """Record what modules return while the block of code runs; runs in other threads are not recorded.
 
     Args:
         modules: by any name.
@@ -23,16 +26,11 @@ def capture_outputs(
         For each name a list with one entry per run of the module, filled while the network runs.
     """
     outputs: dict[str, list[Any]] = {name: [] for name in modules}
-    handles = []
-    try:
+    with own_hooks() as hooks:
         for name, module in modules.items():
             runs = outputs[name]
-            hook = lambda _module, _args, output, runs=runs: runs.append(keep(output))  # noqa: E731 (bound per module)
-            handles.append(module.register_forward_hook(hook))
+            hooks.after(module, lambda _module, _args, output, runs=runs: runs.append(keep(output)))
         yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -57,12 +55,75 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Run what torch.compile has compiled as plain PyTorch inside the context, so that module hooks are called."""
+    """Run what torch.compile has compiled as plain PyTorch inside the context, so that module hooks are called.
+
+    Only code of this thread is affected where PyTorch has a switch for that; `set_stance` is one for the process.
+    """
     if "torch._dynamo" not in sys.modules:  # nothing is compiled, and importing it takes seconds
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    state = _state_of_thread()
+    with _eager_process() if state is None else _eager_thread(state):
         yield
+
+
+def _state_of_thread() -> Any:
+    """PyTorch's thread-local state with `depth`: compiled code runs as plain PyTorch where it is positive."""
+    return getattr(sys.modules["torch._dynamo"].eval_frame, "_force_eager_nested_compile", None)
+
+
+class _Depth:
+    """The contexts that a thread has opened, as a number. They end in any order, and in any thread."""
+
+    def __init__(self, before: int) -> None:
+        self._open = [None] * before
+
+    def __gt__(self, other: int) -> bool:
+        return len(self._open) > other
+
+    def __add__(self, other: int) -> int:
+        return len(self._open) + other
+
+    def enter(self) -> None:
+        self._open.append(None)
+
+    def leave(self) -> None:
+        self._open.pop()
+
+
+@contextmanager
+def _eager_thread(state: Any) -> Iterator[None]:
+    depth = getattr(state, "depth", 0)
+    if not isinstance(depth, _Depth):
+        depth = state.depth = _Depth(depth)
+    depth.enter()
+    try:
+        yield
+    finally:
+        depth.leave()  # of the thread that entered: a generator may be closed by another
+
+
+_stances = 0  # contexts that are open, in all threads
+_stance: Any = None
+_stance_lock = threading.Lock()
+
+
+@contextmanager
+def _eager_process() -> Iterator[None]:
+    """Set the stance of the process; it is restored when the last of several contexts ends, in any order."""
+    global _stances, _stance
+    with _stance_lock:
+        if _stances == 0:
+            _stance = torch.compiler.set_stance("force_eager")
+            _stance.__enter__()
+        _stances += 1
+    try:
+        yield
+    finally:
+        with _stance_lock:
+            _stances -= 1
+            if _stances == 0:
+                _stance.__exit__(None, None, None)
 
 
 def find_module(model: nn.Module, name: str) -> nn.Module:

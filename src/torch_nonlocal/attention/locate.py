@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import capture_outputs, find_module
 from torch_nonlocal._common.deprecation import renamed_arguments
+from torch_nonlocal._common.structural_copy import NotCopiedError
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
 from torch_nonlocal.attention.undisturbed import undisturbed
@@ -22,9 +23,10 @@ def probe_geometry(
 ) -> Geometry:
     """Return the geometry of a module's output, for `similarity` and for drawing.
 
-    Finds the centers of receptive fields by running the network on thin strips; the model is unchanged afterwards. If
-    an operation over the whole map precedes the module, there are no such centers: the geometry then assumes a grid
-    that divides the input evenly, and its `probed` is False.
+    Finds the centers of receptive fields by running a copy of the network, which shares its parameters, on thin strips.
+    The model is unchanged at all times, also for other threads. If an operation over the whole map precedes the module,
+    there are no such centers: the geometry then assumes a grid that divides the input evenly, and its `probed` is
+    False.
 
     Args:
         model: takes (B, channels, *input_size), or with `per_frame` images (B, channels, H, W).
@@ -98,8 +100,15 @@ def _caller(rest: dict[Any, Any], key: Any, count: int) -> Callable[[nn.Module, 
 
 def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | None:
     """Return the module's output for an input of zeros of the example's size."""
-    with undisturbed(model), capture_outputs({"": module}) as seen:
-        example.call(model, torch.zeros(1, example.channels, *example.size, dtype=example.dtype, device=example.device))
+    x = torch.zeros(1, example.channels, *example.size, dtype=example.dtype, device=example.device)
+    try:
+        with undisturbed(model) as copy, capture_outputs({"": copy[module]}) as seen:
+            example.call(copy.model, x)
+    except NotCopiedError as error:
+        if any(one.training for one in model.modules()):
+            raise ValueError(f"{error}; call model.eval(), so that a run does not change the model") from error
+        with capture_outputs({"": module}) as seen:
+            example.call(model, x)
     outputs = seen[""]
     return outputs[-1] if outputs and isinstance(outputs[-1], Tensor) else None
 

@@ -13,6 +13,7 @@ every pixel: there is no rule.
 """
 
 import math
+import threading
 import weakref
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.structural_copy import NotCopiedError
 from torch_nonlocal.attention.undisturbed import undisturbed
 from torch_nonlocal.layers import NonLocal
 
@@ -69,6 +71,7 @@ class Example:
     call: Callable[[nn.Module, Tensor], Any]
 
 
+_lock = threading.Lock()
 _known: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[AxisRule | None, ...]]] = weakref.WeakKeyDictionary()
 
 
@@ -77,7 +80,8 @@ def pixel_rules(
 ) -> dict[str, tuple[AxisRule | None, ...]]:
     """Return, for each module, one rule per axis of the input, or None where there is none.
 
-    The model is unchanged afterwards. Results are cached for the model and its `repr`, which shows strides and padding.
+    A copy runs; the model is unchanged at all times. Results are cached for the model and its `repr`, which shows
+    strides and padding.
 
     Args:
         model: the network.
@@ -85,31 +89,36 @@ def pixel_rules(
             frames of a clip.
         example: description of the input.
     """
-    known = _known.setdefault(model, {})
+    with _lock:
+        known = _known.setdefault(model, {})
     architecture = hash(repr(model))  # shows strides and padding: a changed architecture is probed again
     keys = {name: (architecture, len(example.size), example.dtype, name) for name in modules}
     missing = {name: module for name, module in modules.items() if keys[name] not in known}
     if missing:
-        axes = range(len(example.size))
-        found = [_axis_rules(model, missing, example, axis) if _can_probe(model) else {} for axis in axes]
+        found = _rules(model, missing, example)
         for name in missing:
             known[keys[name]] = tuple(rules.get(name) for rules in found)
     return {name: known[keys[name]] for name in modules}
 
 
-def _can_probe(model: nn.Module) -> bool:
-    """Return False on the meta device and for sharded models, where one process would wait for the others."""
-    return not any(p.is_meta or hasattr(p, "full_tensor") for p in model.parameters())
+def _rules(model: nn.Module, modules: Mapping[str, nn.Module], example: Example) -> list[dict[str, AxisRule | None]]:
+    """Return, for each axis, the rules by name; none if the model cannot be copied."""
+    axes = range(len(example.size))
+    try:
+        with undisturbed(model) as copy:
+            copies = {name: copy[module] for name, module in modules.items()}
+            return [_axis_rules(copy.model, copies, example, axis) for axis in axes]
+    except NotCopiedError:
+        return [{} for _ in axes]
 
 
 def _axis_rules(
     model: nn.Module, modules: Mapping[str, nn.Module], example: Example, axis: int
 ) -> dict[str, AxisRule | None]:
     probe = _Probe(model, modules, example, axis)
-    with undisturbed(model):
-        for width in _WIDTHS:
-            if probe.affected([(1, "first")], _LENGTHS[1], width):
-                return probe.rules(width)
+    for width in _WIDTHS:
+        if probe.affected([(1, "first")], _LENGTHS[1], width):
+            return probe.rules(width)
     return {}
 
 

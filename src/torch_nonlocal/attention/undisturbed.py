@@ -1,4 +1,8 @@
-"""Run a network to find where its features come from, and leave it unchanged."""
+"""Run a network to find where its features come from, unnoticed by the network's other users.
+
+A structural copy of the network runs. Nothing of the process is changed, not even for a moment: other threads may run
+or train the network at the same time.
+"""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -7,42 +11,171 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from torch_nonlocal._common.capture import eager, evaluating
+from torch_nonlocal._common.capture import eager
+from torch_nonlocal._common.structural_copy import NotCopiedError, StructuralCopy
 from torch_nonlocal.layers import NonLocal
 
 _BYPASSED = (NonLocal, nn.GroupNorm, nn.modules.batchnorm._NormBase)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 # Hooks that are part of a network's computation: those of torch (weight norm, pruning) and of inserted blocks.
 _KEPT_HOOKS = ("torch.", "torch_nonlocal.insertion")
+_CONVOLUTION = torch.ops.aten.convolution.default
 
 
 @contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Run a model for its structure alone: normalization layers and non-local blocks return their input.
+def undisturbed(model: nn.Module) -> Iterator[StructuralCopy]:
+    """Yield a copy of a model to run for its structure alone: normalization layers and blocks return their input.
 
-    Inside, the model is in eval mode, without gradients, without autocast and without the hooks of others. Afterwards
-    modes, hooks, statistics and random state are restored. cuDNN and NNPACK are off inside: some of their convolutions
-    mix neighboring positions in intermediate results, which would spread a NaN beyond the true receptive field.
+    The copy is in eval mode and has no hooks of others. Inside the context, this thread runs without gradients,
+    autocast and compiled code, and operations are restricted as `_Apart` describes.
+
+    Raises:
+        NotCopiedError: the model cannot be copied; see `StructuralCopy`.
     """
+    copy = StructuralCopy(model)
+    for module in copy.copies():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        attributes = vars(module)
+        attributes["training"] = False
+        for kind in _FORWARD_HOOKS:
+            attributes[kind] = OrderedDict((key, hook) for key, hook in attributes[kind].items() if _is_kept(hook))
+        for kind in _BACKWARD_HOOKS:
+            attributes[kind] = OrderedDict()
+        if isinstance(module, _BYPASSED):
+            attributes["forward"] = _identity
     kinds = {tensor.device.type for tensor in model.parameters()} or {"cpu"}
     with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-        stack.enter_context(torch.backends.nnpack.flags(enabled=False))
         stack.enter_context(eager())
         for kind in kinds:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        for module in list(model.modules()):
-            for kind in _HOOKS:
-                hooks = module.__dict__[kind]
-                stack.callback(module.__dict__.__setitem__, kind, hooks)
-                module.__dict__[kind] = OrderedDict((key, hook) for key, hook in hooks.items() if _is_kept(hook))
-            if isinstance(module, _BYPASSED):
-                stack.callback(_restore_forward, module, module.__dict__.get("forward"))
-                module.__dict__["forward"] = _identity
-        yield
+        stack.enter_context(_Apart(copy))
+        yield copy
+
+
+class _Apart(TorchDispatchMode):
+    """Keeps the operations of this thread apart from the network and from the state of the process.
+
+    - Random numbers come from a generator of its own.
+    - Convolutions use neither cuDNN nor NNPACK: some of their algorithms mix neighboring positions in intermediate
+      results, which would spread a NaN beyond the true receptive field.
+    - An operation that changes a tensor of the network, or that uses one of its buffers (the copy has its own), is not
+      run.
+
+    Raises:
+        NotCopiedError: from an operation that cannot be kept apart.
+    """
+
+    def __init__(self, copy: StructuralCopy) -> None:
+        super().__init__()
+        shared: list[Tensor] = [tensor for module in copy.originals() for tensor in module.parameters(recurse=False)]
+        plain = [
+            value for module in copy.originals() for value in list(vars(module).values()) if isinstance(value, Tensor)
+        ]
+        buffers = [
+            tensor
+            for module in copy.originals()
+            if not isinstance(module, torch.jit.ScriptModule)
+            for tensor in module.buffers(recurse=False)
+        ]
+        self._unchanged = _storages([*shared, *plain, *buffers])
+        self._unused = _storages(buffers) - _storages(shared)
+        self._generators: dict[torch.device, torch.Generator] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if not self._unused.isdisjoint(_storages(_tensors([*args, *kwargs.values()]))):
+            raise NotCopiedError(f"{func} uses a buffer of the network itself")
+        if func._schema.is_mutable and not self._unchanged.isdisjoint(_storages(_written(func, args, kwargs))):
+            raise NotCopiedError(f"{func} changes a tensor of the network")
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            return self._random(func, args, kwargs)
+        return _convolved(*args) if func is _CONVOLUTION and not kwargs else func(*args, **kwargs)
+
+    def _random(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        names = [argument.name for argument in func._schema.arguments]
+        if "generator" not in names:
+            name = func._overloadname
+            other = "generator" if name == "default" else f"{name}_generator"
+            if other in func.overloadpacket.overloads():
+                func = getattr(func.overloadpacket, other)
+            elif _draws(names, func._schema.arguments, args, kwargs):
+                raise NotCopiedError(f"{func} draws random numbers of the process")
+            else:
+                return func(*args, **kwargs)
+        if kwargs.get("generator") is None:
+            kwargs["generator"] = self._generator([*args, *kwargs.values()], kwargs.get("device"))
+        return func(*args, **kwargs)
+
+    def _generator(self, given: list[Any], device: Any) -> torch.Generator:
+        first = next(iter(_tensors(given)), None)
+        place = torch.device(device) if device is not None else first.device if first is not None else None
+        place = place or torch.device("cpu")
+        if place not in self._generators:
+            self._generators[place] = torch.Generator(place).manual_seed(0)
+        return self._generators[place]
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *options: Any) -> Tensor:
+    stride, padding, dilation, transposed, output_padding, groups = options
+    if x.device.type != "cpu":
+        without = (False, False, False, False)  # benchmark, deterministic, cudnn_enabled, allow_tf32
+        return torch.ops.aten._convolution.default(x, weight, bias, *options, *without)
+    if x.ndim != 4 or transposed or x.dtype != torch.float32:  # not for NNPACK
+        return _CONVOLUTION(x, weight, bias, *options)
+    deep = ([1, *_pair(stride)], [0, *_pair(padding)], [1, *_pair(dilation)], False, [0, *_pair(output_padding)])
+    return _CONVOLUTION(x.unsqueeze(2), weight.unsqueeze(2), bias, *deep, groups).squeeze(2)
+
+
+def _pair(values: list[int]) -> list[int]:
+    return list(values) * (2 // len(values))
+
+
+def _draws(names: list[str], schema: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether an operation without a generator argument uses random numbers: not with a dropout of 0."""
+    given = {argument.name: argument.default_value for argument in schema} | dict(zip(names, args, strict=False))
+    given |= kwargs
+    rates = [given[name] for name in ("dropout_p", "dropout", "p") if name in given]
+    return given.get("train", True) and rates != [0.0]
+
+
+def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors that an operation changes."""
+    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    return _tensors(
+        [
+            given[argument.name]
+            for argument in func._schema.arguments
+            if argument.name in given and argument.alias_info is not None and argument.alias_info.is_write
+        ]
+    )
+
+
+def _tensors(given: Any) -> list[Tensor]:
+    """The tensors in a list of arguments, and in the lists among them."""
+    found = []
+    for value in given:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found.extend(item for item in value if isinstance(item, Tensor))
+    return found
+
+
+def _storages(tensors: list[Tensor]) -> set[int]:
+    """Identities of the memory of tensors, without those that have none of their own."""
+    found = set()
+    for tensor in tensors:
+        try:
+            found.add(tensor.untyped_storage()._cdata)
+        except (RuntimeError, NotImplementedError):  # a subclass that wraps others
+            continue
+    return found
 
 
 def _is_kept(hook: Any) -> bool:
@@ -52,10 +185,3 @@ def _is_kept(hook: Any) -> bool:
 
 def _identity(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
-
-
-def _restore_forward(module: nn.Module, own: Any) -> None:
-    if own is None:
-        del module.__dict__["forward"]
-    else:
-        module.__dict__["forward"] = own

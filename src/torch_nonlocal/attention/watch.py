@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import eager
+from torch_nonlocal._common.own_hooks import OwnHooks, own_hooks
 from torch_nonlocal._common.wrappers import named_modules, unwrapped
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.locate import example_of, located
@@ -33,7 +35,7 @@ class Seen(Mapping[str, BlockRecord]):
         if name in self._records:
             return self._records[name]
         if name in self._names:
-            raise KeyError(f"the block at {name!r} has not run: run the model inside `with nl.watch(model)`")
+            raise KeyError(f"the block at {name!r} has not run in this thread: run the model in `with nl.watch(model)`")
         raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -62,14 +64,18 @@ class Seen(Mapping[str, BlockRecord]):
 class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     """Record theta and phi of each block while the model runs inside the context.
 
+    Runs in other threads, and in asyncio tasks that were not started inside the context, are neither recorded nor
+    changed: several threads can watch one model at once. DataParallel on several devices runs copies of the model in
+    threads of their own, which are not recorded; run its `module` instead.
+
     Works in train and eval mode, with and without gradients, and under autocast. For each block, the record keeps two
     detached tensors (B, N, D) of the last run. The model may be compiled or wrapped, such as in
     DistributedDataParallel; compiled code runs as plain PyTorch inside the context, because it may not call hooks. All
     hooks are removed afterwards.
 
-    When the context ends without an exception, the network runs once more on thin strips, in eval mode and without a
-    change of its state, to find the receptive fields of each block. This takes a second or less, once for each
-    architecture. Where receptive fields cannot be found, the geometry assumes a grid that divides the input evenly, and
+    When the context ends without an exception, a copy of the network, which shares its parameters, runs on thin strips
+    in eval mode to find the receptive fields of each block. This takes a second or less, once for each architecture.
+    Where receptive fields cannot be found, the geometry assumes a grid that divides the input evenly, and
     `geometry.probed` is False.
 
     Args:
@@ -90,25 +96,36 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
         self._blocks = {_target_name(name): module for name, module in named if isinstance(module, NonLocal)}
         if not self._blocks:
             raise ValueError("the model has no non-local blocks to watch; add them with nl.insert")
-        self._open: list[tuple[Seen, ExitStack]] = []
+        self._open: list[_Opened] = []
 
     def __enter__(self) -> Seen:
         seen, stack = Seen(list(self._blocks)), ExitStack()
         run = _Run(self._model, self._blocks)
         with stack:  # removes the hooks if a registration fails
             stack.enter_context(eager())
-            handle = self._model.register_forward_pre_hook(run.note_input, with_kwargs=True, prepend=True)
-            stack.callback(handle.remove)
+            hooks = stack.enter_context(own_hooks())
+            hooks.before(self._model, run.note_input)
             for name, block in self._blocks.items():
-                stack.callback(block.register_forward_pre_hook(partial(run.note_block, seen, name)).remove)
-            self._open.append((seen, stack.pop_all()))
+                hooks.before(block, partial(run.note_block, seen, name))
+            self._open.append(_Opened(seen, hooks, stack.pop_all()))
         return seen
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        seen, stack = self._open.pop()
-        with stack:
-            for record in seen.values():
+        opened = self._open
+        mine = next((one for one in reversed(opened) if one.hooks.is_own()), opened[-1])
+        opened.remove(mine)
+        with mine.stack:
+            for record in mine.seen.values():
                 record.settle(probe=kind is None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A context of a `watch`, which several threads may enter at once."""
+
+    seen: Seen
+    hooks: OwnHooks
+    stack: ExitStack
 
 
 class _Run:
@@ -122,8 +139,8 @@ class _Run:
     def note_input(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._size, self._example = example_of(args, kwargs)
 
-    def note_block(self, seen: Seen, name: str, block: NonLocal, args: tuple[Tensor, ...]) -> None:
-        x = block.to_map(args[0])
+    def note_block(self, seen: Seen, name: str, block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = block.to_map(args[0] if args else kwargs["x"])
         grid = tuple(x.shape[2:])
         pool = block.subsample or (1,) * len(grid)
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
