@@ -24,11 +24,11 @@ from torch_nonlocal.media import (  # noqa: E402
     BrokenVideoError,
     EvalTransform,
     TrainTransform,
-    decode,
     read_clip,
     read_sampled,
     uniform_clips,
 )
+from torch_nonlocal.media.pictures import Converter  # noqa: E402
 
 TRAIN = TrainTransform(32)
 TEST = EvalTransform(32)
@@ -208,13 +208,13 @@ def test_a_dataset_of_broken_clips_raises(tmp_path):
 def test_reading_stops_at_the_time_limit(tmp_path, monkeypatch):
     """A simulated clock advances by 20 seconds per frame, so the result does not depend on the machine."""
     slow, quick = film(tmp_path / "a/slow.mp4", 1, frames=20), film(tmp_path / "a/z.mp4", 2)
-    picture, now = decode._picture, [0.0]
+    convert, now = Converter.convert, [0.0]
 
-    def delayed(frame, *given):
+    def delayed(self, frame):
         now[0] += 20 if frame.pts else 0
-        return picture(frame, *given)
+        return convert(self, frame)
 
-    monkeypatch.setattr(decode, "_picture", delayed)
+    monkeypatch.setattr(Converter, "convert", delayed)
     monkeypatch.setattr("torch_nonlocal.media.broken.time", SimpleNamespace(monotonic=lambda: now[0]))
     with pytest.raises(BrokenVideoError, match=r"slow.mp4' takes longer than the limit of 100 s") as caught:
         read_sampled(slow, range, lambda frame: frame, time_limit=100)

@@ -1,9 +1,10 @@
 """Decode frames of a video file by exact index.
 
 Frame i is the i-th frame that sequential decoding from the start yields. The packets of the file are listed first,
-without decoding, which gives the number of frames and their timestamps; decoding then starts at the key frame before
-each requested frame. Files whose packet list is unreliable (missing or repeated timestamps, hidden frames) are decoded
-from the start. Long operations check a deadline, so no file blocks a program forever.
+without decoding, which gives the number of frames and their timestamps (`frame_order`). Decoding then starts at the key
+frame before each requested frame, and every decoded frame must have the next time of the list. Files whose packets do
+not tell the order of the frames, or tell another one, are decoded from the start. Long operations check a deadline, so
+no file blocks a program forever.
 
 Shapes: T frames, H height, W width.
 """
@@ -11,23 +12,23 @@ Shapes: T frames, H height, W width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.optional import require
 from torch_nonlocal.media import torchcodec_frames
-from torch_nonlocal.media.broken import BrokenVideoError, Deadline, SameSize
+from torch_nonlocal.media.broken import BrokenVideoError, Deadline
+from torch_nonlocal.media.complete import check_complete
 from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import read_frame_folder
-from torch_nonlocal.media.limits import quoted, reduced
-
-# Codecs with one displayed frame per packet; VP8 and MPEG-4 in AVI have packets that display nothing.
-_ONE_FRAME_A_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "dav1d"})
+from torch_nonlocal.media.frame_order import FrameList, count_frames, from_the_start, list_frames
+from torch_nonlocal.media.limits import quoted
+from torch_nonlocal.media.pictures import Converter
+from torch_nonlocal.media.seeking import NotAsListedError, by_seeking, index_of
 
 _DECODER = "NONLOCAL_DECODER"  # environment variable, so that worker processes inherit it
 
@@ -47,24 +48,6 @@ class VideoInfo:
     fps: float
     height: int
     width: int
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """Timestamps of the frames in display order, and the key frames at which decoding can start."""
-
-    pts: list[int]
-    start: list[int]  # for each frame, the index of the last key frame up to it
-    seek: dict[int, tuple[int, int]]  # key frame index -> timestamps to seek to, the second if the first fails
-
-
-class _Packet(NamedTuple):
-    """What the schedule needs of a packet, without its data: the packets of a file would take its size."""
-
-    pts: int
-    dts: int
-    is_keyframe: bool
-    unreliable: bool
 
 
 def read_clip(
@@ -159,17 +142,29 @@ def _read(
     short_side: int | None = None,
 ) -> Tensor:
     with opened(path, deadline) as (container, stream):
-        schedule = _schedule(container, stream, path, deadline, whole=whole)
-        total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
+        video = _Video(path, container, stream, deadline, short_side)
+        listed = video.listed(whole=whole)
+        wanted = None
+        if listed is not None:
+            wanted = _chosen(path, choose, len(listed.pts))
+            with suppress(NotAsListedError):
+                return video.gather(wanted, convert, listed)
+        total = count_frames(path, listed, deadline).frames
         if total == 0:
             raise BrokenVideoError(f"{quoted(path)} has no frames", "empty")
-        wanted = list(choose(total))
-        outside = [index for index in wanted if not 0 <= index < total]
-        if outside:
-            shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
-            plural = "frames" if len(outside) > 1 else "frame"
-            raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); got {plural} {shown}")
-        return _gather(container, stream, schedule, wanted, path, convert, deadline, short_side)
+        if listed is None or wanted is None or total != len(listed.pts):
+            wanted = _chosen(path, choose, total)
+        return video.gather(wanted, convert, None)
+
+
+def _chosen(path: str | os.PathLike[str], choose: Callable[[int], Sequence[int]], total: int) -> list[int]:
+    wanted = list(choose(total))
+    outside = [index for index in wanted if not 0 <= index < total]
+    if outside:
+        shown = ", ".join(map(str, outside[:5])) + (", ..." if len(outside) > 5 else "")
+        plural = "frames" if len(outside) > 1 else "frame"
+        raise ValueError(f"{quoted(path)} has {total} frames (0 to {total - 1}); got {plural} {shown}")
+    return wanted
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -180,14 +175,17 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         ImportError: PyAV is not installed.
     """
     deadline = Deadline(path, None)
-    with opened(path, deadline) as (container, stream):
-        schedule = _schedule(container, stream, path, deadline, whole=False)
-        total = len(schedule.pts) if schedule else _count_by_decoding(path, deadline)
-        if total == 0:
-            raise BrokenVideoError(f"{quoted(path)} has no frames", "empty")
-        _, height, width, _ = _gather(container, stream, schedule, [0], path, lambda picture: picture, deadline).shape
+    total = 0
+
+    def choose(frames: int) -> list[int]:
+        nonlocal total
+        total = frames
+        return [0]
+
+    _, height, width, _ = _read(path, choose, lambda picture: picture, deadline, whole=False).shape
+    with opened(path, deadline) as (_, stream):
         rate = stream.average_rate or stream.guessed_rate
-        return VideoInfo(frames=total, fps=float(rate) if rate else 25.0, height=height, width=width)
+    return VideoInfo(frames=total, fps=float(rate) if rate else 25.0, height=height, width=width)
 
 
 def _check_range(start: int, stride: int, count: int | None) -> None:
@@ -199,103 +197,79 @@ def _check_range(start: int, stride: int, count: int | None) -> None:
         raise ValueError(f"count must be 1 or more, or None to read to the end, got {count}")
 
 
-def _schedule(
-    container: Any, stream: Any, path: str | os.PathLike[str], deadline: Deadline, *, whole: bool
-) -> _Schedule | None:
-    """List the frames from the packets, without decoding; None if the list is unreliable.
+class _Video:
+    """An open video, from which frames are gathered."""
 
-    With `whole`, a file with fewer packets than its header counts is rejected.
-    """
-    listed = stream.codec_context.name.removeprefix("lib") in _ONE_FRAME_A_PACKET
-    counted = whole and "mp4" in container.format.name.split(",")  # other containers count differently or not at all
-    if not listed and not counted:
-        return None
-    packets: list[_Packet] = []
-    for packet in container.demux(stream):
-        deadline.check()
-        if packet.size:
-            unreliable = packet.is_discard or packet.is_corrupt
-            packets.append(_Packet(packet.pts, packet.dts, packet.is_keyframe, unreliable))
-    if counted and len(packets) < stream.frames:
-        raise BrokenVideoError(
-            f"{quoted(path)} is truncated: it has {len(packets)} of the {stream.frames} frames that its header counts",
-            "damaged",
-        )
-    if not listed or not packets or not packets[0].is_keyframe:
-        return None
-    if any(packet.pts is None or packet.dts is None or packet.unreliable for packet in packets):
-        return None
-    packets.sort(key=lambda packet: packet.pts)
-    pts = [packet.pts for packet in packets]
-    if len(set(pts)) != len(pts) or not packets[0].is_keyframe:
-        return None
-    start, seek = [], {}
-    for index, packet in enumerate(packets):
-        if packet.is_keyframe:
-            seek[index] = (packet.pts, packet.dts)
-        start.append(index if packet.is_keyframe else start[-1])
-    return _Schedule(pts, start, seek)
+    def __init__(
+        self, path: str | os.PathLike[str], container: Any, stream: Any, deadline: Deadline, short_side: int | None
+    ) -> None:
+        self._path = path
+        self._container = container
+        self._stream = stream
+        self._deadline = deadline
+        self._short_side = short_side
+        context = stream.codec_context
+        self._converter = Converter((context.height, context.width), short_side)
+        self._has_first_size = False
 
+    def listed(self, *, whole: bool) -> FrameList | None:
+        """The list of frames; None if the packets do not tell it. With `whole`, a file that is cut short raises."""
+        listing = list_frames(self._container, self._stream, self._deadline, whole=whole)
+        if whole:
+            check_complete(self._path, self._container, self._stream, listing.packets, listing.end, self._deadline)
+        if listing.frames is None or listing.is_reliable:
+            return listing.frames
+        return listing.frames if count_frames(self._path, listing.frames, self._deadline).as_listed else None
 
-def _count_by_decoding(path: str | os.PathLike[str], deadline: Deadline) -> int:
-    return sum(1 for _ in _from_the_start(path, deadline))
+    def gather(self, wanted: list[int], convert: Callable[[Tensor], Tensor], listed: FrameList | None) -> Tensor:
+        """Decode the wanted frames in ascending order and stack the results of `convert`, (T, ...).
 
+        Raises:
+            NotAsListedError: the decoder yields other frames than listed.
+        """
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(wanted):
+            places.setdefault(index, []).append(place)
+        clip: Tensor | None = None
+        missing = set(places)
 
-def _from_the_start(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[int, Any]]:
-    with opened(path, deadline) as (container, stream):  # reopened: not every format can seek
-        for index, frame in enumerate(container.decode(stream)):
-            deadline.check()
-            yield index, frame
+        def keep(index: int, picture: Tensor) -> None:
+            nonlocal clip
+            converted = convert(picture)
+            if clip is None:
+                clip = torch.empty((len(wanted), *converted.shape), dtype=converted.dtype)
+            for place in places[index]:
+                clip[place] = converted
+            missing.discard(index)
 
+        container, stream, path, deadline = self._container, self._stream, self._path, self._deadline
+        if _torchcodec_requested() and listed is not None and self._short_side is None:
+            with suppress(torchcodec_frames.NotTheSameError):
+                for index, picture in torchcodec_frames.frames(path, stream, listed.pts, sorted(places), deadline):
+                    keep(index, picture)
+        if listed is not None:
+            for index, frame in by_seeking(container, stream, listed, sorted(missing), deadline):
+                keep(index, self._picture(frame))
+        if missing:  # no list, or seeking fails
+            last = max(missing)
+            for index, frame in from_the_start(path, deadline):
+                if listed is not None and index_of(frame, listed) != index:
+                    raise NotAsListedError
+                if index in missing:
+                    keep(index, self._picture(frame))
+                if index >= last:
+                    break
+        if clip is None or missing:
+            raise BrokenVideoError(f"{quoted(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
+        return clip
 
-def _gather(
-    container: Any,
-    stream: Any,
-    schedule: _Schedule | None,
-    wanted: list[int],
-    path: str | os.PathLike[str],
-    convert: Callable[[Tensor], Tensor],
-    deadline: Deadline,
-    short_side: int | None = None,
-) -> Tensor:
-    """Decode the wanted frames in ascending order and stack the results of `convert`, (T, ...)."""
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(wanted):
-        places.setdefault(index, []).append(place)
-    clip: Tensor | None = None
-    torchcodec = _torchcodec_requested()
-    same_size = SameSize(quoted(path))
-    # PyAV's default creates a converter and its threads per frame, which is several times slower for the same bytes.
-    converter = require("av.video.reformatter", extra="video").VideoReformatter()
-    missing = set(places)
-
-    def keep(index: int, picture: Tensor) -> None:
-        nonlocal clip
-        same_size.check(picture, f"at frame {index}")
-        converted = convert(picture)
-        if clip is None:
-            clip = torch.empty((len(wanted), *converted.shape), dtype=converted.dtype)
-        for place in places[index]:
-            clip[place] = converted
-        missing.discard(index)
-
-    if schedule is not None and torchcodec and short_side is None:
-        with suppress(torchcodec_frames.NotTheSameError):
-            for index, picture in torchcodec_frames.frames(path, stream, schedule.pts, sorted(places), deadline):
-                keep(index, picture)
-    if schedule is not None:
-        for index, frame in _by_seeking(container, stream, schedule, sorted(missing), deadline):
-            keep(index, _picture(frame, converter, short_side))
-    if missing:  # no schedule, or the file deviates from it
-        last = max(missing)
-        for index, frame in _from_the_start(path, deadline):
-            if index in missing:
-                keep(index, _picture(frame, converter, short_side))
-            if index >= last:
-                break
-    if clip is None or missing:
-        raise BrokenVideoError(f"{quoted(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
-    return clip
+    def _picture(self, frame: Any) -> Tensor:
+        """The frame, (H, W, 3) RGB uint8, in the size of the first frame of the file, as FFmpeg's command line does."""
+        if (frame.height, frame.width) != self._converter.size and not self._has_first_size:
+            self._has_first_size = True
+            _, first = next(from_the_start(self._path, self._deadline))
+            self._converter = Converter((first.height, first.width), self._short_side)
+        return self._converter.convert(frame)
 
 
 def _torchcodec_requested() -> bool:
@@ -312,59 +286,3 @@ def _torchcodec_requested() -> bool:
             f"{_DECODER}=torchcodec: torchcodec does not load; it needs an installed FFmpeg, version 4 to 8"
         )
     return decoder == "torchcodec"
-
-
-def _by_seeking(
-    container: Any, stream: Any, schedule: _Schedule, wanted: list[int], deadline: Deadline
-) -> Iterator[tuple[int, Any]]:
-    """Yield (index, frame) for the wanted indices (ascending), decoding from the key frames before them."""
-    number = {key: place for place, key in enumerate(schedule.seek)}
-    runs: list[list[int]] = []
-    for index in wanted:
-        near = runs and number[schedule.start[index]] - number[schedule.start[runs[-1][-1]]] <= 1
-        if near:
-            runs[-1].append(index)
-        else:
-            runs.append([index])
-    for run in runs:
-        left = {schedule.pts[index]: index for index in run}
-        last = schedule.pts[run[-1]]
-        # MP4 finds a key frame by its presentation time and, given its decoding time, seeks to the one before. MPEG-TS
-        # finds it by its decoding time and, given its presentation time, seeks to the one after.
-        for timestamp in schedule.seek[schedule.start[run[0]]]:
-            container.seek(timestamp, stream=stream)
-            for frame in _decoded(container, stream, left):
-                deadline.check()
-                if frame.pts in left:
-                    yield left.pop(frame.pts), frame
-                if not left or frame.pts is None or frame.pts > last:
-                    break
-            if not left:
-                break
-
-
-def _decoded(container: Any, stream: Any, wanted: Container[int]) -> Iterator[Any]:
-    """Yield frames from the current position in display order; some that are not wanted (by timestamp) are skipped.
-
-    H.264 marks pictures that no other picture refers to, such as most B-frames; skipping them changes no other picture.
-    The corresponding mark of HEVC covers only a picture's own temporal layer, so HEVC is decoded completely.
-    """
-    context = stream.codec_context
-    if context.name != "h264":
-        yield from container.decode(stream)
-        return
-    for packet in container.demux(stream):
-        context.skip_frame = "DEFAULT" if packet.pts in wanted else "NONREF"
-        yield from packet.decode()
-
-
-def _picture(frame: Any, converter: Any, short_side: int | None = None) -> Tensor:
-    """Convert a frame to (H, W, 3) RGB uint8, scaled down to `short_side`, with its display rotation applied."""
-    height, width = reduced(frame.height, frame.width, short_side)
-    if (height, width) == (frame.height, frame.width):
-        converted = converter.reformat(frame, format="rgb24", threads=1)
-    else:  # FFmpeg scales to packed RGB with half the colors in a row, to planar RGB with all of them
-        converted = converter.reformat(frame, width=width, height=height, format="gbrp", threads=1)
-    picture = torch.from_numpy(converted.to_ndarray())
-    turns = round(frame.rotation / 90)
-    return torch.rot90(picture, turns, dims=(0, 1)) if turns else picture  # both counter-clockwise

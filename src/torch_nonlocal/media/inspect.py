@@ -6,8 +6,11 @@ import os
 from typing import NamedTuple
 
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
+from torch_nonlocal.media.complete import check_complete
 from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import frame_files, read_picture
+from torch_nonlocal.media.limits import quoted
+from torch_nonlocal.media.pictures import orientation
 
 
 class Inspection(NamedTuple):
@@ -40,34 +43,27 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
     deadline = Deadline(path, time_limit)
     if os.path.isdir(path):
         return _inspect_folder(path, deadline)
-    name = repr(os.fspath(path))
+    name = quoted(path)
     with opened(path, deadline) as (container, stream):
-        frames, damaged, size, times = 0, 0, None, []
+        frames, packets, damaged, size, times, end = 0, 0, 0, None, [], None
         for packet in container.demux(stream):
+            packets += packet.size > 0
             damaged += packet.is_corrupt
+            if packet.pts is not None:
+                ends = float((packet.pts + (packet.duration or 0)) * stream.time_base)
+                end = ends if end is None else max(end, ends)
             for frame in packet.decode():
                 deadline.check()
-                turned = round(frame.rotation / 90) % 2
-                now = (frame.width, frame.height) if turned else (frame.height, frame.width)
-                if size not in (None, now):
-                    raise BrokenVideoError(
-                        f"the frames of {name} differ in size: {size}, then {now} (height, width) at frame {frames}",
-                        "damaged",
-                    )
-                size = now
+                size = size or orientation(frame).size(frame.height, frame.width)  # all are scaled to the first
                 frames += 1
                 damaged += frame.is_corrupt
                 if frame.time is not None:
                     times.append(frame.time)
+        check_complete(path, container, stream, packets, end, deadline)
         if size is None:
             raise BrokenVideoError(f"{name} has no frames", "empty")
         if damaged:
             raise BrokenVideoError(f"{name} is damaged: {damaged} of {frames} frames or packets are corrupt", "damaged")
-        counted = stream.frames if "mp4" in container.format.name.split(",") else 0
-        if frames < counted:
-            raise BrokenVideoError(
-                f"{name} is truncated: it has {frames} of the {counted} frames that its header counts", "damaged"
-            )
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         return Inspection(frames, size[0], size[1], max(times) - min(times) + 1 / rate if times else frames / rate)
 

@@ -92,6 +92,9 @@ def frames(
         found = round(frame.pts_seconds / float(stream.time_base))
         if found != pts[index]:
             raise NotTheSameError(f"frame {index} of torchcodec has timestamp {found}, expected {pts[index]}")
+        height, width = frame.data.shape[:2]
+        if {height, width} != {context.height, context.width}:  # which PyAV scales to the size of the first frame
+            raise NotTheSameError(f"frame {index} is {width} x {height}, expected {context.width} x {context.height}")
         yield index, frame.data
 
 

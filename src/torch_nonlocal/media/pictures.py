@@ -1,0 +1,106 @@
+"""Decoded frames as RGB tensors: orientation, and one size for all frames of a video.
+
+Shapes: H height, W width.
+"""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal._common.optional import require
+from torch_nonlocal.media.limits import reduced
+
+
+class Orientation(NamedTuple):
+    """How a stored frame becomes a displayed one: transposed, then flipped. The eight combinations are all there are.
+
+    Attributes:
+        transposed: rows and columns are swapped.
+        flip_rows: upside down.
+        flip_columns: mirrored, left to right.
+    """
+
+    transposed: bool = False
+    flip_rows: bool = False
+    flip_columns: bool = False
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a displayed frame."""
+        return (width, height) if self.transposed else (height, width)
+
+    def apply(self, picture_HWC: Tensor) -> Tensor:
+        """The displayed frame."""
+        picture = picture_HWC.transpose(0, 1) if self.transposed else picture_HWC
+        flipped = [dim for dim, flip in enumerate(self[1:]) if flip]
+        return picture.flip(flipped) if flipped else picture
+
+
+_AS_STORED = Orientation()
+
+
+def orientation(frame: Any) -> Orientation:
+    """The orientation of a frame of PyAV; angles that are not multiples of 90 degrees are not applied.
+
+    Reference: ISO/IEC 14496-12, section 6.2.2: (p, q) is displayed at (a p + c q + x, b p + d q + y).
+    """
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return _AS_STORED
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
+    largest = max(map(abs, (a, b, c, d))) or 1
+    a, b, c, d = (round(value / largest) for value in (a, b, c, d))
+    if a and d and not (b or c):
+        return Orientation(False, d < 0, a < 0)
+    if b and c and not (a or d):
+        return Orientation(True, b < 0, c < 0)
+    return _AS_STORED
+
+
+class Converter:
+    """Converts frames to RGB.
+
+    Args:
+        size: height and width of stored frames; frames of another size are scaled to it.
+        short_side: largest short side of the results, in pixels; None keeps the size.
+    """
+
+    def __init__(self, size: tuple[int, int], short_side: int | None) -> None:
+        self.size = size
+        self._reduced = reduced(*size, short_side)
+        # PyAV's default creates a converter and its threads per frame: several times slower for the same bytes.
+        self._converter = require("av.video.reformatter", extra="video").VideoReformatter()
+        self._progressive: Any = None
+        self._format: tuple[int, int, str] | None = None
+
+    def convert(self, frame: Any) -> Tensor:
+        """A displayed frame, (H, W, 3) RGB uint8."""
+        height, width = self._reduced
+        turned = orientation(frame)
+        if frame.interlaced_frame:
+            frame = self._as_progressive(frame)
+        if (height, width) != self.size:
+            # FFmpeg scales to packed RGB with half the colors in a row, to planar RGB with all of them.
+            converted = self._converter.reformat(frame, width=width, height=height, format="gbrp", threads=1)
+        elif (frame.height, frame.width) != self.size:
+            converted = self._converter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
+        else:
+            converted = self._converter.reformat(frame, format="rgb24", threads=1)
+        return turned.apply(torch.from_numpy(converted.to_ndarray()))
+
+    def _as_progressive(self, frame: Any) -> Any:
+        """The frame without the mark of two fields: as FFmpeg's command line, colors are interpolated over all rows."""
+        form = (frame.width, frame.height, frame.format.name)
+        if form != self._format:
+            graph = require("av.filter", extra="video").Graph()
+            source = graph.add_buffer(
+                width=form[0], height=form[1], format=form[2], time_base=frame.time_base or Fraction(1, 25)
+            )
+            graph.link_nodes(source, graph.add("setfield", "prog"), graph.add("buffersink")).configure()
+            self._progressive, self._format = graph, form
+        self._progressive.push(frame)
+        return self._progressive.pull()
