@@ -18,6 +18,7 @@ from torch_nonlocal.insertion.attachment import CHILD, attach
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.layers.options import check_option_names
+from torch_nonlocal.layers.widths import device_and_dtype
 
 FORMAT = "torch-nonlocal blocks 1"
 _CLASSES = {kind.__name__: kind for kind in BLOCK_CLASSES.values()}
@@ -105,8 +106,10 @@ def _new_block(
         kind, options = _CLASSES[entry["class"]], dict(entry["options"])
         check_option_names("a block of the file", options.keys() - {"channels"})
         _check_shapes(kind(**{**options, "device": "meta", "dtype": None}), weights)  # before memory is taken
-        like = present.g.weight if present is not None else next(module.parameters(), None)
+        like = next(module.parameters(), None)
         device, dtype = (like.device, like.dtype) if like is not None else (None, None)
+        if present is not None:
+            device, dtype = device_and_dtype(present)
         block = kind(**{**options, "device": device, "dtype": dtype})
         block.load_state_dict(weights)
     except Exception as error:  # options of wrong types can cause any error

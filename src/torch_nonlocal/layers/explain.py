@@ -8,6 +8,7 @@ from torch_nonlocal import functional
 from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.layers.layout import expected, fits
 from torch_nonlocal.layers.non_local import NonLocal
+from torch_nonlocal.layers.widths import device_and_dtype
 
 
 def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None = None) -> str:
@@ -39,14 +40,14 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
     key_size = tuple(full // factor for full, factor in zip(size, pool, strict=True))
     groups = batch * block.groups.count(size)
     queries, keys = block.groups.size(size), block.groups.size(key_size)
-    width = block.channels if block.pairwise == "gaussian" else block.inner_channels
-    weight = block.g.weight
+    width = block.embedding_channels
+    device, own_dtype = device_and_dtype(block)
     choice = functional.choice(
         block.pairwise,
         (groups, queries, keys, width, block.inner_channels),
         algorithm=block.algorithm,
-        device=weight.device,
-        dtype=dtype or weight.dtype,
+        device=device,
+        dtype=dtype or own_dtype,
         training=block.training,
         normalize=block.normalize,
     )

@@ -99,7 +99,10 @@ class Groups:
 
     def count(self, grid: Sequence[int]) -> int:
         """G, the number of groups."""
-        return math.prod(grid[axis] for axis in self.other_axes)
+        count = 1
+        for axis in self.other_axes:  # torch.compile does not trace math.prod of symbolic sizes
+            count = count * grid[axis]
+        return count
 
     def size(self, grid: Sequence[int]) -> int:
         """N, the number of positions of a group."""

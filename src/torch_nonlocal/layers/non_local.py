@@ -2,8 +2,8 @@
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,14 @@ from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend, Groups
+from torch_nonlocal.layers.identity import FLAG, after_transformers, set_zero, stays_identity, zero_initialized
 from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
 from torch_nonlocal.layers.norm import NormKind, zero_norm
 from torch_nonlocal.layers.options import Scale, Subsample
-from torch_nonlocal.layers.projection import Linear, apply, linear, project, with_norm
+from torch_nonlocal.layers.ordinary import is_linear
+from torch_nonlocal.layers.projection import apply, linears, project, with_norm
+from torch_nonlocal.layers.scores import folded_scores, pair_scores
+from torch_nonlocal.layers.widths import in_channels, out_channels
 
 PAIRWISE: tuple[Pairwise, ...] = get_args(Pairwise)
 _SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
@@ -106,7 +110,7 @@ class NonLocal(nn.Module):
         width = channels if pairwise == "gaussian" else inner
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
 
-        self.channels, self.inner_channels = channels, inner
+        self._widths = (channels, inner)  # where the children do not show theirs
         self.pairwise, self.normalize = pairwise, normalize
         self.groups = Groups(attend, self.dims)
         self.subsample = self.groups.pool_factors(subsample)
@@ -126,8 +130,24 @@ class NonLocal(nn.Module):
         self.out = conv(inner, channels, 1, **factory)
         self.norm = zero_norm(norm, channels, self.dims, **factory)
         if norm is None:
-            nn.init.zeros_(self.out.weight)
-            nn.init.zeros_(self.out.bias)  # pyright: ignore[reportArgumentType]
+            zero_initialized(self.out)
+
+    @property
+    def channels(self) -> int:
+        """The number of channels C of the map, which the weights determine."""
+        return in_channels(self.g, self.dims) or self._widths[0]
+
+    @property
+    def inner_channels(self) -> int:
+        """The number of channels of g, which the weights determine."""
+        return out_channels(self.g, self.dims) or self._widths[1]
+
+    @property
+    def embedding_channels(self) -> int:
+        """The number of channels of theta and phi, which the weights determine; C in the form "gaussian"."""
+        if self.pairwise == "gaussian":
+            return self.channels
+        return out_channels(self.theta, self.dims) or self._widths[1]
 
     @property
     def attend(self) -> Attend:
@@ -136,7 +156,16 @@ class NonLocal(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The options as JSON values; `type(block)(**block.config)` creates an equal block."""
+        """The options as JSON values; `type(block)(**block.config)` creates an equal block.
+
+        Raises:
+            ValueError: if no options describe the block, since theta and phi were pruned to another width than g.
+        """
+        if self.pairwise != "gaussian" and self.embedding_channels != self.inner_channels:
+            raise ValueError(
+                f"{type(self).__name__}: theta and phi have {self.embedding_channels} channels and g has "
+                f"{self.inner_channels}; options describe only blocks with one inner width"
+            )
         return {
             "channels": self.channels,
             "inner_channels": self.inner_channels,
@@ -145,7 +174,7 @@ class NonLocal(nn.Module):
             "subsample": list(self.subsample) if self.subsample else None,
             "pool_first": self.pool_first,
             "scale": self.scale if self.pairwise in _SOFTMAX_FORMS else None,
-            "norm": self.norm_kind,
+            "norm": None if isinstance(self.norm, nn.Identity) else self.norm_kind,
             "normalize": self.normalize,
             "algorithm": self.algorithm,
             "checkpoint": self.checkpoint,
@@ -186,10 +215,11 @@ class NonLocal(nn.Module):
         """Return what the block adds to a map (B, C, *size)."""
         if self.checkpoint and self.training and torch.is_grad_enabled():
             return self.norm(recompute(self._expanded, x, use_reentrant=False))
-        folded = None if needs_plain_operations(x) else with_norm(self.out, self.norm)
+        y = self._response(x)
+        folded = None if needs_plain_operations(x) else with_norm(self.out, self.norm, y)
         if folded is None:
-            return self.norm(self._expanded(x))
-        return apply(self._response(x), [folded])[0]
+            return self.norm(project(y, [self.out])[0])
+        return apply(y, [folded])[0]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return theta (B', N, D), phi (B', M, D) and g (B', M, V) of a map (B, C, *size).
@@ -211,7 +241,7 @@ class NonLocal(nn.Module):
         """Return y as a map (B, V, *size)."""
         scores = self._folded_scores(x)
         if scores is None:
-            y_BNV = self.respond(*self.embed(x))
+            y_BNV = self.respond(*self.embed(x), groups=self.groups.count(x.shape[2:]))
         else:
             y_BNV = functional.concatenation(*scores, algorithm=self.algorithm)
         return self.groups.to_map(y_BNV, x.shape[2:])
@@ -223,12 +253,11 @@ class NonLocal(nn.Module):
         """
         if self.score is None or needs_plain_operations(x) or (self.subsample and not self.pool_first):
             return None
-        theta, phi, g = linear(self.theta), linear(self.phi), linear(self.g)
-        if theta is None or phi is None or g is None or type(self.score) is not nn.Linear:
+        plain = linears([self.theta, self.phi, self.g], x)
+        if plain is None or not is_linear(self.score, x):
             return None
-        w_theta, w_phi = self.score.weight.split(self.inner_channels, dim=1)
-        a = Linear(w_theta @ theta.weight, w_theta @ theta.bias)
-        b = Linear(w_phi @ phi.weight, w_phi @ phi.bias)
+        theta, phi, g = plain
+        a, b = folded_scores(self.score, theta, phi)
         if self.subsample:
             (a_map,), (b_map, g_map) = apply(x, [a]), apply(self.pool(x), [b, g])
         else:
@@ -236,28 +265,61 @@ class NonLocal(nn.Module):
         a_BN1, b_BM1, g_BMV = map(self.groups.to_positions, (a_map, b_map, g_map))
         return a_BN1.squeeze(2), b_BM1.squeeze(2), g_BMV
 
-    def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
-        """Return the weighted sums y (B', N, V) of eq. 1."""
+    def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, groups: int = 1) -> Tensor:
+        """Return the weighted sums y (B', N, V) of eq. 1. `groups`: as for `scores`."""
         if self.pairwise == "dot_product":
             return functional.dot_product(theta_BND, phi_BMD, g_BMV, algorithm=self.algorithm)
         if self.pairwise == "concatenation":
-            a_BN, b_BM = self.scores(theta_BND, phi_BMD)
+            a_BN, b_BM = self.scores(theta_BND, phi_BMD, groups=groups)
             return functional.concatenation(a_BN, b_BM, g_BMV, algorithm=self.algorithm)
         return functional.embedded_gaussian(
             theta_BND, phi_BMD, g_BMV, scale=self.scale, normalize=self.normalize, algorithm=self.algorithm
         )
 
-    def scores(self, theta_BND: Tensor, phi_BMD: Tensor) -> tuple[Tensor, Tensor]:
+    def scores(self, theta_BND: Tensor, phi_BMD: Tensor, *, groups: int = 1) -> tuple[Tensor, Tensor]:
         """Return a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M), where w_f = [w_theta, w_phi].
+
+        Args:
+            theta_BND: queries, (B', N, D).
+            phi_BMD: keys, (B', M, D).
+            groups: groups per batch item, B' / B. A `score` that is not an ordinary linear layer is called once, with
+                one row per batch item.
 
         Raises:
             ValueError: if the form is not "concatenation".
         """
         if self.score is None:
             raise ValueError(f"pairwise={self.pairwise!r} has no scores: expected 'concatenation'")
-        # A sum instead of a matrix-vector product, which onnxruntime fuses wrongly with the transpose before it.
-        w_theta, w_phi = self.score.weight[0].split(self.inner_channels)
-        return (theta_BND * w_theta).sum(-1), (phi_BMD * w_phi).sum(-1)
+        return pair_scores(self.score, theta_BND, phi_BMD, groups)
+
+    def reset_parameters(self) -> None:
+        """Initialize all parameters again. The block is the identity afterwards."""
+        for child in self.children():
+            if callable(reset := getattr(child, "reset_parameters", None)):
+                reset()
+        set_zero(self._last().parameters())
+
+    def apply(self, fn: Callable[[nn.Module], Any]) -> Self:
+        """Apply a function to the block and its children. Initializers, such as `init_weights`, keep the identity."""
+        restore = stays_identity(fn, self._last())
+        super().apply(fn)
+        restore()
+        return self
+
+    @property
+    def _is_hf_initialized(self) -> bool:
+        """Set by transformers when it has initialized the modules of a network, children first."""
+        return self.__dict__.get(FLAG, False)
+
+    @_is_hf_initialized.setter
+    def _is_hf_initialized(self, value: bool) -> None:
+        self.__dict__[FLAG] = value
+        if value:
+            after_transformers(self._last())
+
+    def _last(self) -> nn.Module:
+        """The module whose zero parameters make the block the identity: the norm, or W_z where there is none."""
+        return self.out if next(self.norm.parameters(), None) is None else self.norm
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Raise NotImplementedError: torch.jit.script calls this method before it compiles a module."""

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal.layers.identity import zero_initialized
+
 NormKind = Literal["batch", "group", "layer"]
 NORMS: tuple[NormKind | None, ...] = (*get_args(NormKind), None)
 _BATCH_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -21,7 +23,7 @@ class ChannelLayerNorm(nn.LayerNorm):
 def zero_norm(
     kind: NormKind | None, channels: int, dims: int, *, device: torch.device | str | None, dtype: torch.dtype | None
 ) -> nn.Module:
-    """Create a norm with zero weight and bias, or `nn.Identity` for None.
+    """Create a norm with zero weight and bias, or `nn.Identity` for None. `reset_parameters` sets them to zero again.
 
     Raises:
         ValueError: if `kind` is unknown.
@@ -38,6 +40,4 @@ def zero_norm(
         norm = ChannelLayerNorm(channels, device=device, dtype=dtype)
     else:
         raise ValueError(f"norm={kind!r}: expected one of {', '.join(map(repr, NORMS))}")
-    for parameter in norm.parameters():
-        nn.init.zeros_(parameter)
-    return norm
+    return zero_initialized(norm)

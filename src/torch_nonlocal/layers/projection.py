@@ -1,7 +1,7 @@
 """Several 1x1 convolutions of one map as one matrix product.
 
-theta, phi and g have the same input. One product with their stacked weights reads it once. Modules with hooks,
-parametrizations or adapters, and modules of other classes, are called instead.
+theta, phi and g have the same input. One product with their stacked weights reads it once. Children that are not
+ordinary (`layers.ordinary`) are called instead.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.tracing import needs_plain_operations
-
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from torch_nonlocal.layers.ordinary import convolution_weights, is_fixed_norm, is_untouched
 
 
 class Linear(NamedTuple):
@@ -25,10 +23,10 @@ class Linear(NamedTuple):
 
 def project(x: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
     """Return the outputs of the modules for a map x (B, C, *size), each (B, D, *size)."""
-    plain = [linear(module) for module in modules]
-    if needs_plain_operations(x) or any(one is None for one in plain):
+    if needs_plain_operations(x):
         return [module(x) for module in modules]
-    return apply(x, [one for one in plain if one is not None])
+    plain = linears(modules, x)
+    return [module(x) for module in modules] if plain is None else apply(x, plain)
 
 
 def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
@@ -41,25 +39,29 @@ def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
     return [part.unflatten(2, size) for part in parts]
 
 
-def linear(module: nn.Module) -> Linear | None:
-    """Return the weight and bias of an ordinary 1x1 convolution, or None for other modules."""
-    if type(module) not in _CONVS or _has_hooks(module) or module.bias is None:
+def linears(modules: Sequence[nn.Module], x: Tensor) -> list[Linear] | None:
+    """Return the weights and biases of ordinary 1x1 convolutions with the input x, or None if one is not ordinary."""
+    found, dtype, device = [], x.dtype, x.device
+    for module in modules:
+        weights = convolution_weights(module, dtype, device)
+        if weights is None:
+            return None
+        found.append(Linear(weights[0].flatten(1), weights[1]))
+    return found
+
+
+def with_norm(module: nn.Module, norm: Any, x: Tensor) -> Linear | None:
+    """Merge a 1x1 convolution with the input x and the batch norm after it in eval mode.
+
+    None if the norm depends on its input, or if one of the two is not ordinary.
+    """
+    if norm.training:
         return None
-    return Linear(module.weight.flatten(1), module.bias)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def with_norm(module: nn.Module, norm: Any) -> Linear | None:
-    """Merge a 1x1 convolution and the batch norm after it in eval mode. None if the norm depends on its input."""
-    conv = linear(module)
-    if conv is None or norm.training or _has_hooks(norm):
+    plain = linears([module], x)
+    if plain is None:
         return None
-    if type(norm) is nn.Identity:
-        return conv
-    if type(norm) not in _BATCH_NORMS or norm.running_mean is None or norm.weight is None:
-        return None
-    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    return Linear(conv.weight * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias)
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    conv = plain[0]
+    if is_fixed_norm(norm, conv.weight):
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return Linear(conv.weight * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias)
+    return conv if type(norm) is nn.Identity and is_untouched(norm) else None

@@ -15,6 +15,7 @@ from torch_nonlocal.insertion.probe import one_map
 from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import BlockOptions, NonLocal
 from torch_nonlocal.layers.options import check_option_names
+from torch_nonlocal.layers.widths import device_and_dtype
 from torch_nonlocal.planning.candidates import candidates, recommended, takes_block
 from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
 from torch_nonlocal.planning.report import advice, markdown, plain
@@ -226,13 +227,13 @@ def _recommended(
 def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, chosen: bool) -> Place:
     output: Tensor = rehearsal.outputs[name][0]
     sizes = groups, queries, keys, _, _ = rehearsal.sizes(name, block)
-    dtype = block.g.weight.dtype
+    _, dtype = device_and_dtype(block)
     choice = functional.choice(
         block.pairwise,
         sizes,
         algorithm=block.algorithm,
         device=output.device,
-        dtype=dtype,  # pyright: ignore[reportArgumentType]
+        dtype=dtype,
         training=True,
         normalize=block.normalize,
     )
