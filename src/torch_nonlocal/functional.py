@@ -11,6 +11,9 @@
 
 Shapes: B batch, N query positions, M key positions, D inner width, V value width. The last axis holds
 the features: `x.flatten(2).transpose(1, 2)` turns a map (B, C, T, H, W) into (B, N, C) without a copy.
+
+For B = 0 or N = 0 the result is empty and gradients are zero. M = 0 raises a ValueError if there are queries, since
+eq. 1 then is 0 / 0.
 """
 
 from typing import get_args
@@ -18,10 +21,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.tracing import is_dual, is_recorded, needs_plain_operations
+from torch_nonlocal._common.tracing import is_dual, is_exported, is_recorded, needs_plain_operations
 from torch_nonlocal.ops import dense, fused, reassociated, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
-from torch_nonlocal.ops._errors import ONLY_DENSE
 from torch_nonlocal.ops.names import Algorithm, Normalize, Pairwise
 
 NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
@@ -86,8 +88,9 @@ def embedded_gaussian(
         key_bias_BM: bias of the logits of each key, (B, M); -inf excludes a key, such as the padding of a short clip.
             Not with normalize="queries", where it cancels.
         algorithm: "auto" chooses by cost. "tiled" processes tiles of queries and recomputes them in backward. "fused"
-            uses PyTorch's fused attention, for D = V, without bias, with normalize="keys". "dense" is the definition;
-            only it has double backward and forward-mode derivatives. All give the same result.
+            uses PyTorch's fused attention, for D = V, without bias, with normalize="keys". "dense" is the definition.
+            All give the same result and have derivatives of any order; "tiled" and "fused" have no forward-mode
+            derivatives. `torch.func` transforms use the definition.
 
     Returns:
         y, (B, N, V), with the dtype of g.
@@ -95,7 +98,7 @@ def embedded_gaussian(
     Raises:
         ValueError: if shapes or dtypes disagree, `normalize` or `algorithm` is unknown, or the algorithm does not
             support the combination.
-        NotImplementedError: for forward-mode derivatives with an algorithm other than "dense".
+        NotImplementedError: for forward-mode derivatives with "tiled" or "fused".
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 3.
     """
@@ -139,7 +142,7 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
         phi_BMD: keys, (B, M, D).
         g_BMV: values, (B, M, V).
         algorithm: "auto" and "reassociated" multiply in the cheaper order, theta (phi^T g) except for small maps.
-            "dense" is the definition.
+            "dense" is the definition. Exported graphs always multiply in the order theta (phi^T g).
 
     Returns:
         y, (B, N, V), with the dtype of g.
@@ -151,8 +154,10 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
     """
     _check_features("dot_product", theta_BND, phi_BMD, g_BMV)
     _check_choice("algorithm", algorithm, ALGORITHMS["dot_product"])
-    if algorithm == "dense" or needs_plain_operations(theta_BND):
+    if algorithm == "dense":
         return dense.dot_product(theta_BND, phi_BMD, g_BMV)
+    if is_exported(theta_BND):
+        return reassociated.dot_product_of_any_size(theta_BND, phi_BMD, g_BMV)
     theta_BND, phi_BMD, g_BMV = _one_dtype("dot_product", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     return reassociated.dot_product(theta_BND, phi_BMD, g_BMV)
 
@@ -167,8 +172,9 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algor
         a_BN: query scores, (B, N).
         b_BM: key scores, (B, M).
         g_BMV: values, (B, M, V).
-        algorithm: "auto" and "sorted" use sorting and prefix sums, in N log N time. "dense" is the definition; only it
-            has double backward and forward-mode derivatives.
+        algorithm: "auto" and "sorted" use sorting and prefix sums, in N log N time. "dense" is the definition. Both
+            give the same result and have derivatives of any order; "sorted" has no forward-mode derivatives, for which
+            "auto" uses the definition, as do `torch.func` transforms.
 
     Returns:
         y, (B, N, V), with the dtype of g.
@@ -216,8 +222,11 @@ def _algorithm(form: Pairwise, algorithm: Algorithm, *inputs: Tensor | None) -> 
     if algorithm == "dense" or needs_plain_operations(inputs[0]):
         return "dense"
     if any(tensor is not None and is_dual(tensor) for tensor in inputs):
+        if algorithm == "auto":
+            return "dense"
         raise NotImplementedError(
-            f"this algorithm of the non-local operation has no forward-mode derivatives: {ONLY_DENSE}"
+            f"algorithm={algorithm!r} has no forward-mode derivatives: expected 'dense', which consists of ordinary "
+            "PyTorch operations, or 'auto', which then uses it"
         )
     return algorithm
 
@@ -265,7 +274,7 @@ def _check_features(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> None:
     )
     if not agree:
         raise _shape_error(form, "theta (B, N, D), phi (B, M, D), g (B, M, V)", theta=theta, phi=phi, g=g)
-    _check_keys(form, g)
+    _check_keys(form, theta, g)
 
 
 def _check_scores(a: Tensor, b: Tensor, g: Tensor) -> None:
@@ -276,12 +285,13 @@ def _check_scores(a: Tensor, b: Tensor, g: Tensor) -> None:
     )
     if not agree:
         raise _shape_error("concatenation", "a (B, N), b (B, M), g (B, M, V)", a=a, b=b, g=g)
-    _check_keys("concatenation", g)
+    _check_keys("concatenation", a, g)
 
 
-def _check_keys(form: str, g: Tensor) -> None:
-    if g.shape[1] == 0:
-        raise ValueError(f"{form}: expected at least one key, got M = 0")
+def _check_keys(form: str, queries: Tensor, g: Tensor) -> None:
+    """Refuse queries without keys, for which eq. 1 is 0 / 0. Without queries the result is empty."""
+    if g.shape[1] == 0 and queries.shape[1] != 0:
+        raise ValueError(f"{form}: expected at least one key, got M = 0 keys for N = {queries.shape[1]} queries")
 
 
 def _check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:

@@ -105,33 +105,25 @@ FAST = [
 
 
 @pytest.mark.parametrize("operation", FAST)
-def test_double_backward_raises_and_names_dense(operation):
-    theta, phi, g = inputs()
-    (gradient,) = torch.autograd.grad(operation(theta, phi, g).square().sum(), theta, create_graph=True)
-    with pytest.raises(NotImplementedError, match="no double backward: use algorithm='dense'"):
-        gradient.sum().backward()
-
-
-@pytest.mark.parametrize("operation", FAST)
 def test_forward_derivatives_raise_and_name_dense(operation):
     theta, phi, g = (t.detach() for t in inputs())
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(theta, torch.ones_like(theta))
-        with pytest.raises(NotImplementedError, match="no forward-mode derivatives: use algorithm='dense'"):
+        with pytest.raises(NotImplementedError, match="no forward-mode derivatives: expected 'dense'"):
             operation(dual, phi, g)
 
 
-def test_dense_has_double_backward_and_forward_derivatives():
-    arguments = inputs(4, 3, 2)
-    operation = lambda *qkv: functional.embedded_gaussian(*qkv, algorithm="dense")  # noqa: E731
-    assert torch.autograd.gradgradcheck(operation, arguments)
-    assert torch.autograd.gradcheck(operation, arguments, check_forward_ad=True)
+AUTO = [
+    functional.embedded_gaussian,
+    functional.dot_product,
+    (lambda t, p, g: functional.concatenation(t[..., 0], p[..., 0], g)),
+]
 
 
-def test_vmap():
-    theta, phi, g = (t.detach()[None].expand(3, -1, -1, -1) for t in inputs())
-    y = torch.func.vmap(functional.embedded_gaussian)(theta, phi, g)
-    torch.testing.assert_close(y[1], functional.embedded_gaussian(theta[1], phi[1], g[1]))
+@pytest.mark.parametrize("operation", AUTO)
+def test_auto_has_forward_derivatives(operation, monkeypatch):
+    monkeypatch.setattr(choose, "DENSE_BYTES", 0)
+    assert torch.autograd.gradcheck(operation, inputs(4, 3, 2), check_forward_ad=True)
 
 
 @pytest.mark.parametrize("operation", FAST)

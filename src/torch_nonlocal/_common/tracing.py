@@ -10,15 +10,25 @@ def is_recorded(x: Any) -> bool:
     return isinstance(x, torch.fx.Proxy) or torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
+def is_exported(x: Any) -> bool:
+    """True while a graph for other programs is recorded: torch.export, ONNX, fx, torch.jit.trace."""
+    return is_recorded(x) or torch.compiler.is_exporting()
+
+
 def needs_plain_operations(x: Any) -> bool:
     """True where an operator of our own would not do: exporting, recording, torch.func transforms such as vmap."""
-    if is_recorded(x) or torch.compiler.is_exporting():
-        return True
-    if torch.compiler.is_compiling():
-        return False
-    return torch._C._functorch.is_batchedtensor(x)  # pyright: ignore[reportAttributeAccessIssue]
+    return is_exported(x) or _is_transformed()
 
 
 def is_dual(x: Any) -> bool:
     """True for a tensor with a forward-mode tangent."""
     return not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
+def _is_transformed() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# As torch.compiler.assume_constant_result does, whose first call imports all of torch.compile. Tracing then takes the
+# answer of the real call, which is right: transforms that are traced are active while they are.
+_is_transformed._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 NAMESPACE = "torch_nonlocal"
 
 
 class Operator:
     """A function of tensors that PyTorch treats as one operation. It must not modify its arguments.
+
+    The kernel receives plain tensors. Subclasses such as MONAI's MetaTensor may override methods that it calls; PyTorch
+    converts the outputs as those of its own operations.
 
     Args:
         function: the kernel for all devices, with annotated arguments. A function `_name` becomes the operator
@@ -23,7 +27,11 @@ class Operator:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.name = f"{NAMESPACE}::{function.__name__.removeprefix('_')}"
         torch.library.define(self.name, torch.library.infer_schema(function, mutates_args=()))
-        torch.library.impl(self.name, "default", function)
+
+        def kernel(*arguments: Any) -> Any:
+            return function(*map(_plain, arguments))
+
+        torch.library.impl(self.name, "default", kernel)
 
     def register_fake(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Register a function that returns outputs with the right shapes and strides, without computing values."""
@@ -32,3 +40,7 @@ class Operator:
     def register_autograd(self, backward: Callable[..., Any], *, setup_context: Callable[..., Any]) -> None:
         """Register the gradient. The arguments are those of `torch.library.register_autograd`."""
         torch.library.register_autograd(self.name, backward, setup_context=setup_context)
+
+
+def _plain(argument: Any) -> Any:
+    return argument.as_subclass(Tensor) if isinstance(argument, Tensor) and type(argument) is not Tensor else argument

@@ -27,7 +27,7 @@ def softmax_weights(
     """
     logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2) * scale
     if key_bias_BM is not None:
-        logits_BNM = logits_BNM + key_bias_BM[..., None, :]
+        logits_BNM = logits_BNM + key_bias_BM.unsqueeze(-2)
     return torch.softmax(logits_BNM, dim=-1 if normalize == "keys" else -2)
 
 
@@ -38,7 +38,7 @@ def dot_product_weights(theta_BND: Tensor, phi_BMD: Tensor) -> Tensor:
 
 def concatenation_weights(a_BN: Tensor, b_BM: Tensor) -> Tensor:
     """Return the weights ReLU(a_i + b_j) / M (eq. 5, w_f split for theta and phi), (B, N, M), non-negative."""
-    return torch.relu(a_BN[..., :, None] + b_BM[..., None, :]) / b_BM.shape[-1]
+    return torch.relu(a_BN.unsqueeze(-1) + b_BM.unsqueeze(-2)) / b_BM.shape[-1]
 
 
 def softmax(

@@ -8,14 +8,16 @@ to the N x M map disabled.
 Shapes: B batch, N query positions, M key positions, D width of theta, phi and g.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from torch_nonlocal.ops._errors import refuse_second_derivative
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
+from torch_nonlocal.ops._second import register_second_gradients
 
 _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
 _FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
@@ -53,16 +55,19 @@ def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float =
 def _softmax_flash(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Run the kernel with the queries split into heads: the kernel divides its work among threads by head."""
     batch, queries, _ = theta.shape
+    if not theta.numel():  # the kernel divides by the sizes
+        return _empty_outputs(theta, g)
     heads = _head_count(batch)
     keys = _expand_heads(heads, phi, g)
     y, log_sum = _FLASH(_split_heads(theta, heads), *keys, scale=scale)  # pyright: ignore[reportOptionalCall]
-    return _join_heads(y, queries), _join_heads(log_sum.unsqueeze(3), queries).squeeze(2)
+    y_BND, log_sum_BN = _join_heads(y, queries), _join_heads(log_sum.unsqueeze(3), queries).squeeze(2)
+    _restore_nan_(y_BND, log_sum_BN, theta, phi)
+    return y_BND, log_sum_BN
 
 
 @_softmax_flash.register_fake
 def _(theta, phi, g, scale):
-    log_sum = theta.new_empty(theta.shape[:2], dtype=torch.promote_types(theta.dtype, torch.float32))
-    return theta.new_empty(theta.shape[0], theta.shape[1], g.shape[2]), log_sum
+    return _empty_outputs(theta, g)
 
 
 @Operator
@@ -70,6 +75,8 @@ def _softmax_flash_backward(
     dy: Tensor, theta: Tensor, phi: Tensor, g: Tensor, y: Tensor, log_sum: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, queries, _ = theta.shape
+    if not dy.numel():
+        return torch.zeros_like(theta), torch.zeros_like(phi), torch.zeros_like(g)
     heads = _head_count(batch)
     dy, theta, y, log_sum = (_split_heads(tensor, heads) for tensor in (dy, theta, y, log_sum.unsqueeze(2)))
     arguments = dy, theta, *_expand_heads(heads, phi, g), y, log_sum.squeeze(3), 0.0, False
@@ -81,6 +88,26 @@ def _softmax_flash_backward(
 @_softmax_flash_backward.register_fake
 def _(dy, theta, phi, g, y, log_sum, scale):
     return tuple(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+
+
+def _empty_outputs(theta: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    log_sum = theta.new_empty(theta.shape[:2], dtype=torch.promote_types(theta.dtype, torch.float32))
+    return theta.new_empty((theta.shape[0], theta.shape[1], g.shape[2])), log_sum
+
+
+def _restore_nan_(y_BND: Tensor, log_sum_BN: Tensor, theta_BND: Tensor, phi_BMD: Tensor) -> None:
+    """Write NaN where the definition has it.
+
+    If all logits of a query are NaN or -inf, the kernel returns zeros and the log sum 0. If one is +inf, its log sum is
+    +inf, and outputs and gradients may be finite.
+    """
+    flat = log_sum_BN.flatten()
+    if math.isfinite(flat.dot(flat.reciprocal())):  # one operation finds zeros, infinities and NaN
+        return
+    first_logit_BN = (theta_BND * phi_BMD[:, :1]).sum(2)
+    missed_BN = (log_sum_BN == 0) & ~first_logit_BN.isfinite() & (y_BND == 0).all(2)
+    log_sum_BN.masked_fill_(missed_BN | (log_sum_BN == torch.inf), torch.nan)
+    y_BND.masked_fill_(log_sum_BN.isnan().unsqueeze(2), torch.nan)
 
 
 def _head_count(batch: int) -> int:
@@ -123,7 +150,7 @@ def _gradients(ctx, dy, _dlog_sum):
 
 
 _softmax_flash.register_autograd(_gradients, setup_context=_setup)
-refuse_second_derivative(_softmax_flash_backward)
+register_second_gradients(_softmax_flash_backward, normalize="keys")
 
 
 @flop_formula(torch.ops.torch_nonlocal.softmax_flash)

@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal.ops._errors import refuse_second_derivative
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
+from torch_nonlocal.ops._second import register_second_gradients
 from torch_nonlocal.ops.names import Normalize
 
 # Size of a tile. With more rows, the accumulated gradients are read and written less often. Measurements showed no gain
@@ -68,7 +68,9 @@ def _softmax_rows(
     theta: Tensor, phi: Tensor, g: Tensor, key_bias: Tensor | None, scale: float, keep: bool
 ) -> tuple[Tensor, Tensor]:
     B, N, M, V = theta.shape[0], theta.shape[1], phi.shape[1], g.shape[2]
-    y_BNV, kept_BNM = g.new_empty(B, N, V), _kept(theta, N, M, keep)
+    y_BNV, kept_BNM = g.new_empty((B, N, V)), _kept(theta, N, M, keep)
+    if not y_BNV.numel():
+        return y_BNV, kept_BNM.zero_()
     rows, buffer = _tiles(theta, N, M)
     for b in range(B):
         query, key, value, bias = _ready(theta[b], phi[b], g[b], _of_clip(key_bias, b))
@@ -81,7 +83,7 @@ def _softmax_rows(
 
 @_softmax_rows.register_fake
 def _(theta, phi, g, key_bias, scale, keep):
-    y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
+    y = g.new_empty((theta.shape[0], theta.shape[1], g.shape[2]))
     return y, _kept(theta, theta.shape[1], phi.shape[1], keep)
 
 
@@ -92,7 +94,9 @@ def _softmax_rows_backward(
     B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
     keep = kept.shape[1] > 0
     dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
-    dbias = phi.new_zeros(B, 0 if key_bias is None else M)
+    dbias = phi.new_zeros((B, 0 if key_bias is None else M))
+    if not dy.numel():
+        return dtheta.zero_(), dphi.zero_(), dg.zero_(), dbias
     rows, gradient = _tiles(theta, N, M)
     buffer = _tiles(theta, 1 if keep else N, M)[1]
     for b in range(B):
@@ -118,7 +122,7 @@ def _softmax_rows_backward(
 
 @_softmax_rows_backward.register_fake
 def _(dy, theta, phi, g, key_bias, kept, scale):
-    dbias = phi.new_empty(phi.shape[0], 0 if key_bias is None else phi.shape[1])
+    dbias = phi.new_empty((phi.shape[0], 0 if key_bias is None else phi.shape[1]))
     return *(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g)), dbias
 
 
@@ -139,7 +143,7 @@ def _rows_gradients(ctx, dy, _dkept):
 
 
 _softmax_rows.register_autograd(_rows_gradients, setup_context=_rows_setup)
-refuse_second_derivative(_softmax_rows_backward)
+register_second_gradients(_softmax_rows_backward, normalize="keys")
 
 
 # --- normalize="queries": rows of tiles are keys ---------------------------------------------------------------------
@@ -148,11 +152,13 @@ refuse_second_derivative(_softmax_rows_backward)
 @Operator
 def _softmax_columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: bool) -> tuple[Tensor, Tensor]:
     B, N, M, V = theta.shape[0], theta.shape[1], phi.shape[1], g.shape[2]
-    y_BNV, kept_BMN = g.new_empty(B, N, V), _kept(theta, M, N, keep)
+    y_BNV, kept_BMN = g.new_empty((B, N, V)), _kept(theta, M, N, keep)
+    if not y_BNV.numel():
+        return y_BNV, kept_BMN.zero_()
     rows, buffer = _tiles(phi, M, N)
     for b in range(B):
         query, key, value = _ready(theta[b], phi[b], g[b])
-        y_NV = value.new_zeros(N, V, dtype=torch.promote_types(value.dtype, torch.float32))
+        y_NV = value.new_zeros((N, V), dtype=torch.promote_types(value.dtype, torch.float32))
         for part in _parts(M, rows):
             tile = kept_BMN[b, part] if keep else buffer[: part.stop - part.start]
             _weights_(tile, key[part], query, None, scale)
@@ -163,7 +169,7 @@ def _softmax_columns(theta: Tensor, phi: Tensor, g: Tensor, scale: float, keep: 
 
 @_softmax_columns.register_fake
 def _(theta, phi, g, scale, keep):
-    y = g.new_empty(theta.shape[0], theta.shape[1], g.shape[2])
+    y = g.new_empty((theta.shape[0], theta.shape[1], g.shape[2]))
     return y, _kept(theta, phi.shape[1], theta.shape[1], keep)
 
 
@@ -174,6 +180,8 @@ def _softmax_columns_backward(
     B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
     keep = kept.shape[1] > 0
     dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+    if not dy.numel():
+        return dtheta.zero_(), dphi.zero_(), dg.zero_()
     rows, gradient = _tiles(phi, M, N)
     buffer = _tiles(phi, 1 if keep else M, N)[1]
     for b in range(B):
@@ -216,7 +224,7 @@ def _columns_gradients(ctx, dy, _dkept):
 
 
 _softmax_columns.register_autograd(_columns_gradients, setup_context=_columns_setup)
-refuse_second_derivative(_softmax_columns_backward)
+register_second_gradients(_softmax_columns_backward, normalize="queries")
 
 
 # --- shared functions ------------------------------------------------------------------------------------------------
@@ -274,7 +282,7 @@ def _product_(out: Tensor, one: Tensor, other: Tensor, scale: float = 1.0) -> No
 
 def _kept(like: Tensor, rows: int, columns: int, keep: bool) -> Tensor:
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return like.new_empty(like.shape[0], rows if keep else 0, columns, dtype=dtype)
+    return like.new_empty((like.shape[0], rows if keep else 0, columns), dtype=dtype)
 
 
 def _ready(*tensors: Tensor | None) -> list[Any]:
@@ -303,7 +311,7 @@ def _tiles(like: Tensor, count: int, width: int) -> tuple[int, Tensor]:
         (TILE_BYTES, MAX_ROWS) if like.device.type == "cpu" else (ACCELERATOR_TILE_BYTES, ACCELERATOR_MAX_ROWS)
     )
     rows = min(max(tile_bytes // (dtype.itemsize * width), MIN_ROWS), most, count)
-    return rows, like.new_empty(rows, width, dtype=dtype)
+    return rows, like.new_empty((rows, width), dtype=dtype)
 
 
 def _parts(count: int, rows: int) -> list[slice]:

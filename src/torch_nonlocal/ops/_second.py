@@ -1,0 +1,93 @@
+"""Second derivatives of the softmax forms, for gradient penalties and other uses of `create_graph=True`.
+
+A backward operator is derived part by part: ordinary operations recompute the definition on a part of the queries (of
+the keys with normalize="queries") and are derived twice. The first gradients are concatenations of parts, or sums over
+parts, and so are the second; the memory is that of one part. If the second gradients are derived again, autograd
+records them as usual, and their graph holds all parts.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torch_nonlocal.ops import dense
+from torch_nonlocal.ops.names import Normalize
+
+PART_BYTES, ACCELERATOR_PART_BYTES = 2 * 2**20, 64 * 2**20
+"""Size of the map of one part. About 18 tensors of this size are held at a time."""
+
+
+def register_second_gradients(backward: Any, *, normalize: Normalize) -> None:
+    """Register the autograd formula of a backward operator of a softmax form.
+
+    Its arguments are dy, theta, phi, g, then the key bias or a tensor without gradient, other such tensors, and the
+    scale. Its results are the gradients of theta, phi and g, and a fourth one if the operator has a key bias.
+    """
+
+    def setup(ctx, inputs, output):
+        biased = len(output) > 3 and inputs[4] is not None
+        ctx.count, ctx.scale = len(inputs), inputs[-1]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[: 5 if biased else 4])
+
+    def derive(ctx, *seconds):
+        inputs = ctx.saved_tensors
+        derived = _second_gradients(inputs, seconds[: len(inputs) - 1], ctx.scale, normalize)
+        return *derived, *(None,) * (ctx.count - len(derived))
+
+    backward.register_autograd(derive, setup_context=setup)
+
+
+def _second_gradients(
+    inputs: Sequence[Tensor], seconds: Sequence[Tensor | None], scale: float, normalize: Normalize
+) -> list[Tensor | None]:
+    """Return the gradients of dy, theta, phi, g and, if given, the key bias.
+
+    Args:
+        inputs: these tensors.
+        seconds: the gradients of the gradients of theta, phi, g and, if given, the key bias.
+        scale: the factor of the logits.
+        normalize: the axis of the softmax.
+    """
+    if all(second is None for second in seconds):
+        return [None] * len(inputs)
+    in_parts = (0, 1) if normalize == "keys" else (2, 3)  # dy and theta, or phi and g
+    recorded = torch.is_grad_enabled()
+    pieces: list[list[Tensor]] = [[] for _ in inputs]
+    with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+        for part in _parts(inputs, in_parts):
+            own = [_source(t[:, part] if i in in_parts else t, recorded) for i, t in enumerate(inputs)]
+            dy, theta, phi, g, *bias = own
+            y = dense.softmax(theta, phi, g, scale=scale, normalize=normalize, key_bias_BM=bias[0] if bias else None)
+            first = torch.autograd.grad(y, own[1:], dy, create_graph=True)
+            given = [
+                (gradient, second[:, part] if i in in_parts else second)
+                for i, (gradient, second) in enumerate(zip(first, seconds, strict=True), start=1)
+                if second is not None
+            ]
+            gradients, weights = zip(*given, strict=True)
+            derived = torch.autograd.grad(
+                gradients, own, [w.to(dy.dtype) for w in weights], create_graph=recorded, materialize_grads=True
+            )
+            for i, gradient in enumerate(derived):
+                if i in in_parts or not pieces[i]:
+                    pieces[i].append(gradient)
+                else:
+                    pieces[i][0] = pieces[i][0] + gradient
+    return [torch.cat(piece, 1).to(tensor.dtype) for piece, tensor in zip(pieces, inputs, strict=True)]
+
+
+def _source(tensor: Tensor, recorded: bool) -> Tensor:
+    """Return the tensor as a source of a graph, in at least float32. It is detached if nothing records its gradient."""
+    wide = torch.promote_types(tensor.dtype, torch.float32)
+    return tensor.to(wide) if recorded and tensor.requires_grad else tensor.detach().to(wide).requires_grad_()
+
+
+def _parts(inputs: Sequence[Tensor], in_parts: Sequence[int]) -> list[slice]:
+    batch, queries, keys = inputs[1].shape[0], inputs[1].shape[1], inputs[2].shape[1]
+    count, others = (queries, keys) if 1 in in_parts else (keys, queries)
+    part_bytes = PART_BYTES if inputs[0].device.type == "cpu" else ACCELERATOR_PART_BYTES
+    rows = max(part_bytes // (inputs[1].dtype.itemsize * batch * others), 16)
+    return [slice(start, start + rows) for start in range(0, count, rows)]
