@@ -205,6 +205,16 @@ def test_blocks_and_remove(wrap):
     assert not any("non_local" in name for name, _ in model.named_modules())
 
 
+def test_block_files(wrap, tmp_path):
+    model = wrap(with_blocks())
+    nl.save_blocks(model, tmp_path / "wrapped.pt")
+    loaded = nl.load_blocks(plain(), tmp_path / "wrapped.pt")
+    torch.testing.assert_close(output(loaded), output(with_blocks()))
+    empty = nl.load_blocks(wrap(plain()), tmp_path / "wrapped.pt")
+    assert list(nl.blocks(empty)) == PLACES
+    torch.testing.assert_close(output(empty), output(with_blocks()))
+
+
 def test_watch(wrap):
     model, expected = wrap(with_blocks()), with_blocks()
     with nl.watch(model) as seen, nl.watch(expected) as right:

@@ -48,7 +48,8 @@ class WeightsFile:
         container: "safetensors", "torch.save" or "pickle".
         kind: "weights" (best.pt), "training state" (last.pt), "blocks" (`nl.save_blocks`) or "network"
             (`nonlocal convert`) for files of this package; "state dict" for any other.
-        tensors: tensors by name, on the CPU, without the prefixes "module." and "_orig_mod.".
+        tensors: tensors by name, on the CPU, without the prefixes "module." and "_orig_mod."; names in a file of blocks
+            are unchanged.
         facts: everything else in the file by key, such as epoch, metrics, config or optimizer state. For a safetensors
             file, its metadata.
     """
@@ -94,13 +95,15 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
             keys = listed(str(key)[:_MAX_NAME] for key in content) or "nothing"
             raise _error(path, f"holds no tensors by name; its keys: {keys}")
         facts = {**plain(facts), **metadata}
-        tensors = _without_prefixes(path, tensors)
+        found = facts.get("format")
+        ours = _OUR_FORMAT.fullmatch(found) if isinstance(found, str) else None
+        _check_names(tensors)
+        if ours is None or ours[1] != "blocks":  # names in block files are exact: a network may have a child `module`
+            tensors = _without_prefixes(path, tensors)
         for name, tensor in tensors.items():
             _check_values(name, tensor)
     except RefusedError as error:
         raise _error(path, _refused(error)) from error
-    found = facts.get("format")
-    ours = _OUR_FORMAT.fullmatch(found) if isinstance(found, str) else None
     return WeightsFile(path, container, ours[1] if ours else "state dict", tensors, facts)
 
 
@@ -281,14 +284,18 @@ def _unwrapped(content: dict[Any, Any], depth: int = 0) -> tuple[dict[str, Tenso
     return tensors, {str(key): value for key, value in content.items() if key not in chosen}
 
 
-def _without_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as in the network itself: without the prefixes of data-parallel and compiled modules."""
+def _check_names(tensors: dict[str, Tensor]) -> None:
     if len(tensors) > _MAX_TENSORS:
         raise RefusedError(f"it holds {len(tensors):,} tensors, expected at most {_MAX_TENSORS:,}")
+    for name in tensors:
+        if len(name) > _MAX_NAME or not name.isprintable():
+            raise RefusedError(f"it has a tensor named {name[:_MAX_NAME]!r}")
+
+
+def _without_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names as in the network itself: without the prefixes of data-parallel and compiled modules."""
     bare: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        if len(key) > _MAX_NAME or not key.isprintable():
-            raise RefusedError(f"it has a tensor named {key[:_MAX_NAME]!r}")
         name = re.sub(r"(?<![^.])_orig_mod\.", "", key)
         while name.startswith("module."):
             name = name.removeprefix("module.")

@@ -9,42 +9,58 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.plain_values import fits, parse_json, shown
 from torch_nonlocal._common.tensor_files import read_weights, write_tensors
 from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.attachment import CHILD, attach
+from torch_nonlocal.insertion.block_weights import check_writable, gathered, read, write
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks
+from torch_nonlocal.insertion.probe import placement
+from torch_nonlocal.insertion.stored_names import match_names
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.layers.options import check_option_names
 from torch_nonlocal.layers.widths import device_and_dtype
 
 FORMAT = "torch-nonlocal blocks 1"
+_ON_META = (
+    "the network is on the meta device, where the weights of the file would be lost. Load the network's own weights "
+    "first, for example with load_state_dict(state, assign=True), or call to_empty(device=...)"
+)
 _CLASSES = {kind.__name__: kind for kind in BLOCK_CLASSES.values()}
 
 
 def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the weights and options of a model's non-local blocks to a file, atomically.
 
+    Names are those of the model without wrappers. Weights are those that a block computes with: parametrizations and
+    masks are applied, the active adapters of peft are merged, offloaded and sharded tensors are gathered.
+
     Args:
-        model: a model with blocks.
+        model: a model with blocks, with or without wrappers. If it is sharded, all processes must call this function.
         path: with the suffix .safetensors for a safetensors file (needs `pip install 'torch-nonlocal[checkpoints]'`),
             with any other for a file of `torch.save`.
 
     Raises:
-        ValueError: the model has no blocks, or the folder does not exist.
+        ValueError: the model has no blocks, the weights of a block cannot be written as those of a plain block (a
+            quantized layer), or the folder does not exist.
         ImportError: safetensors is needed and not installed.
     """
     present = blocks(model)
     if not present:
         raise ValueError("the model has no blocks to save; nl.insert adds blocks")
-    plan = {name: {"class": type(block).__name__, "options": block.config} for name, block in present.items()}
-    tensors = {
-        f"{name}/{key}": tensor.detach().cpu().contiguous()
-        for name, block in present.items()
-        for key, tensor in block.state_dict().items()
-    }
+    plan: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    with gathered(model, write=False):
+        for name, block in present.items():
+            plan[name] = {"class": type(block).__name__, "options": block.config}
+            try:
+                tensors |= {f"{name}/{key}": tensor for key, tensor in read(block).items()}
+            except ValueError as error:
+                raise ValueError(f"the block at {name!r} cannot be saved: {error}") from error
     write_blocks(Path(path), plan, tensors)
 
 
@@ -62,8 +78,15 @@ def write_blocks(path: Path, plan: dict[str, Any], tensors: dict[str, Tensor]) -
 def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Read a file of `save_blocks`: insert the blocks that the model lacks, then load the weights of all blocks.
 
+    Names of the file may be those of another nesting: "model.layer3.1" of a Lightning module is loaded at "layer3.1"
+    and the reverse, if one common prefix makes all names fit.
+
+    A network on the meta device is refused. Its own weights have to be loaded first, because `to_empty` and
+    `load_state_dict(assign=True)` would discard or miss the weights of blocks.
+
     Args:
-        model: the network, with or without its blocks; changed in place.
+        model: the network, with or without its blocks and with or without wrappers; changed in place. If it is sharded,
+            all processes must call this function.
         path: the file.
 
     Returns:
@@ -72,32 +95,69 @@ def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a block file, names a module that the model does not have, differs from a block of
-            the model in options or shapes, or lacks a block of the model. The model is then unchanged.
+            the model in options or shapes, or lacks a block of the model; or the model is on the meta device, or a tool
+            keeps the weights of its blocks in another form. The model is then unchanged.
         ImportError: the file is in safetensors format and safetensors is not installed.
     """
     plan, tensors = _read(Path(path))
-    present = blocks(model)
-    lacking = sorted(set(present) - set(plan))
-    if lacking:
-        raise ValueError(f"{path}: holds no weights for the blocks at {', '.join(lacking)}; it has {', '.join(plan)}")
-    modules = dict(model.named_modules())
-    loaded: dict[str, NonLocal] = {}
-    for name, entry in plan.items():
-        if name not in modules:
-            raise ValueError(f"{path}: has a block for {name!r}, which this model does not have")
-        if name not in present and hasattr(modules[name], CHILD):
-            raise ValueError(f"{path}: {name!r} has a child named {CHILD!r} that is not a block of torch-nonlocal")
-        loaded[name] = _new_block(path, name, entry, tensors, present.get(name), modules[name])
-    for name, block in loaded.items():
-        if name in present:
-            present[name].load_state_dict(block.state_dict())
-        else:
-            attach(modules[name], block)
+    with gathered(model, write=True):
+        _load(model, path, plan, tensors)
     return model
 
 
+def _load(model: nn.Module, path: Any, plan: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    present, modules = blocks(model), named_modules(model)
+    try:
+        places = match_names(plan, model, present)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    lacking = sorted(set(present) - set(places.values()))
+    if lacking:
+        raise ValueError(f"{path}: holds no weights for the blocks at {', '.join(lacking)}; it has {', '.join(plan)}")
+    loaded: dict[str, NonLocal] = {}
+    for name, entry in plan.items():
+        place = places[name]
+        if place not in present and CHILD in modules[place]._modules:
+            raise ValueError(f"{path}: {place!r} has a child named {CHILD!r} that is not a block of torch-nonlocal")
+        try:
+            if place in present:
+                check_writable(present[place])
+                device, dtype = device_and_dtype(present[place])
+            else:
+                device, dtype = placement(_with_parameters(modules[place], model))
+            if device.type == "meta":
+                raise ValueError(_ON_META)
+        except ValueError as error:
+            raise ValueError(f"{path}: the block for {name!r} cannot be loaded: {error}") from error
+        block = _new_block(path, name, entry, tensors, present.get(place), device, dtype)
+        if place in loaded and not _equal(block, loaded[place]):
+            raise ValueError(f"{path}: has two different blocks for {place!r}, one of them named {name!r}")
+        loaded[place] = block
+    for place, block in loaded.items():
+        if place in present:
+            write(present[place], block.state_dict())
+        else:
+            attach(modules[place], block)
+
+
+def _with_parameters(module: nn.Module, model: nn.Module) -> nn.Module:
+    """The module whose device and dtype a new block takes: the one it follows or, without parameters, the network."""
+    return module if any(True for _ in module.parameters()) else model
+
+
+def _equal(block: NonLocal, other: NonLocal) -> bool:
+    weights, others = block.state_dict(), other.state_dict()
+    return weights.keys() == others.keys() and all(torch.equal(weights[key], others[key]) for key in weights)
+
+
 def _new_block(
-    path: Any, name: str, entry: Any, tensors: dict[str, Tensor], present: NonLocal | None, module: nn.Module
+    path: Any,
+    name: str,
+    entry: Any,
+    tensors: dict[str, Tensor],
+    present: NonLocal | None,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> NonLocal:
     """A new block with the file's weights, checked against the block of the model, which is not changed."""
     prefix = f"{name}/"
@@ -106,10 +166,6 @@ def _new_block(
         kind, options = _CLASSES[entry["class"]], dict(entry["options"])
         check_option_names("a block of the file", options.keys() - {"channels"})
         _check_shapes(kind(**{**options, "device": "meta", "dtype": None}), weights)  # before memory is taken
-        like = next(module.parameters(), None)
-        device, dtype = (like.device, like.dtype) if like is not None else (None, None)
-        if present is not None:
-            device, dtype = device_and_dtype(present)
         block = kind(**{**options, "device": device, "dtype": dtype})
         block.load_state_dict(weights)
     except Exception as error:  # options of wrong types can cause any error

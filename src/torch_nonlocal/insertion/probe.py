@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import capture_outputs, eager, evaluating
+from torch_nonlocal._common.offload import execution_device
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = ((nn.BatchNorm1d, 1), (nn.BatchNorm2d, 2), (nn.BatchNorm3d, 3))
@@ -61,9 +62,7 @@ def output_by_module(name: str, module: nn.Module) -> Output:
     Raises:
         ValueError: if the module is of any other class. The message asks for `example_input`.
     """
-    parameter = next(module.parameters(), None)
-    device = parameter.device if parameter is not None else torch.device("cpu")
-    dtype = parameter.dtype if parameter is not None else torch.get_default_dtype()
+    device, dtype = placement(module)
     for kind, dims in _BATCH_NORMS:
         if isinstance(module, kind):
             return Output(module.num_features, dims, device, dtype)
@@ -74,6 +73,18 @@ def output_by_module(name: str, module: nn.Module) -> Output:
             "pass example_input=, an input of the model"
         )
     return Output(conv.out_channels, len(conv.kernel_size), device, dtype)
+
+
+def placement(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Return the device and dtype of a module's parameters, for a block that follows it.
+
+    The device of parameters that accelerate has offloaded is the one that runs the module.
+    """
+    parameter = next((one for one in module.parameters() if one.is_floating_point()), None)
+    if parameter is None:
+        return torch.device("cpu"), torch.get_default_dtype()
+    offloaded = execution_device(module) if parameter.is_meta else None
+    return offloaded or parameter.device, parameter.dtype
 
 
 def _last_conv(module: nn.Module) -> Any:

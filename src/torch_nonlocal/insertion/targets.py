@@ -38,7 +38,7 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     """
     if not isinstance(at, str | nn.Module | Iterable):
         raise TypeError(f"at: expected a name, a glob, a module or a list of these, got {type(at).__name__}")
-    names = _Names(model)
+    names = Names(model)
     chosen: set[nn.Module] = set()
     for one in [at] if isinstance(at, str | nn.Module) else at:
         if isinstance(one, str) and one.startswith("paper-") and one not in names.places:
@@ -51,7 +51,7 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     return {name: module for name, module in names.first.items() if module in chosen}
 
 
-class _Names:
+class Names:
     """The names of the modules of a network outside its blocks.
 
     Attributes:
