@@ -256,8 +256,8 @@ def test_keyword_arguments_and_inputs_that_are_not_one_tensor(net, clip):
         with watch(model) as seen:
             model(given)
         geometry = seen["inner.late"].geometry
-        assert not geometry.probed
-        assert geometry.input_size == geometry.grid == (2, 3, 3)
+        assert geometry.probed
+        assert (geometry.input_size, geometry.offset, geometry.stride) == ((4, 12, 12), (0, 0, 0), (2, 4, 4))
 
 
 def test_names_omit_the_prefix_of_distributed_data_parallel(net, clip, tmp_path):

@@ -14,7 +14,7 @@ from torch import nn
 import torch_nonlocal as nl
 from torch_nonlocal._common import capture
 from torch_nonlocal._common.structural_copy import NotCopiedError, StructuralCopy
-from torch_nonlocal.attention import probe_geometry, receptive, watch
+from torch_nonlocal.attention import added_magnitudes, gradient_times_activation, probe_geometry, receptive, watch
 
 
 class Net(nn.Module):
@@ -436,3 +436,26 @@ def test_global_hooks_of_the_user_are_not_called_by_the_probe(net):
     finally:
         handle.remove()
     assert calls == []
+
+
+def test_attribution_changes_nothing_for_other_threads(net):
+    inputs = [image(seed) for seed in range(20)]
+    expected = [net(x).detach() for x in inputs]
+    flags, done = [], threading.Event()
+
+    def train():
+        for x, before in zip(inputs, expected, strict=True):
+            scores = net(x)
+            flags.append(scores.requires_grad and torch.equal(scores, before))
+        done.set()
+
+    def look():
+        while not done.is_set():
+            gradient_times_activation(net, net.stage[0], inputs[0], lambda scores: scores[0, 1])
+            with added_magnitudes(nl.blocks(net)) as added:
+                pass
+            assert added == {}
+
+    together(train, look)
+    assert flags == [True] * len(inputs)
+    assert hooks(net) == hooks(Net())

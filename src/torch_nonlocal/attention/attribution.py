@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.own_hooks import own_hooks
+
 
 def gradient_times_activation(
     model: nn.Module, module: nn.Module, inputs: Tensor, target: Callable[[Any], Tensor]
@@ -14,7 +16,7 @@ def gradient_times_activation(
     """Contribution of each position of a module's output to a scalar: gradient times activation, summed over channels.
 
     The gradient starts at the module's output, so nothing before it is kept for the backward pass. The gradients and
-    `requires_grad` flags of the model's parameters do not change.
+    flags of the model's parameters do not change, not even for a moment: other threads may use the model.
 
     Args:
         model: called as `model(inputs)`, in the mode it is in.
@@ -33,29 +35,25 @@ def gradient_times_activation(
     kept: list[Tensor] = []
 
     def start_here(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # of this thread, until the run ends
         kept.append(output.detach().requires_grad_())
         return kept[-1].clone()  # later modules may work in place
 
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    handle = module.register_forward_hook(start_here)
-    try:
-        model.requires_grad_(False)
-        with torch.enable_grad():
+    with own_hooks() as hooks:
+        hooks.after(module, start_here)
+        with torch.no_grad():
             output = model(inputs)
             if not kept:
                 raise ValueError(f"the module ({type(module).__name__}) does not run in a forward pass of the model")
+        with torch.enable_grad():
             gradient = torch.autograd.grad(target(output), kept[-1])[0]
-    finally:
-        handle.remove()
-        for parameter in trained:
-            parameter.requires_grad_()
     product = gradient * kept[-1].detach()
     return product.to(torch.promote_types(product.dtype, torch.float32)).sum(1)
 
 
 @contextmanager
 def added_magnitudes(blocks: Mapping[str, nn.Module]) -> Iterator[dict[str, float]]:
-    """Measure what residual blocks add while the model runs: norm of (output - input) / norm of the input.
+    """Measure what residual blocks add: norm of (output - input) / norm of the input, in runs of this thread.
 
     Args:
         blocks: modules with one tensor in and one of the same shape out, by name, such as `nl.blocks(model)`.
@@ -77,9 +75,7 @@ def added_magnitudes(blocks: Mapping[str, nn.Module]) -> Iterator[dict[str, floa
 
         return hook
 
-    handles = [block.register_forward_hook(measure(name)) for name, block in blocks.items()]
-    try:
+    with own_hooks() as hooks:
+        for name, block in blocks.items():
+            hooks.after(block, measure(name))
         yield added
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -1,7 +1,6 @@
 """The geometry of a feature map, from a run of the network."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +11,6 @@ from torch_nonlocal._common.structural_copy import NotCopiedError
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
 from torch_nonlocal.attention.undisturbed import undisturbed
-
-_PLAIN = (type(None), bool, int, float, str)  # arguments that remain valid for an input of another size
 
 
 @renamed_arguments(place="at")
@@ -72,30 +69,6 @@ def located(even: Geometry, rules: Sequence[AxisRule | None]) -> Geometry:
         return even
     offset, stride = tuple(rule.offset for rule in found), tuple(rule.stride for rule in found)
     return Geometry(even.grid, even.key_grid, even.pool, even.input_size, offset, stride, probed=True)
-
-
-def example_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[int, ...], Example | None]:
-    """Return the size of a model's first tensor input and an example to rerun the model; () and None if unknown."""
-    given = {**dict(enumerate(args)), **kwargs}
-    maps = [key for key, value in given.items() if isinstance(value, Tensor) and value.ndim >= 3]
-    if not maps:
-        return (), None
-    key, x = maps[0], given[maps[0]]
-    size = tuple(x.shape[2:])
-    others = [value for other, value in given.items() if other != key]
-    if not x.is_floating_point() or any(not isinstance(value, _PLAIN) for value in others):
-        return size, None
-    count = len(args)
-    rest = {other: value for other, value in given.items() if other != key}  # without the input, to free its memory
-    return size, Example(x.shape[1], size, x.dtype, x.device, _caller(rest, key, count))
-
-
-def _caller(rest: dict[Any, Any], key: Any, count: int) -> Callable[[nn.Module, Tensor], Any]:
-    def call(model: nn.Module, x: Tensor) -> Any:
-        given = {**rest, key: x}
-        return model(*(given[i] for i in range(count)), **{k: v for k, v in given.items() if isinstance(k, str)})
-
-    return call
 
 
 def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.attention.inputs import Placement
 from torch_nonlocal.attention.links import Link, make_link
 from torch_nonlocal.attention.statistics import Statistics, measure_weights
 from torch_nonlocal.attention.strongest import Strongest, strongest_keys
@@ -33,6 +34,7 @@ class BlockRecord:
         attend: Attend,
         batch: int,
         locate: Callable[[], Geometry] | None = None,
+        images: Sequence[Placement] = (),
     ) -> None:
         self.name = name
         self.weights = weights
@@ -40,6 +42,7 @@ class BlockRecord:
         self.batch_size = batch
         self._geometry = geometry
         self._locate = locate  # finds the receptive fields on first use of the geometry
+        self._images = tuple(images)  # where the network resizes or pads its images: one for each, or one for all
 
     @property
     def attend(self) -> Attend:
@@ -48,9 +51,21 @@ class BlockRecord:
 
     @property
     def geometry(self) -> Geometry:
-        """Position of the grid in the input; `geometry.probed` is True if it follows from receptive fields."""
+        """Position of the grid in the input; `geometry.probed` is True if it follows from receptive fields.
+
+        If the network resizes or pads the images of a list, this is the position in the first; see `geometry_of`.
+        """
+        return self.geometry_of(0)
+
+    def geometry_of(self, batch: int) -> Geometry:
+        """Position of the grid in an image of the batch. It differs only where the network resizes its images."""
         self.settle()
-        return self._geometry
+        return self._placed(batch)
+
+    def _placed(self, batch: int) -> Geometry:
+        if not self._images:
+            return self._geometry
+        return self._images[batch if len(self._images) > 1 else 0].geometry(self._geometry)
 
     def settle(self, *, probe: bool = True) -> None:
         """Find the geometry now, or with probe=False keep an evenly divided grid, and release the model."""
@@ -61,7 +76,8 @@ class BlockRecord:
     @property
     def sizes(self) -> tuple[str, str, str]:
         """Sizes of grid, key grid and input as text, such as "4x8x8"."""
-        grid, keys, pixels = self._geometry.grid, self._geometry.key_grid, self._geometry.input_size
+        shown = self._placed(0)
+        grid, keys, pixels = shown.grid, shown.key_grid, shown.input_size
         return "x".join(map(str, grid)), "x".join(map(str, keys)), "x".join(map(str, pixels))
 
     def __repr__(self) -> str:
@@ -95,8 +111,8 @@ class BlockRecord:
         Raises:
             ValueError: a point or the batch index is out of range; the message gives the valid range.
         """
-        found = [self.geometry.find(point, pixels=pixels) for point in points]
         self._check_batch(batch)
+        found = [self.geometry_of(batch).find(point, pixels=pixels) for point in points]
         places: dict[int, list[tuple[int, int]]] = {}
         for row, point in enumerate(found):
             group, index = self._group_of(point, batch, self.geometry.grid)
@@ -113,8 +129,9 @@ class BlockRecord:
 
     def column(self, point: Sequence[float], *, pixels: bool = False, batch: int = 0) -> Tensor:
         """Return the weights of the key at a point for all queries: (*grid)."""
-        key = self.geometry.covering_key(self.geometry.find(point, pixels=pixels))
         self._check_batch(batch)
+        geometry = self.geometry_of(batch)
+        key = geometry.covering_key(geometry.find(point, pixels=pixels))
         group, index = self._group_of(key, batch, self.geometry.key_grid)
         values_N = self.weights.columns(group, torch.tensor([index], device=self.weights.query.device))[0]
         whole = values_N.new_zeros(self.geometry.grid)
@@ -149,8 +166,10 @@ class BlockRecord:
         """
         _check_choice("frames", frames, FRAMES)
         _check_choice("direction", direction, DIRECTIONS)
-        here = self.geometry.find(point, pixels=pixels)
-        key = self.geometry.covering_key(here)
+        self._check_batch(batch)
+        geometry = self.geometry_of(batch)
+        here = geometry.find(point, pixels=pixels)
+        key = geometry.covering_key(here)
         if direction == "out":
             values, own = self.rows([here], batch=batch)[0], key
             group, _ = self._group_of(here, batch, self.geometry.grid)
@@ -161,7 +180,7 @@ class BlockRecord:
         self._part(seen, group, batch).fill_(True)
         chosen = [place for region in _regions(seen, own, frames) for place in _strongest(values, region, k)]
         ends = [(here, place) if direction == "out" else (place, key) for place in chosen]
-        return [make_link(self.geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
+        return [make_link(geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
 
     def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
         """Return the k links with the largest absolute weights of every position, without an N x M map.
@@ -197,7 +216,7 @@ class BlockRecord:
             place = self._part(indices, group, batch)
             place.copy_(self._part(flat, group, batch).flatten()[index_NK].view(place.shape))
             self._part(values, group, batch).copy_(value_NK.view(place.shape))
-        return Strongest(indices.flatten(0, -2), values.flatten(0, -2), self.geometry)
+        return Strongest(indices.flatten(0, -2), values.flatten(0, -2), self.geometry_of(batch))
 
     def statistics(self, *, batch: int = 0) -> Statistics:
         """Return entropy, self-weight, weight on the own frame and attention distance; print them for a summary.
@@ -208,7 +227,7 @@ class BlockRecord:
             ValueError: the batch index is out of range; the message gives the valid range.
         """
         self._check_batch(batch)
-        return measure_weights(self.weights, self.geometry, self.groups, self._numbers(batch))
+        return measure_weights(self.weights, self.geometry_of(batch), self.groups, self._numbers(batch))
 
     def _check_batch(self, batch: int) -> None:
         if not 0 <= batch < self.batch_size:

@@ -5,16 +5,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import eager
 from torch_nonlocal._common.own_hooks import OwnHooks, own_hooks
-from torch_nonlocal._common.wrappers import named_modules, unwrapped
+from torch_nonlocal._common.wrappers import is_a, named_modules, unwrapped
 from torch_nonlocal.attention.geometry import Geometry
-from torch_nonlocal.attention.locate import example_of, located
+from torch_nonlocal.attention.inputs import Images, Placement, example_of, images_of, placements
+from torch_nonlocal.attention.locate import located
 from torch_nonlocal.attention.receptive import Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
@@ -92,19 +93,19 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
 
     def __init__(self, model: nn.Module) -> None:
         self._model = unwrapped(model)
-        named = named_modules(model).items()
-        self._blocks = {_target_name(name): module for name, module in named if isinstance(module, NonLocal)}
+        self._modules = named_modules(model)
+        self._blocks = {_target_name(n): module for n, module in self._modules.items() if isinstance(module, NonLocal)}
         if not self._blocks:
             raise ValueError("the model has no non-local blocks to watch; add them with nl.insert")
         self._open: list[_Opened] = []
 
     def __enter__(self) -> Seen:
         seen, stack = Seen(list(self._blocks)), ExitStack()
-        run = _Run(self._model, self._blocks)
+        run = _Run(self._model, self._blocks, self._modules)
         with stack:  # removes the hooks if a registration fails
             stack.enter_context(eager())
             hooks = stack.enter_context(own_hooks())
-            hooks.before(self._model, run.note_input)
+            run.register(hooks)
             for name, block in self._blocks.items():
                 hooks.before(block, partial(run.note_block, seen, name))
             self._open.append(_Opened(seen, hooks, stack.pop_all()))
@@ -128,24 +129,54 @@ class _Opened:
     stack: ExitStack
 
 
+class _Input(NamedTuple):
+    """The map (B, C, *size) that a module was given."""
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    example: Example | None
+
+
 class _Run:
     """Notes the input of the current run and makes a record for each block."""
 
-    def __init__(self, model: nn.Module, blocks: dict[str, NonLocal]) -> None:
-        self._model, self._blocks = model, blocks
-        self._size: tuple[int, ...] = ()
-        self._example: Example | None = None
+    def __init__(self, model: nn.Module, blocks: dict[str, NonLocal], modules: dict[str, nn.Module]) -> None:
+        self._model, self._blocks, self._modules = model, blocks, modules
+        self._images: Images | None = None
+        self._inside: list[tuple[int, ...]] | None = None  # sizes of images that the network has resized
+        self._inputs: dict[nn.Module, _Input] = {}
 
-    def note_input(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._size, self._example = example_of(args, kwargs)
+    def register(self, hooks: OwnHooks) -> None:
+        around = {module: None for name in self._blocks for module in self._around(name)}
+        for module in {self._model: None, **around}:
+            hooks.before(module, self._note_input)
+        for module in self._modules.values():
+            if is_a(module, "torchvision", "GeneralizedRCNNTransform"):
+                hooks.after(module, self._note_resized)
+
+    def _around(self, name: str) -> list[nn.Module]:
+        """The modules around the block at a place, from the outermost."""
+        parts = name.split(".") if name else []
+        names = ["", *(".".join(parts[:count]) for count in range(1, len(parts) + 1))]
+        return [self._modules[one] for one in names if one in self._modules]
+
+    def _note_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if module is self._model:
+            self._images, self._inside = images_of(args, kwargs), None
+            self._inputs.clear()
+        self._inputs[module] = _Input(module, *example_of(args, kwargs))
+
+    def _note_resized(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        self._inside = [tuple(size) for size in output[0].image_sizes]
+        self._inputs.clear()  # those of modules around it have other pixels
 
     def note_block(self, seen: Seen, name: str, block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = block.to_map(args[0] if args else kwargs["x"])
         grid = tuple(x.shape[2:])
         pool = block.subsample or (1,) * len(grid)
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
-        size = self._size[-len(grid) :] if len(self._size) >= len(grid) else grid
-        even = Geometry.evenly(grid, key_grid, pool, size)
+        given, images = self._input(name, len(grid))
+        even = Geometry.evenly(grid, key_grid, pool, given.shape[-len(grid) :] if given is not None else grid)
         seen._records.pop(name, None)  # keep the order of the last run
         seen._records[name] = BlockRecord(
             name,
@@ -153,14 +184,25 @@ class _Run:
             even,
             attend=block.attend,
             batch=x.shape[0],
-            locate=partial(self._locate, seen, name, self._example, even),
+            locate=partial(self._locate, seen, name, given, even),
+            images=images,
         )
 
-    def _locate(self, seen: Seen, name: str, example: Example | None, even: Geometry) -> Geometry:
-        if example is None:
+    def _input(self, name: str, axes: int) -> tuple[_Input | None, list[Placement]]:
+        """Return the outermost map around a block, and the places of the images in it; None if it is not of images."""
+        inputs = (self._inputs.get(module) for module in self._around(name))
+        given = next((one for one in inputs if one is not None and len(one.shape) >= axes + 2), None)
+        if given is None or given.module is self._model or self._images is None:
+            return given, []
+        images = placements(self._images, given.shape, self._inside)
+        return given if images else None, images
+
+    def _locate(self, seen: Seen, name: str, given: _Input | None, even: Geometry) -> Geometry:
+        if given is None or given.example is None:
             return even
-        running = {other: self._blocks[other] for other in seen}  # all blocks at once, in the same runs
-        return located(even, pixel_rules(self._model, running, example)[name])
+        inside = set(given.module.modules())  # all blocks in it at once, in the same runs
+        running = {other: block for other in seen if (block := self._blocks[other]) in inside}
+        return located(even, pixel_rules(given.module, running, given.example)[name])
 
 
 @torch.no_grad()
