@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -186,6 +187,15 @@ def test_insert(wrap):
     torch.testing.assert_close(output(awake(model)), output(with_blocks()))
 
 
+@pytest.mark.parametrize("name", ["DataParallel", "DDP", "compile", "checkpoint", "submodules", "Opacus"])
+def test_gradients(name, group):
+    model, expected = nl.insert(WRAPPERS[name](plain()), "layer3.*", x(), norm="group"), with_blocks()
+    for one in (awake(model), expected):
+        one.train()(x()).square().sum().backward()
+    for place, block in nl.blocks(expected).items():
+        torch.testing.assert_close(nl.blocks(model)[place].theta.weight.grad, block.theta.weight.grad)
+
+
 def test_presets(wrap):
     model = nl.insert(wrap(plain()), "paper-5", x(), norm="group")
     assert list(nl.blocks(model)) == ["layer2.0", "layer2.1", *PLACES]
@@ -236,6 +246,26 @@ def test_copies(name, copied, group):
     model = copied(WRAPPERS[name](with_blocks()).eval())
     assert list(nl.blocks(model)) == PLACES
     torch.testing.assert_close(output(model), output(with_blocks()))
+
+
+def test_blocks_inserted_after_wrapping_for_several_processes_are_warned_of(group, monkeypatch, tmp_path):
+    nl.save_blocks(with_blocks(), tmp_path / "b.pt")
+    model = nn.parallel.DistributedDataParallel(plain())
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+    with pytest.warns(UserWarning, match="DistributedDataParallel does not exchange the gradients"):
+        nl.insert(model, "layer4.0.conv")
+    with pytest.warns(UserWarning, match="DistributedDataParallel does not exchange the gradients"):
+        nl.load_blocks(nl.remove(model), tmp_path / "b.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nl.load_blocks(model, tmp_path / "b.pt")
+        nl.insert(plain(), "layer4.0.conv")
+
+
+def test_inflation_chooses_convolutions_inside_wrappers():
+    model = nl.inflate(checkpointed(plain()), at="layer3.*.conv")
+    kernels = [module.weight.shape[2] for module in model.modules() if isinstance(module, nn.Conv3d)]
+    assert sorted(kernels) == [1] * 7 + [3] * 2
 
 
 def test_lightning_modules_keep_their_own_names(tmp_path):

@@ -10,6 +10,7 @@ imported for the comparison.
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 
 # The attribute that holds the wrapped module, by top-level package and name of the wrapper's class or of a base class.
@@ -34,6 +35,7 @@ _ATTRIBUTES = {
     ("deepspeed", "DeepSpeedEngine"): "module",
 }
 _WITH_COPIES = ("peft", "AuxiliaryTrainingWrapper")  # base of ModulesToSaveWrapper
+_SYNCHRONIZERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}
 # Segments that no network uses for a module of its own.
 SEGMENTS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 
@@ -84,6 +86,18 @@ def named_copies(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def named_children(module: nn.Module) -> dict[str, nn.Module]:
     """Return the children of a module by name, without wrappers."""
     return {name: unwrapped(child) for name, child in _children(unwrapped(module))}
+
+
+def synchronizer(model: nn.Module) -> str | None:
+    """Return the name of the wrapper that exchanges gradients between processes, or None with one process.
+
+    Such a wrapper knows the parameters that the network had when it was wrapped.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    if torch.distributed.get_world_size() == 1:
+        return None
+    return next((name for module in model.modules() for _, name in _kinds(module) if name in _SYNCHRONIZERS), None)
 
 
 def join(parent: str, child: str) -> str:

@@ -208,7 +208,8 @@ def _chosen_convolutions(model: nn.Module, at: Places | None) -> set[str]:
     if others:
         named = listed([f"{name!r} ({type(module).__name__})" for name, module in others.items()], most=10)
         raise ValueError(f"at: expected 2D convolutions, got {named}{_convolution_inside(others)}")
-    return set(places)
+    chosen = set(places.values())
+    return {name for name, module in model.named_modules() if module in chosen}  # names with those of wrappers
 
 
 def _convolution_inside(places: dict[str, nn.Module]) -> str:
@@ -225,7 +226,7 @@ def _strides(model: nn.Module, time_stride: Mapping[str, int] | None) -> dict[st
             f"time_stride: expected a dict of names and strides in frames, such as {{'layer2.0.conv2': 2}}, "
             f"got {type(time_stride).__name__}"
         )
-    strides: dict[str, int] = {}
+    strides: dict[nn.Module, int] = {}
     for place, stride in (time_stride or {}).items():
         if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
             raise ValueError(f"time_stride at {place!r}: expected a number of frames, 1 or more, got {stride!r}")
@@ -235,8 +236,8 @@ def _strides(model: nn.Module, time_stride: Mapping[str, int] | None) -> dict[st
                     f"time_stride at {name!r}: expected a convolution, nn.MaxPool2d or nn.AvgPool2d, "
                     f"got {type(module).__name__}"
                 )
-            strides[name] = stride
-    return strides
+            strides[module] = stride
+    return {name: strides[module] for name, module in model.named_modules() if module in strides}
 
 
 def _is_strided_pool(module: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.attachment import CHILD, attach
 from torch_nonlocal.insertion.block_weights import check_writable, gathered, read, write
-from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks
+from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks, warn_of_processes
 from torch_nonlocal.insertion.probe import placement
 from torch_nonlocal.insertion.stored_names import match_names
 from torch_nonlocal.layers import NonLocal
@@ -138,6 +138,8 @@ def _load(model: nn.Module, path: Any, plan: dict[str, Any], tensors: dict[str, 
             write(present[place], block.state_dict())
         else:
             attach(modules[place], block)
+    if not loaded.keys() <= present.keys():
+        warn_of_processes(model)
 
 
 def _with_parameters(module: nn.Module, model: nn.Module) -> nn.Module:

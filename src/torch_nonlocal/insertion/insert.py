@@ -11,7 +11,7 @@ from typing import Any, TypeVar, Unpack
 from torch import nn
 
 from torch_nonlocal._common.text import listed
-from torch_nonlocal._common.wrappers import named_copies, named_modules, unwrapped
+from torch_nonlocal._common.wrappers import named_copies, named_modules, synchronizer, unwrapped
 from torch_nonlocal.insertion.attachment import CHILD, attach, detach, is_attached, is_fusable, nearest_container
 from torch_nonlocal.insertion.attachment import apply_non_local as apply_non_local  # the name in pickles of 0.2
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
@@ -62,6 +62,7 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
     for name, block in made.items():
         attach(targets[name], block)
     _warn_of_leaves(model, targets)
+    warn_of_processes(model)
     return model
 
 
@@ -79,6 +80,16 @@ def _warn_of_leaves(model: nn.Module, names: Iterable[str]) -> None:
         f"such as fuse_conv_bn of mmcv, move or drop the block. If you use one, {advice}",
         stacklevel=3,
     )
+
+
+def warn_of_processes(model: nn.Module) -> None:
+    """Warn that a wrapper of several processes does not exchange the gradients of blocks inserted after wrapping."""
+    if wrapper := synchronizer(model):
+        warnings.warn(
+            f"{wrapper} does not exchange the gradients of modules that are inserted after wrapping: blocks trained in "
+            "several processes would differ. Insert blocks before the network is wrapped",
+            stacklevel=3,
+        )
 
 
 def check_free(places: Mapping[str, nn.Module]) -> None:
