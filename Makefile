@@ -17,12 +17,13 @@ FLOOR_TESTS := tests/ops tests/layers tests/insertion tests/planning tests/atten
 FUZZ_CASES ?= 2000
 FUZZ_SEED ?= 0
 
-.PHONY: help demo test test-all test-extended test-ecosystem test-avx2 test-floor fuzz lint audit lock bench format clean
+.PHONY: help demo test test-all test-extended test-video test-ecosystem test-avx2 test-floor fuzz lint audit lock bench format clean
 help:
 	@echo "make demo        train with and without a block, visualize real video; results in $(OUT)/"
 	@echo "make test        run the test suite"
-	@echo "make test-all    also the tests that take a minute each, and the numerical tests with AVX2 instructions only"
+	@echo "make test-all    also test-video, the tests that take a minute each, and the numerical tests with AVX2 instructions only"
 	@echo "make test-ecosystem  blocks in the hands of other tools: peft, torchao, Opacus, Lightning, ... (installs them)"
+	@echo "make test-video  frames of about 250 generated video files against FFmpeg's command line"
 	@echo "make test-floor  the core's tests with torch $(FLOOR_TORCH), the oldest supported version"
 	@echo "make fuzz        open $(FUZZ_CASES) damaged and hostile files by every function that reads files"
 	@echo "make lint        formatting, types, import directions"
@@ -34,10 +35,13 @@ demo: .venv/.ready-demo
 	@$(BIN)/nonlocal demo --out $(OUT)
 
 test: .venv/.ready-dev
-	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" $(TESTS)
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended and not video" $(TESTS)
 
 test-extended: .venv/.ready-dev
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m extended
+
+test-video: .venv/.ready-dev
+	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m video tests/video
 
 test-avx2: .venv/.ready-dev
 	@$(AVX2) OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not extended" -k "not two_processes" $(NUMERICAL)
@@ -45,7 +49,7 @@ test-avx2: .venv/.ready-dev
 test-ecosystem: .venv/.ready-ecosystem
 	@OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m pytest -n 2 --dist worksteal tests/ecosystem
 
-test-all: test test-extended test-avx2
+test-all: test test-extended test-video test-avx2
 
 test-floor: .venv-floor/.ready
 	@OMP_NUM_THREADS=$(THREADS) .venv-floor/bin/python -m pytest -n 2 --dist worksteal -m "not extended" $(FLOOR_TESTS)

@@ -41,6 +41,7 @@ class Orientation(NamedTuple):
 
 
 _AS_STORED = Orientation()
+_PLAIN_FORMATS = frozenset({"yuv420p", "yuvj420p"})  # converted without filters to the same values, if of even size
 
 
 def orientation(frame: Any) -> Orientation:
@@ -62,7 +63,7 @@ def orientation(frame: Any) -> Orientation:
 
 
 class Converter:
-    """Converts frames to RGB.
+    """Converts frames to RGB, to the values of FFmpeg's command line.
 
     Args:
         size: height and width of stored frames; frames of another size are scaled to it.
@@ -74,33 +75,49 @@ class Converter:
         self._reduced = reduced(*size, short_side)
         # PyAV's default creates a converter and its threads per frame: several times slower for the same bytes.
         self._converter = require("av.video.reformatter", extra="video").VideoReformatter()
-        self._progressive: Any = None
-        self._format: tuple[int, int, str] | None = None
+        self._graph: Any = None
+        self._graph_form: tuple[int, int, str] | None = None
 
     def convert(self, frame: Any) -> Tensor:
         """A displayed frame, (H, W, 3) RGB uint8."""
-        height, width = self._reduced
-        turned = orientation(frame)
-        if frame.interlaced_frame:
-            frame = self._as_progressive(frame)
-        if (height, width) != self.size:
+        size = (frame.height, frame.width)
+        if self._reduced != self.size:
             # FFmpeg scales to packed RGB with half the colors in a row, to planar RGB with all of them.
+            height, width = self._reduced
             converted = self._converter.reformat(frame, width=width, height=height, format="gbrp", threads=1)
-        elif (frame.height, frame.width) != self.size:
-            converted = self._converter.reformat(frame, width, height, "rgb24", interpolation="BICUBIC", threads=1)
-        else:
+        elif (
+            frame.format.name in _PLAIN_FORMATS and size == self.size and not (_is_odd(size) or frame.interlaced_frame)
+        ):
             converted = self._converter.reformat(frame, format="rgb24", threads=1)
-        return turned.apply(torch.from_numpy(converted.to_ndarray()))
+        else:
+            converted = self._filtered(frame)
+        return orientation(frame).apply(torch.from_numpy(converted.to_ndarray()))
 
-    def _as_progressive(self, frame: Any) -> Any:
-        """The frame without the mark of two fields: as FFmpeg's command line, colors are interpolated over all rows."""
+    def _filtered(self, frame: Any) -> Any:
+        """A frame whose colors or size need interpolation, converted by the filters that the command line inserts.
+
+        The command line interpolates the colors of interlaced frames over all rows, as in progressive ones.
+        """
         form = (frame.width, frame.height, frame.format.name)
-        if form != self._format:
+        if form != self._graph_form:
             graph = require("av.filter", extra="video").Graph()
+            graph.threads = 1
             source = graph.add_buffer(
                 width=form[0], height=form[1], format=form[2], time_base=frame.time_base or Fraction(1, 25)
             )
-            graph.link_nodes(source, graph.add("setfield", "prog"), graph.add("buffersink")).configure()
-            self._progressive, self._format = graph, form
-        self._progressive.push(frame)
-        return self._progressive.pull()
+            scale = graph.add("scale", f"w={self.size[1]}:h={self.size[0]}:flags=bicubic")
+            chain = (
+                source,
+                graph.add("setfield", "prog"),
+                scale,
+                graph.add("format", "rgb24"),
+                graph.add("buffersink"),
+            )
+            graph.link_nodes(*chain).configure()
+            self._graph, self._graph_form = graph, form
+        self._graph.push(frame)
+        return self._graph.pull()
+
+
+def _is_odd(size: tuple[int, int]) -> bool:
+    return bool(size[0] % 2 or size[1] % 2)
