@@ -122,7 +122,7 @@ def _exact(value: float) -> Fraction:
 
 def _refuse_folder(path: str | os.PathLike[str]) -> None:
     if os.path.isdir(path):
-        raise BrokenVideoError(f"{quoted(path)} is a folder of images, which has no frame rate", "no frame rate")
+        raise BrokenVideoError(f"{quoted(path)} is a folder of images, which has no frame rate", "unreadable")
 
 
 def _rate(stream: Any) -> Fraction:
