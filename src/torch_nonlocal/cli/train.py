@@ -99,6 +99,9 @@ def _command(
         for line in _start_lines(name, recipe_, choice, settings, config):
             show(line)
         if dry_run:
+            if data is not None:
+                check_task(spec)
+            spec.check_data(data, settings, on_error=on_error, log=show)
             return
         from torch_nonlocal.training.errors import RunLengthError
 
@@ -135,7 +138,7 @@ def _help(spec: TaskSpec[Any], name: str) -> str:
         recipe: name of a recipe; list prints all of them. The defaults in this help are those of the recipe in use,
             here {name}; add --data or --recipe before --help to see others.
         out: folder of the run: settings, log, curves and checkpoints; runs/ and the name of the recipe by default.
-        dry_run: print the settings and exit.
+        dry_run: print the settings, open the data and exit.
         on_error: skip items that cannot be read (they are listed in the run's folder), or fail.
         settings: These settings are saved with the weights.
         config: The recipe in use gives the defaults.

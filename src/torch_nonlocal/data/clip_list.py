@@ -75,8 +75,13 @@ class ClipList:
         return tuple(counts)
 
     def fingerprint(self) -> dict[str, tuple[int, int | None]]:
-        """Label and size of each clip by its name: bytes of a file, images of a folder, None for a missing clip."""
-        return {self.name(clip): (clip.label, _size(clip.path)) for clip in self.clips}
+        """Label and size of each clip by its key: bytes of a file, images of a folder, None for a missing clip."""
+        return {self.key(clip): (clip.label, _size(clip.path)) for clip in self.clips}
+
+    def key(self, clip: Clip) -> str:
+        """The clip's name, with its time span if it is a part of a file."""
+        span = "" if clip.start is None and clip.end is None else f"@{clip.start}-{clip.end}"
+        return self.name(clip) + span
 
     def name(self, clip: Clip) -> str:
         """The clip's path relative to the root, with forward slashes, independent of the location of the data.

@@ -58,22 +58,32 @@ class _Videos(Dataset[Any]):
         """Label and size of each clip by its name; see `ClipList.fingerprint`."""
         return self.clips.fingerprint()
 
+    def _label(self, video: int) -> int | Tensor:
+        """The class of a video; where it can have several, 1.0 for each of its classes and 0.0 for others, (K,)."""
+        clip = self.clips.clips[video]
+        if not self.clips.is_multi_label:
+            return clip.label
+        label = torch.zeros(len(self.clips.classes))
+        label[list(clip.all_labels)] = 1.0
+        return label
+
     def _read(
         self, video: int, choose: Callable[[int], Sequence[int]], view_of: Callable[[int, int], View]
     ) -> Tensor | None:
         """Views of a video's chosen frames, (V, 3, T, H, W) uint8; None for a broken video, which is reported."""
         if video in self._unreadable:
             return None
-        path = self.clips.clips[video].path
+        clip = self.clips.clips[video]
+        path = clip.path
 
         def chosen(total: int) -> Sequence[int]:
             if total < _FEWEST_FRAMES:
                 problem = f"{str(path)!r} has {total} frame, expected at least {_FEWEST_FRAMES}"
                 raise BrokenVideoError(problem, "too short")
-            if self.fps is None:
+            if self.fps is None and clip.start is None and clip.end is None:
                 return choose(total)
             times = frame_times(path, total, time_limit=self.decode_timeout)
-            frames = frames_between(path, times, fps=self.fps)
+            frames = frames_between(path, times, fps=self.fps, start=clip.start, end=clip.end)
             return [frames[index] for index in choose(len(frames))]
 
         try:
@@ -133,8 +143,8 @@ class ClipDataset(_Videos):
         """
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """A clip (3, T, H, W) uint8, its label, and the index of its video (of the replacement for a broken clip).
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor, int]:
+        """A clip (3, T, H, W) uint8, its label(s), and the index of its video (of the replacement for a broken clip).
 
         Raises:
             BrokenVideoError: the clip is broken, with on_error="fail"; all clips are broken, with "skip".
@@ -148,7 +158,7 @@ class ClipDataset(_Videos):
                 lambda height, width, generator=generator: self.transform.view(height, width, generator),
             )
             if views is not None:
-                return views[0], self.clips.clips[video].label, video
+                return views[0], self._label(video), video
         raise BrokenVideoError(
             f"none of the {len(self)} clips in {str(self.clips.root)!r} can be read; see {self.broken.path}",
             "unreadable",
@@ -197,8 +207,8 @@ class ViewDataset(_Videos):
     def __len__(self) -> int:
         return len(self.clips) * self.views
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int] | None:
-        """Crops of a clip, (V, 3, T, H, W) uint8, its label, and the index of its video; None for a broken clip.
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor, int] | None:
+        """Crops of a clip, (V, 3, T, H, W) uint8, its label(s), and the index of its video; None for a broken clip.
 
         Raises:
             BrokenVideoError: the clip is broken, with on_error="fail".
@@ -207,18 +217,18 @@ class ViewDataset(_Videos):
         views = self._read(
             video, lambda total: uniform_clips(total, *self.sample, self.views)[view], self.transform.view
         )
-        return None if views is None else (views, self.clips.clips[video].label, video)
+        return None if views is None else (views, self._label(video), video)
 
 
-def collate_clips(items: Sequence[tuple[Tensor, int, int] | None]) -> tuple[Tensor, Tensor, Tensor]:
+def collate_clips(items: Sequence[tuple[Tensor, int | Tensor, int] | None]) -> tuple[Tensor, Tensor, Tensor]:
     """Collate items of either dataset, without the broken ones.
 
     Args:
         items: (clip, label, index); a clip is (3, T, H, W), or (V, 3, T, H, W) whose crops become clips of the batch.
 
     Returns:
-        Clips (B, 3, T, H, W) uint8, labels (B,) and indices (B,), int64. If all items are broken, B is 0 and the clips
-        have shape (0,).
+        Clips (B, 3, T, H, W) uint8, labels (B,) int64, or (B, K) float32 where clips can have several, and indices (B,)
+        int64. If all items are broken, B is 0 and the clips have shape (0,).
 
     Raises:
         ValueError: the clips differ in size ("full" crops of videos of several shapes).
@@ -226,7 +236,7 @@ def collate_clips(items: Sequence[tuple[Tensor, int, int] | None]) -> tuple[Tens
     kept = [item for item in items if item is not None]
     if not kept:
         return torch.empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    flat: list[tuple[Tensor, int, int]] = []
+    flat: list[tuple[Tensor, int | Tensor, int]] = []
     for clip, label, index in kept:
         flat += [(one, label, index) for one in (clip if clip.ndim == 5 else clip[None])]
     sizes = {tuple(clip.shape) for clip, _, _ in flat}

@@ -119,6 +119,23 @@ class TaskSpec(Generic[Settings]):
         """
         raise NotImplementedError
 
+    def check_data(
+        self,
+        data: Path | None,
+        settings: Settings,
+        *,
+        on_error: OnError = "skip",
+        log: Callable[[str], None] = print,
+    ) -> None:
+        """Open the data of a run without training, for `nonlocal train --dry-run`; default: nothing is opened.
+
+        Args:
+            data: as for `train`.
+            settings: model and data options.
+            on_error: "skip" skips data that cannot be read, "fail" raises.
+            log: receives messages, one line each.
+        """
+
     def test(
         self,
         checkpoint: Path,

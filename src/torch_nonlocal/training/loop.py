@@ -87,7 +87,7 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
             f"the task's sampler has batches of {sampler.batch_size} items, expected batch_size={config.batch_size}"
         )
     part = RankBatchSampler(sampler, config.accumulate, processes.count, processes.rank).size
-    folder = RunFolder(Path(run_dir), config, task.about)
+    folder = RunFolder(Path(run_dir), config, task.about, task.extra)
     with StopRequest() as request, memory_errors(config, part), lost_processes(processes), ExitStack() as lock:
         processes.in_main(lambda: lock.enter_context(folder.locked()))
         saved = _saved_state(folder, sampler)

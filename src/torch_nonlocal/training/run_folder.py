@@ -37,7 +37,7 @@ from torch_nonlocal.training.errors import RunLengthError
 from torch_nonlocal.training.items import Items, item_differences, plain_items
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
-_CONFIG = "config.json"
+_CONFIG, _DATA = "config.json", "data.json"
 _PACKAGES = ("torchvision", "accelerate", "av", "numpy", "timm")
 
 
@@ -48,10 +48,14 @@ class RunFolder:
         path: created by `locked` if missing.
         config: configuration of the run.
         about: JSON values that identify the task (model, classes, data).
+        extra: plain values and tensors that are saved with the weights.
     """
 
-    def __init__(self, path: Path, config: TrainConfig, about: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, config: TrainConfig, about: Mapping[str, Any], extra: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = path
+        self._extra = dict(extra or {})
         self.checkpoints = path / "checkpoints"
         self.last = self.checkpoints / "last.pt"
         self.best = self.checkpoints / "best.pt"
@@ -59,7 +63,7 @@ class RunFolder:
         self.board = path / "tensorboard"
         self._config = path / _CONFIG
         self._environment = path / "environment.json"
-        self._data = path / "data.json"
+        self._data = path / _DATA
         self._items: Items = {}
         self._settings = {"config": config.plain(), "about": json.loads(json.dumps(dict(about)))}
         self._extend = config.extend
@@ -185,6 +189,8 @@ class RunFolder:
     def write_weights(self, path: Path, model: dict[str, Tensor], *, step: int, metrics: Mapping[str, float]) -> None:
         """Write weights for use: the tensors, the configuration and the metrics of their evaluation."""
         content = {"format": WEIGHTS_FORMAT, "model": model, "step": step, "metrics": dict(metrics), **self._settings}
+        if self._extra:
+            content["extra"] = self._extra
         write_torch(path, content)
 
     def lost_best(self, best: Mapping[str, Any] | None, step: int) -> str:
@@ -231,6 +237,14 @@ def _length(config: Mapping[str, Any]) -> str:
     return f"{number:,} {name if number != 1 else name[:-1]}"
 
 
+def saved_items(run_dir: str | os.PathLike[str]) -> Items | None:
+    """The items of the run in a folder; None if there is no list of them, or it is damaged."""
+    try:
+        return plain_items(read_json(Path(run_dir, _DATA), "the data of a run")["items"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
 def _brief(value: Any) -> str:
     return printable(textwrap.shorten(repr(value), 200, placeholder=" ..."))
 
@@ -240,7 +254,7 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         "model": state_dict on the CPU; "config", "about": what it was trained with; "step"; "metrics": of its
-        evaluation.
+        evaluation; "extra": `Task.extra`, if the task has any.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -42,9 +42,11 @@ class Task:
 
     Attributes:
         metric: chooses the best checkpoint; None keeps the newest one.
+        extra: plain values and tensors that are saved with the weights; they may differ when a run resumes.
     """
 
     metric: Metric | None = None
+    extra: Mapping[str, Any] = {}
 
     def __init__(self, model: nn.Module, data: Any, *, about: Mapping[str, Any] | None = None) -> None:
         self.model = model

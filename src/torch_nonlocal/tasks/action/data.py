@@ -1,21 +1,27 @@
-"""Clips of action recognition: a folder or list of videos, or built-in moving digits."""
+"""Training data of action recognition: a folder or list of videos, or built-in moving digits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList
-from torch_nonlocal.data.clips import available_splits, find_clips, train_and_test
 from torch_nonlocal.data.dataset import ClipDataset, ViewDataset
 from torch_nonlocal.data.digit_clips import DigitClips
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
+from torch_nonlocal.data.splits import assign
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform
+from torch_nonlocal.tasks.action.clip_span import check_rates, span_lines
+from torch_nonlocal.tasks.action.readable import check_readable
+from torch_nonlocal.tasks.action.run_split import as_before, run_record
 from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings
+from torch_nonlocal.training.items import Items
 
 DIGIT_EPOCH = 3200
 """Clips of moving digits per epoch; every epoch has new clips."""
@@ -25,94 +31,154 @@ _TEST_SEED = 1_000_003  # other clips than those that choose the best checkpoint
 _CLASSES_SHOWN = 5
 _SLOWEST, _FASTEST = 1, 3  # speeds of a digit, in pixels per frame
 
-Views = Dataset[tuple[Tensor, int, int] | None]
+Views = Dataset[tuple[Tensor, Any, int] | None]
 """Items (clip (C, T, H, W) or its crops (V, C, T, H, W), label, index); None for a clip that cannot be read."""
 
 
 class Source(Protocol):
-    """Training clips and held-out clips."""
+    """Training clips and validation clips."""
 
     classes: tuple[str, ...]
     """Class names; a label is an index into them."""
+    is_multi_label: bool
+    """Whether a clip can have several classes."""
     problems: tuple[str, ...]
     """Problems in the lists of clips, and classes without clips."""
     summary: str
-    """One line with the number of training clips, held-out clips and classes."""
+    """One line with the number of training clips, validation clips and classes."""
+    notes: tuple[str, ...]
+    """Further lines about the data for the start of a run."""
+    record: Mapping[str, str]
+    """The split of each clip by its fingerprint: "train", "val" for a clip that chooses the weights, or "test"."""
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
         """A training data set of (clip (C, T, H, W), label, index), and a function from index to name."""
         ...
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
-        """Views of the held-out clips, which choose the best checkpoint; None if there are none."""
+        """Views of the validation clips, which choose the best checkpoint; None if there are none."""
         ...
 
-    def test(self, settings: ActionSettings, views: int, crops: Any, broken: BrokenClips) -> tuple[ClipList, Views]:
-        """The held-out clips, and their views for testing."""
+    def check(self, settings: ActionSettings) -> None:
+        """Open the data.
+
+        Raises:
+            ValueError: no training clip, or no validation clip, can be read; with on_error="fail", one cannot.
+        """
         ...
 
 
-def source(data: Path | None, settings: ActionSettings, on_error: Any, *, whole: bool = False) -> Source:
+def source(
+    data: Path | None,
+    settings: ActionSettings,
+    on_error: Any,
+    *,
+    kept: Items | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Source:
     """Find the clips.
 
     Args:
         data: a folder or list, as in `data.clips.find_clips`; None for moving digits.
         settings: frames and size of a clip.
         on_error: "skip" or "fail" for clips that cannot be read.
-        whole: test on all clips instead of the held-out ones.
+        kept: the clips of the run to resume: they keep their split, and other clips are left out.
+        known: the split of clips by their fingerprint in the run that the initial weights come from.
 
     Raises:
-        ValueError: the data have no clips or a single class, or the network is for moving digits only.
+        ValueError: the data have no clips or a single class, or do not fit the settings.
         ImportError: a package is not installed; the message names the extra.
     """
     if data is None:
-        return _Digits(settings)
+        return Digits(settings)
     if settings.network == DIGITS:
         raise ValueError(f"{data}: network 'digits' takes moving digits only; expected no --data, or network 'small'")
-    return _Videos(data, on_error, whole)
+    return _Videos(data, settings, on_error, kept, known)
 
 
 class _Videos:
-    def __init__(self, data: Path, on_error: Any, whole: bool) -> None:
+    def __init__(
+        self,
+        data: Path,
+        settings: ActionSettings,
+        on_error: Any,
+        kept: Items | None,
+        known: Mapping[str, str] | None,
+    ) -> None:
         self.on_error = on_error
-        self.train_list, self.test_list = train_and_test(data, on_error=on_error)
+        splits = assign(data, group=settings.group or "", known=known, on_error=on_error)
+        self.train_list, self.validation_list = splits.train, splits.validation
         self.classes = self.train_list.classes
-        self.problems = tuple(dict.fromkeys(self.train_list.problems + self.test_list.problems))
         if len(self.classes) < 2:
             raise ValueError(f"{data}: one class, {', '.join(map(repr, self.classes))}; expected two or more classes")
-        held_out = f"{len(self.test_list)} held out"
-        if "train" not in available_splits(data):
-            held_out += " (no split in the data: a fixed fifth of each class)"
+        notes = [*splits.notes, *splits.leaks]
+        if kept is not None:
+            self.train_list, self.validation_list, others = as_before(splits, kept)
+            notes += [others] if others else []
+        self.is_multi_label = bool(settings.multi_label) or self.train_list.is_multi_label
+        if self.is_multi_label and settings.multi_label is not False:
+            self.train_list = replace(self.train_list, is_multi_label=True)
+            self.validation_list = replace(self.validation_list, is_multi_label=True)
+        problems = self.train_list.problems + self.validation_list.problems
+        problems += self._classes_without_training(data)
+        self.problems = tuple(dict.fromkeys(problems))
+        self.record: Mapping[str, str] = run_record(splits, self.train_list, self.validation_list, known or {})
+        check_rates(self.train_list, settings)
+        check_rates(self.validation_list, settings)
+        self.notes = (*notes, *span_lines(self.train_list, settings))
         names = ", ".join(self.classes[:_CLASSES_SHOWN]) + (", ..." if len(self.classes) > _CLASSES_SHOWN else "")
-        clips = f"{len(self.train_list)} training clips, {held_out}"
-        if whole:
-            self.test_list = find_clips(data, on_error=on_error)
-            clips = f"{len(self.test_list)} clips"
+        clips = f"{len(self.train_list)} training clips, {len(self.validation_list)} validation clips ({splits.source})"
         self.summary = f"{data}: {clips}; {len(self.classes)} classes: {names}"
+
+    def _classes_without_training(self, data: Path) -> tuple[str, ...]:
+        """Problems of validation clips whose class has no training clip."""
+        trained = {label for clip in self.train_list.clips for label in clip.all_labels}
+        wrong = [clip for clip in self.validation_list.clips if trained.isdisjoint(clip.all_labels)]
+        if not wrong:
+            return ()
+        names = listed([repr(self.classes[label]) for label in sorted({clip.label for clip in wrong})], most=3)
+        problem = f"{len(wrong)} of {len(self.validation_list)} validation clips are of classes without training clips"
+        if self.on_error == "fail" or len(wrong) == len(self.validation_list):
+            raise ValueError(f"{data}: {problem}: {names}; expected the same classes in both")
+        return (f"{problem}: {names}",)
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
         transform = TrainTransform(crop=settings.crop, flip=settings.flip)
-        clips, sample = self.train_list, parse_schedule(settings.frames)
-        data = ClipDataset(clips, sample, transform, seed=seed, on_error=self.on_error, broken=broken, fps=settings.fps)
+        options: dict[str, Any] = {"seed": seed, "on_error": self.on_error, "broken": broken, "fps": settings.fps}
+        clips = self.train_list
+        data = ClipDataset(clips, parse_schedule(settings.frames), transform, **options)
         return data, lambda index: clips.name(clips.clips[index])
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
-        return self.test(settings, views, 1, broken)[1] if len(self.test_list) else None
+        if not len(self.validation_list):
+            return None
+        return views_of(self.validation_list, settings, views, 1, self.on_error, broken)
 
-    def test(self, settings: ActionSettings, views: int, crops: Any, broken: BrokenClips) -> tuple[ClipList, Views]:
-        transform = EvalTransform(crop=settings.crop, crops=crops)
-        sample, on_error = parse_schedule(settings.frames), self.on_error
-        options: dict[str, Any] = {"views": views, "on_error": on_error, "broken": broken, "fps": settings.fps}
-        data = ViewDataset(self.test_list, sample, transform, **options)
-        return self.test_list, data
+    def check(self, settings: ActionSettings) -> None:
+        for what, clips in (("training", self.train_list), ("validation", self.validation_list)):
+            views = views_of(clips, settings, 1, 1, "skip", BrokenClips()) if len(clips) else None
+            if views is not None:
+                check_readable(views, what, all_of_them=self.on_error == "fail")
 
 
-class _Digits:
+def views_of(
+    clips: ClipList, settings: ActionSettings, views: int, crops: Any, on_error: Any, broken: BrokenClips
+) -> ViewDataset:
+    """Views of clips for validation and testing."""
+    transform = EvalTransform(crop=settings.crop, crops=crops)
+    options: dict[str, Any] = {"views": views, "on_error": on_error, "broken": broken, "fps": settings.fps}
+    return ViewDataset(clips, parse_schedule(settings.frames), transform, **options)
+
+
+class Digits:
     """Moving digits. Clips of schedule T x S have T frames; digits move by S to 3 S pixels per frame."""
 
     def __init__(self, settings: ActionSettings) -> None:
         self.classes: tuple[str, ...] = RELATIONS
+        self.is_multi_label = False
         self.problems: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self.record: Mapping[str, str] = {}
         self.summary = f"moving digits: {DIGIT_EPOCH:,} new clips per epoch; test clips have other handwriting"
         length, stride = parse_schedule(settings.frames)
         speeds = stride * _SLOWEST, stride * _FASTEST
@@ -126,6 +192,10 @@ class _Digits:
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
         return DigitClips(self.test_digits, VALIDATION_DIGITS, channels=self.channels)  # pyright: ignore[reportReturnType]
 
-    def test(self, settings: ActionSettings, views: int, crops: Any, broken: BrokenClips) -> tuple[ClipList, Views]:
+    def check(self, settings: ActionSettings) -> None:
+        pass
+
+    def test(self) -> tuple[ClipList, Views]:
+        """The clips for testing, and the data set that draws them."""
         data = DigitClips(self.test_digits, TEST_DIGITS, channels=self.channels, seed=_TEST_SEED)
         return data.clip_list(), data  # pyright: ignore[reportReturnType]

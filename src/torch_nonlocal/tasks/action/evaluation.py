@@ -1,6 +1,6 @@
-"""Evaluation of trained weights on the held-out clips."""
+"""Evaluation of trained weights on clips."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from torch_nonlocal._common.plain_values import check_entries, check_names, shown
+from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.workers import WorkerBatches, ignore_stop_signals
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import ClipList
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.data.moving_digits import RELATIONS
 from torch_nonlocal.models.inputs import inputs_of
-from torch_nonlocal.tasks.action.data import Views, source
+from torch_nonlocal.tasks.action.clips_to_test import ClipsToTest, clips_to_test
+from torch_nonlocal.tasks.action.data import Digits, Views, views_of
 from torch_nonlocal.tasks.action.metrics import Scores, score
+from torch_nonlocal.tasks.action.multi_label import MultiLabelScores, score_multi_label
 from torch_nonlocal.tasks.action.network import set_saved_inputs, trained_network
-from torch_nonlocal.tasks.action.settings import NONE, ActionSettings, settings_of_file
+from torch_nonlocal.tasks.action.run_split import saved_record
+from torch_nonlocal.tasks.action.settings import NONE, ActionSettings, TestSplit, settings_of_file
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import load_weights_file
 
@@ -32,14 +36,18 @@ class Evaluation:
         scores: the metrics.
         clips: the clips to test.
         indices: the clips that could be read, (N,) indices into `clips`.
-        probabilities: softmax scores of each of them, (N, classes).
-        labels: true classes, (N,).
+        probabilities: scores of each of them, (N, classes): softmax, or sigmoid if clips have several classes.
+        labels: true classes, (N,); if clips have several, (N, classes) with 1 for each of them.
         broken: clips that could not be read.
         views: the data set of views; each clip has the same number of consecutive views.
         summary: one line that describes the data.
+        subset: what the clips are of the data, such as "the test clips".
+        notes: lines about clips that the weights were trained on, or that chose the weights.
+        trained_on: names of the clips that the weights were trained on.
+        left_out: whether those were left out of the test.
     """
 
-    scores: Scores
+    scores: Scores | MultiLabelScores
     clips: ClipList
     indices: Tensor
     probabilities: Tensor
@@ -47,6 +55,10 @@ class Evaluation:
     broken: BrokenClips
     views: Views
     summary: str
+    subset: str = ""
+    notes: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
+    left_out: bool = False
 
 
 def load(weights: Path, network: str = "") -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
@@ -61,8 +73,16 @@ def load(weights: Path, network: str = "") -> tuple[nn.Module, ActionSettings, t
         ValueError: the file does not hold weights of this task, or its settings and tensors do not fit.
         ImportError: a package is not installed; the message names the extra.
     """
-    path = weights / "checkpoints" / "best.pt" if weights.is_dir() else weights
-    content = load_weights_file(path)
+    return _network(weights, load_weights_file(_file(weights)), network)
+
+
+def _file(weights: Path) -> Path:
+    return weights / "checkpoints" / "best.pt" if weights.is_dir() else weights
+
+
+def _network(
+    weights: Path, content: Mapping[str, Any], network: str
+) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
     about = dict(content["about"])
     if about.pop("task", None) != "action":
         raise ValueError(f"{weights}: not weights of `nonlocal train action`")
@@ -78,7 +98,7 @@ def load(weights: Path, network: str = "") -> tuple[nn.Module, ActionSettings, t
     except (ImportError, FileNotFoundError):
         raise
     except Exception as error:  # settings of a file can cause any error
-        raise ValueError(f"{path}: {shown(error)}") from error
+        raise ValueError(f"{_file(weights)}: {shown(error)}") from error
     return model.eval(), settings, classes
 
 
@@ -91,24 +111,27 @@ def evaluate(
     batch: int = 8,
     workers: int = 1,
     on_error: OnError = "skip",
+    split: TestSplit = "auto",
     whole: bool = False,
     network: str = "",
     on_views: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate a trained network on the held-out clips of a folder or list.
+    """Evaluate a trained network on clips of a folder or list.
 
-    Softmax scores are averaged over `views` clips of each video and `crops` crops of each clip.
+    Softmax scores are averaged over `views` clips of each video and `crops` crops of each clip. Where videos have
+    several classes, the largest sigmoid score is taken.
 
     Args:
         weights: checkpoints/best.pt of a run, or the folder of the run.
-        data: as in training; its test or validation split is used, or the fifth that training held out. None for 2,000
-            clips of moving digits in handwriting that training does not use.
+        data: as in training, other data with classes of the training, or the folder of one split. None for 2,000 clips
+            of moving digits in handwriting that training does not use.
         views: clips per video, evenly spaced; moving digits have one.
         crops: 1, 3, or "full"; moving digits are not cropped.
         batch: crops per forward pass.
         workers: processes that decode.
         on_error: "skip" or "fail" for clips that cannot be read.
-        whole: use all clips instead of the held-out ones, for data that were not trained on.
+        split: as for `clips_to_test.clips_to_test`, which has the rule for clips that the weights were trained on.
+        whole: use all clips of the data.
         network: name of the network instead of the one in the file; only this one can be FILE.py:FUNCTION.
         on_views: called after each batch with the number of finished views and their total.
 
@@ -116,22 +139,35 @@ def evaluate(
         FileNotFoundError: the file of weights does not exist.
         ValueError: the weights are of another task, or the data have other classes.
     """
-    model, settings, classes = load(weights, network)
-    if data is None and classes != RELATIONS:
-        raise ValueError(f"{weights} was trained on {', '.join(classes[:5])} ..., not on moving digits: give the data")
-    clips = source(data, settings, on_error, whole=whole)
-    if clips.classes != classes:
-        raise ValueError(
-            f"{data} has {len(clips.classes)} classes ({', '.join(clips.classes[:5])} ...), "
-            f"{weights} was trained on {len(classes)} ({', '.join(classes[:5])} ...)"
-        )
+    content = load_weights_file(_file(weights))
+    model, settings, classes = _network(weights, content, network)
     broken = BrokenClips()
+    if data is None:
+        if classes != RELATIONS:
+            trained = f"{', '.join(classes[:5])} ..."
+            raise ValueError(f"{weights} was trained on {trained}, not on moving digits: give the data")
+        digits = Digits(settings)
+        clips, loaded = digits.test()
+        chosen, summary = ClipsToTest(clips, "the test clips", (), (), False), digits.summary
+    else:
+        try:
+            record = saved_record(content)
+        except ValueError as error:
+            raise ValueError(f"{_file(weights)}: {error}") from error
+        chosen = clips_to_test(data, classes, record, split=split, whole=whole, on_error=on_error)
+        multi_label = bool(settings.multi_label)
+        if chosen.clips.is_multi_label and not multi_label:
+            raise ValueError(f"{data}: clips have several classes; {weights} was trained on one class per clip")
+        clips = replace(chosen.clips, is_multi_label=multi_label)
+        loaded = views_of(clips, settings, views, crops, on_error, broken)
+        summary = f"{data}: {len(clips)} clips; {len(classes)} classes: {listed(classes)}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    held_out, loaded = clips.test(settings, views, crops, broken)
     options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": inputs_of(model).normalize}
+    options["multi_label"] = bool(settings.multi_label)
     probabilities, labels, indices = predict(model.to(device), loaded, **options, on_views=on_views)
-    scores = score(probabilities, labels)
-    return Evaluation(scores, held_out, indices, probabilities, labels, broken, loaded, clips.summary)
+    scores = (score_multi_label if settings.multi_label else score)(probabilities, labels)
+    outcome = scores, clips, indices, probabilities, labels, broken, loaded, summary
+    return Evaluation(*outcome, chosen.subset, chosen.notes, chosen.trained_on, chosen.left_out)
 
 
 @torch.no_grad()
@@ -142,9 +178,13 @@ def predict(
     batch: int,
     workers: int,
     prepare: Callable[[Tensor], Tensor],
+    multi_label: bool = False,
     on_views: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax scores of each readable video, averaged over its views and crops.
+
+    Where videos have several classes: the largest sigmoid score of each class, since an action may be in one view only
+    (Feichtenhofer et al., SlowFast Networks, ICCV 2019, section 4.2).
 
     Args:
         model: a network in eval mode.
@@ -152,18 +192,19 @@ def predict(
         batch: crops per forward pass.
         workers: processes that decode.
         prepare: maps loaded clips on the network's device to its input.
+        multi_label: whether videos have several classes.
         on_views: called after each batch with the number of finished views and their total.
 
     Returns:
-        Scores (N, K), labels (N,) and indices (N,) into the videos, on the CPU.
+        Scores (N, K), labels (N,), or (N, K) with several classes, and indices (N,) into the videos, on the CPU.
 
     Raises:
         ValueError: no video can be read.
     """
     device = next(model.parameters()).device
-    sums: dict[int, Tensor] = {}
+    totals: dict[int, Tensor] = {}
     counts: dict[int, int] = {}
-    labels: dict[int, int] = {}
+    labels: dict[int, Tensor] = {}
     total = len(views)  # pyright: ignore[reportArgumentType]
 
     def loader_from(number: int) -> DataLoader[Any]:
@@ -176,14 +217,16 @@ def predict(
             for part, own, which in zip(clips.split(batch), classes.split(batch), indices.split(batch), strict=True):
                 if not part.numel():
                     continue
-                scores = model(prepare(part.to(device))).float().softmax(1).cpu()
-                for row, label, index in zip(scores, own.tolist(), which.tolist(), strict=True):
-                    sums[index] = sums[index] + row if index in sums else row
+                logits = model(prepare(part.to(device))).float()
+                scores = (logits.sigmoid() if multi_label else logits.softmax(1)).cpu()
+                for row, label, index in zip(scores, own, which.tolist(), strict=True):
+                    combined = torch.maximum if multi_label else torch.add
+                    totals[index] = combined(totals[index], row) if index in totals else row
                     counts[index], labels[index] = counts.get(index, 0) + 1, label
             if on_views is not None:
                 on_views(min(number * batch, total), total)
-    if not sums:
+    if not totals:
         raise ValueError("none of the test clips can be read")
-    order = sorted(sums)
-    probabilities = torch.stack([sums[index] / counts[index] for index in order])
-    return probabilities, torch.tensor([labels[index] for index in order]), torch.tensor(order)
+    order = sorted(totals)
+    probabilities = torch.stack([totals[index] / (1 if multi_label else counts[index]) for index in order])
+    return probabilities, torch.stack([labels[index] for index in order]), torch.tensor(order)

@@ -25,6 +25,9 @@ def write_predictions(tested: Evaluation, path: Path) -> Path:
     CSV omits the columns "score NAME"; Parquet has all of them. Parquet holds names as they are; in CSV, control
     characters are escapes, and a name that a spreadsheet would take for a formula starts with an apostrophe.
 
+    Where clips have several classes, the columns "class" (their names, joined by "; "), predicted and predicted_score
+    (the highest sigmoid score) are followed by top2 and so on; there is no class_score and no class_rank.
+
     Args:
         tested: the outcome of a test.
         path: file name that ends in .csv or .parquet.
@@ -82,20 +85,21 @@ def _write_parquet(tested: Evaluation, path: Path) -> None:
 
 def _columns(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
     """Columns by name, all of the same length; scores are tensors, and `text` is applied to names."""
-    scores_NK, labels_N1 = tested.probabilities, tested.labels[:, None]
+    scores_NK = tested.probabilities
     names = [text(name) for name in tested.clips.classes]
     clips = [tested.clips.clips[index] for index in tested.indices.tolist()]
     best_N1 = scores_NK.argmax(1, keepdim=True)
-    own_N1 = scores_NK.gather(1, labels_N1)
     columns: dict[str, Any] = {
-        "clip": [text(tested.clips.name(clip)) for clip in clips],
+        "clip": [text(tested.clips.key(clip)) for clip in clips],
         "path": [text(str(clip.path)) for clip in clips],
-        "class": [names[label] for label in tested.labels.tolist()],
+        "class": [text("; ".join(tested.clips.classes[label] for label in clip.all_labels)) for clip in clips],
         "predicted": [names[best] for best in best_N1.flatten().tolist()],
         "predicted_score": scores_NK.amax(1),
-        "class_score": own_N1.flatten(),
-        "class_rank": (1 + (scores_NK > own_N1).sum(1)).tolist(),
     }
+    if not tested.clips.is_multi_label:
+        own_N1 = scores_NK.gather(1, tested.labels[:, None])
+        columns["class_score"] = own_N1.flatten()
+        columns["class_rank"] = (1 + (scores_NK > own_N1).sum(1)).tolist()
     following = scores_NK.scatter(1, best_N1, -1.0).topk(min(_TOP, len(names)) - 1)
     for place in range(following.indices.shape[1]):
         columns[f"top{place + 2}"] = [names[k] for k in following.indices[:, place].tolist()]

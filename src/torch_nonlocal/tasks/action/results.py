@@ -1,4 +1,7 @@
-"""What `nonlocal test action` writes: scores.json, predictions, confusion.png and pictures of the worst mistakes."""
+"""What `nonlocal test action` writes: scores.json, predictions, confusion.png and pictures of the worst mistakes.
+
+Where clips have several classes there is no confusion matrix, and no mistakes are drawn.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 from torch_nonlocal._common.files import check_folder, write_json
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.tasks.action.evaluation import Evaluation, evaluate
-from torch_nonlocal.tasks.action.metrics import check_metrics, confusion_picture
+from torch_nonlocal.tasks.action.metrics import Scores, check_metrics, confusion_picture
 from torch_nonlocal.tasks.action.mistakes import PAGE, show_mistakes
 from torch_nonlocal.tasks.action.predictions import check_format, write_predictions
 from torch_nonlocal.tasks.action.settings import ActionTestOptions
@@ -27,7 +30,7 @@ def run_test(
     """Evaluate trained weights and write the results to a folder; arguments as in `TaskSpec.test`.
 
     Returns:
-        The metrics, as in `Scores.plain`.
+        The metrics, as in `Scores.plain` or `MultiLabelScores.plain`.
 
     Raises:
         FileNotFoundError: the file of weights does not exist.
@@ -36,6 +39,8 @@ def run_test(
     """
     if options.whole and data is None:
         raise ValueError("--whole needs --data: moving digits for testing are never trained on")
+    if options.split != "auto" and data is None:
+        raise ValueError(f"--split {options.split} needs --data: moving digits have clips for testing of their own")
     check_folder(out)
     check_metrics()
     check_format(options.predictions)
@@ -49,32 +54,37 @@ def run_test(
         batch=options.batch,
         workers=options.workers,
         on_error=options.on_error,
+        split=options.split,
         whole=options.whole,
         network=options.network,
         on_views=on_progress,
     )
     out.mkdir(parents=True, exist_ok=True)
     metrics, classes = tested.scores.plain(), tested.clips.classes
-    subset = "all clips" if options.whole else "the held-out clips"
-    scores = {
+    scores: dict[str, Any] = {
         **metrics,
         "per_class": tested.scores.per_class(classes),
         "not_read": [entry._asdict() for entry in tested.broken.entries()],
         "left_out": list(tested.clips.problems),
-        "confusion": tested.scores.confusion.tolist(),
         "weights": str(weights),
         "data": tested.summary,
-        "tested": subset,
+        "tested": tested.subset,
+        "trained_on": {"clips": list(tested.trained_on), "left_out": tested.left_out},
+        "notes": list(tested.notes),
         "views": options.views,
         "crops": crops,
     }
+    if isinstance(tested.scores, Scores):
+        scores["confusion"] = tested.scores.confusion.tolist()
+        confusion_picture(tested.scores, classes).savefig(out / "confusion.png", dpi=120)
     write_json(out / "scores.json", scores, indent=1)
     write_predictions(tested, out / f"predictions.{options.predictions}")
-    confusion_picture(tested.scores, classes).savefig(out / "confusion.png", dpi=120)
-    log(f"{subset} of {tested.summary}")
+    log(f"{tested.subset} of {tested.summary}")
+    for note in tested.notes:
+        log(note)
     for name, value in metrics.items():
         log(f"{name:<11}{value:,}" if name == "clips" else f"{name:<11}{value:.4f}")
-    if options.mistakes:
+    if options.mistakes and isinstance(tested.scores, Scores):
         _log_mistakes(weights, tested, out / "mistakes", options, log)
     if scores["not_read"]:
         log(f"clips that could not be read: {len(scores['not_read'])}, listed in scores.json")

@@ -22,6 +22,7 @@ _MAX_FPS = 1000
 _MAX_CROP, _MAX_FRAMES, _MAX_STRIDE, _MAX_PIXELS = 4096, 1024, 1024, 1 << 24
 
 PredictionFormat = Literal["csv", "parquet"]
+TestSplit = Literal["auto", "train", "val", "test"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class ActionSettings:
             corresponding 2D network, which are inflated.
         fps: frames per second to which videos are resampled as they are read, by the nearest frame in time; none reads
             their own frames, so that a clip of a slow-motion video spans less time.
+        group: pattern of the names of clips that must stay on one side of the split, such as "*/{group}_", if the data
+            have no split; clips of one recording are recognized by the names of public datasets.
+        multi_label: whether clips can have several classes; none recognizes it from the list. The network is then
+            trained with binary cross-entropy, and mean average precision chooses the weights.
     """
 
     network: str = SMALL
@@ -50,6 +55,8 @@ class ActionSettings:
     flip: bool = True
     weights: str = NONE
     fps: float | None = None
+    group: str | None = None
+    multi_label: bool | None = None
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without the network.
@@ -104,7 +111,10 @@ class ActionTestOptions:
         batch: crops per forward pass.
         workers: processes that decode videos.
         on_error: skip videos that cannot be read (scores.json lists them), or fail.
-        whole: test on all videos of the data instead of the held-out ones; for data that were not used for training.
+        split: train, val or test. auto takes the test split, else the validation split, else all videos that the
+            weights were not trained on. Videos that they were trained on, under any name, are left out of every split
+            but train.
+        whole: test on all videos of the data, of all splits, even those that the weights were trained on.
         network: FILE.py:FUNCTION, if the network is defined in a Python file. The file is executed, so its name is not
             taken from the checkpoint.
     """
@@ -116,6 +126,7 @@ class ActionTestOptions:
     batch: int = 8
     workers: int = 1
     on_error: OnError = "skip"
+    split: TestSplit = "auto"
     whole: bool = False
     network: str = ""
 
@@ -123,8 +134,10 @@ class ActionTestOptions:
         """Check the values.
 
         Raises:
-            ValueError: a number is out of range.
+            ValueError: a number is out of range, or `split` is given with `whole`.
         """
+        if self.whole and self.split != "auto":
+            raise ValueError(f"--whole takes all splits: expected no --split {self.split}")
         for name, least in (("views", 1), ("mistakes", 0), ("batch", 1), ("workers", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"--{name} {getattr(self, name)}: expected {least} or more")

@@ -21,8 +21,9 @@ class ActionSpec(TaskSpec[ActionSettings]):
     summary = "Action recognition in videos."
     details = (
         "--data is a folder with one subfolder of videos per class, optionally grouped under train, val and test, or "
-        "the lists of Kinetics, UCF101, HMDB51 or Something-Something. If the data have no split, a fifth of each "
-        "class is held out. The best weights are selected on the validation clips, or else on the held-out ones. "
+        "the lists of Kinetics, UCF101, HMDB51 or Something-Something. If the data have no split, a fifth is held out "
+        "for validation. The best weights are selected on the validation clips, or on the test clips if the data have "
+        "no others. "
         "Without --data, a network for moving digits is trained on built-in clips."
     )
     settings = ActionSettings
@@ -55,6 +56,20 @@ class ActionSpec(TaskSpec[ActionSettings]):
         from torch_nonlocal.tasks.action.task import train
 
         return train(data, run_dir, settings, config, on_error=on_error, log=log)
+
+    def check_data(
+        self,
+        data: Path | None,
+        settings: ActionSettings,
+        *,
+        on_error: OnError = "skip",
+        log: Callable[[str], None] = print,
+    ) -> None:
+        """See `tasks.action.task.check_data`; built-in digits are not opened."""
+        if data is not None:
+            from torch_nonlocal.tasks.action.task import check_data
+
+            check_data(data, settings, on_error=on_error, log=log)
 
     def test(
         self,

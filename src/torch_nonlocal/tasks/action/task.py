@@ -1,7 +1,7 @@
 """Training of action recognition. The settings are saved with the weights, so a test needs only that file."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,17 @@ from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.models.inputs import inputs_of
-from torch_nonlocal.tasks.action.data import Views, source
+from torch_nonlocal.tasks.action.data import Source, Views, source
 from torch_nonlocal.tasks.action.evaluation import predict
 from torch_nonlocal.tasks.action.metrics import score
+from torch_nonlocal.tasks.action.multi_label import score_multi_label
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
+from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
 from torch_nonlocal.training.items import Items
-from torch_nonlocal.training.run_folder import saved_about
+from torch_nonlocal.training.run_folder import saved_about, saved_items
 
 _VALIDATION_VIEWS = 2
 LEFT_OUT = "left_out.txt"
@@ -54,20 +56,25 @@ def train(
         ValueError: the data have no clips or a single class, or settings, data and weights do not fit.
         ImportError: a package is not installed; the message names the extra.
     """
-    clips = source(data, settings, on_error)
+    saved = saved_about(run_dir) if is_begun(run_dir) else None
+    kept = saved_items(run_dir) if saved is not None else None
+    clips = source(data, settings, on_error, kept=kept, known=record_of_weights(settings.weights))
+    settings = with_labels(settings, clips)
     torch.manual_seed(config.seed)
     model = network(settings, len(clips.classes))
     say = (log or print) if is_main_process() else _ignore
-    saved = saved_about(run_dir) if is_begun(run_dir) else None
     if saved is None:
         say(start_from(model, settings, clips.classes))
     else:  # the weights come from the checkpoint
         set_saved_inputs(model, saved)
-    say(clips.summary)
+    for line in (clips.summary, *clips.notes):
+        say(line)
+    clips.check(settings)
     broken = BrokenClips(run_dir / "broken.jsonl")
     training, names = clips.training(settings, config.seed, broken)
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
     task = ActionTask(model, training, settings, config, clips.classes, views, names, clips.problems)
+    task.extra = {"split": record_tensors(clips.record)}
     if saved is not None and "inputs" not in saved:  # a run of version 0.1 resumes as it began
         task.about = {name: value for name, value in task.about.items() if name != "inputs"}
     result = fit(task, config, run_dir, log=log)
@@ -78,8 +85,38 @@ def train(
     return result
 
 
+def check_data(
+    data: Path | None, settings: ActionSettings, *, on_error: OnError = "skip", log: Callable[[str], None]
+) -> None:
+    """Find the clips, and open training and validation clips, without training.
+
+    Raises:
+        ValueError: as `train` does before the first step.
+    """
+    clips = source(data, settings, on_error)
+    settings = with_labels(settings, clips)
+    for line in (clips.summary, *clips.notes):
+        log(line)
+    for problem in clips.problems:
+        log(f"problem: {problem}")
+    clips.check(settings)
+
+
+def with_labels(settings: ActionSettings, clips: Source) -> ActionSettings:
+    """The settings with `multi_label` as the data have it.
+
+    Raises:
+        ValueError: clips have several classes and multi_label is False.
+    """
+    if clips.is_multi_label and settings.multi_label is False:
+        raise ValueError("multi_label=False, but the data have clips of several classes; expected none or True")
+    return replace(settings, multi_label=True) if clips.is_multi_label else settings
+
+
 class ActionTask(Task):
-    """Action recognition for `fit`: cross-entropy loss, and accuracy on held-out clips.
+    """Action recognition for `fit`: cross-entropy loss, and accuracy on validation clips.
+
+    Where clips have several classes: binary cross-entropy of each class, and mean average precision.
 
     Args:
         model: maps clips (B, C, T, H, W) to logits (B, classes).
@@ -87,7 +124,7 @@ class ActionTask(Task):
         settings: settings of the network.
         config: its batch size and number of workers are also used for the evaluation.
         classes: class names.
-        views: views of the held-out clips; None if there are none.
+        views: views of the validation clips; None if there are none.
         names: maps the index of a clip to its name.
         problems: problems of the data, listed in the run folder.
     """
@@ -108,14 +145,15 @@ class ActionTask(Task):
         self._inputs = inputs_of(model)
         about = {"task": "action", **asdict(settings), "classes": list(classes), "inputs": self._inputs.to_dict()}
         super().__init__(model, data, about=about)
-        self.metric = None if views is None else Metric("accuracy")
+        self._multi_label = bool(settings.multi_label)
+        self.metric = None if views is None else Metric("mAP" if self._multi_label else "accuracy")
         self._config, self._views, self._names, self._problems = config, views, names, problems
 
     def fingerprint(self) -> Items:
-        """The training clips and the held-out clips."""
+        """The training clips and the validation clips."""
         items = dict(super().fingerprint())
         if self._views is not None:
-            items["held out"] = self._views.fingerprint()  # pyright: ignore[reportAttributeAccessIssue]
+            items[VALIDATION] = self._views.fingerprint()  # pyright: ignore[reportAttributeAccessIssue]
         return items
 
     def begin(self, run_dir: Path) -> None:
@@ -132,9 +170,11 @@ class ActionTask(Task):
         return self._inputs.normalize(clips), labels, indices
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropy in nats, and accuracy."""
+        """Cross-entropy in nats, and accuracy; where clips have several classes, the mean binary cross-entropy."""
         clips, labels, _ = batch
         logits = model(clips)
+        if self._multi_label:
+            return {"loss": F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))}
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
 
@@ -147,11 +187,18 @@ class ActionTask(Task):
         return self._names(index)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Top-1 accuracy, mean class accuracy and cross-entropy on the held-out clips."""
+        """Top-1 accuracy, mean class accuracy and cross-entropy on the validation clips.
+
+        Where clips have several classes: mean average precision ("mAP") and binary cross-entropy.
+        """
         if self._views is None:
             return {}
         options: dict[str, Any] = {"batch": self._config.batch_size, "workers": self._config.workers}
-        probabilities, labels, _ = predict(model, self._views, **options, prepare=self._inputs.normalize)
+        options |= {"prepare": self._inputs.normalize, "multi_label": self._multi_label}
+        probabilities, labels, _ = predict(model, self._views, **options)
+        if self._multi_label:
+            loss = F.binary_cross_entropy(probabilities, labels)
+            return {"mAP": score_multi_label(probabilities, labels).mean_ap, "loss": float(loss)}
         scores = score(probabilities, labels)
         loss = F.nll_loss(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
         return {"accuracy": scores.top1, "mean_class": scores.mean_class, "loss": float(loss)}
