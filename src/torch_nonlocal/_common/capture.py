@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from torch_nonlocal._common.own_hooks import own_hooks
 
@@ -51,6 +52,32 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         finally:
             for module, training in modes:
                 module.training = training
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Run the model inside the context; attributes and buffers that it changes are restored afterwards.
+
+    Modules whose parameters are initialized by their first run keep what they created.
+    """
+    modules = [module for module in model.modules() if not isinstance(module, LazyModuleMixin)]
+    attributes = [(module.__dict__, dict(module.__dict__)) for module in modules]
+    names = [(module._buffers, dict(module._buffers)) for module in modules]
+    own = {id(one): one for module in modules for one in module._buffers.values() if one is not None}
+    tensors = [(one, one._version, one.clone()) for one in own.values() if not one.is_inference()]
+    try:
+        yield
+    finally:
+        for current, before in attributes + names:
+            for key in [key for key in current if key not in before]:
+                del current[key]
+            for key, value in before.items():
+                if key not in current or current[key] is not value:
+                    current[key] = value
+        with torch.no_grad():
+            for tensor, version, value in tensors:
+                if tensor._version != version:
+                    tensor.copy_(value)
 
 
 @contextmanager

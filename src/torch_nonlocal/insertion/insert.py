@@ -34,18 +34,20 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
             segments), a module, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network),
             or a list of these. A Sequential ("layer3") stands for its last module.
         example_input: an input of the model: a tensor, a tuple of arguments, a dict of keyword arguments, or any other
-            single argument. The model runs on it once, in eval mode, to find the channels at each place. Not needed
-            for convolutions, batch norms and ResNet blocks.
+            single argument. The model runs on it in eval mode, and is unchanged afterwards, to find the channels and
+            the layout at each place. Not needed for convolutions, batch norms and ResNet blocks.
         **options: options of the block, see `NonLocal`. The block is a `NonLocal1d`, `NonLocal2d` or `NonLocal3d`
-            according to the axes of the place's output, and takes its device and dtype unless they are given.
+            according to the axes of the place's output, and takes its device, dtype (that of the module's parameters
+            under autocast) and layout unless they are given. Tokens (B, N, C) of an image network need `grid`, such as
+            grid=(14, 14).
 
     Returns:
         The same model.
 
     Raises:
         ValueError: if nothing matches `at` (the message suggests the nearest name), a place already has a block, does
-            not run exactly once on the example input or does not return one map (B, C, *size) of 3 to 5 axes, or an
-            option has a wrong value.
+            not run exactly once on the example input or does not return one map (B, C, *size) or (B, *size, C) of 3
+            to 5 axes or tokens with a `grid`, the layout of its output is not certain, or an option has a wrong value.
         TypeError: if a block has no such option. The message suggests the nearest one and lists all.
 
     Example:
@@ -55,9 +57,9 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
     targets = find_targets(model, at)
     check_free(targets)
     if example_input is None:
-        outputs = {name: output_by_module(name, module) for name, module in targets.items()}
+        outputs = {name: output_by_module(model, name, module, options) for name, module in targets.items()}
     else:
-        outputs = outputs_by_run(model, targets, example_input)
+        outputs = outputs_by_run(model, targets, example_input, options)
     made = {name: make_block(name, output, options) for name, output in outputs.items()}
     for name, block in made.items():
         attach(targets[name], block)
@@ -115,7 +117,14 @@ def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
         ValueError: if an option has a wrong value. The message names the place.
     """
     kind = BLOCK_CLASSES[output.dims]
-    settings: BlockOptions = {"device": output.device, "dtype": output.dtype, **options}
+    settings: BlockOptions = {
+        "device": output.device,
+        "dtype": output.dtype,
+        **options,
+        "layout": output.layout,
+        "grid": output.grid,
+        "prefix_tokens": output.prefix_tokens,
+    }
     try:
         return kind(output.channels, **settings)
     except ValueError as error:

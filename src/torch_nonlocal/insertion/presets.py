@@ -8,7 +8,7 @@ networks with such a backbone.
 from torch import nn
 
 from torch_nonlocal._common.wrappers import join, named_children, named_modules
-from torch_nonlocal.insertion.attachment import plain_type
+from torch_nonlocal.insertion.attachment import CHILD, plain_type
 
 PRESETS = ("paper-1", "paper-5", "paper-10")
 _COUNTS = {"paper-5": (2, 3), "paper-10": (4, 6)}  # blocks in res3 and in res4 (section 5.1, "going deeper")
@@ -51,22 +51,54 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
 def stages(model: nn.Module) -> dict[str, list[str]]:
     """Return the names of the residual blocks of each stage, in the network's order, without wrappers.
 
-    The outermost stages are returned. If there are not four of them but they contain four (a list of stages of one
-    class), the inner ones are returned.
+    In a network with an encoder and other stages, such as those of a decoder, the four stages of the encoder are
+    returned: four stages in a row with residual blocks of one class whose width grows. Stages may be nested: the stages
+    of a list of stages of one class are considered if the outer ones contain no encoder.
     """
     modules = named_modules(model)
     outer = {name: blocks for name, blocks in _stages(modules[""], "").items() if name in modules}  # each stage once
-    inner = {
-        name: blocks
-        for stage in outer.values()
-        for block in stage
-        for name, blocks in _stages(modules[block], block).items()
-    }
-    return inner if len(outer) != 4 and len(inner) == 4 else outer
+    inner: dict[str, list[str]] = {}
+    for name, blocks in outer.items():
+        inside = [_stages(modules[block], block) for block in blocks]
+        nested = all(len(one) == 1 for one in inside)  # each of these blocks is a stage itself
+        inner |= {path: own for one in inside for path, own in one.items()} if nested else {name: blocks}
+    for found in (outer, inner):
+        if len(found) == 4:
+            return found
+        encoder = _encoder(modules, found)
+        if encoder:
+            return encoder
+    return outer
+
+
+def _encoder(modules: dict[str, nn.Module], found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the first four stages in a row with blocks of one class whose width grows, empty if there are none."""
+    runs: list[list[str]] = []
+    last: tuple[type[nn.Module], int, int] | None = None
+    for name, blocks in found.items():
+        block = modules[blocks[-1]]
+        this = plain_type(block), name.count("."), _width(block)
+        if last is not None and this[:2] == last[:2] and this[2] >= last[2]:
+            runs[-1].append(name)
+        else:
+            runs.append([name])
+        last = this
+    for run in runs:
+        widths = [_width(modules[found[name][-1]]) for name in (run[0], run[-1])]
+        if len(run) == 4 and widths[0] < widths[1]:
+            return {name: found[name] for name in run}
+    return {}
+
+
+def _width(block: nn.Module) -> int:
+    """Return the number of output channels of the last convolution or linear map of a block."""
+    layers = [module for name, module in block.named_modules() if CHILD not in name.split(".")]
+    widths = [getattr(one, "out_channels", getattr(one, "out_features", None)) for one in layers]
+    return next((width for width in reversed(widths) if isinstance(width, int)), 0)
 
 
 def _stages(module: nn.Module, name: str) -> dict[str, list[str]]:
-    children = {join(name, child): inside for child, inside in named_children(module).items()}
+    children = {join(name, child): one for child, one in named_children(module).items() if child != CHILD}
     if not isinstance(module, nn.ModuleDict) and _are_blocks_of_a_kind(list(children.values())):
         return {name: list(children)}
     found: dict[str, list[str]] = {}
@@ -80,9 +112,13 @@ def _are_blocks_of_a_kind(children: list[nn.Module]) -> bool:
 
 
 def _is_residual_block(module: nn.Module) -> bool:
+    """Return whether a module has convolutions inside, or linear maps and a normalization (a transformer's block)."""
     if isinstance(module, _CONTAINERS + _CONVS) or next(module.children(), None) is None:
         return False
-    return any(isinstance(inside, _CONVS) for inside in module.modules())
+    inside = list(module.modules())
+    if any(isinstance(one, _CONVS) for one in inside):
+        return True
+    return any(isinstance(one, nn.Linear) for one in inside) and any("Norm" in type(one).__name__ for one in inside)
 
 
 def spread(blocks: list[str], count: int) -> list[str]:

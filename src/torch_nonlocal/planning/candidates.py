@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from torch_nonlocal._common.wrappers import join, named_children, named_modules
-from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.presets import preset_places, spread, stages
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -21,14 +20,18 @@ _POOLS = (
 _MOST_RECOMMENDED = {8: 2, 16: 3}  # number of blocks by the stride of the map: res3 and res4 of "paper-5"
 
 
-def candidates(model: nn.Module) -> list[str]:
-    """Return the names of the candidate places: every residual block of every stage.
+def candidates(model: nn.Module, outputs: Mapping[str, list[Any]]) -> list[str]:
+    """Return the names of the candidate places: every residual block of the stages of the network or of its encoder.
 
-    In a network without stages, the candidates are the outermost modules with convolutions that are not containers. In
-    a plain sequence of layers, they are the layers before each pooling and the last layer.
+    In a network without stages, the candidates are the outermost modules with convolutions that are not containers and
+    return one tensor. In a plain sequence of layers, they are the layers before each pooling and the last layer.
+
+    Args:
+        model: any network.
+        outputs: outputs of every module by name, one item per run.
     """
     modules = named_modules(model)
-    found = [block for blocks in stages(model).values() for block in blocks] or _units(modules[""], "")
+    found = [block for blocks in stages(model).values() for block in blocks] or _units(modules[""], "", outputs)
     return [name for name in found if name in modules]  # each module once
 
 
@@ -38,7 +41,7 @@ def recommended(model: nn.Module, sizes: Mapping[str, tuple[int, ...]], input_si
     Args:
         model: any network.
         sizes: height and width (the length of sequences) of the map at each candidate, in the network's order.
-        input_size: height and width (or length) of the network's input.
+        input_size: height and width (or length) of the network's input, as its first convolution sees it.
     """
     if len(stages(model)) == 4:
         return [name for name in preset_places(model, "paper-5") if name in sizes]
@@ -52,28 +55,14 @@ def recommended(model: nn.Module, sizes: Mapping[str, tuple[int, ...]], input_si
     return [name for name in sizes if name in chosen]
 
 
-def takes_block(module: nn.Module, runs: list[Any], input_axes: int | None) -> bool:
-    """Return whether a place can have a block: it ran once and returned one map with as many axes as the input.
-
-    Args:
-        module: the place.
-        runs: its outputs, one per run.
-        input_axes: number of axes of the network's input. None accepts 4 and 5.
-    """
-    if hasattr(module, CHILD) or len(runs) != 1 or not isinstance(runs[0], Tensor):
-        return False
-    output = runs[0]
-    axes = (4, 5) if input_axes is None else (input_axes,)
-    return output.ndim in axes and output.ndim in (3, 4, 5) and output.is_floating_point()
-
-
-def _units(module: nn.Module, name: str) -> list[str]:
+def _units(module: nn.Module, name: str, outputs: Mapping[str, list[Any]]) -> list[str]:
     inside = {join(name, child): one for child, one in named_children(module).items()}
-    if name and not isinstance(module, _CONTAINERS):
+    returns_several = any(not isinstance(one, Tensor) for one in outputs.get(name, ()))  # a backbone's maps, say
+    if name and not isinstance(module, _CONTAINERS) and not returns_several:
         return [name] if inside and _has_convolution(module) else []
     if isinstance(module, nn.Sequential) and all(not list(one.children()) for one in inside.values()):
         return _ends(inside) if _has_convolution(module) else []
-    return [unit for path, one in inside.items() for unit in _units(one, path)]
+    return [unit for path, one in inside.items() for unit in _units(one, path, outputs)]
 
 
 def _ends(layers: Mapping[str, nn.Module]) -> list[str]:

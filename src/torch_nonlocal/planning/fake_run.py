@@ -8,7 +8,7 @@ and freed, including those inside the kernels of this library's operators.
 import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.insertion.insert import make_block, remove
-from torch_nonlocal.insertion.probe import Output, call, outputs_by_run
+from torch_nonlocal.insertion.probe import Output, Probe, call
 from torch_nonlocal.layers import BlockOptions, NonLocal
 
 _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
@@ -58,26 +58,38 @@ class Rehearsal:
             self._network = copy.deepcopy(model, {id(tensor): self._fake.from_tensor(tensor) for tensor in own})
             self._example = tree_map_only(Tensor, self._without_values, example_input)
             with self._fake:
-                self.outputs, self.flops = self._forward(self._network, self._example)
+                self._probe, self.flops = self._forward(self._network, self._example)
+            self._mode: AbstractContextManager[Any] = self._fake
         except Exception:  # a network that depends on values, or cannot be copied, runs itself
             self._network = None
             try:
-                self.outputs, self.flops = self._forward(model, example_input)
+                self._probe, self.flops = self._forward(model, example_input)
+                self._mode = nullcontext()
             except Exception as error:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 given = _shapes(example_input)
                 raise ValueError(f"{type(model).__name__} does not run on an input of {given}: {reason}") from error
+        self.outputs = self._probe.outputs
         self.memory_without = self._memory_without()
+
+    @property
+    def input_size(self) -> tuple[int, ...] | None:
+        """Size of the map that the first convolution takes: that of the network's input after its own resizing."""
+        return self._probe.axes.input_size
 
     @property
     def whole(self) -> bool:
         """Whether memory is counted in the network's training step. False: separately for each block."""
         return self._network is not None
 
+    def output(self, name: str, options: BlockOptions) -> Output:
+        """Describe the output of a place, as `Probe.output`."""
+        with self._mode:
+            return self._probe.output(name, options)
+
     def block(self, name: str, output: Output, options: BlockOptions) -> NonLocal:
         """Build the block that `insert` would insert at a place, with fake tensors and without inserting it."""
-        shape = self.outputs[name][0].shape
-        trains = shape.numel() > shape[1]  # a batch norm cannot train on one value per channel
+        trains = self.outputs[name][0].numel() > output.channels  # a batch norm cannot train on one value per channel
         with self._fake:
             return make_block(name, output, options).train(trains)
 
@@ -90,7 +102,7 @@ class Rehearsal:
         with self._fake, torch.no_grad():
             x = self._map(name)
             block._check_input(x)
-            theta_BND, phi_BMD, g_BMV = block.embed(x)
+            theta_BND, phi_BMD, g_BMV = block.embed(block.to_map(x))
         return theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1], phi_BMD.shape[2], g_BMV.shape[2]
 
     def block_flops(self, name: str, block: NonLocal) -> int:
@@ -123,12 +135,13 @@ class Rehearsal:
     def _map(self, name: str) -> Tensor:
         return torch.empty_like(self.outputs[name][0])
 
-    def _forward(self, model: nn.Module, example_input: Any) -> tuple[dict[str, list[Any]], int]:
+    def _forward(self, model: nn.Module, example_input: Any) -> tuple[Probe, int]:
         def keep(output: Any) -> Any:
             return tree_map_only(Tensor, self._without_values, output)
 
-        with capture_outputs(named_modules(model), keep) as seen:
-            return seen, _flops(lambda: outputs_by_run(model, {}, example_input))
+        with FlopCounterMode(display=False) as counter:
+            probe = Probe(model, named_modules(model), example_input, keep)
+        return probe, counter.get_total_flops()
 
     def _memory_without(self) -> int:
         if self._network is None:

@@ -5,18 +5,17 @@ from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import named_modules, unwrapped
+from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.insert import check_free
-from torch_nonlocal.insertion.probe import one_map
 from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import BlockOptions, NonLocal
-from torch_nonlocal.layers.options import check_option_names
+from torch_nonlocal.layers.options import Layout, check_option_names
 from torch_nonlocal.layers.widths import device_and_dtype
-from torch_nonlocal.planning.candidates import candidates, recommended, takes_block
+from torch_nonlocal.planning.candidates import candidates, recommended
 from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
 from torch_nonlocal.planning.report import advice, markdown, plain
 
@@ -50,7 +49,8 @@ class Place(Cost):
     Attributes:
         name: name of the module that the block follows.
         kind: class name of the module.
-        shape: shape of the module's output, (B, C, *size).
+        shape: shape of the module's output.
+        layout: order of the axes of the output: "channels_first", "channels_last" or "tokens".
         queries: N, number of query positions.
         keys: M, number of key positions after subsampling.
         channels: C.
@@ -63,6 +63,7 @@ class Place(Cost):
     name: str
     kind: str
     shape: tuple[int, ...]
+    layout: Layout
     queries: int
     keys: int
     channels: int
@@ -101,6 +102,7 @@ class Plan:
         recommended: names of the places that the paper's results recommend.
         pairwise: pairwise form of the blocks.
         attend: the positions that a query attends to.
+        refused: the candidates that cannot have a block with these options, and why, as pairs.
     """
 
     places: tuple[Place, ...]
@@ -109,6 +111,7 @@ class Plan:
     recommended: tuple[str, ...]
     pairwise: str
     attend: str
+    refused: tuple[tuple[str, str], ...] = ()
 
     @property
     def chosen(self) -> list[str]:
@@ -129,7 +132,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as JSON values."""
         places = [{**asdict(place), "shape": list(place.shape)} for place in self.places]
-        return {**asdict(self), "places": places, "recommended": list(self.recommended)}
+        return {**asdict(self), "places": places, "recommended": list(self.recommended), "refused": dict(self.refused)}
 
 
 def plan(model: nn.Module, example_input: Any, at: Places | None = None, **options: Unpack[BlockOptions]) -> Plan:
@@ -144,8 +147,8 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         **options: options of the blocks, as for `insert`.
 
     Returns:
-        The plan. It lists the named places and the candidates: every residual block of the network's stages or, in a
-        network without stages, the outermost modules with convolutions that are not containers.
+        The plan. It lists the named places and the candidates: every residual block of the stages of the network or of
+        its encoder or, in a network without stages, the outermost modules with convolutions that are not containers.
 
     Raises:
         ValueError: if a place or an option is wrong (as for `insert`), the network does not run on the example input,
@@ -161,8 +164,9 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
     check_free(named)
     with torch.random.fork_rng(devices=[]):
         rehearsal = Rehearsal(model, example_input)
-        blocks = _blocks(model, rehearsal, named, _input_shape(example_input), options)
-        best = _recommended(model, rehearsal, blocks, _input_shape(example_input))
+        offered = candidates(model, rehearsal.outputs)
+        blocks, refused = _blocks(model, rehearsal, named, offered, options)
+        best = _recommended(model, rehearsal, {name: blocks[name] for name in blocks if name in offered})
         chosen = set(named) if at is not None else set(best)
         places = tuple(_place(model, rehearsal, name, block, name in chosen) for name, block in blocks.items())
         marked = [place for place in places if place.chosen]
@@ -176,52 +180,46 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         rehearsal.memory_without if rehearsal.whole else None,
     )
     form = next(iter(blocks.values()))
-    return Plan(places, total, network, tuple(best), form.pairwise, form.attend)
+    return Plan(places, total, network, tuple(best), form.pairwise, form.attend, tuple(refused.items()))
 
 
 def _blocks(
-    model: nn.Module,
-    rehearsal: Rehearsal,
-    named: dict[str, nn.Module],
-    input_shape: tuple[int, ...] | None,
-    options: BlockOptions,
-) -> dict[str, NonLocal]:
-    """Build a block for every named place and every suitable candidate, in the network's order."""
-    modules = named_modules(model)
-    axes = None if input_shape is None else len(input_shape)
-    offered = [name for name in candidates(model) if takes_block(modules[name], rehearsal.outputs[name], axes)]
-    wanted = [name for name in modules if name in named or name in offered]
-    if not wanted:
-        raise ValueError(
-            f"{type(model).__name__} has no place for a block: no candidate runs once and returns one map. "
-            f"Candidates: {listed(candidates(model)) or 'none'}. Name a place, such as at='layer3.1'"
-        )
-    blocks = {}
-    for name in wanted:
-        block = rehearsal.block(name, one_map(name, modules[name], rehearsal.outputs[name]), options)
-        if name in named or _fits(block, rehearsal.outputs[name][0]):
-            blocks[name] = block
+    model: nn.Module, rehearsal: Rehearsal, named: dict[str, nn.Module], offered: list[str], options: BlockOptions
+) -> tuple[dict[str, NonLocal], dict[str, str]]:
+    """Build a block for every named place and every suitable candidate, in the network's order.
+
+    Returns:
+        the blocks, and the reasons why candidates have none.
+    """
+    blocks: dict[str, NonLocal] = {}
+    refused: dict[str, str] = {}
+    for name, module in named_modules(model).items():
+        if name in named:
+            blocks[name] = rehearsal.block(name, rehearsal.output(name, options), options)
+        elif name in offered and not hasattr(module, CHILD):
+            try:
+                output = rehearsal.output(name, options)
+            except ValueError as error:
+                refused[name] = str(error)
+                continue
+            block = rehearsal.block(name, output, options)
+            size = block.map_shape(rehearsal.outputs[name][0].shape)[2:]
+            if any(part < factor for part, factor in zip(size, block.subsample or (1,) * block.dims, strict=True)):
+                refused[name] = f"{name!r} returns a map {size} smaller than subsample={options.get('subsample')!r}"
+            else:
+                blocks[name] = block
     if not blocks:
-        raise ValueError(
-            f"subsample={options.get('subsample')!r}: expected a factor no larger than a map of the network; "
-            f"all maps of {type(model).__name__} are smaller"
+        reason = next(
+            iter(refused.values()), f"candidates: {listed(offered) or 'none'}. Name one, such as at='layer3.1'"
         )
-    return blocks
+        raise ValueError(f"{type(model).__name__} has no place for a block: {reason}")
+    return blocks, refused
 
 
-def _fits(block: NonLocal, output: Tensor) -> bool:
-    factors = block.subsample or (1,) * block.dims
-    return all(size >= factor for size, factor in zip(output.shape[2:], factors, strict=True))
-
-
-def _recommended(
-    model: nn.Module, rehearsal: Rehearsal, blocks: dict[str, NonLocal], input_shape: tuple[int, ...] | None
-) -> list[str]:
-    offered = set(candidates(model))
-    shapes = {name: tuple(rehearsal.outputs[name][0].shape) for name in blocks if name in offered}
-    sizes = {name: shape[2:][-2:] for name, shape in shapes.items()}
+def _recommended(model: nn.Module, rehearsal: Rehearsal, blocks: dict[str, NonLocal]) -> list[str]:
+    sizes = {name: block.map_shape(rehearsal.outputs[name][0].shape)[2:][-2:] for name, block in blocks.items()}
     largest = max(sizes.values(), default=())
-    return recommended(model, sizes, largest if input_shape is None else input_shape[2:][-2:])
+    return recommended(model, sizes, (rehearsal.input_size or largest)[-2:])
 
 
 def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, chosen: bool) -> Place:
@@ -242,6 +240,7 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, c
         name=name,
         kind=type(named_modules(model)[name]).__name__,
         shape=tuple(output.shape),
+        layout=block.layout,
         queries=queries,
         keys=keys,
         channels=block.channels,
@@ -270,9 +269,3 @@ def _cost(rehearsal: Rehearsal, blocks: dict[str, NonLocal], algorithms: set[str
         memory=memory,
         memory_dense=memory_dense,
     )
-
-
-def _input_shape(example_input: Any) -> tuple[int, ...] | None:
-    """Return the shape of the first tensor (B, C, *size) in the input."""
-    shapes = [tuple(one.shape) for one in tree_leaves(example_input) if isinstance(one, Tensor)]
-    return next((shape for shape in shapes if len(shape) in (3, 4, 5)), None)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 HEADER = ("", "place", "output", "N", "M", "D", "parameters", "GFLOPs", "share", "memory", "with the map")
 RIGHT = (False, False, False, True, True, True, True, True, True, True, True)
 CHOSEN = "*"
+_LAYOUTS = {"channels_first": "", "channels_last": " channels last", "tokens": " tokens"}
+_MOST_REFUSED = 3  # reasons in the text; `Plan.refused` has all
 
 EVIDENCE = (
     "Wang et al. (CVPR 2018), Kinetics-400 top-1: one block in ResNet-50 (71.8 without) gives 72.7 in res2, 72.9 in "
@@ -22,7 +24,7 @@ def rows(plan: "Plan") -> list[tuple[str, ...]]:
         (
             CHOSEN if place.chosen else "",
             place.name,
-            "x".join(map(str, place.shape[1:])),
+            "x".join(map(str, place.shape[1:])) + _LAYOUTS[place.layout],
             f"{place.queries:,}",
             f"{place.keys:,}",
             str(place.inner_channels),
@@ -80,7 +82,7 @@ def legend(plan: "Plan") -> str:
     return (
         f"{CHOSEN} chosen place. N: queries; M: keys; D: inner channels. GFLOPs: forward pass, two per multiply-add. "
         f"share: GFLOPs divided by those of the network. memory: extra peak memory of a training step{alone}. "
-        f"with the map: the same with algorithm='dense', which holds the N x M map.{dense}"
+        f"with the map: the same with algorithm='dense', which holds the N x M map.{dense}{_refusals(plan)}"
     )
 
 
@@ -93,6 +95,13 @@ def advice(plan: "Plan") -> str:
 def size(count: int) -> str:
     """Format bytes as text, such as "1,234.5 MB"."""
     return f"{count / 2**20:,.1f} MB"
+
+
+def _refusals(plan: "Plan") -> str:
+    """Return why candidates are not in the table."""
+    reasons = [reason for _, reason in plan.refused]
+    more = f" (and {len(reasons) - _MOST_REFUSED} more)" if len(reasons) > _MOST_REFUSED else ""
+    return f" Not listed{more}: {'; '.join(reasons[:_MOST_REFUSED])}." if reasons else ""
 
 
 def _costs(cost: "Cost") -> tuple[str, ...]:
