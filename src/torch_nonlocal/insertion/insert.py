@@ -15,7 +15,7 @@ from torch_nonlocal._common.wrappers import named_copies, named_modules, synchro
 from torch_nonlocal.insertion.attachment import CHILD, attach, detach, is_attached, is_fusable, nearest_container
 from torch_nonlocal.insertion.attachment import apply_non_local as apply_non_local  # the name in pickles of 0.2
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
-from torch_nonlocal.insertion.targets import Places, find_targets
+from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
 from torch_nonlocal.layers import BlockOptions, NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
 from torch_nonlocal.layers.options import check_option_names
 
@@ -32,7 +32,8 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
         model: any network, with or without wrappers; changed in place.
         at: places: a module name ("layer3.1"), a glob ("layer3.*"; `*` matches within one segment, `**` across
             segments), a module, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network),
-            or a list of these. A Sequential ("layer3") stands for its last module.
+            or a list of these. A Sequential ("layer3") stands for its last module. Of a preset's places, those that do
+            not run on the example input are left out with a warning: decoders of some networks use two stages only.
         example_input: an input of the model: a tensor, a tuple of arguments, a dict of keyword arguments, or any other
             single argument. The model runs on it in eval mode, and is unchanged afterwards, to find the channels and
             the layout at each place. Not needed for convolutions, batch norms and ResNet blocks.
@@ -59,11 +60,11 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
     if example_input is None:
         outputs = {name: output_by_module(model, name, module, options) for name, module in targets.items()}
     else:
-        outputs = outputs_by_run(model, targets, example_input, options)
+        outputs = outputs_by_run(model, targets, example_input, options, preset_targets(model, at))
     made = {name: make_block(name, output, options) for name, output in outputs.items()}
     for name, block in made.items():
         attach(targets[name], block)
-    _warn_of_leaves(model, targets)
+    _warn_of_leaves(model, made)
     warn_of_processes(model)
     return model
 

@@ -1,6 +1,7 @@
 """The output of a place: channels, layout, device and dtype, from a run on the example input or from the module."""
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from math import isqrt, prod
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal._common.capture import capture_outputs, eager, evaluating, unchanged
 from torch_nonlocal._common.offload import execution_device
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.axes import AxisTrace
 from torch_nonlocal.insertion.resized import at_other_sizes
 from torch_nonlocal.layers.layout import Layout
@@ -208,7 +210,11 @@ class Probe:
 
 
 def outputs_by_run(
-    model: nn.Module, targets: dict[str, nn.Module], example_input: Any, options: BlockOptions | None = None
+    model: nn.Module,
+    targets: dict[str, nn.Module],
+    example_input: Any,
+    options: BlockOptions | None = None,
+    may_not_run: Collection[str] = (),
 ) -> dict[str, Output]:
     """Run the model on the example, in eval mode without gradients, and describe the output of each target.
 
@@ -217,12 +223,23 @@ def outputs_by_run(
         targets: modules by name.
         example_input: an input of the model, see `Probe`.
         options: options of the blocks, see `Probe.output`.
+        may_not_run: names of targets that are left out with a warning if they do not run, unless all do not.
 
     Raises:
         ValueError: if a target does not run, runs more than once, or returns no tensor of a known layout.
     """
     probe = Probe(model, targets, example_input)
-    return {name: probe.output(name, options or {}) for name in targets}
+    return {name: probe.output(name, options or {}) for name in running(probe.outputs, targets, may_not_run)}
+
+
+def running(outputs: Mapping[str, list[Any]], names: Iterable[str], may_not_run: Collection[str]) -> list[str]:
+    """Return names without those that may be left out and did not run, with a warning; all if nothing would remain."""
+    names = list(names)
+    idle = [name for name in names if name in may_not_run and not outputs[name]]
+    if not idle or len(idle) == len(names):
+        return names
+    warnings.warn(f"{listed(idle)}: left out, does not run on the example input", stacklevel=4)
+    return [name for name in names if name not in idle]
 
 
 def output_by_module(model: nn.Module, name: str, module: nn.Module, options: BlockOptions) -> Output:

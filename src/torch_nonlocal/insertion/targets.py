@@ -3,13 +3,13 @@
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from torch import nn
 
 from torch_nonlocal._common import wrappers
-from torch_nonlocal.insertion.presets import preset_places
+from torch_nonlocal.insertion.presets import PRESETS, preset_places
 from torch_nonlocal.layers import NonLocal
 
 _MAX_PLACE = 1000  # characters
@@ -49,6 +49,16 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     if not chosen:
         raise ValueError("at is empty: expected at least one name, glob or module")
     return {name: module for name, module in names.first.items() if module in chosen}
+
+
+def preset_targets(model: nn.Module, at: Places) -> set[str]:
+    """Return the names of the places that only a preset in `at` chooses, none if `at` has no preset."""
+    given = [at] if isinstance(at, str) else list(at) if isinstance(at, Collection) else []
+    presets = [one for one in given if isinstance(one, str) and one in PRESETS]
+    others = [one for one in given if one not in presets]
+    if not presets:
+        return set()
+    return find_targets(model, presets).keys() - (find_targets(model, others).keys() if others else set())
 
 
 class Names:

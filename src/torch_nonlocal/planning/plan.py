@@ -11,7 +11,8 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import named_modules, unwrapped
 from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.insert import check_free
-from torch_nonlocal.insertion.targets import Places, find_targets
+from torch_nonlocal.insertion.probe import running
+from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
 from torch_nonlocal.layers import BlockOptions, NonLocal
 from torch_nonlocal.layers.options import Layout, check_option_names
 from torch_nonlocal.layers.widths import device_and_dtype
@@ -164,6 +165,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
     check_free(named)
     with torch.random.fork_rng(devices=[]):
         rehearsal = Rehearsal(model, example_input)
+        named = {name: named[name] for name in running(rehearsal.outputs, named, preset_targets(model, at or ()))}
         offered = candidates(model, rehearsal.outputs)
         blocks, refused = _blocks(model, rehearsal, named, offered, options)
         best = _recommended(model, rehearsal, {name: blocks[name] for name in blocks if name in offered})
