@@ -140,7 +140,8 @@ class Probe:
     def _see(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             self.axes.see_output(name, output)
-            if isinstance(output, Tensor) and torch.is_autocast_enabled(output.device.type):
+            kind = output.device.type if isinstance(output, Tensor) else ""
+            if kind and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 self._autocast.add(name)
 
         return hook
