@@ -52,7 +52,7 @@ def _help(spec: TaskSpec[Any]) -> str:
 
     Args:
         checkpoint: checkpoints/best.pt of a run, or the folder of the run.
-        data: data of the training run, whose held-out part is tested, or other data with the same classes; without it,
-            the built-in data of the task.
+        data: data of the training run, or other data with the same classes; without it, the built-in data of the task.
+            Clips that the weights were trained on are not scored unless you ask for it.
         out: folder for the results; created if missing.
     """

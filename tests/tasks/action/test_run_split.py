@@ -193,6 +193,19 @@ class TestRun:
         (line,) = [line for line in split.lines if "training clips" in line]
         assert "6 training clips, 4 validation clips (the data's own split" in line
 
+    def test_copies_of_training_clips_do_not_choose_the_weights(self, split, tmp_path):
+        root = shutil.copytree(split.root, tmp_path / "copy")
+        shutil.copy(root / "train" / "red" / "0.mp4", root / "val" / "red" / "other name.mp4")
+        _, lines = train(root, tmp_path / "run")
+        reason = "because they are training clips: val/red/other name.mp4"
+        assert f"warning: 1 of 5 validation clips are not used, {reason}" in lines
+        held = json.loads((tmp_path / "run" / "data.json").read_text())["items"]["held out"]
+        assert sorted(held) == [f"val/{color}/{number}.mp4" for color in CLASSES for number in (0, 1)]
+        for clip in (root / "val").rglob("*.mp4"):
+            shutil.copy(root / "train" / "red" / "1.mp4", clip)
+        with pytest.raises(ValueError, match="all 5 validation clips are training clips as well"):
+            train(root, tmp_path / "other")
+
     def test_a_finished_run_on_a_grown_folder_keeps_its_clips(self, flat, copied, tmp_path):
         run = shutil.copytree(flat.run, tmp_path / "run")
         for number in range(4):

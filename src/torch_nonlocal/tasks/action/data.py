@@ -19,7 +19,7 @@ from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform
 from torch_nonlocal.tasks.action.clip_span import check_rates, span_lines
 from torch_nonlocal.tasks.action.readable import check_readable
-from torch_nonlocal.tasks.action.run_split import as_before, run_record
+from torch_nonlocal.tasks.action.run_split import as_before, run_record, without_trained
 from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings
 from torch_nonlocal.training.items import Items
 
@@ -112,9 +112,11 @@ class _Videos:
         if len(self.classes) < 2:
             raise ValueError(f"{data}: one class, {', '.join(map(repr, self.classes))}; expected two or more classes")
         notes = [*splits.notes, *splits.leaks]
-        if kept is not None:
-            self.train_list, self.validation_list, others = as_before(splits, kept)
-            notes += [others] if others else []
+        if kept is None:
+            self.validation_list, line = without_trained(splits)
+        else:
+            self.train_list, self.validation_list, line = as_before(splits, kept)
+        notes += [line] if line else []
         self.is_multi_label = bool(settings.multi_label) or self.train_list.is_multi_label
         if self.is_multi_label and settings.multi_label is not False:
             self.train_list = replace(self.train_list, is_multi_label=True)

@@ -51,6 +51,32 @@ def as_before(splits: Splits, kept: Items) -> tuple[ClipList, ClipList, str]:
     return training, validation, line
 
 
+def without_trained(splits: Splits) -> tuple[ClipList, str]:
+    """The validation clips that are not trained on as well, under any name: a copy would count as recognized.
+
+    Args:
+        splits: of the data.
+
+    Returns:
+        The clips, and one line about those that are left out; "" if there are none.
+
+    Raises:
+        ValueError: all validation clips are trained on.
+    """
+    clips = splits.validation
+    name = next((name for name in ("val", "test") if splits.lists.get(name)), "")
+    trained = set(splits.fingerprints["train"])
+    shared = {clip for clip, one in zip(clips.clips, splits.fingerprints.get(name, ()), strict=True) if one in trained}
+    if not shared:
+        return clips, ""
+    names = listed(sorted(clips.key(clip) for clip in shared), most=3)
+    if len(shared) == len(clips):
+        raise ValueError(f"all {len(clips)} validation clips are training clips as well: {names}; expected other clips")
+    kept = tuple(clip for clip in clips.clips if clip not in shared)
+    counted = f"{len(shared)} of {len(clips)} validation clips"
+    return replace(clips, clips=kept), f"warning: {counted} are not used, because they are training clips: {names}"
+
+
 def run_record(splits: Splits, training: ClipList, validation: ClipList, known: Mapping[str, str]) -> dict[str, str]:
     """The split of each clip by fingerprint: "train", "val" for the clips that choose the weights, or "test".
 

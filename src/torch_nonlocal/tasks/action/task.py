@@ -41,7 +41,7 @@ def train(
 ) -> Result:
     """Train on a folder or list of clips, or resume the run in `run_dir`.
 
-    If the data have no split, a fixed fifth of each class is held out and never trained on.
+    If the data have no split, a fifth is held out for validation. A resumed run keeps the split of its clips.
 
     Args:
         data: as in `data.clips.find_clips`; None for built-in moving digits.
