@@ -459,3 +459,38 @@ def test_attribution_changes_nothing_for_other_threads(net):
     together(train, look)
     assert flags == [True] * len(inputs)
     assert hooks(net) == hooks(Net())
+
+
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "concatenation"])
+def test_watching_calls_no_part_of_a_block_again(pairwise):
+    """A training step with spectral norm and dropout inside theta is the same with and without a watch."""
+
+    def make():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 8, 3), nl.NonLocal2d(8, pairwise=pairwise)).train()
+        nn.utils.spectral_norm(model[1].phi)
+        model[1].theta = nn.Sequential(model[1].theta, nn.Dropout(0.5))
+        return model
+
+    plain, watched, calls = make(), make(), []
+    watched[1].theta.register_forward_hook(lambda _module, _args, output: calls.append(output))
+    torch.manual_seed(1)
+    expected, follows = plain(image(1)), torch.rand(1)
+    torch.manual_seed(1)
+    with watch(watched) as seen:
+        result = watched(image(1))
+        assert torch.equal(torch.rand(1), follows)
+    assert torch.equal(result, expected)
+    assert len(calls) == 1
+    for key, value in plain.state_dict().items():
+        assert torch.equal(watched.state_dict()[key], value), key
+    if pairwise == "embedded_gaussian":
+        assert torch.equal(seen["1"].weights.query, calls[0].flatten(2).transpose(1, 2))
+
+
+def test_blocks_that_run_again_in_backward_keep_the_order(net):
+    nl.insert(net, at="stem", example_input=torch.zeros(2, 3, 16, 16), checkpoint=True)
+    net.train()
+    with watch(net) as seen:
+        net(image(1)).sum().backward()
+        assert list(seen) == ["stem.2", "stage.2"]

@@ -20,6 +20,7 @@ from torch_nonlocal.attention.receptive import Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.observed import observed_by
 
 
 class Seen(Mapping[str, BlockRecord]):
@@ -101,13 +102,12 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
 
     def __enter__(self) -> Seen:
         seen, stack = Seen(list(self._blocks)), ExitStack()
-        run = _Run(self._model, self._blocks, self._modules)
+        run = _Run(seen, self._model, self._blocks, self._modules)
         with stack:  # removes the hooks if a registration fails
             stack.enter_context(eager())
             hooks = stack.enter_context(own_hooks())
             run.register(hooks)
-            for name, block in self._blocks.items():
-                hooks.before(block, partial(run.note_block, seen, name))
+            stack.enter_context(observed_by(run.note_block))
             self._open.append(_Opened(seen, hooks, stack.pop_all()))
         return seen
 
@@ -140,8 +140,12 @@ class _Input(NamedTuple):
 class _Run:
     """Notes the input of the current run and makes a record for each block."""
 
-    def __init__(self, model: nn.Module, blocks: dict[str, NonLocal], modules: dict[str, nn.Module]) -> None:
-        self._model, self._blocks, self._modules = model, blocks, modules
+    def __init__(
+        self, seen: Seen, model: nn.Module, blocks: dict[str, NonLocal], modules: dict[str, nn.Module]
+    ) -> None:
+        self._seen, self._model, self._blocks, self._modules = seen, model, blocks, modules
+        self._names = {block: name for name, block in blocks.items()}
+        self._ran: set[str] = set()
         self._images: Images | None = None
         self._inside: list[tuple[int, ...]] | None = None  # sizes of images that the network has resized
         self._inputs: dict[nn.Module, _Input] = {}
@@ -164,27 +168,32 @@ class _Run:
         if module is self._model:
             self._images, self._inside = images_of(args, kwargs), None
             self._inputs.clear()
+            self._ran.clear()
         self._inputs[module] = _Input(module, *example_of(args, kwargs))
 
     def _note_resized(self, _module: nn.Module, _args: Any, output: Any) -> None:
         self._inside = [tuple(size) for size in output[0].image_sizes]
         self._inputs.clear()  # those of modules around it have other pixels
 
-    def note_block(self, seen: Seen, name: str, block: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = block.to_map(args[0] if args else kwargs["x"])
+    def note_block(self, block: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
+        name = self._names.get(block)
+        if name is None:
+            return
         grid = tuple(x.shape[2:])
         pool = block.subsample or (1,) * len(grid)
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
         given, images = self._input(name, len(grid))
         even = Geometry.evenly(grid, key_grid, pool, given.shape[-len(grid) :] if given is not None else grid)
-        seen._records.pop(name, None)  # keep the order of the last run
-        seen._records[name] = BlockRecord(
+        if name not in self._ran:  # a block may run again in backward, which does not change the order
+            self._seen._records.pop(name, None)
+        self._ran.add(name)
+        self._seen._records[name] = BlockRecord(
             name,
-            _weights(block, x),
+            _weights(block, x, operands),
             even,
             attend=block.attend,
             batch=x.shape[0],
-            locate=partial(self._locate, seen, name, given, even),
+            locate=partial(self._locate, name, given, even),
             images=images,
         )
 
@@ -197,20 +206,21 @@ class _Run:
         images = placements(self._images, given.shape, self._inside)
         return given if images else None, images
 
-    def _locate(self, seen: Seen, name: str, given: _Input | None, even: Geometry) -> Geometry:
+    def _locate(self, name: str, given: _Input | None, even: Geometry) -> Geometry:
         if given is None or given.example is None:
             return even
         inside = set(given.module.modules())  # all blocks in it at once, in the same runs
-        running = {other: block for other in seen if (block := self._blocks[other]) in inside}
+        running = {other: block for other in self._seen if (block := self._blocks[other]) in inside}
         return located(even, pixel_rules(given.module, running, given.example)[name])
 
 
 @torch.no_grad()
-def _weights(block: NonLocal, x: Tensor) -> PairWeights:
-    theta, phi, _ = block.embed(x.detach())
-    query, key = block.scores(theta, phi) if block.pairwise == "concatenation" else (theta, phi)
+def _weights(block: NonLocal, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> PairWeights:
+    if operands is None:
+        theta, phi, _ = block.embed(x.detach())
+        operands = block.scores(theta, phi, groups=block.groups.count(x.shape[2:]))
     # A contiguous copy: theta of a Gaussian block is the feature map itself, which the network may change in place.
-    query, key = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (query, key))
+    query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in operands)
     return PairWeights(block.pairwise, query, key, block.scale, block.normalize)
 
 

@@ -16,6 +16,7 @@ from torch_nonlocal.layers.groups import Attend, Groups
 from torch_nonlocal.layers.identity import FLAG, after_transformers, set_zero, stays_identity, zero_initialized
 from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
 from torch_nonlocal.layers.norm import NormKind, zero_norm
+from torch_nonlocal.layers.observed import show_observers
 from torch_nonlocal.layers.options import Scale, Subsample
 from torch_nonlocal.layers.ordinary import is_linear
 from torch_nonlocal.layers.projection import apply, linears, project, with_norm
@@ -239,12 +240,17 @@ class NonLocal(nn.Module):
 
     def _response(self, x: Tensor) -> Tensor:
         """Return y as a map (B, V, *size)."""
-        scores = self._folded_scores(x)
-        if scores is None:
-            y_BNV = self.respond(*self.embed(x), groups=self.groups.count(x.shape[2:]))
-        else:
-            y_BNV = functional.concatenation(*scores, algorithm=self.algorithm)
-        return self.groups.to_map(y_BNV, x.shape[2:])
+        folded = self._folded_scores(x)
+        query, key, g_BMV = self._operands(x) if folded is None else folded
+        show_observers(self, x, None if folded is not None else (query, key))
+        return self.groups.to_map(self._weighted_sum(query, key, g_BMV), x.shape[2:])
+
+    def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return theta, phi and g of a map (B, C, *size), or a, b and g in the concatenation form."""
+        theta_BND, phi_BMD, g_BMV = self.embed(x)
+        if self.pairwise != "concatenation":
+            return theta_BND, phi_BMD, g_BMV
+        return *self.scores(theta_BND, phi_BMD, groups=self.groups.count(x.shape[2:])), g_BMV
 
     def _folded_scores(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """Return a, b and g of the concatenation form, with w_f folded into theta and phi: one channel each, not D.
@@ -267,13 +273,17 @@ class NonLocal(nn.Module):
 
     def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, groups: int = 1) -> Tensor:
         """Return the weighted sums y (B', N, V) of eq. 1. `groups`: as for `scores`."""
-        if self.pairwise == "dot_product":
-            return functional.dot_product(theta_BND, phi_BMD, g_BMV, algorithm=self.algorithm)
         if self.pairwise == "concatenation":
-            a_BN, b_BM = self.scores(theta_BND, phi_BMD, groups=groups)
-            return functional.concatenation(a_BN, b_BM, g_BMV, algorithm=self.algorithm)
+            return self._weighted_sum(*self.scores(theta_BND, phi_BMD, groups=groups), g_BMV)
+        return self._weighted_sum(theta_BND, phi_BMD, g_BMV)
+
+    def _weighted_sum(self, query: Tensor, key: Tensor, g_BMV: Tensor) -> Tensor:
+        if self.pairwise == "dot_product":
+            return functional.dot_product(query, key, g_BMV, algorithm=self.algorithm)
+        if self.pairwise == "concatenation":
+            return functional.concatenation(query, key, g_BMV, algorithm=self.algorithm)
         return functional.embedded_gaussian(
-            theta_BND, phi_BMD, g_BMV, scale=self.scale, normalize=self.normalize, algorithm=self.algorithm
+            query, key, g_BMV, scale=self.scale, normalize=self.normalize, algorithm=self.algorithm
         )
 
     def scores(self, theta_BND: Tensor, phi_BMD: Tensor, *, groups: int = 1) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,40 @@
+"""Observers of what blocks compute: the queries and keys of each forward, as they enter the sum.
+
+An observer belongs to the thread, or asyncio task, that sets it. Blocks are not changed, so other threads that run them
+are not affected.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Observer = Callable[[Any, Tensor, tuple[Tensor, Tensor] | None], None]
+"""Called with the block, its map (B, C, *size), and theta and phi, or a and b of the concatenation form.
+
+The last is None where a and b were computed from w_f folded into theta and phi. The block's modules are ordinary then:
+the observer can call them without an effect.
+"""
+
+_observers: ContextVar[tuple[Observer, ...]] = ContextVar("torch_nonlocal_observers", default=())
+
+
+@contextmanager
+def observed_by(observer: Observer) -> Iterator[None]:
+    """Call an observer in each forward of a block in this thread, inside the context."""
+    _observers.set((*_observers.get(), observer))
+    try:
+        yield
+    finally:  # without a token, which is not valid if a generator is closed in another context
+        _observers.set(tuple(other for other in _observers.get() if other is not observer))
+
+
+def show_observers(block: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
+    """Call the observers of this thread. Code that torch.compile makes has none."""
+    if torch.compiler.is_dynamo_compiling():
+        return
+    for observer in _observers.get():
+        observer(block, x, operands)
