@@ -61,6 +61,10 @@ def check_writable(block: NonLocal) -> None:
                 f"its {child} is {_described(block, child)}. Load the blocks first, then change their layers, "
                 f"or undo the change: {_REMEDIES}"
             )
+        if _is_packed(state[key]):
+            raise ValueError(
+                f"its {key} is a {type(state[key]).__name__}. Load the blocks first, then quantize the network"
+            )
         if state[key].is_meta:
             raise ValueError(
                 f"its {key} is on the meta device, where the weights of the file would be lost. Load the blocks "
@@ -94,6 +98,8 @@ def _whole(block: NonLocal, key: str, tensor: Tensor | None) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise ValueError(f"its {child} is {_described(block, child)}. Undo the change first: {_REMEDIES}")
     whole = gather_full(tensor) if _is_sharded(tensor) else tensor
+    if _is_packed(whole):
+        whole = whole.dequantize()
     return whole.detach().cpu().contiguous()
 
 
@@ -122,3 +128,8 @@ def _described(block: NonLocal, child: str) -> str:
 
 def _is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    """Whether a tensor is made of others, such as the quantized tensors of torchao."""
+    return hasattr(tensor, "__tensor_flatten__") and not _is_sharded(tensor)
