@@ -16,7 +16,6 @@ X264 = "-c:v libx264 -preset veryfast -pix_fmt yuv420p -g 12 -bf 3"
 X265 = "-c:v libx265 -preset ultrafast -pix_fmt yuv420p -x265-params keyint=12:bframes=3:b-adapt=0:log-level=none"
 VP8 = "-c:v libvpx -deadline realtime -cpu-used 8 -g 12 -b:v 300k"
 VP9 = "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -g 12 -b:v 300k"
-VP9_HIDDEN = "-c:v libvpx-vp9 -deadline good -cpu-used 5 -auto-alt-ref 1 -lag-in-frames 16 -g 30 -b:v 100k"
 AV1 = "-c:v libsvtav1 -preset 12 -g 12 -pix_fmt yuv420p"
 MPEG4 = "-c:v mpeg4 -g 12 -bf 2 -q:v 4"
 MPEG2 = "-c:v mpeg2video -g 12 -bf 2 -q:v 4"
@@ -44,6 +43,7 @@ class Film:
         copies: (options, suffix) of copies that are made one from another; the last one is the film.
         source: FFmpeg's options for the input.
         change: applied to the bytes of the last file.
+        passes: of the encoder; libvpx hides frames with two.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Film:
     copies: tuple[tuple[str, str], ...] = ()
     source: str = SOURCE
     change: Callable[[bytes], bytes] | None = None
+    passes: int = 1
 
 
 def unavailable(reason: str) -> NoReturn:
@@ -64,7 +65,12 @@ def make(film: Film, folder: Path) -> Path:
     """Write a film with FFmpeg's command line."""
     suffixes = [Path(film.name).suffix, *(suffix for _, suffix in film.copies)]
     path = folder / f"0{suffixes[0]}"
-    _ffmpeg(f"{film.source} {film.encode}", path)
+    if film.passes == 2:
+        log = f"-passlogfile {shlex.quote(str(folder / 'passes'))}"
+        _ffmpeg(f"{film.source} {film.encode} {log} -pass 1 -f null", Path("-"))
+        _ffmpeg(f"{film.source} {film.encode} {log} -pass 2", path)
+    else:
+        _ffmpeg(f"{film.source} {film.encode}", path)
     for number, (options, suffix) in enumerate(film.copies, 1):
         before, _, after = options.rpartition("-i ")
         copy = folder / f"{number}{suffix}"
@@ -101,6 +107,11 @@ def with_matrix(data: bytes, matrix: tuple[int, int, int, int]) -> bytes:
 def _films() -> list[Film]:
     films = [Film(f"{codec}{suffix}", options) for codec, options, suffixes in _CODECS for suffix in suffixes.split()]
     films += [Film(*row) for row in _TIMES]
+    for codec in ("libvpx", "libvpx-vp9"):
+        options = f"-c:v {codec} -deadline good -cpu-used 2 -auto-alt-ref 1 -lag-in-frames 25 -g 30 -b:v 100k"
+        films += [Film(f"{codec}-hidden{suffix}", options, passes=2) for suffix in (".webm", ".ivf", ".avi", ".mkv")]
+    split = (("-i -bsf:v vp9_superframe_split", ".nut"),)
+    films += [Film("libvpx-vp9-split.webm", options, split, passes=2)]
     for suffix in (".mp4", ".mov"):
         for codec, options in (("h264", X264), ("mpeg4", MPEG4), ("hevc", X265)):
             films += [
@@ -135,10 +146,8 @@ _CODECS = [
     ("hevc-10bit", f"{X265} -pix_fmt yuv420p10le", ".mp4"),
     ("hevc-open", X265.replace("keyint=12", "keyint=12:open-gop=1"), ".mp4 .ts .mkv"),
     ("vp8", VP8, ".webm .mkv .avi .ivf"),
-    ("vp8-hidden", "-c:v libvpx -deadline good -auto-alt-ref 1 -lag-in-frames 16 -b:v 100k", ".webm .avi .ivf"),
     ("vp8-alpha", f"{VP8} -pix_fmt yuva420p -auto-alt-ref 0", ".webm"),
     ("vp9", VP9, ".webm .mkv .mp4 .ivf"),
-    ("vp9-hidden", VP9_HIDDEN, ".webm .mp4 .ivf .avi"),
     ("vp9-odd", f"{VP9} -vf scale=65:47", ".webm"),
     ("av1", AV1, ".mp4 .webm .mkv .ivf .obu"),
     ("mpeg1", "-c:v mpeg1video -g 12 -bf 2 -q:v 4", ".mpg .avi .mkv .ts"),
@@ -227,7 +236,6 @@ _TIMES = [
     ("variable-mpeg4.avi", f"{MPEG4} {_VARIABLE}", ()),
     ("variable.gif", f"{_VARIABLE} -f gif", ()),
     ("slow.mp4", X264, (("-itsscale 8 -i ", ".mp4"),)),
-    ("vp9-split.webm", VP9_HIDDEN, (("-i -bsf:v vp9_superframe_split", ".mkv"),)),
     ("sound.mp4", f"{X264} -c:a aac", (), f"{SOURCE} -f lavfi -i sine=d=2"),
     ("sound.mkv", f"{X264} -c:a aac", (), f"{SOURCE} -f lavfi -i sine=d=2"),
     ("sound.flv", f"{X264} -c:a aac", (), f"{SOURCE} -f lavfi -i sine=d=2"),
