@@ -16,13 +16,30 @@ from torch_nonlocal.media.limits import quoted
 
 _SLACK = 0.25  # seconds; the time of the last frames is not exact
 _BOXES = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"styp", b"mfra", b"uuid", b"pnot"}
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_WITHOUT_END = 2**63  # bytes of a file whose end is a mark that is missing
 _HEADERS_WITH_DURATION = frozenset({"matroska", "flv", "asf", "mxf"})
 
 
-def check_complete(
+def check_bytes(path: str | os.PathLike[str], deadline: Deadline) -> None:
+    """Check that a file has the bytes that its headers declare. Missing files pass.
+
+    Raises:
+        BrokenVideoError: the file is cut short, or the time limit is exceeded.
+    """
+    try:
+        declared, size = _declared_bytes(path, deadline), os.stat(path).st_size
+    except OSError:
+        return
+    if declared > size:
+        of = f"{size:,} bytes of the {declared:,}" if declared < _WITHOUT_END else f"{size:,} bytes and not the end"
+        raise BrokenVideoError(f"{quoted(path)} is cut short: it has {of} that its headers declare", "damaged")
+
+
+def check_end(
     path: str | os.PathLike[str], container: Any, stream: Any, packets: int, end: float | None, deadline: Deadline
 ) -> None:
-    """Check that a file has the end that its headers declare.
+    """Check that a file has the packets and the duration that its headers declare.
 
     Args:
         path: the file.
@@ -35,10 +52,7 @@ def check_complete(
     Raises:
         BrokenVideoError: the file is cut short, or the time limit is exceeded.
     """
-    declared, size = _declared_bytes(path, deadline), os.stat(path).st_size
-    if declared > size:
-        of = f"{size:,} bytes of the {declared:,}" if declared < 2**63 else f"{size:,} bytes, without the end"
-        raise BrokenVideoError(f"{quoted(path)} is cut short: it has {of} that its headers declare", "damaged")
+    size = os.stat(path).st_size
     if packets < stream.frames and any(entry.pos + entry.size > size for entry in getattr(stream, "index_entries", ())):
         raise BrokenVideoError(
             f"{quoted(path)} is cut short: it has {packets} of the {stream.frames} frames that its header counts",
@@ -108,11 +122,11 @@ class _Reader:
         return self._file.tell()
 
     def skip(self, size: int) -> None:
+        self.move(size, os.SEEK_CUR)
+
+    def move(self, place: int, whence: int = os.SEEK_SET) -> int:
         self._deadline.check()
-        self._file.seek(size, os.SEEK_CUR)
-
-
-_WITHOUT_END = 2**63  # bytes of a file whose end is a mark that is missing
+        return self._file.seek(place, whence)
 
 
 def _boxes(reader: _Reader) -> int:
@@ -201,9 +215,39 @@ def _png(reader: _Reader) -> int:
             return reader.place()
 
 
+def _flv(reader: _Reader) -> int:
+    """Flash video: the last number is the size of the last tag, which starts that far before."""
+    end = reader.move(0, os.SEEK_END)
+    with suppress(EOFError, OSError):  # OSError: a place before the start
+        reader.move(end - 4)
+        size = reader.number(4)
+        reader.move(end - 4 - size)
+        kind, length = reader.number(1) & 31, reader.number(3)
+        if kind in (8, 9, 18) and length == size - 11:  # sound, video, script
+            return 0
+    return _WITHOUT_END
+
+
+def _asf(reader: _Reader) -> int:
+    """ASF and WMV: the size of the file; broadcasts have none."""
+    reader.skip(16 + 8)
+    for _ in range(min(reader.number(4, "little"), 100)):
+        reader.skip(2 if reader.place() == 28 else 0)
+        name, size = reader.data(16), reader.number(8, "little")
+        if name == _ASF_PROPERTIES:
+            reader.skip(16)
+            declared = reader.number(8, "little")
+            reader.skip(8 + 8 + 8 + 8 + 8)
+            return 0 if reader.number(4, "little") & 1 else declared
+        reader.skip(max(size - 24, 0))
+    return 0
+
+
 _SIGNATURES: dict[bytes, Callable[[_Reader], int]] = {
     b"\x1a\x45\xdf\xa3": _ebml,
     b"RIFF": _riff,
     b"GIF8": _gif,
     b"\x89PNG": _png,
+    b"FLV": _flv,
+    b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": _asf,
 }

@@ -33,10 +33,11 @@ _SIGNATURES = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
 
 @contextmanager
 def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[Any, Any]]:
-    """Open a container and its first video stream; FFmpeg's errors become BrokenVideoErrors that name the file."""
+    """Open a container and its main video stream; FFmpeg's errors become BrokenVideoErrors that name the file."""
     av = require("av", extra="video")
     check_file(path, "video")
     check_tables(path)
+    is_open = False
     try:
         # "file:" keeps FFmpeg from taking the start of a name for a protocol. Its timeout ends reads within one call;
         # the deadline itself is checked between frames.
@@ -45,22 +46,33 @@ def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[A
         ) as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-            if not streams or streams[0].codec_context is None:
+            if not any(stream.codec_context for stream in streams):
                 kind = "audio only" if container.streams.audio and not streams else "not a video"
                 raise BrokenVideoError(f"{quoted(path)} is not a video: it has no video stream", kind)
-            context = streams[0].codec_context
+            stream = max(streams, key=_rank)
+            context = stream.codec_context
             check_pixels(quoted(path), context.height, context.width)
             if not context.width:  # FFmpeg drops a size above its limit
                 check_picture_size(path)
             context.thread_count = 1  # more rarely helps; workers decode in parallel
             context.options = {"max_pixels": str(MOST_PIXELS)}  # of every frame, whatever the header claims
-            yield container, streams[0]
+            is_open = True
+            yield container, stream
     except av.error.ExitError as error:
         raise deadline.passed() from error
     except av.FFmpegError as error:
         check_picture_size(path)
-        kind = "damaged" if _looks_like_video(path) else "not a video"
+        kind = "damaged" if is_open or _looks_like_video(path) else "not a video"
         raise BrokenVideoError(f"{quoted(path)} is not a video or is damaged: {error.strerror}", kind) from error
+
+
+def _rank(stream: Any) -> tuple[bool, bool, int]:
+    """Greater for the stream that FFmpeg's command line reads: the default one, then the largest, then the first."""
+    context = stream.codec_context
+    if context is None:
+        return (False, False, 0)
+    is_default = bool(stream.disposition & require("av.stream", extra="video").Disposition.default)
+    return (True, is_default, context.height * context.width)
 
 
 def _looks_like_video(path: str | os.PathLike[str]) -> bool:

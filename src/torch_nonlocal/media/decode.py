@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torch_nonlocal.media import torchcodec_frames
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
-from torch_nonlocal.media.complete import check_complete
+from torch_nonlocal.media.complete import check_bytes, check_end
 from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import read_frame_folder
 from torch_nonlocal.media.frame_order import FrameList, count_frames, from_the_start, list_frames
@@ -214,9 +214,11 @@ class _Video:
 
     def listed(self, *, whole: bool) -> FrameList | None:
         """The list of frames; None if the packets do not tell it. With `whole`, a file that is cut short raises."""
+        if whole:
+            check_bytes(self._path, self._deadline)
         listing = list_frames(self._container, self._stream, self._deadline, whole=whole)
         if whole:
-            check_complete(self._path, self._container, self._stream, listing.packets, listing.end, self._deadline)
+            check_end(self._path, self._container, self._stream, listing.packets, listing.end, self._deadline)
         if listing.frames is None or listing.is_reliable:
             return listing.frames
         return listing.frames if count_frames(self._path, listing.frames, self._deadline).as_listed else None

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
-from torch_nonlocal.media.complete import check_complete
+from torch_nonlocal.media.complete import check_bytes, check_end
 from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import frame_files, read_picture
 from torch_nonlocal.media.limits import quoted
@@ -45,6 +45,7 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
         return _inspect_folder(path, deadline)
     name = quoted(path)
     with opened(path, deadline) as (container, stream):
+        check_bytes(path, deadline)
         frames, packets, damaged, size, times, end = 0, 0, 0, None, [], None
         for packet in container.demux(stream):
             packets += packet.size > 0
@@ -59,7 +60,7 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
                 damaged += frame.is_corrupt
                 if frame.time is not None:
                     times.append(frame.time)
-        check_complete(path, container, stream, packets, end, deadline)
+        check_end(path, container, stream, packets, end, deadline)
         if size is None:
             raise BrokenVideoError(f"{name} has no frames", "empty")
         if damaged:
