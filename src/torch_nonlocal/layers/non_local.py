@@ -215,11 +215,12 @@ class NonLocal(nn.Module):
     def _update(self, x: Tensor) -> Tensor:
         """Return what the block adds to a map (B, C, *size)."""
         if self.checkpoint and self.training and torch.is_grad_enabled():
-            return self.norm(recompute(self._expanded, x, use_reentrant=False))
+            expanded = recompute(lambda x: self._expanded(self._response(x)), x, use_reentrant=False)
+            return self.norm(expanded)
         y = self._response(x)
         folded = None if needs_plain_operations(x) else with_norm(self.out, self.norm, y)
         if folded is None:
-            return self.norm(project(y, [self.out])[0])
+            return self.norm(self._expanded(y))
         return apply(y, [folded])[0]
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -234,9 +235,9 @@ class NonLocal(nn.Module):
             phi, g = self.pool(phi), self.pool(g)
         return self.groups.to_positions(theta), self.groups.to_positions(phi), self.groups.to_positions(g)
 
-    def _expanded(self, x: Tensor) -> Tensor:
+    def _expanded(self, y: Tensor) -> Tensor:
         """Return W_z y, the input of the norm: (B, C, *size)."""
-        return project(self._response(x), [self.out])[0]
+        return project(y, [self.out], contiguous=True)[0]
 
     def _response(self, x: Tensor) -> Tensor:
         """Return y as a map (B, V, *size)."""

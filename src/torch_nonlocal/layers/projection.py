@@ -21,12 +21,22 @@ class Linear(NamedTuple):
     bias: Tensor
 
 
-def project(x: Tensor, modules: Sequence[nn.Module]) -> list[Tensor]:
-    """Return the outputs of the modules for a map x (B, C, *size), each (B, D, *size)."""
+def project(x: Tensor, modules: Sequence[nn.Module], *, contiguous: bool = False) -> list[Tensor]:
+    """Return the outputs of the modules for a map x (B, C, *size), each (B, D, *size).
+
+    Args:
+        x: the map.
+        modules: 1x1 convolutions, or modules that take their places.
+        contiguous: give modules that are called a contiguous map. Code in their hooks may not expect other strides,
+            such as the per-sample gradients of Opacus.
+    """
     if needs_plain_operations(x):
         return [module(x) for module in modules]
     plain = linears(modules, x)
-    return [module(x) for module in modules] if plain is None else apply(x, plain)
+    if plain is not None:
+        return apply(x, plain)
+    x = x.contiguous() if contiguous else x
+    return [module(x) for module in modules]
 
 
 def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
