@@ -46,7 +46,7 @@ def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: the model has no blocks, the weights of a block cannot be written as those of a plain block (a
-            quantized layer), or the folder does not exist.
+            quantized layer, or theta and g pruned to different widths), or the folder does not exist.
         ImportError: safetensors is needed and not installed.
     """
     present = blocks(model)
@@ -56,8 +56,8 @@ def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
     tensors: dict[str, Tensor] = {}
     with gathered(model, write=False):
         for name, block in present.items():
-            plan[name] = {"class": type(block).__name__, "options": block.config}
             try:
+                plan[name] = {"class": type(block).__name__, "options": block.config}
                 tensors |= {f"{name}/{key}": tensor for key, tensor in read(block).items()}
             except ValueError as error:
                 raise ValueError(f"the block at {name!r} cannot be saved: {error}") from error

@@ -1,12 +1,11 @@
-"""Initialization of the last module of a block to zero, so that a new block is the identity.
+"""A block that stays the identity when its network initializes its modules again.
 
-Networks initialize their modules again in several ways: they call `reset_parameters` of every module, they apply a
-function to every module, and transformers initializes the modules that a checkpoint lacks. Each would set a norm to
-one. `ZeroReset`, `stays_identity` and `after_transformers` keep a reset block the identity.
+Networks do so in several ways: they call `reset_parameters` of every module, they apply an initializer to every module,
+and transformers initializes the modules that a checkpoint lacks. Each would set the norm of a block to one.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,53 +26,90 @@ class ZeroReset:
     def __call__(self) -> None:
         """Reset the module as its class does, then set its parameters to zero."""
         type(self.module).reset_parameters(self.module)  # pyright: ignore[reportAttributeAccessIssue]
-        set_zero(self.module.parameters(recurse=False))
+        _set_zero(self.module.parameters(recurse=False))
 
 
 def zero_initialized(module: nn.Module) -> nn.Module:
     """Set the parameters of a module to zero, now and whenever its `reset_parameters` is called."""
-    set_zero(module.parameters(recurse=False))
+    _set_zero(module.parameters(recurse=False))
     module.reset_parameters = ZeroReset(module)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
     return module
 
 
+class KeepsIdentity(nn.Module):
+    """Base class of modules that are the identity while the parameters of their last module are zero."""
+
+    _awaits_values: bool = False
+    """Whether the module was built on the meta device and has not been given values since."""
+
+    def _last(self) -> nn.Module:
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Initialize all parameters again. The module is the identity afterwards."""
+        for child in self.children():
+            if callable(reset := getattr(child, "reset_parameters", None)):
+                reset()
+        _set_zero(self._last().parameters())
+        self._awaits_values = False
+
+    def apply(self, fn: Callable[[nn.Module], Any]) -> Self:
+        """Apply a function to the module and its children.
+
+        If the function is an initializer ("init" in its name) and changes the last module, its parameters become zero.
+        """
+        last = self._last()
+        before = [parameter.detach().clone() for parameter in last.parameters()] if _is_initializer(fn) else []
+        super().apply(fn)
+        if any(_differs(old, new) for old, new in zip(before, last.parameters(), strict=False)):
+            _set_zero(last.parameters())
+        return self
+
+    @property
+    def _is_hf_initialized(self) -> bool:
+        """Set by transformers after it has initialized a module, children first."""
+        return self.__dict__.get(FLAG, False)
+
+    @_is_hf_initialized.setter
+    def _is_hf_initialized(self, value: bool) -> None:
+        self.__dict__[FLAG] = value
+        if value and self._awaits_values:
+            self._fill()
+        elif value:
+            last = self._last()
+            bias = getattr(last, "bias", None)
+            # Others may mark a trained module. Its bias is not zero, as it is after an initialization.
+            if getattr(last, FLAG, False) and isinstance(bias, Tensor) and not bias.is_meta and not bias.any():
+                _set_zero(tensor for tensor in last.parameters() if not _is_loaded(tensor))
+
+    def _fill(self) -> None:
+        """Give values to the tensors that a checkpoint lacked, whether or not the network initializes such modules."""
+        tensors = [*self.parameters(), *self.buffers()]
+        if any(tensor.is_meta for tensor in tensors):
+            return
+        loaded = [(tensor, tensor.detach().clone()) for tensor in tensors if _is_loaded(tensor)]
+        if len(loaded) < len(tensors):
+            self.reset_parameters()
+        with torch.no_grad():
+            for tensor, value in loaded:
+                tensor.copy_(value)
+        self._awaits_values = False
+
+
 @torch.no_grad()
-def set_zero(parameters: Iterable[Tensor]) -> None:
-    """Set tensors to zero. Unlike `nn.init.zeros_`, tools that skip initialization do not replace this."""
+def _set_zero(parameters: Iterable[Tensor]) -> None:
     for parameter in parameters:
-        parameter.zero_()
+        parameter.zero_()  # not nn.init.zeros_, which transformers and others replace while they load
 
 
-def stays_identity(function: Callable[..., Any], last: nn.Module) -> Callable[[], None]:
-    """Note the parameters of the last module before `nn.Module.apply`, and return what to call afterwards.
-
-    If the function is an initializer ("init" in its name) and has changed the parameters, they become zero. All other
-    functions, and parameters that the function does not touch, are left alone.
-    """
+def _is_initializer(function: Any) -> bool:
     while hasattr(function, "func"):  # functools.partial
-        function = function.func  # pyright: ignore[reportFunctionMemberAccess]
-    if "init" not in getattr(function, "__name__", ""):
-        return lambda: None
-    before = [parameter.detach().clone() for parameter in last.parameters()]
-
-    def restore() -> None:
-        after = list(last.parameters())
-        if any(_differs(*pair) for pair in zip(before, after, strict=False)):
-            set_zero(after)
-
-    return restore
+        function = function.func
+    return "init" in getattr(function, "__name__", "")
 
 
-def after_transformers(last: nn.Module) -> None:
-    """Set the last module to zero if transformers has just initialized it.
-
-    transformers marks a module after it has initialized it, and the tensors that it has loaded from a checkpoint. A
-    trained module, whose bias is not zero, is left alone when others mark it.
-    """
-    fresh = [parameter for parameter in last.parameters() if not getattr(parameter, FLAG, False)]
-    bias = getattr(last, "bias", None)
-    if getattr(last, FLAG, False) and isinstance(bias, Tensor) and not bias.is_meta and not bias.detach().any():
-        set_zero(fresh)
+def _is_loaded(tensor: Tensor) -> bool:
+    return getattr(tensor, FLAG, False)
 
 
 def _differs(before: Tensor, after: Tensor) -> bool:

@@ -1,9 +1,8 @@
 """The non-local block, z = W_z y + x, for 1D, 2D and 3D maps (Wang et al., CVPR 2018, eq. 6)."""
 
 import logging
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, get_args
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +12,20 @@ from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend, Groups
-from torch_nonlocal.layers.identity import FLAG, after_transformers, set_zero, stays_identity, zero_initialized
+from torch_nonlocal.layers.identity import KeepsIdentity, zero_initialized
 from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
 from torch_nonlocal.layers.norm import NormKind, zero_norm
 from torch_nonlocal.layers.observed import show_observers
-from torch_nonlocal.layers.options import Scale, Subsample
+from torch_nonlocal.layers.options import SOFTMAX_FORMS, Scale, Subsample, check_options, softmax_scale
 from torch_nonlocal.layers.ordinary import is_linear
 from torch_nonlocal.layers.projection import apply, linears, project, with_norm
 from torch_nonlocal.layers.scores import folded_scores, pair_scores
 from torch_nonlocal.layers.widths import in_channels, out_channels
 
-PAIRWISE: tuple[Pairwise, ...] = get_args(Pairwise)
-_SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
 _log = logging.getLogger("torch_nonlocal")
 
 
-class NonLocal(nn.Module):
+class NonLocal(KeepsIdentity):
     """Base class of the non-local blocks `NonLocal1d`, `NonLocal2d` and `NonLocal3d`.
 
     A block adds to each position a weighted sum of the features g at all positions: (B, C, *size) -> (B, C, *size).
@@ -106,7 +103,7 @@ class NonLocal(nn.Module):
         super().__init__()
         if type(self) is NonLocal:
             raise TypeError("NonLocal is an abstract base class: use NonLocal1d, NonLocal2d or NonLocal3d")
-        _check_options(channels, inner_channels, pairwise, normalize, algorithm)
+        check_options(channels, inner_channels, pairwise, normalize, algorithm)
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
         width = channels if pairwise == "gaussian" else inner
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -119,7 +116,7 @@ class NonLocal(nn.Module):
         self.grid = check_layout(layout, grid, prefix_tokens, self.dims)
         self.layout, self.prefix_tokens = layout, prefix_tokens
         self.algorithm, self.checkpoint = algorithm, checkpoint
-        self.scale = _softmax_scale(scale, width, pairwise)
+        self.scale = softmax_scale(scale, width, pairwise)
 
         conv = self._conv
         embeds = pairwise != "gaussian"
@@ -132,6 +129,7 @@ class NonLocal(nn.Module):
         self.norm = zero_norm(norm, channels, self.dims, **factory)
         if norm is None:
             zero_initialized(self.out)
+        self._awaits_values = self.g.weight.is_meta
 
     @property
     def channels(self) -> int:
@@ -174,7 +172,7 @@ class NonLocal(nn.Module):
             "attend": self.attend,
             "subsample": list(self.subsample) if self.subsample else None,
             "pool_first": self.pool_first,
-            "scale": self.scale if self.pairwise in _SOFTMAX_FORMS else None,
+            "scale": self.scale if self.pairwise in SOFTMAX_FORMS else None,
             "norm": None if isinstance(self.norm, nn.Identity) else self.norm_kind,
             "normalize": self.normalize,
             "algorithm": self.algorithm,
@@ -303,31 +301,6 @@ class NonLocal(nn.Module):
             raise ValueError(f"pairwise={self.pairwise!r} has no scores: expected 'concatenation'")
         return pair_scores(self.score, theta_BND, phi_BMD, groups)
 
-    def reset_parameters(self) -> None:
-        """Initialize all parameters again. The block is the identity afterwards."""
-        for child in self.children():
-            if callable(reset := getattr(child, "reset_parameters", None)):
-                reset()
-        set_zero(self._last().parameters())
-
-    def apply(self, fn: Callable[[nn.Module], Any]) -> Self:
-        """Apply a function to the block and its children. Initializers, such as `init_weights`, keep the identity."""
-        restore = stays_identity(fn, self._last())
-        super().apply(fn)
-        restore()
-        return self
-
-    @property
-    def _is_hf_initialized(self) -> bool:
-        """Set by transformers when it has initialized the modules of a network, children first."""
-        return self.__dict__.get(FLAG, False)
-
-    @_is_hf_initialized.setter
-    def _is_hf_initialized(self, value: bool) -> None:
-        self.__dict__[FLAG] = value
-        if value:
-            after_transformers(self._last())
-
     def _last(self) -> nn.Module:
         """The module whose zero parameters make the block the identity: the norm, or W_z where there is none."""
         return self.out if next(self.norm.parameters(), None) is None else self.norm
@@ -367,6 +340,8 @@ class NonLocal(nn.Module):
         if prefix and not any(key.startswith(prefix) for key in state_dict):
             state_dict.update(self.state_dict(prefix=prefix))
             _log.warning("%s: not in this checkpoint; the block keeps its weights", prefix.rstrip("."))
+        else:
+            self._awaits_values = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -389,37 +364,3 @@ class NonLocal3d(NonLocal):
 
     dims = 3
     _conv, _pool = nn.Conv3d, nn.MaxPool3d
-
-
-def _check_options(
-    channels: int, inner: int | None, pairwise: Pairwise, normalize: Normalize, algorithm: Algorithm
-) -> None:
-    if channels < 1:
-        raise ValueError(f"channels={channels}: expected at least 1")
-    if inner is not None and inner < 1:
-        raise ValueError(f"inner_channels={inner}: expected at least 1")
-    choices = (
-        ("pairwise", pairwise, PAIRWISE),
-        ("normalize", normalize, functional.NORMALIZE),
-    )
-    for name, given, allowed in choices:
-        if given not in allowed:
-            raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
-    algorithms = functional.ALGORITHMS[pairwise]
-    if algorithm not in algorithms:
-        allowed = ", ".join(map(repr, algorithms))
-        raise ValueError(f"algorithm={algorithm!r}: expected one of {allowed} for pairwise={pairwise!r}")
-    if normalize == "queries" and pairwise not in _SOFTMAX_FORMS:
-        raise ValueError(f"normalize='queries' applies to the softmax forms, not to pairwise={pairwise!r}")
-
-
-def _softmax_scale(scale: Scale, width: int, pairwise: Pairwise) -> float:
-    if scale is None:
-        return 1.0
-    if pairwise not in _SOFTMAX_FORMS:
-        raise ValueError(f"scale={scale!r} applies to the softmax forms, not to pairwise={pairwise!r}")
-    if scale == "sqrt":
-        return width**-0.5
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise ValueError(f"scale={scale!r}: expected None, 'sqrt' or a number")
-    return float(scale)

@@ -5,16 +5,20 @@
     def insert(model: Model, at: Places, **options: Unpack[BlockOptions]) -> Model: ...
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import torch
 
 from torch_nonlocal._common.text import did_you_mean
-from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
+from torch_nonlocal.functional import ALGORITHMS, NORMALIZE, Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend
 from torch_nonlocal.layers.layout import Layout
 from torch_nonlocal.layers.norm import NormKind
+
+PAIRWISE: tuple[Pairwise, ...] = get_args(Pairwise)
+SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
 
 Scale = float | Literal["sqrt"] | None
 """The factor of the logits: None for 1, "sqrt" for the inner width to the power -1/2, or a number."""
@@ -67,8 +71,54 @@ def check_option_names(function: str, options: Iterable[str], parameters: Iterab
             )
 
 
+def check_options(
+    channels: int, inner: int | None, pairwise: Pairwise, normalize: Normalize, algorithm: Algorithm
+) -> None:
+    """Check the options that are not checked where they are used.
+
+    Raises:
+        ValueError: if one has an invalid value.
+    """
+    if channels < 1:
+        raise ValueError(f"channels={channels}: expected at least 1")
+    if inner is not None and inner < 1:
+        raise ValueError(f"inner_channels={inner}: expected at least 1")
+    choices = (
+        ("pairwise", pairwise, PAIRWISE),
+        ("normalize", normalize, NORMALIZE),
+    )
+    for name, given, allowed in choices:
+        if given not in allowed:
+            raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
+    algorithms = ALGORITHMS[pairwise]
+    if algorithm not in algorithms:
+        allowed = ", ".join(map(repr, algorithms))
+        raise ValueError(f"algorithm={algorithm!r}: expected one of {allowed} for pairwise={pairwise!r}")
+    if normalize == "queries" and pairwise not in SOFTMAX_FORMS:
+        raise ValueError(f"normalize='queries' applies to the softmax forms, not to pairwise={pairwise!r}")
+
+
+def softmax_scale(scale: Scale, width: int, pairwise: Pairwise) -> float:
+    """Return the factor of the logits that the option `scale` means for an inner width.
+
+    Raises:
+        ValueError: if the option has an invalid value.
+    """
+    if scale is None:
+        return 1.0
+    if pairwise not in SOFTMAX_FORMS:
+        raise ValueError(f"scale={scale!r} applies to the softmax forms, not to pairwise={pairwise!r}")
+    if scale == "sqrt":
+        return width**-0.5
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise ValueError(f"scale={scale!r}: expected None, 'sqrt' or a number")
+    return float(scale)
+
+
 __all__ = [
     "BLOCK_OPTIONS",
+    "PAIRWISE",
+    "SOFTMAX_FORMS",
     "Algorithm",
     "Attend",
     "BlockOptions",
@@ -79,4 +129,6 @@ __all__ = [
     "Scale",
     "Subsample",
     "check_option_names",
+    "check_options",
+    "softmax_scale",
 ]

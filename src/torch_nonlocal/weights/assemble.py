@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES
-from torch_nonlocal.layers.non_local import PAIRWISE
+from torch_nonlocal.layers.options import PAIRWISE, SOFTMAX_FORMS
 from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source
 
-SOFTMAX_FORMS = ("embedded_gaussian", "gaussian")
 _EPSILON = 1e-5  # of the batch norms of `NonLocal`
 _STATISTICS = {"norm.running_mean", "norm.running_var"}
 
