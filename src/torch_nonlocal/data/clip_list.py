@@ -53,15 +53,17 @@ class ClipList:
         missing: for each listed path without a file, where it is listed and which names were tried.
         is_multi_label: whether a clip can have several classes, which are in `Clip.labels`.
         recognized: one line that says how the list was read; "" for folders.
+        left_out: one line per file in the folders of classes that is no clip, with the reason.
     """
 
     root: Path
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     problems: tuple[str, ...] = ()
-    missing: dict[Path, str] = field(default_factory=dict, compare=False)
+    missing: Mapping[Path, str] = field(default_factory=dict, compare=False)
     is_multi_label: bool = False
     recognized: str = ""
+    left_out: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -6,12 +6,24 @@ from pathlib import Path
 
 from torch_nonlocal._common.files import encodable
 from torch_nonlocal.data.clip_list import Clip, ClipList, Problems
-from torch_nonlocal.data.tree import VIDEOS, Found, Tree
+from torch_nonlocal.data.suffixes import VIDEOS
+from torch_nonlocal.data.tree import Found, Tree
 
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "validate", "dev"),
+    "test": ("test", "testing"),
+}
 """Names of the folder or list of each split."""
 
+_SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
+
 LAYOUT = "expected ROOT/CLASS/clip.mp4, ROOT/train/CLASS/clip.mp4 (and val or test), or lists such as ROOT/train.csv"
+
+
+def split_named(name: str) -> str:
+    """The split that a folder, list or cell names; "" for another name."""
+    return _SPLIT_OF.get(name.lower(), "")
 
 
 def split_folders(tree: Tree) -> dict[str, Path]:
@@ -66,7 +78,7 @@ def clips_of_folders(tree: Tree, splits: dict[str, Path], split: str | None, pro
     if not clips:
         first = f"; {problems.found[0]}" if problems.found else ""
         raise ValueError(f"{str(root)!r} has no clips: {LAYOUT}; suffixes of clips: {', '.join(sorted(VIDEOS))}{first}")
-    return ClipList(root, classes, clips, tuple(problems.found))
+    return ClipList(root, classes, clips, tuple(problems.found), left_out=tree.left_out)
 
 
 def _once(found: list[tuple[Found, int]], classes: tuple[str, ...], problems: Problems) -> tuple[Clip, ...]:

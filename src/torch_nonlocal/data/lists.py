@@ -1,7 +1,7 @@
-"""Parse lists of clips: Kinetics, UCF101, HMDB51, Something-Something and plain lists.
+"""Read lists of clips: tables with or without a header, text, JSON and JSON lines.
 
-A list is parsed into entries (name of the clip, class as written, position in the file); `clips` maps classes to labels
-and names to files.
+A list is read into entries; `find` maps classes to labels and names to files. `published` knows the data sets whose
+lists cannot be told from their content.
 """
 
 from __future__ import annotations
@@ -9,53 +9,49 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch_nonlocal._common.text import excerpt, megabytes
+from torch_nonlocal._common.text import excerpt
+from torch_nonlocal.data.columns import Columns, NoColumnError, columns_of, has_role
+from torch_nonlocal.data.entries import (
+    Entry,
+    invalid,
+    is_kept,
+    labels_of,
+    name_of_url,
+    plain_entry,
+    timed,
+    with_split,
+)
 from torch_nonlocal.data.folders import SPLITS
-from torch_nonlocal.data.tree import LISTS, Tree
+from torch_nonlocal.data.published import class_names, hmdb51, hmdb51_files, is_ava, segments, ucf101
+from torch_nonlocal.data.suffixes import LISTS, has_suffix
+from torch_nonlocal.data.texts import json_of, lines_of
+from torch_nonlocal.data.tree import Tree
 
-_MOST_BYTES = 2**26  # of a list; that of the largest public dataset has 45 MB
-_MOST_LINES = 10**6
-_LONGEST_LINE = 2**14  # characters
-_FEWEST_PER_OBJECT = 16  # characters of JSON; shorter objects take many times their text in memory
-_LATEST = 10**6  # seconds; file names of Kinetics have six digits
 _LIST_FOLDERS = re.compile(r"list|split|anno|label|meta", re.IGNORECASE)  # folders of lists, not of clips
-_CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "label_map.txt")
-_PATH_COLUMNS = [
-    "path",
-    "clip_path",
-    "video_path",
-    "filepath",
-    "file",
-    "filename",
-    "video",
-    "video_name",
-    "clip",
-    "name",
-    "id",
-    "video_id",
-]
-_LABEL_COLUMNS = ["label", "class", "action", "category", "template", "label_name", "class_name"]
+_FRAMES_AND_CLASS = re.compile(r"(.*\S)\s+(\d+)\s+(\d+)\s*")
+_WORD = re.compile(r"[^\W\d][\w .-]*")
+_SAMPLE = 1000  # lines that tell the kind of a list
 
 
-class Entry(NamedTuple):
-    """One line of a list.
+@dataclass(frozen=True)
+class Read:
+    """The entries of one list, and how it was read.
 
     Attributes:
-        names: possible names of the clip, most likely first, with or without suffix and folders.
-        label: the class as written, a name or a number.
-        where: file and line, for messages.
-        mistake: the problem of an invalid line; "" for a valid one.
+        entries: one per line.
+        recognized: what was recognized, for messages.
+        has_splits: whether the entries name their split.
+        has_several: whether a clip can have several classes.
     """
 
-    names: tuple[str, ...]
-    label: str
-    where: str
-    mistake: str = ""
+    entries: list[Entry]
+    recognized: str
+    has_splits: bool = False
+    has_several: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,14 +59,18 @@ class Lists:
     """The lists of a dataset.
 
     Attributes:
-        splits: the entries of each split.
+        splits: the entries of each split; "all" for a list without splits.
         classes: class names, if the dataset lists them; else None.
         source: the file that lists the class names, or the first list.
+        recognized: one line on how the lists were read.
+        has_several: whether a clip can have several classes.
     """
 
     splits: dict[str, list[Entry]]
     classes: tuple[str, ...] | None
     source: Path
+    recognized: str = ""
+    has_several: bool = False
 
 
 def find_lists(tree: Tree, fold: int) -> Lists | None:
@@ -78,201 +78,297 @@ def find_lists(tree: Tree, fold: int) -> Lists | None:
 
     Args:
         tree: the dataset's folders.
-        fold: number of the split of UCF101 and HMDB51, 1 to 3.
+        fold: number of the split of UCF101 and HMDB51, 1 to 3, or value of the column "fold" whose clips are tested.
 
     Raises:
         ValueError: a list is malformed, or there are several lists for one split.
     """
     for folder in [tree.root, *(one for one in tree.folders(tree.root) if _LIST_FOLDERS.search(one.name))]:
         files = [folder / name for name in tree.listing(folder).lists]
-        by_name = {file.name: file for file in files}
-        if "classInd.txt" in by_name:
-            return _ucf101(by_name, fold)
-        if any(re.search(r"_test_split\d\.txt$", name) for name in by_name):
-            return _hmdb51(files, fold)
+        if any(file.name == "classInd.txt" for file in files):
+            return Lists(*ucf101(files, fold), f"UCF101's lists, fold {fold}")
+        if hmdb51_files(files):
+            return Lists(*hmdb51(files, fold), f"HMDB51's lists, fold {fold}")
         if chosen := _by_split(files):
-            splits = {split: read_list(file, split) for split, file in chosen.items()}
+            read = {split: read_list(file, fold) for split, file in chosen.items()}
+            splits = {split: _of_split(one.entries, split) for split, one in read.items()}
             # Some published test lists have no classes, for evaluation on a server.
-            labelled = {split: entries for split, entries in splits.items() if not all(one.mistake for one in entries)}
-            classes, source = _class_names(files)
-            return Lists(labelled or splits, classes, source or next(iter(chosen.values())))
+            labelled = {split: entries for split, entries in splits.items() if is_kept(entries)}
+            classes, source = class_names(files)
+            recognized = "; ".join(dict.fromkeys(one.recognized for one in read.values()))
+            several = any(one.has_several for one in read.values())
+            return Lists(labelled or splits, classes, source or next(iter(chosen.values())), recognized, several)
+        tables = [file for file in files if _is_table(file)]
+        if len(tables) == 1:
+            return _lists_of(tables[0], files, fold)
     return None
 
 
-def lists_of_file(file: Path, tree: Tree, split: str | None) -> Lists:
-    """A single list as the lists of a dataset.
+def lists_of_file(file: Path, files: list[Path], fold: int) -> Lists:
+    """A single list as the lists of a dataset; a column may name the split of each clip.
 
     Args:
         file: the list.
-        tree: the folders below that of the list.
-        split: the split that the list is used for; None for all clips.
+        files: the files beside it, one of which may list the classes.
+        fold: value of the column "fold" whose clips are tested.
 
     Raises:
         ValueError: the list is malformed.
     """
-    classes, source = _class_names([file.parent / name for name in tree.listing(tree.root).lists])
-    return Lists({split or "all": read_list(file, split)}, classes, source or file)
+    return _lists_of(file, files, fold)
 
 
-def read_list(file: Path, split: str | None = None) -> list[Entry]:
-    """The entries of one list: Something-Something JSON, Kinetics CSV, or one path and class per line.
+def _lists_of(file: Path, files: list[Path], fold: int) -> Lists:
+    read = read_list(file, fold)
+    splits = {"all": read.entries}
+    if read.has_splits:
+        splits = {split: [one for one in read.entries if one.split == split] for split in ("train", "val", "test")}
+        rest = [one for one in read.entries if not one.split]  # mistakes, and rows without a split
+        splits = {split: entries for split, entries in splits.items() if entries}
+        if rest:
+            first = next(iter(splits), "all")
+            splits[first] = sorted([*splits.get(first, []), *rest], key=lambda one: abs(one.line))
+    classes, source = class_names([one for one in files if one != file])
+    return Lists(splits, classes, source or file, read.recognized, read.has_several)
+
+
+def _of_split(entries: list[Entry], split: str) -> list[Entry]:
+    """The entries of a list named after a split, without those that their column "split" puts elsewhere."""
+    return [one for one in entries if one.split in ("", split)]
+
+
+def read_list(file: Path, fold: int = 1) -> Read:
+    """Read one list.
 
     Args:
-        file: .json, .csv, .tsv or text. A header may name the columns; without one the path is the first column and the
-            class the last. Text is split at the last whitespace.
-        split: rows whose column "split" has another value are skipped.
+        file: .json, .jsonl, .csv, .tsv or text. A header may name the columns; without one a table has two columns, the
+            path and the class. Text is split at the last whitespace, or holds folder, number of frames and class.
+        fold: value of the column "fold" whose clips are tested.
 
     Raises:
-        ValueError: the file is not text, or it has no entries.
+        ValueError: the file is not text, or has no entries, or it is unclear which column is the clip or the class.
     """
-    if file.suffix.lower() == ".json":
-        return list(_json_entries(file))
-    lines = [(number, line) for number, line in _lines(file) if not line.lstrip().startswith("#")]
+    if file.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        return _read_json(file, fold)
+    lines = list(lines_of(file))
+    start = next((place for place, (_, line) in enumerate(lines) if not line.lstrip().startswith("#")), None)
+    if start is None:
+        start = 0
     if not lines:
         raise ValueError(f"{str(file)!r} lists no clips")
-    delimiter = next((mark for mark in ("\t", ";", ",") if mark in lines[0][1]), None)
-    if delimiter is None or (file.suffix == ".txt" and re.search(r"\s\d+\s*$", lines[0][1])):
-        return [_entry(line.rsplit(None, 1), f"{file}:{number}") for number, line in lines]
-    reader = csv.reader([line for _, line in lines], delimiter=delimiter)
+    first = lines[start][1]
+    delimiter = next((mark for mark in ("\t", ";", ",") if mark in first), None)
+    text = [line for _, line in lines[start : start + _SAMPLE] if not line.lstrip().startswith("#")]
+    if delimiter is None or (file.suffix == ".txt" and re.search(r"\s\d+\s*$", first)):
+        return _read_text(file, lines, text)
+    if not first.lstrip().startswith("#"):
+        lines = [*lines[start : start + 1], *lines[:start], *lines[start + 1 :]]  # the header before comments
+    reader = csv.reader((line for _, line in lines), delimiter=delimiter, skipinitialspace=True)
     try:
         rows = [(lines[reader.line_num - 1][0], row) for row in reader]
     except csv.Error as error:
         raise ValueError(f"{str(file)!r} is not a list: {error}") from error
-    header = [cell.strip().lower() for cell in rows[0][1]]
-    if "youtube_id" in header:
-        return list(_kinetics_entries(file, header, rows[1:], split))
-    path, label = _column(header, _PATH_COLUMNS), _column(header, _LABEL_COLUMNS)
-    if path is None or label is None:  # no header
-        return [_entry([row[0], row[-1]] if len(row) > 1 else row, f"{file}:{number}") for number, row in rows]
+    return _read_table(file, rows, delimiter, fold)
+
+
+def _read_text(file: Path, lines: list[tuple[int, str]], sample: list[str]) -> Read:
+    frames = [_FRAMES_AND_CLASS.fullmatch(line) for line in sample]
+    if sample and all(frames) and not any(found and has_suffix(found[1]) for found in frames):
+        entries = []
+        for number, line in lines:
+            found = _FRAMES_AND_CLASS.fullmatch(line)
+            if found:
+                entries.append(plain_entry(found[1], found[3], file, number))
+            elif not line.lstrip().startswith("#"):
+                expected = "expected a folder of frames, their number and a class, as in other lines"
+                entries.append(invalid(file, number, f"got {excerpt(line.strip())!r}, {expected}"))
+        return Read(entries, f"{file.name}: folder of frames, number of frames, class")
     entries = []
-    for number, row in rows[1:]:
-        if _is_of(split, header, row):
-            entries.append(_entry([row[i] for i in (path, label) if i < len(row)], f"{file}:{number}"))
-    return entries
+    for number, line in lines:
+        parts = line.rsplit(None, 1)
+        entry = plain_entry(parts[0], parts[1] if len(parts) > 1 else "", file, number)
+        if not (entry.mistake and line.lstrip().startswith("#")):
+            entries.append(entry)
+    return Read(entries, f"{file.name}: path, class")
 
 
-def _entry(parts: list[str], where: str) -> Entry:
-    parts = [part.strip() for part in parts]
-    if len(parts) < 2 or not all(parts):
-        return _mistake(where, f"got {excerpt(' '.join(parts))!r}, expected a path and a class")
-    return Entry((parts[0],), parts[1], where)
-
-
-def _mistake(where: str, message: str) -> Entry:
-    return Entry((), "", where, f"{where}: {message}")
-
-
-def _column(header: list[str], names: list[str]) -> int | None:
-    return next((header.index(name) for name in names if name in header), None)
-
-
-def _is_of(split: str | None, header: list[str], row: list[str]) -> bool:
-    if split is None or split == "all" or "split" not in header or header.index("split") >= len(row):
-        return True
-    value = row[header.index("split")].strip().lower()
-    return not value or value in SPLITS[split] or value not in {name for names in SPLITS.values() for name in names}
-
-
-def _kinetics_entries(
-    file: Path, header: list[str], rows: list[tuple[int, list[str]]], split: str | None
-) -> Iterator[Entry]:
-    """Kinetics: files are named ID_START_END, with six digits for each time, or ID."""
-    columns = [_column(header, [name]) for name in ("label", "youtube_id", "time_start", "time_end")]
-    if None in columns:
-        yield _mistake(f"{file}:1", "expected the columns label, youtube_id, time_start and time_end")
-        return
-    for number, row in rows:
-        if not _is_of(split, header, row):
-            continue
+def _read_table(file: Path, rows: list[tuple[int, list[str]]], delimiter: str, fold: int) -> Read:
+    header = rows[0][1]
+    if is_ava(rows[:_SAMPLE]):
+        raise ValueError(
+            f"{str(file)!r} lists boxes of persons (AVA): expected a list of whole clips, a path and a class per line"
+        )
+    columns = None
+    if not any(has_suffix(cell) or "/" in cell for cell in header) and any(map(has_role, header)):
         try:
-            label, video, start, end = (row[column or 0].strip() for column in columns)
-            first, last = int(float(start)), int(float(end))
-        except (IndexError, ValueError, OverflowError):
-            yield _mistake(f"{file}:{number}", f"got {excerpt(','.join(row))!r}, expected {excerpt(','.join(header))}")
+            columns = columns_of(header, f"{file}:{rows[0][0]}")
+        except NoColumnError as error:
+            return Read([invalid(file, rows[0][0], str(error))], "")
+    if columns is None:
+        return _read_two_columns(file, rows, delimiter)
+    cells = [(line, dict(enumerate(row)), ",".join(row)) for line, row in rows[1:] if not _is_comment(row, len(header))]
+    return _read_columns(file, columns, cells, ",".join(header), fold)
+
+
+def _is_comment(row: list[str], width: int) -> bool:
+    return len(row) != width and row[0].lstrip().startswith("#")
+
+
+def _read_two_columns(file: Path, rows: list[tuple[int, list[str]]], delimiter: str) -> Read:
+    width = len(rows[0][1])
+    counted = [row for _, row in rows[:_SAMPLE] if not _is_comment(row, width)]
+    if width == 3 and all(len(row) == 3 and row[1].strip().isdigit() and row[2].strip().isdigit() for row in counted):
+        entries = [plain_entry(row[0], row[2], file, line) for line, row in rows if len(row) == 3]
+        return Read(entries, f"{file.name}: folder of frames, number of frames, class")
+    if width > 2 and any(cell.strip() for cell in rows[0][1][2:]):
+        shown = excerpt(", ".join(rows[0][1]))
+        expected = "expected two columns, path and class, or a header that names them, such as path,label"
+        raise ValueError(f"{file}:{rows[0][0]}: {width} columns without a header: got {shown}; {expected}")
+    _refuse_unknown_header(file, rows)
+    entries = []
+    for line, row in rows:
+        cells = row[:2] if width > 2 else row
+        path = delimiter.join(cells[:-1])
+        if len(cells) > 1:
+            entry = plain_entry(path, cells[-1], file, line)
+        else:
+            entry = invalid(file, line, f"got {excerpt(''.join(cells))!r}, expected a path and a class")
+        if not (entry.mistake and row and row[0].lstrip().startswith("#")):
+            entries.append(entry)
+    return Read(entries, f"{file.name}: path, class")
+
+
+def _refuse_unknown_header(file: Path, rows: list[tuple[int, list[str]]]) -> None:
+    """Refuse a first row of words over rows of paths: it is a header whose columns have unknown names."""
+    (line, first), others = rows[0], [row for _, row in rows[1:_SAMPLE] if row]
+    looks = [has_suffix(row[0]) or "/" in row[0] or "\\" in row[0] for row in others]
+    numbers = [row[-1].strip().isdigit() for row in others]
+    words = len(first) == 2 and all(_WORD.fullmatch(cell.strip()) and not has_suffix(cell) for cell in first)
+    if words and others and all(looks) and ("/" not in first[0]) and (all(numbers) or len(others) > 1):
+        shown = excerpt(", ".join(first))
+        raise ValueError(
+            f"{file}:{line}: unclear header: got {shown}; expected names such as path and label, or no header"
+        )
+
+
+def _read_columns(
+    file: Path, columns: Columns, rows: list[tuple[int, dict[Any, str], str]], header: str, fold: int
+) -> Read:
+    """The entries of rows whose cells are found by column."""
+    clip, label, several = columns.clip, columns.label, columns.has_several
+    entries, unlabeled = [], 0
+    timed_rows = columns.start is not None or columns.end is not None
+    if columns.first_frame is not None and not timed_rows:
+        _refuse_frame_spans(file, columns.first_frame, rows)
+    for line, cells, got in rows:
+        name = name_of_url(cells.get(clip, "").strip())
+        written = cells.get(label, "").strip()
+        labels = labels_of(written) if several else ()
+        if several and name and not labels:
+            unlabeled += 1
             continue
-        if not 0 <= first <= last < _LATEST:
-            expected = f"expected 0 <= time_start <= time_end < {_LATEST:,} seconds"
-            yield _mistake(f"{file}:{number}", f"got {excerpt(','.join(row))!r}, {expected}")
+        entry = plain_entry(name, labels[0] if labels else written, file, line)
+        if entry.mistake:
+            message = (
+                f"got {excerpt(got)!r}, expected {excerpt(header)}"
+                if timed_rows
+                else f"got {excerpt(got)!r}, expected a path and a class"
+            )
+            entry = invalid(file, line, message)
+        else:
+            entry = entry._replace(labels=labels) if several else entry
+            if timed_rows:
+                times = [cells.get(place, "") if place is not None else "" for place in (columns.start, columns.end)]
+                is_id = not has_suffix(name) and "/" not in name
+                entry = timed(entry, *times, is_id=is_id, got=got, header=header)
+        if columns.split is not None:
+            entry = with_split(entry, cells.get(columns.split, ""))
+        entries.append(entry)
+    has_splits = columns.split is not None and any(entry.split for entry in entries)
+    if not has_splits and columns.fold is not None:
+        entries, has_splits = (
+            _by_fold(file, entries, [cells.get(columns.fold, "").strip() for _, cells, _ in rows], fold),
+            True,
+        )
+    recognized = f"{file.name}: {columns.described()}"
+    if several:
+        recognized += f", several classes per clip, {unlabeled} clips without a class are not used"
+    return Read(entries, recognized, has_splits, several)
+
+
+def _by_fold(file: Path, entries: list[Entry], values: list[str], fold: int) -> list[Entry]:
+    """The clips of one fold are tested, all others are trained on."""
+    if str(fold) not in values:
+        raise ValueError(f"{str(file)!r} has no fold {fold}: got {', '.join(sorted(set(values))[:10])}")
+    return [
+        entry._replace(split="test" if value == str(fold) else "train")
+        for entry, value in zip(entries, values, strict=True)
+    ]
+
+
+def _refuse_frame_spans(file: Path, column: Any, rows: list[tuple[int, dict[Any, str], str]]) -> None:
+    for line, cells, got in rows:
+        if cells.get(column, "0").strip() not in ("", "0", "1"):
+            expected = "expected times in seconds (columns start and end), or clips that are cut already"
+            raise ValueError(f"{file}:{line}: the clip starts at a frame number: got {excerpt(got)!r}; {expected}")
+
+
+def _read_json(file: Path, fold: int) -> Read:
+    content = json_of(file)
+    if (found := segments(file, content)) is not None:
+        about = f"{file.name}: videos with annotations (ActivityNet, Kinetics)"
+        return Read(found, about, any(one.split for one in found))
+    if not isinstance(content, list):
+        raise ValueError(f"{str(file)!r} contains a {type(content).__name__}, expected a list")
+    keys = tuple(dict.fromkeys(key for item in content[:_SAMPLE] if isinstance(item, dict) for key in item))
+    try:
+        columns = columns_of(keys, str(file))
+    except NoColumnError:
+        columns = None
+    clip, label = (keys[columns.clip], keys[columns.label]) if columns else ("", "")
+    several = any(isinstance(item, dict) and isinstance(item.get(label), list) for item in content[:_SAMPLE])
+    rows, mistakes = [], []
+    expected = "expected an object with a path or id, and a label or template, each a text or a whole number"
+    for number, item in enumerate(content, 1):
+        values = item if columns and isinstance(item, dict) else {}
+        labels = values.get(label)
+        if not all(map(_is_plain, [values.get(clip), *(labels if several and isinstance(labels, list) else [labels])])):
+            mistakes.append(invalid(file, -number, f"got {excerpt(json.dumps(item))!r}, {expected}"))
             continue
-        if not label or not video:
-            yield _mistake(f"{file}:{number}", f"got {excerpt(','.join(row))!r}, expected a label and a youtube_id")
-            continue
-        yield Entry((f"{video}_{first:06d}_{last:06d}", video), label, f"{file}:{number}")
+        rows.append((-number, {place: _cell(values.get(key)) for place, key in enumerate(keys)}, _shown(item)))
+    if columns is None:
+        return Read(mistakes, "")
+    read = _read_columns(file, columns._replace(has_several=several or columns.has_several), rows, ",".join(keys), fold)
+    entries = sorted([*read.entries, *mistakes], key=lambda one: -one.line) if mistakes else read.entries
+    if label == "template":  # Something-Something's class list has no brackets
+        entries = [one._replace(label=one.label.replace("[", "").replace("]", "")) for one in entries]
+    return replace(read, entries=entries)
 
 
-def _json_entries(file: Path) -> Iterator[Entry]:
-    for number, item in enumerate(_json(file, list), 1):
-        where = f"{file}: entry {number}"
-        values = item if isinstance(item, dict) else {}
-        path = next((values[key] for key in _PATH_COLUMNS if key in values), None)
-        # Something-Something: "label" is the sentence, "template" is the class.
-        label = next((values[key] for key in ("template", *_LABEL_COLUMNS) if key in values), None)
-        if not all(isinstance(value, str | int) and not isinstance(value, bool) for value in (path, label)):
-            expected = "expected an object with a path or id, and a label or template, each a text or a whole number"
-            yield _mistake(where, f"got {excerpt(json.dumps(item))!r}, {expected}")
-            continue
-        yield _entry([str(path), _without_brackets(str(label))], where)
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
-def _without_brackets(template: str) -> str:
-    """Remove the brackets of Something-Something's templates, which its class list does not have."""
-    return template.replace("[", "").replace("]", "")
+def _shown(item: Any) -> str:
+    return excerpt(", ".join(f"{key}: {value}" for key, value in item.items()))
 
 
-def _ucf101(files: dict[str, Path], fold: int) -> Lists:
-    """UCF101: classInd.txt numbers the classes from 1; lines are PATH NUMBER or PATH, which starts with a class."""
-    source = files["classInd.txt"]
-    classes = _numbered_names(source, first=1)
-    splits: dict[str, list[Entry]] = {}
-    for split in ("train", "test"):
-        file = files.get(f"{split}list{fold:02d}.txt")
-        if file is None:
-            continue
-        known = frozenset(classes)
-        splits[split] = [
-            _ucf101_entry(line.strip(), classes, known, f"{file}:{number}") for number, line in _lines(file)
-        ]
-    if not splits:
-        raise ValueError(f"{str(source.parent)!r} has no trainlist{fold:02d}.txt and no testlist{fold:02d}.txt")
-    return Lists(splits, classes, source)
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ";".join(map(str, value))
+    return "" if value is None else str(value)
 
 
-def _ucf101_entry(line: str, classes: tuple[str, ...], known: frozenset[str], where: str) -> Entry:
-    path, *label = line.rsplit(None, 1)
-    folder, slash, _ = path.replace("\\", "/").partition("/")
-    if not label:
-        return _entry([path, folder if slash else ""], where)
-    number = whole_number(label[0])
-    if number is None or not 1 <= number <= len(classes):
-        return _mistake(where, f"label {excerpt(label[0])} is out of range: expected 1 to {len(classes)}")
-    name = classes[number - 1]
-    if folder in known and folder != name:
-        return _mistake(where, f"label {label[0]} is {excerpt(name)!r}, but the path starts with {excerpt(folder)!r}")
-    return _entry([path, name], where)
-
-
-def _hmdb51(files: list[Path], fold: int) -> Lists:
-    """HMDB51: CLASS_test_splitN.txt has lines FILE NUMBER: 1 is training, 2 is testing, 0 is unused."""
-    ending = f"_test_split{fold}.txt"
-    chosen = [file for file in files if file.name.endswith(ending)]
-    if not chosen:
-        raise ValueError(f"{str(files[0].parent)!r} has no *{ending}")
-    splits: dict[str, list[Entry]] = {"train": [], "test": []}
-    classes = tuple(sorted(file.name.removesuffix(ending) for file in chosen))
-    for file in chosen:
-        name = file.name.removesuffix(ending)
-        for number, line in _lines(file):
-            clip, *use = line.rsplit(None, 1)
-            if use not in (["0"], ["1"], ["2"]):
-                for entries in splits.values():
-                    entries.append(
-                        _mistake(f"{file}:{number}", f"got {excerpt(line.strip())!r}, expected a file and 0, 1 or 2")
-                    )
-            elif use != ["0"]:
-                clip = clip.strip()
-                entry = Entry((f"{name}/{clip}", clip), name, f"{file}:{number}")
-                splits["train" if use == ["1"] else "test"].append(entry)
-    return Lists(splits, classes, chosen[0])
+def _is_table(file: Path) -> bool:
+    """Whether a file is a table whose header names the clip and the class."""
+    if file.suffix.lower() not in (".csv", ".tsv"):
+        return False
+    try:
+        _, first = next(lines_of(file))
+        delimiter = next(mark for mark in ("\t", ";", ",") if mark in first)
+        return columns_of(next(csv.reader([first], delimiter=delimiter)), "") is not None
+    except (ValueError, StopIteration, csv.Error):
+        return False
 
 
 def _by_split(files: list[Path]) -> dict[str, Path]:
@@ -292,83 +388,3 @@ def _by_split(files: list[Path]) -> dict[str, Path]:
         if matching:
             chosen[split] = matching[0]
     return chosen
-
-
-def _class_names(files: list[Path]) -> tuple[tuple[str, ...] | None, Path | None]:
-    for file in files:
-        if file.name in _CLASS_FILES:
-            return _numbered_names(file, first=0), file
-        if "labels" in re.split(r"[^a-z]+", file.stem.lower()):
-            if file.suffix == ".json":  # Something-Something v2: name -> number
-                numbers = {name: whole_number(str(number)) for name, number in _json(file, dict).items()}
-                if {*numbers.values()} != {*range(len(numbers))}:
-                    raise ValueError(f"{str(file)!r} expected {len(numbers)} classes numbered 0 to {len(numbers) - 1}")
-                return tuple(sorted(numbers, key=lambda name: numbers[name] or 0)), file
-            if file.suffix == ".csv":  # Something-Something v1: one per line
-                return tuple(line.strip() for _, line in _lines(file)), file
-    return None, None
-
-
-def _numbered_names(file: Path, *, first: int) -> tuple[str, ...]:
-    """Names, one per line, optionally with consecutive numbers from `first`."""
-    lines = [line.strip() for _, line in _lines(file)]
-    pairs = [line.split(None, 1) for line in lines]
-    if all(len(parts) == 2 and parts[0].isdigit() for parts in pairs):
-        for index, parts in enumerate(pairs):
-            if whole_number(parts[0]) != first + index:
-                raise ValueError(
-                    f"{file}:{index + 1}: got {excerpt(lines[index])!r}, expected class number {first + index}"
-                )
-        lines = [parts[1] for parts in pairs]
-    if not lines or len(set(lines)) < len(lines):
-        raise ValueError(f"{str(file)!r} lists no classes" if not lines else f"{str(file)!r} lists a class twice")
-    return tuple(lines)
-
-
-def whole_number(text: str) -> int | None:
-    """The number that a text is; None for other text. Numbers of more than 18 digits, which no list needs, are cut."""
-    return int(text[:19]) if re.fullmatch(r"[+-]?[0-9]+", text) else None
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that are not blank.
-
-    Raises:
-        ValueError: the file is not a text, or too many or too long lines for a list.
-    """
-    text = _text(file)
-    if text.count("\n") > _MOST_LINES:
-        raise ValueError(f"{str(file)!r} has {text.count(chr(10)):,} lines, expected at most {_MOST_LINES:,}")
-    for number, line in enumerate(text.splitlines(), 1):
-        if len(line) > _LONGEST_LINE:
-            expected = f"expected at most {_LONGEST_LINE:,}"
-            raise ValueError(f"{file}:{number}: the line has {len(line):,} characters, {expected}")
-        if line.strip():
-            yield number, line
-
-
-def _text(file: Path) -> str:
-    size = file.stat().st_size
-    if size > _MOST_BYTES:
-        raise ValueError(f"{str(file)!r} has {megabytes(size)}, expected a list of at most {megabytes(_MOST_BYTES)}")
-    try:
-        return file.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        position = f"{error.reason} at byte {error.start}"
-        expected = "expected a folder of clips, or a list in text"
-        raise ValueError(f"{str(file)!r} is not a text file in UTF-8 ({position}): {expected}") from error
-
-
-def _json(file: Path, kind: type) -> Any:
-    text = _text(file)
-    if text.count("[") + text.count("{") > len(text) / _FEWEST_PER_OBJECT + _MOST_LINES:
-        raise ValueError(f"{str(file)!r} is not a list of clips: it holds mostly brackets")
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}:{error.lineno}: not JSON: {error.msg}") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; deep nesting
-        raise ValueError(f"{str(file)!r} is not a list of clips: {error}") from error
-    if not isinstance(content, kind):
-        raise ValueError(f"{str(file)!r} contains a {type(content).__name__}, expected a {kind.__name__}")
-    return content

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from torch_nonlocal.data.clip_list import ClipList, OnError, fingerprints, split_clips
-from torch_nonlocal.data.find import available_splits, find_clips
+from torch_nonlocal.data.find import Data, Where, clips_by_split
 from torch_nonlocal.data.fingerprints import content_digests
+from torch_nonlocal.data.leaks import find_leaks
 from torch_nonlocal.data.recordings import group_pattern
 
 FRACTION = 0.2
@@ -25,8 +26,8 @@ class Splits:
         source: one line that describes how the clips were assigned.
         is_automatic: whether the data had no split.
         fingerprints: the fingerprint of each clip of each list, in order.
-        leaks: one message per clip in both "train" and a held-out split, and one for recordings on both sides.
-        notes: other messages about the assignment.
+        leaks: one message per clip that is in both "train" and a held-out split, itself or as a copy.
+        notes: how lists were read, and recordings on both sides of the data's own split.
     """
 
     lists: dict[str, ClipList]
@@ -67,8 +68,13 @@ class Splits:
 
 
 def assign(
-    data: str | os.PathLike[str],
+    data: Data,
     *,
+    val: Data | None = None,
+    test: Data | None = None,
+    clip_root: Data | None = None,
+    prefix: str = "",
+    fold: int = 1,
     fraction: float = FRACTION,
     seed: int = 0,
     group: str = "",
@@ -77,38 +83,59 @@ def assign(
 ) -> Splits:
     """Find the clips of a dataset and assign them to splits.
 
-    The dataset's own split is used if it has one. Otherwise a fraction is held out by the rule of `data.held_out`,
-    which depends on the content of the clips and never puts copies, or clips of one recording, on both sides.
+    The dataset's own split is used if it has one (folders, lists named after splits, a column "split" or "fold").
+    Otherwise a fraction is held out by the rule of `data.held_out`, which depends on the content of the clips and never
+    puts copies, or clips of one recording, on both sides.
 
     Args:
         data: a folder or list, as for `find_clips`.
+        val: folder or list of the clips that choose the weights; `data` are training clips then.
+        test: folder or list of the clips to test on; `data` are training clips then.
+        clip_root: as for `find_clips`.
+        prefix: as for `find_clips`.
+        fold: as for `find_clips`.
         fraction: held-out fraction of data without a split, more than 0 and less than 1.
         seed: seed of the choice.
         group: pattern of the names of clips that must stay together; see `data.recordings.group_pattern`.
-        known: `Splits.record()` of an earlier run; clips in it keep their side.
+        known: `Splits.record()` of an earlier run. Without a split in the data, clips in it keep their side.
         on_error: "fail" raises for the first problem, which includes clips in both "train" and a held-out split; "skip"
             collects all.
 
     Raises:
         ValueError: as for `find_clips`; no clips; or an invalid fraction or pattern.
     """
-    splits = available_splits(data)
     group_of = group_pattern(group) if group else None
-    if "train" in splits and len(splits) > 1:
-        lists = {split: _any_clips(data, split, on_error) for split in splits}
-        source, is_automatic = f"the data's own split ({', '.join(splits)})", False
-    else:
-        found = _any_clips(data, None, on_error)
-        train, held = split_clips(found, fraction, seed, group=group_of, known=known)
+    others = {name: other for name, other in (("val", val), ("test", test)) if other is not None}
+    lists = clips_by_split(data, Where(clip_root, prefix, fold), on_error, others)
+    for split, clips in lists.items():
+        _check_not_empty(data, split, clips)
+    is_automatic = "all" in lists
+    notes = tuple(dict.fromkeys(clips.recognized for clips in lists.values() if clips.recognized))
+    if is_automatic:
+        clips = lists["all"]
+        contents = content_digests([clip.path for clip in clips.clips])
+        train, held = split_clips(clips, fraction, seed, group=group_of, known=known, contents=contents)
+        digests = {clip: one for clip, one in zip(clips.clips, contents, strict=True)}
         lists = {"train": train, "val": held}
-        source, is_automatic = f"no split in the data: {fraction:.0%} held out by content", True
-    contents = {split: content_digests([clip.path for clip in one.clips]) for split, one in lists.items()}
-    prints = {split: fingerprints(one, contents[split]) for split, one in lists.items()}
-    return Splits(lists, source, is_automatic, prints, _known=known or {})
+        by_split = {split: [digests[clip] for clip in one.clips] for split, one in lists.items()}
+        source = f"no split in the data: about {fraction:.0%} held out by content, copies and recordings together"
+        if group_of:
+            without = sum(group_of(clips.name(clip)) is None for clip in clips.clips)
+            notes += (f"--group {group!r}: {without} of {len(clips)} clips do not match and form groups of their own",)
+        if not held.clips and len(train) > 1:
+            notes += ("nothing is held out: all clips of a class are copies or of one recording",)
+    else:
+        by_split = {split: content_digests([clip.path for clip in one.clips]) for split, one in lists.items()}
+        source = f"split of the data: {', '.join(lists)}"
+    prints = {split: fingerprints(one, by_split[split]) for split, one in lists.items()}
+    leaks, shared = ((), ()) if is_automatic else find_leaks(lists, by_split, group_of)
+    if leaks and on_error == "fail":
+        raise ValueError(leaks[0])
+    return Splits(lists, source, is_automatic, prints, leaks, notes + shared, known or {})
 
 
 def train_and_test(
-    root: str | os.PathLike[str], *, fraction: float = FRACTION, seed: int = 0, on_error: OnError = "fail"
+    root: Data, *, fraction: float = FRACTION, seed: int = 0, on_error: OnError = "fail"
 ) -> tuple[ClipList, ClipList]:
     """Training clips and held-out clips: the dataset's own split, else a held-out fraction.
 
@@ -125,14 +152,12 @@ def train_and_test(
     return splits.train, splits.validation
 
 
-def _any_clips(data: str | os.PathLike[str], split: str | None, on_error: OnError) -> ClipList:
-    clips = find_clips(data, split, on_error=on_error)
+def _check_not_empty(data: Data, split: str, clips: ClipList) -> None:
     if not len(clips):
-        where = f"{os.fspath(data)!r}" + (f", split {split!r}" if split else "")
+        where = f"{os.fspath(data)!r}" + (f", split {split!r}" if split != "all" else "")
         reason, *others = clips.problems
         entries = f"all {1 + len(others)} entries are invalid, the first" if others else "its only entry is invalid"
         raise ValueError(f"no clips in {where}: {entries}: {reason}")
-    return clips
 
 
 def trained_on(clips: ClipList, known: Mapping[str, str]) -> tuple[str, ...]:

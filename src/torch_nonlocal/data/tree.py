@@ -1,4 +1,6 @@
-"""The folders of a dataset: each is listed once, links that leave the dataset are not followed, and nothing is opened.
+"""The folders of a dataset: each is listed once, and links that leave the dataset are not followed.
+
+Only files of unknown suffixes are opened, to look at their first bytes.
 
 Names that are not UTF-8 work: paths keep their bytes, which class names and reports show as escapes.
 """
@@ -13,42 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from torch_nonlocal._common.files import printable
 from torch_nonlocal.data.clip_list import Problems
+from torch_nonlocal.data.suffixes import LISTS, VIDEOS, is_other_name, is_video_name, starts_like_video, suffix_of
 from torch_nonlocal.media.frame_folders import frame_number
 
-VIDEOS = frozenset(
-    [
-        ".3gp",
-        ".asf",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    ]
+_STREAM_NAMES = (
+    "rgb color colour depth flow flow_x flow_y flow_u flow_v opticalflow optical_flow tvl1 ir infrared thermal nir "
+    "mask masks seg segmentation normal normals skeleton gray grey u v x y left right"
 )
-"""Suffixes of video files; the content is checked when a file is read."""
-
-LISTS = frozenset((".csv", ".json", ".tsv", ".txt"))
-"""Suffixes of lists of clips."""
-
-
-def is_video_name(name: str) -> bool:
-    """Whether a file name is that of a video."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEOS
+_STREAMS = frozenset(_STREAM_NAMES.split())
+"""Names of folders that hold one of several streams of a clip."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +40,8 @@ class Listing:
         lists: its regular files, the only ones among `files` that may be lists.
         links: names of those that are links.
         is_whole: False if the folder cannot be read, or a frame in it is not used.
+        videos: names of videos, by suffix or, for unknown suffixes, by content.
+        left_out: names of files that are no videos, images or lists.
     """
 
     path: Path
@@ -72,11 +51,8 @@ class Listing:
     lists: tuple[str, ...] = ()
     links: frozenset[str] = frozenset()
     is_whole: bool = True
-
-    @property
-    def videos(self) -> list[str]:
-        """Names of videos."""
-        return [name for name in self.files if is_video_name(name)]
+    videos: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def frames(self) -> int:
@@ -108,10 +84,11 @@ class Tree:
 
     def __init__(self, root: Path, problems: Problems) -> None:
         self.root = root
-        self._problems = problems
+        self.problems = problems
         self._real_root = os.path.realpath(root)
         self._listings: dict[str, Listing] = {}
-        self._inside: dict[Path, bool] = {}
+        self._left_out: dict[str, None] = {}
+        self._inside: dict[str, bool] = {}
 
     def listing(self, folder: Path) -> Listing:
         """List a folder; a second call does not read it again.
@@ -128,14 +105,19 @@ class Tree:
         """The visible folders in a folder, sorted by name."""
         return [folder / name for name in self.listing(folder).folders]
 
-    def is_inside(self, path: Path) -> bool:
+    def is_inside(self, path: str, *, is_link: bool) -> bool:
         """Whether a path is below the root once its links are followed."""
-        if os.path.islink(path):
+        if is_link:
             return _is_below(os.path.realpath(path), self._real_root)
-        folder = path.parent
+        folder = os.path.dirname(path)
         if folder not in self._inside:
             self._inside[folder] = _is_below(os.path.realpath(folder), self._real_root)
         return self._inside[folder]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """One line per file that `clips` found to be no clip."""
+        return tuple(self._left_out)
 
     def clips(self, folder: Path) -> list[Found]:
         """Videos and folders of frames at any depth below a folder, sorted by path.
@@ -154,10 +136,25 @@ class Tree:
             if here.path != folder and here.frames and not here.videos:
                 found += [Found(here.path, here.real, self._is_linked(here))] if here.is_whole else []
                 continue
+            if self._holds_streams(here):
+                continue
             found += self._videos(here)
+            self._left_out.update(dict.fromkeys(_left_out(here)))
             for name in here.folders:
                 (links if name in here.links else waiting).append(here.path / name)
         return sorted(found)
+
+    def _holds_streams(self, here: Listing) -> bool:
+        """Whether the folders in a folder hold several streams of one clip, which is a problem."""
+        streams = [name for name in here.folders if name.lower() in _STREAMS and self.listing(here.path / name).frames]
+        if len(streams) < 2:
+            return False
+        names = ", ".join(map(repr, streams))
+        self.problems.add(
+            f"{str(here.path)!r} holds several streams of one clip, {names}: expected the frames of one stream, "
+            "directly in the clip's folder; it is not used"
+        )
+        return True
 
     def _videos(self, here: Listing) -> Iterator[Found]:
         is_linked = self._is_linked(here)
@@ -179,7 +176,7 @@ class Tree:
             message = f"the folder {str(folder)!r} cannot be read: {error.strerror or error}"
             if folder == self.root:
                 raise ValueError(message) from error
-            self._problems.add(f"{message}; its clips are not used")
+            self.problems.add(f"{message}; its clips are not used")
             return Listing(folder, real, is_whole=False)
         folders, files, lists, links, is_whole = [], [], [], set(), True
         for entry in visible:
@@ -192,7 +189,15 @@ class Tree:
             (folders if stat.S_ISDIR(mode) else files).append(entry.name)
             if stat.S_ISREG(mode):
                 lists.append(entry.name)
-        return Listing(folder, real, tuple(folders), tuple(files), tuple(lists), frozenset(links), is_whole)
+        regular = frozenset(lists)
+        videos = [name for name in files if is_video_name(name)]
+        unknown = [name for name in files if name in regular and not is_video_name(name) and not is_other_name(name)]
+        if not any(frame_number(name) is not None for name in files):  # beside frames, other files do not matter
+            videos = sorted([*videos, *(name for name in unknown if starts_like_video(folder / name))])
+        known = {*videos, *(name for name in files if suffix_of(name) in LISTS or frame_number(name) is not None)}
+        left_out = tuple(name for name in files if name not in known)
+        kinds = tuple(folders), tuple(files), tuple(lists), frozenset(links)
+        return Listing(folder, real, *kinds, is_whole, tuple(videos), left_out)
 
     def _may_follow(self, entry: os.DirEntry[str]) -> bool:
         target = os.path.realpath(entry.path)
@@ -201,8 +206,19 @@ class Tree:
         suffix = os.path.splitext(entry.name)[1].lower()
         if stat.S_ISDIR(_mode(entry)) or suffix in VIDEOS | LISTS or frame_number(entry.name) is not None:
             where = f"leaves {str(self.root)!r}: it leads to {target!r} and is not followed"
-            self._problems.add(f"the link {entry.path!r} {where}; copy its target, or give a folder above both")
+            self.problems.add(f"the link {entry.path!r} {where}; copy its target, or give a folder above both")
         return False
+
+
+def _left_out(here: Listing) -> Iterator[str]:
+    for name in here.left_out:
+        if is_other_name(name):
+            why = f"suffix {suffix_of(name)} is not that of a video"
+        elif suffix_of(name) == ".webp":
+            why = "WebP is not read, animated or not: convert it to MP4 or GIF"
+        else:
+            why = "its suffix is unknown, and its content does not start like a video"
+        yield printable(f"{str(here.path / name)!r} is no clip: {why}")
 
 
 def _mode(entry: os.DirEntry[str]) -> int:

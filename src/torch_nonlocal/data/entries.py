@@ -1,0 +1,141 @@
+"""One line of a list as an entry: possible names of the clip, its classes as written, its times and its split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from torch_nonlocal._common.text import excerpt
+from torch_nonlocal.data.folders import split_named
+
+_LATEST = 10**6  # seconds; file names of Kinetics have six digits
+_CHARADES = re.compile(r"(c\d{3}) -?[\d.]+ -?[\d.]+(?:;|$)")
+
+
+class Entry(NamedTuple):
+    """One line of a list.
+
+    Attributes:
+        names: possible names of the clip, most likely first, with or without suffix and folders.
+        label: the class as written, a name or a number; the first of several.
+        file: the list.
+        line: line in the file; for JSON, the negative number of the entry.
+        mistake: the problem of an invalid line; "" for a valid one.
+        start: begin of the clip in the file, in seconds; None for the start of the file.
+        end: end of the clip in the file, in seconds; None for the end of the file.
+        labels: all classes, in lists where a clip can have several.
+        split: "train", "val" or "test"; "" if the line names none.
+        is_cut: whether the first of `names` is a file that holds only the span.
+        may_be_comment: the line starts with "#": it is a comment if no such clip exists.
+    """
+
+    names: tuple[str, ...]
+    label: str
+    file: Path
+    line: int
+    mistake: str = ""
+    start: float | None = None
+    end: float | None = None
+    labels: tuple[str, ...] = ()
+    split: str = ""
+    is_cut: bool = False
+    may_be_comment: bool = False
+
+    @property
+    def where(self) -> str:
+        """File and line, for messages."""
+        return f"{self.file}:{self.line}" if self.line > 0 else f"{self.file}: entry {-self.line}"
+
+
+def invalid(file: Path, line: int, message: str, split: str = "") -> Entry:
+    """An entry that only reports a mistake."""
+    entry = Entry((), "", file, line, split=split)
+    return entry._replace(mistake=f"{entry.where}: {message}")
+
+
+def plain_entry(path: str, label: str, file: Path, line: int) -> Entry:
+    """An entry of a path and a class."""
+    path, label = unquoted(path.strip()), label.strip()
+    if not path or not label:
+        return invalid(file, line, f"got {excerpt(f'{path} {label}')!r}, expected a path and a class")
+    return Entry((path,), label, file, line, "", None, None, (), "", False, path[0] == "#")
+
+
+def unquoted(path: str) -> str:
+    """A path without quotation marks around it."""
+    return path[1:-1] if len(path) > 2 and path[0] == path[-1] and path[0] in "\"'" else path
+
+
+def span_of(start: str, end: str) -> tuple[float | None, float | None] | None:
+    """Begin and end in seconds, None where not given; None if they are no times."""
+    try:
+        times = tuple(float(text) if text else None for text in (start, end))
+    except (ValueError, OverflowError):
+        return None
+    return (times[0], times[1]) if all(time is None or time == time for time in times) else None
+
+
+def timed(entry: Entry, start: str, end: str, *, is_id: bool, got: str, header: str) -> Entry:
+    """An entry with a time span; a clip named by an id may be a file ID_START_END, six digits each, as in Kinetics.
+
+    Args:
+        entry: the entry without times.
+        start: begin as written.
+        end: end as written.
+        is_id: whether the name is an id without suffix.
+        got: the whole row, for messages.
+        header: the names of the columns, for messages.
+    """
+    span = span_of(start.strip(), end.strip())
+    if span is None or float("inf") in span or float("-inf") in span:
+        return invalid(entry.file, entry.line, f"got {excerpt(got)!r}, expected {excerpt(header)}")
+    first, last = span
+    if first is None and last is None:
+        return entry
+    if not 0 <= (first or 0) <= (_LATEST - 1 if last is None else last) < _LATEST:
+        expected = f"expected 0 <= time_start <= time_end < {_LATEST:,} seconds"
+        return invalid(entry.file, entry.line, f"got {excerpt(got)!r}, {expected}")
+    names, is_cut = entry.names, False
+    if is_id and first is not None and last is not None:
+        names, is_cut = (f"{names[0]}_{int(first):06d}_{int(last):06d}", *names), True
+    if first is not None and first == last:
+        first = last = None
+    return entry._replace(names=names, start=first, end=last, is_cut=is_cut)
+
+
+def labels_of(cell: str) -> tuple[str, ...]:
+    """The classes in a cell: Charades' "c092 11.90 21.20;c147 0.00 12.60", or names separated by ";" or "|"."""
+    parts = [part.strip() for part in re.split(r"[;|]", cell)]
+    if all(not part or _CHARADES.fullmatch(part) for part in parts):
+        parts = [part.split()[0] for part in parts if part]
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def name_of_url(name: str) -> str:
+    """The clip that a URL names: the id of a video page, or the last part of the path."""
+    if not name.lower().startswith(("http://", "https://")):
+        return name
+    try:
+        parts = urlsplit(name)
+        return parse_qs(parts.query).get("v", [""])[0] or parts.path.rstrip("/").rsplit("/", 1)[-1] or name
+    except ValueError:
+        return name
+
+
+def with_split(entry: Entry, value: str) -> Entry:
+    """An entry with the split as written."""
+    value = value.strip()
+    if not value or entry.mistake:
+        return entry
+    split = split_named(value)
+    if not split:
+        return invalid(entry.file, entry.line, f"split {excerpt(value)!r}, expected train, val or test")
+    return entry._replace(split=split)
+
+
+def is_kept(entries: Sequence[Entry]) -> bool:
+    """Whether any entry is valid."""
+    return any(not entry.mistake for entry in entries)

@@ -1,0 +1,137 @@
+"""Map the entries of lists to clips: classes to labels, names to files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.text import did_you_mean, excerpt
+from torch_nonlocal.data.clip_list import Clip, ClipList, Problems
+from torch_nonlocal.data.entries import Entry
+from torch_nonlocal.data.folders import LAYOUT
+from torch_nonlocal.data.lists import Lists
+from torch_nonlocal.data.locate import Locator
+from torch_nonlocal.data.texts import whole_number
+
+_HINTS = 50  # mistakes that suggest the nearest class, which compares with all of them
+_NUMBERED = 3 / 4  # from this fraction of numeric classes on, a class name is an error
+_CODE = re.compile(r"(c\d{3}) ")  # of a class of Charades, before its name
+
+Key = tuple[str, float | None, float | None]
+
+
+class Missing(Mapping[Path, str]):
+    """For each listed path without a file, where it is listed and which names were tried; composed when asked for."""
+
+    def __init__(self, entries: dict[Path, Entry], locate: Locator) -> None:
+        self._entries, self._locate = entries, locate
+
+    def __getitem__(self, path: Path) -> str:
+        return printable(self._locate.not_found(self._entries[path]))
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def clips_of_lists(
+    locate: Locator, lists: Lists, split: str | None, problems: Problems, *, needs_all_classes: bool
+) -> ClipList:
+    """The clips of one split, or of all splits.
+
+    Args:
+        locate: finds the files.
+        lists: the entries.
+        split: a key of `lists.splits`; None for all.
+        problems: collects invalid lines and classes without clips.
+        needs_all_classes: whether a class without clips is a problem, as in training.
+
+    Raises:
+        ValueError: the lists have no entries.
+    """
+    classes = lists.classes or _classes_of(lists)
+    numbers = {name: number for number, name in enumerate(classes)}
+    for number, name in enumerate(classes):
+        if code := _CODE.match(name):
+            numbers.setdefault(code[1], number)
+    found: dict[Key, tuple[Entry, tuple[int, ...]]] = {}
+    missing: dict[Path, Entry] = {}
+    clips: list[Clip] = []
+    for one in [split] if split else lists.splits:
+        for entry in lists.splits[one]:
+            hints = len(problems.found) < _HINTS
+            mistake = entry.mistake or _wrong_label(entry, numbers, hints)
+            if entry.may_be_comment and (mistake or locate(entry)[2] < 0):
+                continue
+            path, problem, place = ("", "", -1) if mistake else locate(entry)
+            if mistake or problem:
+                problems.add(mistake or problem)
+                continue
+            labels = tuple(_number(label, numbers) for label in entry.labels or (entry.label,))
+            is_cut = entry.is_cut and place == 0
+            key = (path, None, None) if is_cut else (path, entry.start, entry.end)
+            first, known = found.setdefault(key, (entry, labels))
+            if first is entry:
+                clip = Clip(Path(path), labels[0], key[1], key[2], labels if lists.has_several else ())
+                clips.append(clip)
+                if place < 0:
+                    missing.setdefault(clip.path, entry)
+            elif set(known) != set(labels):
+                both = f"{excerpt(classes[labels[0]])!r} here, {excerpt(classes[known[0]])!r} in {first.where}"
+                problems.add(
+                    f"{entry.where}: {excerpt(entry.names[0])!r} is listed twice with different classes: {both}"
+                )
+    if not clips and not problems.found:
+        raise ValueError(f"{str(lists.source)!r} lists no clips: {LAYOUT}")
+    if clips and needs_all_classes:
+        used = {label for clip in clips for label in clip.all_labels}
+        for number, name in enumerate(classes):
+            if number not in used:
+                problems.add(
+                    f"class {excerpt(name)!r} (number {number}) of {str(lists.source)!r} is empty: it has no clips"
+                )
+    about = {"is_multi_label": lists.has_several, "recognized": printable(lists.recognized)}
+    return ClipList(locate.root, classes, tuple(clips), tuple(problems.found), Missing(missing, locate), **about)
+
+
+def _number(label: str, numbers: dict[str, int]) -> int:
+    number = numbers.get(label)
+    return int(label) if number is None else number
+
+
+def _classes_of(lists: Lists) -> tuple[str, ...]:
+    """Class names of the training clips (of all clips if there is no training split)."""
+    entries = lists.splits.get("train") or [entry for split in lists.splits.values() for entry in split]
+    usable = [one for one in entries if not one.mistake and not one.may_be_comment]
+    labels = [label for one in usable or entries if not one.mistake for label in one.labels or (one.label,)]
+    numbers = [number for label in labels if (number := whole_number(label)) is not None]
+    if labels and len(numbers) >= _NUMBERED * len(labels):
+        # A number beyond the number of clips cannot be a class, because a class before it would be empty.
+        possible = [number for number in numbers if 0 <= number < len(entries)]
+        return tuple(str(number) for number in range(max(possible, default=-1) + 1))
+    return tuple(sorted(set(labels)))
+
+
+def _wrong_label(entry: Entry, numbers: dict[str, int], hints: bool) -> str:
+    for label in entry.labels or (entry.label,):
+        if label not in numbers and (mistake := _wrong_name(label, numbers, hints)):
+            return f"{entry.where}: {mistake}"
+    return ""
+
+
+def _wrong_name(label: str, numbers: dict[str, int], hints: bool) -> str:
+    number = whole_number(label)
+    if number is not None:
+        if 0 <= number < len(numbers):
+            return ""
+        expected = f"0 to {len(numbers) - 1}" if numbers else "0 or more"
+        return f"label {excerpt(label)} is out of range: expected {expected}"
+    if numbers and all(whole_number(name) is not None for name in numbers):
+        expected = f"expected a number, 0 to {len(numbers) - 1}, as in other lines, or the names of all classes"
+        return f"unknown class {excerpt(label)!r}; {expected} in a file classes.txt"
+    hint = (hints and did_you_mean(label, numbers, cutoff=0.6)) or f"expected one of {len(numbers)} classes"
+    return f"unknown class {excerpt(label)!r}; {hint}"

@@ -1,0 +1,133 @@
+"""Find the files that lists name: below a folder, never outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import PurePosixPath
+
+from torch_nonlocal._common.text import excerpt
+from torch_nonlocal.data.entries import Entry
+from torch_nonlocal.data.tree import Tree
+
+_NORMAL = re.compile(r"[^/\\.\0][^/\\\0]*(?:/[^/\\.\0][^/\\\0]*)*")  # no "..", no empty part, nothing to normalize
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class Locator:
+    """Find listed names below a folder. The folders are walked once, when a name is not at its listed path.
+
+    Args:
+        tree: the folders of the clips.
+        description: the folder, for messages.
+        prefix: start of listed names that is removed.
+    """
+
+    def __init__(self, tree: Tree, description: str, prefix: str = "") -> None:
+        self.root = tree.root
+        self._top = os.fspath(tree.root)
+        self._tree = tree
+        self._description = description
+        self._prefix = prefix
+        self._real_root = os.path.realpath(tree.root)
+        self._by_stem: dict[str, list[PurePosixPath]] | None = None
+
+    def __call__(self, entry: Entry) -> tuple[str, str, int]:
+        """The path of the entry's clip, the problem of its names ("" for none), and which of the names exists.
+
+        The place is -1 for a clip that does not exist, which is at its first name. Problems are names outside the root,
+        links that leave it, and names that match several files.
+        """
+        insides = []
+        for name in entry.names:
+            inside = self._inside(name)
+            if inside is None:
+                rule = f"paths in a list are relative to {self._description} and must be below it"
+                outside = f"{excerpt(name)!r} is outside {self._top!r}"
+                advice = "move the list to a folder above its clips, or give the folder of the clips as root"
+                return self._top, f"{entry.where}: {outside}: {rule}; {advice}", -1
+            insides.append(inside)
+        for place, inside in enumerate(insides):
+            found, is_link = self._found(inside)
+            if not found:
+                continue
+            path = os.path.join(self._top, found[0])
+            if not self._tree.is_inside(path, is_link=is_link):
+                target = f"it leads to {os.path.realpath(path)!r}"
+                shown = excerpt(entry.names[place])
+                return path, f"{entry.where}: {shown!r} is a link that leaves {self._top!r}: {target}", place
+            if len(found) > 1:
+                several = f"matches several files: {', '.join(found[:3])}"
+                return path, f"{entry.where}: {excerpt(entry.names[place])!r} {several}", place
+            return path, "", place
+        return os.path.join(self._top, insides[0]), "", -1
+
+    def not_found(self, entry: Entry) -> str:
+        """The message for a missing clip: where it is listed, and which names were tried."""
+        names = [name if PurePosixPath(name).suffix else f"{name}.*" for name in entry.names]
+        return f"{entry.where}: no clip {' or '.join(repr(excerpt(name)) for name in names)} below {self._top!r}"
+
+    def _inside(self, name: str) -> str | None:
+        """A name as a normalized path relative to the root; None if it is outside."""
+        if self._prefix:
+            name = _without(name.replace("\\", "/"), self._prefix.replace("\\", "/"))
+        if _NORMAL.fullmatch(name) and name[1:2] != ":":
+            return name
+        path = name.replace("\\", "/")
+        if "\0" in path:
+            return None
+        path = self._from_root(path) if os.path.isabs(path) else os.path.normpath(path)
+        if _leaves(path) or path == "." or os.path.isabs(path) or _DRIVE.match(path):
+            return None
+        return path
+
+    def _from_root(self, path: str) -> str:
+        """An absolute path relative to the root; both may contain symbolic links."""
+        relative = os.path.relpath(path, self.root.absolute())
+        if _leaves(relative):
+            relative = os.path.relpath(path, self._real_root)
+        if _leaves(relative):
+            folder, name = os.path.split(path)
+            relative = os.path.relpath(os.path.join(os.path.realpath(folder), name), self._real_root)
+        return relative
+
+    def _found(self, path: str) -> tuple[list[str], bool]:
+        """The files that a normalized path may mean, relative to the root, and whether the first is a link."""
+        try:
+            return [path], stat.S_ISLNK(os.lstat(os.path.join(self._top, path)).st_mode)
+        except (OSError, ValueError):
+            pass
+        if self._by_stem is None:
+            self._by_stem = _index(self._tree)
+        base = path.rpartition("/")[2]
+        candidates = self._by_stem.get(os.path.splitext(base)[0]) or self._by_stem.get(base)
+        if not candidates:
+            return [], False
+        matching = []
+        listed = PurePosixPath(path)
+        for candidate in candidates:
+            end = candidate.parts[-len(listed.parts) :]
+            if end == listed.parts or (*end[:-1], candidate.stem) == listed.parts:
+                matching.append(str(candidate))
+        return matching, bool(matching) and os.path.islink(os.path.join(self._top, matching[0]))
+
+
+def _without(name: str, prefix: str) -> str:
+    return name[len(prefix) :].lstrip("/") if name.startswith(prefix) else name
+
+
+def _leaves(path: str) -> bool:
+    """Whether a normalized relative path starts with `..`."""
+    return path == ".." or path.startswith("../")
+
+
+def _index(tree: Tree) -> dict[str, list[PurePosixPath]]:
+    """All clips below the root, by file name without suffix; a clip and links to it count once."""
+    found: dict[str, list[PurePosixPath]] = {}
+    known: set[str] = set()
+    for path, real, _ in sorted(tree.clips(tree.root), key=lambda clip: clip.is_linked):
+        if real not in known:
+            known.add(real)
+            found.setdefault(path.stem, []).append(PurePosixPath(path.relative_to(tree.root).as_posix()))
+    return found
