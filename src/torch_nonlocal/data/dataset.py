@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from torch_nonlocal.data.broken import BrokenClips
-from torch_nonlocal.data.clip_list import ClipList, OnError, Problems
+from torch_nonlocal.data.clip_list import Clip, ClipList, OnError, Problems
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.decode import read_sampled
 from torch_nonlocal.media.frame_times import frame_times, frames_between
@@ -27,6 +27,7 @@ from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
 _FEWEST_FRAMES = 2  # one frame is an image
+_CUT_SECONDS = 1.0  # clips are cut at key frames or whole seconds
 
 
 class _Videos(Dataset[Any]):
@@ -83,7 +84,8 @@ class _Videos(Dataset[Any]):
             if self.fps is None and clip.start is None and clip.end is None:
                 return choose(total)
             times = frame_times(path, total, time_limit=self.decode_timeout)
-            frames = frames_between(path, times, fps=self.fps, start=clip.start, end=clip.end)
+            start, end = _span_in_file(clip, float(times.duration))
+            frames = frames_between(path, times, fps=self.fps, start=start, end=end)
             return [frames[index] for index in choose(len(frames))]
 
         try:
@@ -245,6 +247,12 @@ def collate_clips(items: Sequence[tuple[Tensor, int | Tensor, int] | None]) -> t
         raise ValueError(f"clips of several sizes do not fit in one batch: {listed}; expected batch_size=1")
     clips, labels, indices = default_collate(flat)  # in a worker, writes to memory shared with the main process
     return clips, labels, indices
+
+
+def _span_in_file(clip: Clip, seconds: float) -> tuple[float | None, float | None]:
+    """The span of a clip; none for a file that holds the span only, which is not longer (by up to a second)."""
+    is_cut = clip.start and clip.end is not None and seconds <= clip.end - clip.start + _CUT_SECONDS
+    return (None, None) if is_cut else (clip.start, clip.end)
 
 
 def _views(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.data.clip_list import Problems
 from torch_nonlocal.data.suffixes import LISTS, VIDEOS, is_other_name, is_video_name, starts_like_video, suffix_of
-from torch_nonlocal.media.frame_folders import frame_number
+from torch_nonlocal.media.frame_names import frame_number
 
 _STREAM_NAMES = (
     "rgb color colour depth flow flow_x flow_y flow_u flow_v opticalflow optical_flow tvl1 ir infrared thermal nir "

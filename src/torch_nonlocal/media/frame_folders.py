@@ -6,7 +6,6 @@ Shapes: T frames, H height, W width.
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,37 +17,32 @@ from torch import Tensor
 
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline, SameSize
+from torch_nonlocal.media.frame_names import in_order
 from torch_nonlocal.media.limits import MOST_PIXELS, check_file, check_pixels, quoted
-
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-"""Suffixes of images in a folder of frames."""
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow runs Ghostscript for EPS
 _STRIP = 1024  # rows copied at a time
-_NUMBER = re.compile(r"(\d+)\D*$")
-
-
-def frame_number(name: str) -> int | None:
-    """The number at the end of a frame's file name ("img_00012.jpg" is 12); None for other files."""
-    stem, suffix = os.path.splitext(name)
-    match = _NUMBER.search(stem)
-    return int(match[1]) if match and suffix.lower() in PICTURES and not name.startswith(".") else None
+_DEEP = 65_535 / 255
+"""Ratio of a 16-bit to an 8-bit value."""
 
 
 def frame_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """The frames of a folder, sorted by number.
+    """The frames of a folder, in the order of `frame_names.in_order`.
 
     Raises:
-        BrokenVideoError: the folder cannot be read, or it has no numbered images.
+        BrokenVideoError: the folder cannot be read, it has no numbered images, or their order is undecidable.
     """
     try:
         names = os.listdir(folder)
     except OSError as error:
         raise BrokenVideoError(f"{quoted(folder)} cannot be read: {error.strerror or error}", "unreadable") from error
-    numbered = [(number, name) for name in names if (number := frame_number(name)) is not None]
-    if not numbered:
+    try:
+        frames = in_order(names)
+    except ValueError as error:
+        raise BrokenVideoError(f"{quoted(folder)} is not a clip: {error}", "unreadable") from error
+    if not frames:
         raise BrokenVideoError(f"{quoted(folder)} has no numbered images", "empty")
-    return [Path(folder, name) for _, name in sorted(numbered)]
+    return [Path(folder, name) for name in frames]
 
 
 def read_frame_folder(
@@ -82,8 +76,11 @@ def read_frame_folder(
 def read_picture(path: str | os.PathLike[str]) -> Tensor:
     """Read an image as (H, W, 3) RGB uint8, with its EXIF orientation applied.
 
+    Gray images of 16 bits are divided by 257. Floating-point images have values in [0, 1], which are multiplied by 255.
+
     Raises:
-        BrokenVideoError: the image is not a regular file, is too large, or cannot be read.
+        BrokenVideoError: the image is not a regular file, is too large, or cannot be read; or it has floating-point
+            values outside [0, 1], or integers above 65,535.
         ImportError: Pillow is not installed.
     """
     operations = require("PIL.ImageOps", extra="video")
@@ -91,6 +88,8 @@ def read_picture(path: str | os.PathLike[str]) -> Tensor:
     with _opened(path, name) as picture:
         check_pixels(name, picture.height, picture.width)
         operations.exif_transpose(picture, in_place=True)
+        if picture.mode == "F" or picture.mode.startswith("I"):
+            return _deep_pixels(picture, name)
         return _pixels(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
@@ -134,3 +133,18 @@ def _pixels(picture: Any) -> Tensor:
         strip = picture.crop((0, top, picture.width, min(top + _STRIP, picture.height)))
         pixels[top : top + _STRIP] = torch.from_numpy(np.array(strip))
     return pixels
+
+
+def _deep_pixels(picture: Any, name: str) -> Tensor:
+    """The pixels of a gray image of more than 8 bits as RGB."""
+    np = require("numpy", extra="video")
+    values_HW = torch.from_numpy(np.array(picture).astype(np.float32 if picture.mode == "F" else np.int64))
+    is_float = values_HW.is_floating_point()
+    highest = 1 if is_float else 65_535
+    if not bool(((values_HW >= 0) & (values_HW <= highest)).all()):  # also False for NaN
+        kind = "floating-point" if is_float else "32-bit"
+        low, high = values_HW.min().item(), values_HW.max().item()
+        message = f"{name} has {kind} values from {low:g} to {high:g}, expected 0 to {highest:,}"
+        raise BrokenVideoError(f"{message}; scale them when writing the image", "unreadable")
+    scaled_HW = values_HW * 255 if is_float else values_HW / _DEEP
+    return scaled_HW.round().to(torch.uint8).unsqueeze(-1).expand(-1, -1, 3).contiguous()
