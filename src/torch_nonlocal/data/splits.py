@@ -126,7 +126,7 @@ def assign(
             notes += ("nothing is held out: all clips of a class are copies or of one recording",)
     else:
         by_split = {split: content_digests([clip.path for clip in one.clips]) for split, one in lists.items()}
-        source = f"split of the data: {', '.join(lists)}"
+        source = f"the data's own split ({', '.join(lists)})"
     prints = {split: fingerprints(one, by_split[split]) for split, one in lists.items()}
     leaks, shared = ((), ()) if is_automatic else find_leaks(lists, by_split, group_of)
     if leaks and on_error == "fail":
