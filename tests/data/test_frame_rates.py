@@ -91,3 +91,21 @@ def test_the_check_of_a_dataset_tells_the_rates(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "frames per second: 15 to 60, median 30\n" in printed
     assert "warning: the frame rates differ; train with --fps 30 to give all clips the same span\n" in printed
+
+
+def test_parts_of_files_are_read_by_the_times_of_a_list(tmp_path):
+    film(tmp_path / "long.mp4", 1, frames=12, rate=4)
+    (tmp_path / "train.csv").write_text("path,label,start,end\nlong.mp4,a,0.0,1.0\nlong.mp4,b,1.0,2.5\n")
+    clips = find_clips(tmp_path, "train")
+    views = ViewDataset(clips, (3, 1), EvalTransform(crop=32), views=2, on_error="fail")
+    items = [views[index] for index in range(4)]
+    assert [numbers(item[0][0]) for item in items if item is not None] == [
+        [0, 1, 2], [1, 2, 3], [4, 5, 6], [7, 8, 9]
+    ]  # fmt: skip
+    assert [item[1:] for item in items if item is not None] == [(0, 0), (0, 0), (1, 1), (1, 1)]
+    random = ClipDataset(clips, (3, 1), TrainTransform(crop=32, flip=False), on_error="fail")
+    for epoch in range(4):
+        random.set_epoch(epoch)
+        assert set(numbers(random[0][0])) <= {0, 1, 2, 3}
+        assert set(numbers(random[1][0])) <= {4, 5, 6, 7, 8, 9}
+    assert list(clips.fingerprint()) == ["long.mp4@0.0-1.0", "long.mp4@1.0-2.5"]

@@ -124,3 +124,23 @@ def test_a_run_is_trained_with_binary_cross_entropy_and_chosen_by_map(data, list
 def test_the_task_option_must_fit_the_data(data, tmp_path):
     with pytest.raises(ValueError, match="multi_label=False, but the data have clips of several classes"):
         train(data, tmp_path, dataclasses.replace(SETTINGS, multi_label=False))
+
+
+def test_charades_is_recognized_trained_and_tested(tmp_path):
+    header = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\n"
+    for split, first, clips in (("train", 0, 8), ("test", 8, 4)):
+        rows = []
+        for number in range(first, first + clips):
+            clip_list(tmp_path / "data", number, 1)
+            actions = f"c00{number % 3} 0.00 2.00" + (";c003 1.00 2.00" if number % 2 == 0 else "")
+            rows.append(f'{number},S,Kitchen,6,7,Yes,"a, b",c,d,{actions},2.0\n')
+        (tmp_path / "data" / f"Charades_v1_{split}.csv").write_text(header + "".join(rows))
+    result, lines = train(tmp_path / "data", tmp_path / "run", config=dataclasses.replace(CONFIG, batch_size=4))
+    about = load_weights_file(result.weights)["about"]
+    assert (about["multi_label"], about["classes"]) == (True, ["c000", "c001", "c002", "c003"])
+    assert result.best["metric"] == "mAP"
+    assert any("8 training clips, 4 validation clips" in line for line in lines)
+    tested = evaluation.evaluate(result.weights, tmp_path / "data", views=1, crops=1, workers=0)
+    assert tested.labels.tolist() == [[0, 0, 1, 1], [1, 0, 0, 0], [0, 1, 0, 1], [0, 0, 1, 0]]
+    assert tested.subset == "the test clips"
+    assert "they chose the weights" in tested.notes[0], "there is no other validation split"

@@ -12,6 +12,7 @@ for module, extra in MODULES.items():
 from action_runs import CONFIG, SETTINGS, film, film_classes, train, use_tiny_networks  # noqa: E402 (after the skips)
 
 from torch_nonlocal.tasks.action import task as action  # noqa: E402
+from torch_nonlocal.tasks.action.evaluation import evaluate  # noqa: E402
 from torch_nonlocal.tasks.action.spec import ACTION  # noqa: E402
 from torch_nonlocal.training import load_weights_file  # noqa: E402
 
@@ -97,3 +98,21 @@ def test_the_frame_rate_is_kept_with_the_weights_and_said_at_the_start(data, tmp
     assert "a clip spans 4 frames at 20 fps: 0.2 s" in lines
     assert load_weights_file(result.weights)["about"]["fps"] == 20.0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["about"]["fps"] == 20.0
+
+
+def test_lists_beside_their_clips_are_trained_and_tested(data, tmp_path):
+    """A list for training and one for validation, whose names start with a folder of another machine."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for split in ("train", "val"):
+        names = sorted(path.relative_to(data).as_posix() for path in (data / split).rglob("*.mp4"))
+        (lists / f"my-{split}.txt").write_text("".join(f"/else/{name} {name.split('/')[1]}\n" for name in names))
+    places = {"val": str(lists / "my-val.txt"), "root": str(data), "prefix": "/else"}
+    result, lines = train(lists / "my-train.txt", tmp_path / "run", dataclasses.replace(SETTINGS, **places))
+    assert any("4 training clips, 4 validation clips" in line for line in lines)
+    assert not {"val", "root", "prefix", "fold", "group"} & set(load_weights_file(result.weights)["about"])
+    options = {"views": 1, "crops": 1, "workers": 0, "root": str(data), "prefix": "/else"}
+    tested = evaluate(result.weights, lists / "my-val.txt", **options)
+    assert [clip.label for clip in tested.clips.clips] == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="the weights were trained on all 4 clips"):
+        evaluate(result.weights, lists / "my-train.txt", **options)

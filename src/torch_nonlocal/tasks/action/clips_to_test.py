@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.data.clip_list import ClipList, OnError, fingerprints
@@ -43,6 +44,9 @@ def clips_to_test(
     split: TestSplit = "auto",
     whole: bool = False,
     on_error: OnError = "skip",
+    clip_root: str | None = None,
+    prefix: str = "",
+    fold: int = 1,
 ) -> ClipsToTest:
     """Choose the clips to test.
 
@@ -57,11 +61,16 @@ def clips_to_test(
         split: "auto", "train", "val" or "test".
         whole: take all clips of the data.
         on_error: "skip" or "fail" for clips that cannot be read.
+        clip_root: as for `find_clips`.
+        prefix: as for `find_clips`.
+        fold: as for `find_clips`.
 
     Raises:
         ValueError: there is no such split, the data have other classes, or all clips were trained on.
     """
-    clips, subset = _chosen(data, record, split, whole, on_error)
+    clips, subset = _chosen(
+        data, record, split, whole, {"on_error": on_error, "clip_root": clip_root, "prefix": prefix, "fold": fold}
+    )
     clips = _relabeled(clips, classes, data)
     prints = fingerprints(clips) if record is not None else ()
     own = [(record or {}).get(one, "") for one in prints]
@@ -91,26 +100,26 @@ def clips_to_test(
 
 
 def _chosen(
-    data: Path, record: Mapping[str, str] | None, split: TestSplit, whole: bool, on_error: OnError
+    data: Path, record: Mapping[str, str] | None, split: TestSplit, whole: bool, options: dict[str, Any]
 ) -> tuple[ClipList, str]:
     """The clips of the split, and what they are of the data."""
     if whole:
-        return find_clips(data, None, on_error=on_error), "all clips"
-    splits = available_splits(data)
+        return find_clips(data, None, **options), "all clips"
+    splits = available_splits(data, fold=options["fold"])
     if set(splits) - {"train"}:
         used = split if split != "auto" else "test" if "test" in splits else "val"
         if used not in splits:
             raise ValueError(f"{data} has no split {used!r}: it has {', '.join(splits)}")
-        return find_clips(data, used, on_error=on_error), _NAMES[used]
+        return find_clips(data, used, **options), _NAMES[used]
     of_folder = next((name for name, names in SPLITS.items() if data.is_dir() and data.name.lower() in names), None)
     if of_folder is not None and split in ("auto", of_folder):
-        return find_clips(data, None, on_error=on_error), f"{_NAMES[of_folder]} (the folder {data.name})"
+        return find_clips(data, None, **options), f"{_NAMES[of_folder]} (the folder {data.name})"
     if split == "test":
         raise ValueError(f"{data} has no split 'test'; omit --split to test on the clips that were not trained on")
     if record is None:
-        lists = assign(data, on_error=on_error)
+        lists = assign(data, **options)
         return (lists.train, _NAMES["train"]) if split == "train" else (lists.validation, "the held-out clips")
-    clips = find_clips(data, None, on_error=on_error)
+    clips = find_clips(data, None, **options)
     if split == "auto":
         seen = [record.get(one) for one in fingerprints(clips)]
         kept = tuple(clip for clip, of in zip(clips.clips, seen, strict=True) if of != "train")

@@ -106,7 +106,7 @@ class _Videos:
         known: Mapping[str, str] | None,
     ) -> None:
         self.on_error = on_error
-        splits = assign(data, group=settings.group or "", known=known, on_error=on_error)
+        splits = assign(data, **_places(settings), known=known, on_error=on_error)
         self.train_list, self.validation_list = splits.train, splits.validation
         self.classes = self.train_list.classes
         if len(self.classes) < 2:
@@ -161,6 +161,17 @@ class _Videos:
             views = views_of(clips, settings, 1, 1, "skip", BrokenClips()) if len(clips) else None
             if views is not None:
                 check_readable(views, what, all_of_them=self.on_error == "fail")
+
+
+def _places(settings: ActionSettings) -> dict[str, Any]:
+    """Arguments of `assign`: where the clips are and how they are split."""
+    return {
+        "val": settings.val,
+        "clip_root": settings.root,
+        "prefix": settings.prefix or "",
+        "fold": 1 if settings.fold is None else settings.fold,
+        "group": settings.group or "",
+    }
 
 
 def views_of(

@@ -113,6 +113,9 @@ def evaluate(
     on_error: OnError = "skip",
     split: TestSplit = "auto",
     whole: bool = False,
+    root: str | None = None,
+    prefix: str = "",
+    fold: int = 1,
     network: str = "",
     on_views: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -132,6 +135,9 @@ def evaluate(
         on_error: "skip" or "fail" for clips that cannot be read.
         split: as for `clips_to_test.clips_to_test`, which has the rule for clips that the weights were trained on.
         whole: use all clips of the data.
+        root: folder of the clips that a list names; None for the folder of the list.
+        prefix: start of the names in a list that is removed.
+        fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose clips are tested.
         network: name of the network instead of the one in the file; only this one can be FILE.py:FUNCTION.
         on_views: called after each batch with the number of finished views and their total.
 
@@ -154,7 +160,8 @@ def evaluate(
             record = saved_record(content)
         except ValueError as error:
             raise ValueError(f"{_file(weights)}: {error}") from error
-        chosen = clips_to_test(data, classes, record, split=split, whole=whole, on_error=on_error)
+        places: dict[str, Any] = {"clip_root": root, "prefix": prefix, "fold": fold}
+        chosen = clips_to_test(data, classes, record, split=split, whole=whole, on_error=on_error, **places)
         multi_label = bool(settings.multi_label)
         if chosen.clips.is_multi_label and not multi_label:
             raise ValueError(f"{data}: clips have several classes; {weights} was trained on one class per clip")

@@ -56,6 +56,9 @@ def run_test(
         on_error=options.on_error,
         split=options.split,
         whole=options.whole,
+        root=options.root,
+        prefix=options.prefix or "",
+        fold=options.fold,
         network=options.network,
         on_views=on_progress,
     )

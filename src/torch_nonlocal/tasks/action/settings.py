@@ -24,10 +24,13 @@ _MAX_CROP, _MAX_FRAMES, _MAX_STRIDE, _MAX_PIXELS = 4096, 1024, 1024, 1 << 24
 PredictionFormat = Literal["csv", "parquet"]
 TestSplit = Literal["auto", "train", "val", "test"]
 
+PLACES = ("group", "val", "root", "prefix", "fold")
+"""Fields that tell where the clips are and how they are split. They are not saved: the run keeps its split itself."""
+
 
 @dataclass(frozen=True)
 class ActionSettings:
-    """Model and data options. They are saved with the weights.
+    """Model and data options. They are saved with the weights, without those that tell where the clips are.
 
     Attributes:
         network: small (EfficientNet-Lite0 with ImageNet weights, inflated to 3D), digits (RelationNet, for moving
@@ -46,6 +49,11 @@ class ActionSettings:
             have no split; clips of one recording are recognized by the names of public datasets.
         multi_label: whether clips can have several classes; none recognizes it from the list. The network is then
             trained with binary cross-entropy, and mean average precision chooses the weights.
+        val: folder or list of the validation clips, if they are not below the data, which are training clips then.
+        root: folder of the clips that a list names, if it is not the folder of the list.
+        prefix: start of the names in a list that is removed, such as the folder of the clips on another machine.
+        fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose clips are held out; none
+            is 1.
     """
 
     network: str = SMALL
@@ -57,6 +65,10 @@ class ActionSettings:
     fps: float | None = None
     group: str | None = None
     multi_label: bool | None = None
+    val: str | None = None
+    root: str | None = None
+    prefix: str | None = None
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without the network.
@@ -115,6 +127,9 @@ class ActionTestOptions:
             weights were not trained on. Videos that they were trained on, under any name, are left out of every split
             but train.
         whole: test on all videos of the data, of all splits, even those that the weights were trained on.
+        root: folder of the videos that a list names, if it is not the folder of the list.
+        prefix: start of the names in a list that is removed, such as the folder of the videos on another machine.
+        fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose videos are tested.
         network: FILE.py:FUNCTION, if the network is defined in a Python file. The file is executed, so its name is not
             taken from the checkpoint.
     """
@@ -128,6 +143,9 @@ class ActionTestOptions:
     on_error: OnError = "skip"
     split: TestSplit = "auto"
     whole: bool = False
+    root: str | None = None
+    prefix: str | None = None
+    fold: int = 1
     network: str = ""
 
     def __post_init__(self) -> None:

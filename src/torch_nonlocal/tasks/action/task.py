@@ -19,7 +19,7 @@ from torch_nonlocal.tasks.action.metrics import score
 from torch_nonlocal.tasks.action.multi_label import score_multi_label
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
 from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
-from torch_nonlocal.tasks.action.settings import ActionSettings
+from torch_nonlocal.tasks.action.settings import PLACES, ActionSettings
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
 from torch_nonlocal.training.items import Items
@@ -143,7 +143,8 @@ class ActionTask(Task):
         problems: Sequence[str] = (),
     ) -> None:
         self._inputs = inputs_of(model)
-        about = {"task": "action", **asdict(settings), "classes": list(classes), "inputs": self._inputs.to_dict()}
+        kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
+        about = {"task": "action", **kept, "classes": list(classes), "inputs": self._inputs.to_dict()}
         super().__init__(model, data, about=about)
         self._multi_label = bool(settings.multi_label)
         self.metric = None if views is None else Metric("mAP" if self._multi_label else "accuracy")
