@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +17,10 @@ from action_runs import CONFIG, SETTINGS, film, film_classes, train, use_tiny_ne
 
 from torch_nonlocal.data.clip_list import fingerprints  # noqa: E402
 from torch_nonlocal.data.clips import find_clips  # noqa: E402
+from torch_nonlocal.data.splits import assign  # noqa: E402
 from torch_nonlocal.tasks.action.clips_to_test import clips_to_test  # noqa: E402
 from torch_nonlocal.tasks.action.evaluation import evaluate  # noqa: E402
-from torch_nonlocal.tasks.action.run_split import record_tensors, saved_record  # noqa: E402
+from torch_nonlocal.tasks.action.run_split import as_before, record_tensors, run_record, saved_record  # noqa: E402
 from torch_nonlocal.training import load_weights_file  # noqa: E402
 
 CLASSES = ("blue", "red")
@@ -85,10 +87,16 @@ class TestRecord:
             saved_record({"extra": {"split": damage}})
 
     def test_clips_of_the_initial_weights_run_stay_trained_on(self, flat, copied, tmp_path):
-        settings = dataclasses.replace(SETTINGS, weights=str(flat.best))
-        result, _ = train(copied, tmp_path / "second", settings, dataclasses.replace(CONFIG, seed=5))
-        record = saved_record(load_weights_file(result.weights))
-        assert record == flat.record
+        first = tmp_path / "first.pt"
+        shutil.copy(flat.best, first)
+        settings = dataclasses.replace(SETTINGS, weights=str(first))
+        for name in flat.trained[:2]:
+            (copied / name).unlink()
+        result, _ = train(copied, tmp_path / "second", settings)
+        assert saved_record(load_weights_file(result.weights)) == flat.record
+        first.unlink()
+        result, _ = train(copied, tmp_path / "second", settings, dataclasses.replace(CONFIG, epochs=2, extend=True))
+        assert saved_record(load_weights_file(result.weights)) == flat.record
 
 
 class TestChoice:
@@ -226,3 +234,46 @@ class TestRun:
         (copied / flat.trained[0]).unlink()
         with pytest.raises(ValueError, match=rf"run on other data: training: 1 removed \({flat.trained[0]}\)"):
             train(copied, run)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_clip_changes_sides_whatever_happens_to_the_folder(tmp_path, seed):
+    """Clips are added, deleted, renamed, copied and moved between runs, tests and resumed runs."""
+    random = Random(seed)
+    contents = iter(range(10_000))
+
+    def add():
+        path = tmp_path / random.choice(CLASSES) / f"{next(contents)}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(f"video {path.name}".encode() * 9)
+
+    for _ in range(20):
+        add()
+    splits = assign(tmp_path)
+    training, validation = splits.train, splits.validation
+    kept = {"training": training.fingerprint(), "held out": validation.fingerprint()}
+    record = run_record(splits, training, validation, {})
+    trained = {clip.path.read_bytes() for clip in training.clips}
+    held = {clip.path.read_bytes() for clip in validation.clips}
+    assert min(len(trained), len(held)) > 0
+    assert not trained & held
+    for _ in range(15):
+        files = sorted(tmp_path.rglob("*.mp4"))
+        file, to = random.choice(files), tmp_path / random.choice(CLASSES) / f"{next(contents)}.mp4"
+        change = random.choice(["add", "delete", "rename", "copy"])
+        if change == "add":
+            add()
+        elif change == "delete" and len(files) > 6:
+            file.unlink()
+        elif change == "copy":
+            shutil.copy(file, to)
+        else:
+            file.rename(to)
+        now = assign(tmp_path, known=record, on_error="skip")
+        for part, side in ((now.train, held), (now.validation, trained)):
+            assert not side & {clip.path.read_bytes() for clip in part.clips}
+        first, second, _ = as_before(now, kept)
+        assert {clip.path.read_bytes() for clip in first.clips} <= trained
+        assert {clip.path.read_bytes() for clip in second.clips} <= held
+        found = clips_to_test(tmp_path, CLASSES, record)
+        assert not trained & {clip.path.read_bytes() for clip in found.clips.clips}

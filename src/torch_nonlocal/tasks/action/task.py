@@ -58,7 +58,10 @@ def train(
     """
     saved = saved_about(run_dir) if is_begun(run_dir) else None
     kept = saved_items(run_dir) if saved is not None else None
-    clips = source(data, settings, on_error, kept=kept, known=record_of_weights(settings.weights))
+    known = record_of_weights(settings.weights)
+    if saved is not None:  # the file of initial weights may be gone
+        known |= record_of_weights(str(run_dir / "checkpoints" / "best.pt"))
+    clips = source(data, settings, on_error, kept=kept, known=known)
     settings = with_labels(settings, clips)
     torch.manual_seed(config.seed)
     model = network(settings, len(clips.classes))
