@@ -199,7 +199,7 @@ class TestRun:
 
     def test_the_log_tells_the_split(self, split):
         (line,) = [line for line in split.lines if "training clips" in line]
-        assert "6 training clips, 4 validation clips (split of the data: train, val, test)" in line
+        assert "6 training clips, 4 validation clips (the data's own split (train, val, test))" in line
 
     def test_copies_of_training_clips_do_not_choose_the_weights(self, split, tmp_path):
         root = shutil.copytree(split.root, tmp_path / "copy")
