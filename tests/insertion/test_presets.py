@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import torch_nonlocal as nl
+from torch_nonlocal.insertion.presets import stages
 from torch_nonlocal.insertion.targets import find_targets
 
 FIVE_OF_50 = ["layer2.1", "layer2.3", "layer3.1", "layer3.3", "layer3.5"]
@@ -58,6 +59,82 @@ def test_timm(name, places):
     with torch.device("meta"):
         model = timm.create_model(name)
     assert list(find_targets(model, "paper-5")) == places
+
+
+STAGES = ["layer1", "layer2", "layer3", "layer4"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        *((f"detection.{name}_resnet50_fpn", [f"backbone.body.{stage}" for stage in STAGES])
+          for name in ("fasterrcnn", "retinanet", "fcos", "keypointrcnn")),
+        ("segmentation.fcn_resnet50", [f"backbone.{stage}" for stage in STAGES]),
+        ("swin_t", [f"features.{i}" for i in (1, 3, 5, 7)]),
+        ("video.swin3d_t", [f"features.{i}" for i in (0, 2, 4, 6)]),
+        ("vit_b_16", ["encoder.layers"]),
+    ],
+)  # fmt: skip
+def test_stages_of_torchvision(path, found):
+    assert list(stages(torchvision_model(path))) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "found"),
+    [
+        ("resnet18", {"features_only": True}, STAGES),
+        ("convnext_atto", {"features_only": True}, [f"stages_{i}.blocks" for i in range(4)]),
+        ("swin_tiny_patch4_window7_224", {"features_only": True}, [f"layers_{i}.blocks" for i in range(4)]),
+        ("swin_tiny_patch4_window7_224", {}, [f"layers.{i}.blocks" for i in range(4)]),
+        ("pvt_v2_b0", {}, [f"stages.{i}.blocks" for i in range(4)]),
+        ("poolformer_s12", {}, [f"stages.{i}.blocks" for i in range(4)]),
+    ],
+)
+def test_stages_of_timm(name, options, found):
+    timm = pytest.importorskip("timm", reason="pip install timm")
+    with torch.device("meta"):
+        model = timm.create_model(name, **options)
+    assert list(stages(model)) == found
+
+
+class Residual(nn.Module):
+    """A residual block."""
+
+    def __init__(self, channels, width):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width)
+        self.skip = nn.Conv2d(channels, width, 1)
+
+    def forward(self, x):
+        return torch.relu(self.norm(self.conv(x))) + self.skip(x)
+
+
+class Hourglass(nn.Module):
+    """An encoder and a decoder side by side, of blocks of one class."""
+
+    def __init__(self, *, decoder_first):
+        super().__init__()
+        down = [8, 16, 32, 64]
+        parts = {
+            "enc": [nn.Sequential(Residual(a, b), Residual(b, b)) for a, b in zip([3, *down[:3]], down, strict=True)],
+            "dec": [nn.Sequential(Residual(a, b)) for a, b in zip(down[::-1], [*down[2::-1], 4], strict=True)],
+        }
+        for name in sorted(parts, reverse=not decoder_first):
+            for i, stage in enumerate(parts[name]):
+                self.add_module(f"{name}{i}", stage)
+
+
+@pytest.mark.parametrize("decoder_first", [True, False])
+def test_stages_of_an_encoder_grow_in_width(decoder_first):
+    assert list(stages(Hourglass(decoder_first=decoder_first))) == [f"enc{i}" for i in range(4)]
+
+
+def test_stages_are_the_same_after_insertion_and_behind_wrappers():
+    model = Hourglass(decoder_first=False)
+    expected = stages(model)
+    nl.insert(model, ["enc2.1.skip", "enc1.0.skip"], norm=None)
+    assert stages(model) == expected
+    assert stages(nn.DataParallel(model)) == expected
 
 
 def test_a_preset_inserts_and_removes_the_same_blocks():

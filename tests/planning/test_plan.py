@@ -245,3 +245,57 @@ def test_a_plan_prints_all_places_and_converts_to_json():
     content = json.loads(json.dumps(plan.as_dict()))
     assert content["places"][0]["shape"] == list(plan.places[0].shape)
     assert content["total"]["memory"] == plan.total.memory
+
+
+def test_channels_last_places_are_listed_with_their_channels():
+    models = pytest.importorskip("torchvision").models
+    model = models.SwinTransformer([4, 4], 24, [1, 2, 2, 1], [1, 2, 4, 8], [4, 4])
+    x = torch.zeros(1, 3, 64, 64)
+    plan = nl.plan(model, x)
+    assert plan.chosen == ["features.3.0", "features.3.1", "features.5.0", "features.5.1"]
+    place = next(place for place in plan.places if place.name == "features.3.1")
+    assert (place.channels, place.queries, place.shape, place.layout) == (48, 64, (1, 8, 8, 48), "channels_last")
+    assert "8x8x48 channels last" in str(plan)
+    block = nl.blocks(nl.insert(model, "features.3.1", x))["features.3.1"]
+    assert place.parameters == sum(parameter.numel() for parameter in block.parameters())
+    with FlopCounterMode(display=False) as counter:
+        block.eval()(torch.zeros(place.shape))
+    assert place.flops == counter.get_total_flops()
+
+
+def test_tokens_are_refused_with_the_option_to_pass_and_planned_with_a_grid():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=24, depth=3, num_heads=2)
+    x = torch.zeros(1, 3, 64, 64)
+    with pytest.raises(
+        ValueError, match=r"no place for a block: 'blocks.0' .* such as grid=\(4, 4\) .* 1 prefix token"
+    ):
+        nl.plan(model, x)
+    plan = nl.plan(model, x, grid=(4, 4))
+    assert [(place.name, place.channels, place.queries) for place in plan.places] == [
+        (f"blocks.{i}", 24, 16) for i in range(3)
+    ]
+    assert plan.chosen  # stride 16
+    assert "17x24 tokens" in str(plan)
+
+
+def test_refused_candidates_are_named_with_the_reason():
+    model = nn.Sequential(Unit(3, 8), nn.ReLU(), Unit(8, 8))
+    model[2].register_forward_hook(lambda _module, _args, output: output.flatten(1))
+    plan = nl.plan(model, torch.zeros(1, 3, 8, 8))
+    assert [place.name for place in plan.places] == ["0"]
+    assert [name for name, _ in plan.refused] == ["2"]
+    assert "'2' (Unit) returns a tensor of 2 axes" in str(plan)
+    assert "'2'" in json.loads(json.dumps(plan.as_dict()))["refused"]["2"]
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn"])
+def test_the_places_of_a_detector_are_those_that_insert_takes(name):
+    build = getattr(pytest.importorskip("torchvision").models.detection, name)
+    model = build(weights=None, weights_backbone=None, min_size=64, max_size=64).eval()
+    images = [torch.rand(3, 48, 64)]
+    plan = nl.plan(model, images)
+    assert plan.chosen
+    assert all(place.startswith("backbone.body.") for place in plan.chosen)
+    nl.insert(model, plan.chosen, images)
+    assert list(nl.blocks(model)) == plan.chosen

@@ -1,8 +1,8 @@
 """The paper's placements for ResNet-like networks of any depth. Stages are found by structure, not by name.
 
 A stage is a module whose children are all residual blocks of one class. A network with four stages has res2 to res5:
-the ResNets, ResNeXts, RegNets and ConvNeXts of torchvision and timm, video ResNets, and detectors and segmentation
-networks with such a backbone.
+the ResNets, ResNeXts, RegNets, ConvNeXts and Swins of torchvision and timm, video ResNets, and detectors and
+segmentation networks with such a backbone or encoder.
 """
 
 from torch import nn
@@ -72,22 +72,32 @@ def stages(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _encoder(modules: dict[str, nn.Module], found: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the first four stages in a row with blocks of one class whose width grows, empty if there are none."""
-    runs: list[list[str]] = []
-    last: tuple[type[nn.Module], int, int] | None = None
-    for name, blocks in found.items():
-        block = modules[blocks[-1]]
-        this = plain_type(block), name.count("."), _width(block)
-        if last is not None and this[:2] == last[:2] and this[2] >= last[2]:
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-        last = this
-    for run in runs:
-        widths = [_width(modules[found[name][-1]]) for name in (run[0], run[-1])]
-        if len(run) == 4 and widths[0] < widths[1]:
-            return {name: found[name] for name in run}
+    """Return the first four stages in a row with blocks of one class whose width grows, empty if there are none.
+
+    Stages in a row whose names differ in their numbers alone ("layer1", "layer2") come first.
+    """
+    widths = {name: _width(modules[blocks[-1]]) for name, blocks in found.items()}
+    for numbered in (True, False):
+        runs: list[list[str]] = []
+        for name, blocks in found.items():
+            before = runs[-1][-1] if runs else None
+            goes_on = before is not None and (
+                plain_type(modules[blocks[-1]]) is plain_type(modules[found[before][-1]])
+                and widths[before] <= widths[name]
+                and (not numbered or _without_digits(before) == _without_digits(name))
+            )
+            if goes_on:
+                runs[-1].append(name)
+            else:
+                runs.append([name])
+        for run in runs:
+            if len(run) == 4 and widths[run[0]] < widths[run[-1]]:
+                return {name: found[name] for name in run}
     return {}
+
+
+def _without_digits(name: str) -> str:
+    return "".join(char for char in name if not char.isdigit())
 
 
 def _width(block: nn.Module) -> int:

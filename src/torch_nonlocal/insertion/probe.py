@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from math import isqrt, prod
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal._common.capture import capture_outputs, eager, evaluating, unchanged
 from torch_nonlocal._common.offload import execution_device
+from torch_nonlocal._common.own_hooks import own_hooks
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.axes import AxisTrace
 from torch_nonlocal.insertion.resized import at_other_sizes
@@ -97,12 +98,11 @@ class Probe:
         )
         self._autocast: set[str] = set()
         self._other_shapes: list[dict[str, list[Any]]] | None = None
-        with ExitStack() as stack:
+        with own_hooks() as hooks:
             for name, module in modules.items():
-                stack.callback(module.register_forward_hook(self._see(name)).remove)
-            self.outputs = stack.enter_context(capture_outputs(modules, keep))
-            stack.enter_context(self.axes)
-            _run(model, example_input)
+                hooks.after(module, self._see(name))
+            with capture_outputs(modules, keep) as self.outputs, self.axes:
+                _run(model, example_input)
 
     def output(self, name: str, options: BlockOptions) -> Output:
         """Describe the output of a place.
