@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common.tracing import is_dual, is_exported, is_recorded, needs_plain_operations
-from torch_nonlocal.ops import dense, fused, reassociated, sorted, tiled
+from torch_nonlocal.ops import dense, exported, fused, reassociated, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
 from torch_nonlocal.ops.names import Algorithm, Normalize, Pairwise
 
@@ -105,7 +105,10 @@ def embedded_gaussian(
     _check_features("embedded_gaussian", theta_BND, phi_BMD, g_BMV)
     _check_choice("normalize", normalize, NORMALIZE)
     _check_bias(key_bias_BM, phi_BMD, normalize)
-    algorithm = _algorithm("embedded_gaussian", algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
+    _check_choice("algorithm", algorithm, ALGORITHMS["embedded_gaussian"])
+    if algorithm != "dense" and is_exported(theta_BND):
+        return exported.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
+    algorithm = _differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
     if algorithm == "dense":
         return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
     theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
@@ -157,7 +160,7 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
     if algorithm == "dense":
         return dense.dot_product(theta_BND, phi_BMD, g_BMV)
     if is_exported(theta_BND):
-        return reassociated.dot_product_of_any_size(theta_BND, phi_BMD, g_BMV)
+        return exported.dot_product(theta_BND, phi_BMD, g_BMV)
     theta_BND, phi_BMD, g_BMV = _one_dtype("dot_product", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     return reassociated.dot_product(theta_BND, phi_BMD, g_BMV)
 
@@ -186,7 +189,10 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algor
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 5.
     """
     _check_scores(a_BN, b_BM, g_BMV)
-    algorithm = _algorithm("concatenation", algorithm, a_BN, b_BM, g_BMV)
+    _check_choice("algorithm", algorithm, ALGORITHMS["concatenation"])
+    if algorithm != "dense" and is_exported(a_BN):
+        return exported.concatenation(a_BN, b_BM, g_BMV)
+    algorithm = _differentiable(algorithm, a_BN, b_BM, g_BMV)
     if algorithm == "dense":
         return dense.concatenation(a_BN, b_BM, g_BMV)
     a_BN, b_BM, g_BMV = _one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
@@ -216,9 +222,8 @@ def choice(
     return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
 
 
-def _algorithm(form: Pairwise, algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
-    """Check the name, and return "dense" if only ordinary operations are possible."""
-    _check_choice("algorithm", algorithm, ALGORITHMS[form])
+def _differentiable(algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
+    """Return the algorithm, or "dense" where only ordinary operations have derivatives: transforms and tangents."""
     if algorithm == "dense" or needs_plain_operations(inputs[0]):
         return "dense"
     if any(tensor is not None and is_dual(tensor) for tensor in inputs):

@@ -105,3 +105,31 @@ def test_statistics_do_not_depend_on_the_tile_size(monkeypatch):
     assert parts.entropy == pytest.approx(whole.entropy, abs=1e-6)
     assert parts.reach_pixels == pytest.approx(whole.reach_pixels, abs=1e-5)
     assert parts.alike == pytest.approx(whole.alike, abs=1e-5)
+
+
+@pytest.mark.parametrize("place", ["query", "key"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("pairwise", ["embedded_gaussian", "dot_product", "concatenation"])
+def test_attention_that_is_not_finite_is_called_so(pairwise, value, place):
+    torch.manual_seed(0)
+    size = (1, 24) if pairwise == "concatenation" else (1, 24, 4)
+    query, key = torch.randn(size), torch.randn(size)
+    (query if place == "query" else key)[0, 5] = value
+    record = record_of(query, key, pairwise)
+    weights = record.rows(points_of((2, 3, 4))).flatten(1)
+    broken = ~weights.isfinite().all(1)
+    got = record.statistics()
+    assert got.not_finite == pytest.approx(float(broken.float().mean()))
+    assert f"weights are NaN or infinite at {float(broken.float().mean()):.1%} of the positions" in str(got)
+    assert math.isnan(got.entropy)
+    strongest = record.strongest(3)
+    assert torch.equal(strongest.weights.isfinite().all(1), ~broken)
+    assert "weights are NaN or infinite" in repr(strongest)
+    point = points_of((2, 3, 4))[int(broken.nonzero()[0])]
+    assert not all(math.isfinite(link.weight) for link in record.links(point, k=3))
+
+
+def test_finite_attention_is_not_called_otherwise():
+    record = record_of(torch.randn(1, 24, 4), torch.randn(1, 24, 4))
+    assert record.statistics().not_finite == 0
+    assert "NaN" not in repr(record.strongest(3)) + str(record.statistics())

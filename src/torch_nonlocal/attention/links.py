@@ -14,7 +14,7 @@ class Link:
         target: x_j on the grid of keys, which is coarser than the block's grid where keys are pooled.
         source_pixel: center of x_i in the input, (frame, y, x), fractional.
         target_pixel: center of x_j in the input, (frame, y, x), fractional.
-        weight: w_ij; signed for the dot product.
+        weight: w_ij; signed for the dot product. NaN where the attention is NaN; the target is then not the strongest.
     """
 
     source: tuple[int, ...]

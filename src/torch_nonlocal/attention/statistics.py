@@ -30,6 +30,7 @@ class Statistics:
         reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
         alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
         silent: fraction of positions whose weights are all zero; the other means exclude them.
+        not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
         keys: M, the number of keys of a position.
         shares: description of how shares follow from weights.
     """
@@ -43,10 +44,13 @@ class Statistics:
     silent: float
     keys: int
     shares: str
+    not_finite: float = 0.0
 
     @property
     def verdict(self) -> str:
         """One-sentence summary; points out blocks that have not learned to select positions."""
+        if self.not_finite:
+            return f"weights are NaN or infinite at {self.not_finite:.1%} of the positions: the features are not finite"
         if self.silent == 1:
             return "all weights are zero: the block adds nothing"
         if self.keys == 1:
@@ -65,6 +69,8 @@ class Statistics:
         return f"weights are selective (entropy {self.entropy:.3f} of 1)"
 
     def __str__(self) -> str:
+        if self.not_finite:
+            return f"{self.verdict}\ncomputed from {self.shares}"
         lines = [
             self.verdict,
             f"entropy               {self.entropy:.3f} (1: uniform over {self.keys:,} keys)",
@@ -87,6 +93,7 @@ class _Sums:
 
     queries: int = 0
     silent: int = 0
+    not_finite: int = 0
     entropy: float = 0.0
     on_itself: float = 0.0
     on_own_frame: float = 0.0
@@ -109,7 +116,7 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
     places = _Places(geometry, groups, weights.query.device)
     for group in numbers:
         _add_group(sums, weights, group, places)
-    counted = max(sums.queries - sums.silent, 1)
+    counted = max(sums.queries - sums.silent, 1) if not sums.not_finite else math.nan
     is_clip = len(geometry.grid) == 3
     return Statistics(
         entropy=sums.entropy / counted,
@@ -117,10 +124,11 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         reach_pixels=sums.reach_pixels / counted,
         on_own_frame=sums.on_own_frame / counted if is_clip else None,
         reach_frames=sums.reach_frames / counted if is_clip else None,
-        alike=sums.alike / max(sums.groups, 1),
+        alike=sums.alike / max(sums.groups, 1) if not sums.not_finite else math.nan,
         silent=sums.silent / sums.queries,
         keys=weights.keys,
         shares=_shares(weights),
+        not_finite=sums.not_finite / sums.queries,
     )
 
 
@@ -193,6 +201,7 @@ def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -
         own_R1 = (own_frame_R * cells + own_place_R)[:, None]
 
         silent = 0 if total_R is None else int((total_R == 0).sum())
+        sums.not_finite += int((~by_frame_RT.sum(1).isfinite()).sum())
         sums.queries += len(rows)
         sums.silent += silent
         counted += len(rows) - silent

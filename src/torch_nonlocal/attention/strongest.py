@@ -26,7 +26,8 @@ class Strongest:
     Attributes:
         indices: (N, K), flat indices into the grid of keys (`geometry.key_grid`), strongest first. N enumerates the
             block's grid in row-major order.
-        weights: (N, K), the weights of these links; signed for the dot product.
+        weights: (N, K), the weights of these links; signed for the dot product. NaN where the attention is NaN; such
+            links come first.
         geometry: position of both grids in the input.
     """
 
@@ -35,7 +36,9 @@ class Strongest:
     geometry: Geometry
 
     def __repr__(self) -> str:
-        return f"<Strongest: {self.indices.shape[1]} links for each of {self.indices.shape[0]:,} positions>"
+        share = float((~self.weights.isfinite()).any(1).float().mean())
+        broken = f"; weights are NaN or infinite at {share:.1%} of them" if share else ""
+        return f"<Strongest: {self.indices.shape[1]} links for each of {self.indices.shape[0]:,} positions{broken}>"
 
     def links(self, point: Sequence[float], *, pixels: bool = False) -> list[Link]:
         """Return the links of one position, strongest first.

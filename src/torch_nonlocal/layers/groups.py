@@ -120,13 +120,13 @@ class Groups:
         """Split a map (B, C, *grid) into groups, (B * G, N, C). A view where the strides allow one."""
         order = [2 + axis for axis in (*self.other_axes, *self.axes)]
         first = 2 + len(self.other_axes)  # of the axes that are merged into positions
-        return map_BCthw.permute(0, 1, *order).flatten(first).movedim(1, -1).flatten(0, first - 2)
+        return map_BCthw.permute(0, 1, *order).flatten(first).movedim(1, first).flatten(0, first - 2)
 
     def to_map(self, positions_BNC: Tensor, grid: Sequence[int]) -> Tensor:
         """Join groups (B * G, N, C) into a map (B, C, *grid), the inverse of `to_positions`."""
         others = [grid[axis] for axis in self.other_axes]
         split = positions_BNC.unflatten(0, (-1, *others)) if others else positions_BNC
-        whole = split.movedim(-1, 1).unflatten(-1, [grid[axis] for axis in self.axes])
+        whole = split.movedim(2 + len(others), 1).unflatten(2 + len(others), [grid[axis] for axis in self.axes])
         order = (*self.other_axes, *self.axes)
         return whole.permute(0, 1, *(2 + order.index(axis) for axis in range(self.dims)))
 

@@ -33,14 +33,6 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
     return _in_order(theta_BND, phi_BMD, g_BMV)
 
 
-def dot_product_of_any_size(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
-    """Compute the dot product form without branches on sizes or dtypes, for graphs that are recorded: (B, N, V).
-
-    g is divided before the product: its sums over all positions may exceed the range of half types.
-    """
-    return theta_BND @ (phi_BMD.transpose(1, 2) @ (g_BMV / phi_BMD.shape[1]))
-
-
 def _in_order(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
     if map_is_cheaper(theta_BND.shape[1], phi_BMD.shape[1], theta_BND.shape[2], g_BMV.shape[2]):
         return dense.dot_product(theta_BND, phi_BMD, g_BMV)
