@@ -110,7 +110,7 @@ def _over_queries(form: Callable[..., Tensor], query: Tensor, *keys: Tensor) -> 
         return [unused.clone(), form(query.index_select(1, index_R), *keys)]
 
     # Reshaping parts of a dynamic size would restrict it. Therefore, the parts are selected, and so is their result.
-    _, y_SBRV = _scan(
+    _, y_SBRV = _scan(  # pyright: ignore[reportOptionalCall]
         step, [torch.zeros(1)], [_existing(_numbers(count, rows, query.device), count)], _copies(query, *keys)
     )
     place_N = torch.arange(count, device=query.device)
@@ -128,7 +128,7 @@ def _sum_over_keys(theta: Tensor, phi: Tensor, g: Tensor, scale: float) -> Tenso
         return [y + dense.softmax(theta, key, value, scale=scale, normalize="queries"), index_R.clone()]
 
     zeros = g.new_zeros((g.shape[0], theta.shape[1], g.shape[2]))
-    y_BNV, _ = _scan(step, [zeros], [_existing(number_SR, count), once_SR], _copies(theta, phi, g))
+    y_BNV, _ = _scan(step, [zeros], [_existing(number_SR, count), once_SR], _copies(theta, phi, g))  # pyright: ignore[reportOptionalCall]
     return y_BNV
 
 
