@@ -10,7 +10,14 @@ import torch
 av = pytest.importorskip("av", reason="PyAV decodes and encodes: pip install 'torch-nonlocal[video]'")
 np = pytest.importorskip("numpy", reason="frames become arrays: pip install 'torch-nonlocal[video]'")
 
-from torch_nonlocal.media import decode, frame_order, probe, read_clip, read_sampled  # noqa: E402 (after the skips)
+from torch_nonlocal.media import (  # noqa: E402 (after the skips)
+    decode,
+    frame_order,
+    probe,
+    read_clip,
+    read_sampled,
+    torchcodec_frames,
+)
 from torch_nonlocal.media.h264_headers import may_hold_fields  # noqa: E402
 from torch_nonlocal.media.inspect import inspect_video  # noqa: E402
 
@@ -198,6 +205,19 @@ def test_all_eight_orientations_are_applied(tmp_path, suffix, matrix, turn):
     np.testing.assert_array_equal(found.numpy(), expected)
     assert (probe(path).height, probe(path).width) == expected.shape[1:3]
     assert inspect_video(path)[1:3] == expected.shape[1:3]
+
+
+@pytest.mark.skipif(not torchcodec_frames.loads(), reason="torchcodec or FFmpeg's libraries are not installed")
+@pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (0, 1, 1, 0), (0, 1, -1, 0)])
+def test_torchcodec_gives_the_same_orientation(tmp_path, monkeypatch, matrix):
+    path = write(tmp_path / "film.mp4")
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + 44
+    data[place : place + 36] = struct.pack(">9i", *(v << 16 for v in (*matrix[:2], 0, *matrix[2:], 0, 0, 0)), 1 << 30)
+    path.write_bytes(data)
+    expected = read_clip(path)
+    monkeypatch.setenv("NONLOCAL_DECODER", "torchcodec")
+    assert torch.equal(read_clip(path), expected)
 
 
 def with_edit(data: bytes, *, duration: int, media_time: int, rate: int = 1 << 16) -> bytes:

@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import read_frame_folder
 from torch_nonlocal.media.frame_order import FrameList, count_frames, from_the_start, list_frames
 from torch_nonlocal.media.limits import quoted
-from torch_nonlocal.media.pictures import Converter
+from torch_nonlocal.media.pictures import Converter, orientation
 from torch_nonlocal.media.seeking import NotAsListedError, by_seeking, index_of
 
 _DECODER = "NONLOCAL_DECODER"  # environment variable, so that worker processes inherit it
@@ -245,7 +246,7 @@ class _Video:
             missing.discard(index)
 
         container, stream, path, deadline = self._container, self._stream, self._path, self._deadline
-        if _torchcodec_requested() and listed is not None and self._short_side is None:
+        if _torchcodec_requested() and listed is not None and self._short_side is None and not self._is_mirrored():
             with suppress(torchcodec_frames.NotTheSameError):
                 for index, picture in torchcodec_frames.frames(path, stream, listed.pts, sorted(places), deadline):
                     keep(index, picture)
@@ -264,6 +265,10 @@ class _Video:
         if clip is None or missing:
             raise BrokenVideoError(f"{quoted(path)} is damaged: frame {min(missing)} cannot be decoded", "damaged")
         return clip
+
+    def _is_mirrored(self) -> bool:
+        """Whether frames are displayed mirrored, which torchcodec does not do."""
+        return any(orientation(frame).is_mirrored for _, frame in islice(from_the_start(self._path, self._deadline), 1))
 
     def _picture(self, frame: Any) -> Tensor:
         """The frame, (H, W, 3) RGB uint8, in the size of the first frame of the file, as FFmpeg's command line does."""

@@ -29,6 +29,11 @@ class Orientation(NamedTuple):
     flip_rows: bool = False
     flip_columns: bool = False
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether no rotation does the same."""
+        return sum(self) % 2 == 1
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of a displayed frame."""
         return (width, height) if self.transposed else (height, width)
