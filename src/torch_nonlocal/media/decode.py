@@ -210,8 +210,9 @@ class _Video:
         self._deadline = deadline
         self._short_side = short_side
         context = stream.codec_context
-        self._converter = Converter((context.height, context.width), short_side)
-        self._has_first_size = False
+        self._size = (context.height, context.width)  # of the first frame, according to the header
+        self._is_first_size = False
+        self._converter: Converter | None = None
 
     def listed(self, *, whole: bool) -> FrameList | None:
         """The list of frames; None if the packets do not tell it. With `whole`, a file that is cut short raises."""
@@ -272,10 +273,11 @@ class _Video:
 
     def _picture(self, frame: Any) -> Tensor:
         """The frame, (H, W, 3) RGB uint8, in the size of the first frame of the file, as FFmpeg's command line does."""
-        if (frame.height, frame.width) != self._converter.size and not self._has_first_size:
-            self._has_first_size = True
+        if (frame.height, frame.width) != self._size and not self._is_first_size:
             _, first = next(from_the_start(self._path, self._deadline))
-            self._converter = Converter((first.height, first.width), self._short_side)
+            self._size, self._is_first_size, self._converter = (first.height, first.width), True, None
+        if self._converter is None:
+            self._converter = Converter(self._size, self._short_side)
         return self._converter.convert(frame)
 
 
