@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
     from torch_nonlocal.models.registry import create_model, list_models
     from torch_nonlocal.planning.plan import plan
+    from torch_nonlocal.tasks.loading import load
     from torch_nonlocal.weights import load_weights, read_weights
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "inflate",
     "insert",
     "list_models",
+    "load",
     "load_blocks",
     "load_weights",
     "plan",
@@ -53,6 +55,7 @@ __getattr__, __dir__ = lazy_exports(
         "inflate": ".inflation.inflate",
         "insert": ".insertion",
         "list_models": ".models.registry",
+        "load": ".tasks.loading",
         "load_blocks": ".insertion",
         "load_weights": ".weights",
         "plan": ".planning.plan",

@@ -15,9 +15,9 @@ from torch_nonlocal.data.digit_clips import DigitClips  # noqa: E402
 from torch_nonlocal.data.moving_digits import MovingDigits  # noqa: E402
 from torch_nonlocal.models.inputs import GRAY, IMAGENET, inputs_of  # noqa: E402
 from torch_nonlocal.tasks.action import task as action  # noqa: E402
-from torch_nonlocal.tasks.action.evaluation import load  # noqa: E402
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs  # noqa: E402
 from torch_nonlocal.tasks.action.settings import ActionSettings  # noqa: E402
+from torch_nonlocal.tasks.action.trained import read_trained  # noqa: E402
 from torch_nonlocal.training import TrainConfig, load_weights_file  # noqa: E402
 
 DIGITS = ActionSettings(network="digits", frames="2x1", crop=16, non_local="none")
@@ -74,19 +74,19 @@ def test_run_on_other_moving_digits_is_refused(tmp_path, few_digits, monkeypatch
 def test_inputs_are_saved_with_the_weights(tmp_path, few_digits):
     result = train(tmp_path)
     assert load_weights_file(result.weights)["about"]["inputs"] == GRAY.to_dict()
-    assert inputs_of(load(result.weights)[0]) == GRAY
+    assert inputs_of(read_trained(result.weights).model) == GRAY
 
 
 def test_networks_are_tested_with_the_inputs_they_were_trained_with(tmp_path, few_digits):
     result = train(tmp_path, R3D)
-    assert inputs_of(load(result.weights)[0]).mean == KINETICS
+    assert inputs_of(read_trained(result.weights).model).mean == KINETICS
     content = torch.load(result.weights, weights_only=True)
     content["about"]["inputs"]["mean"] = [0.1, 0.2, 0.3]
     torch.save(content, tmp_path / "other.pt")
-    assert inputs_of(load(tmp_path / "other.pt")[0]).mean == (0.1, 0.2, 0.3)
+    assert inputs_of(read_trained(tmp_path / "other.pt").model).mean == (0.1, 0.2, 0.3)
     del content["about"]["inputs"]
     torch.save(content, tmp_path / "former.pt")
-    assert inputs_of(load(tmp_path / "former.pt")[0]).mean == IMAGENET.mean
+    assert inputs_of(read_trained(tmp_path / "former.pt").model).mean == IMAGENET.mean
 
 
 def test_run_of_version_0_1_resumes_with_its_inputs(tmp_path, few_digits, monkeypatch):
@@ -107,7 +107,7 @@ def test_run_of_version_0_1_resumes_with_its_inputs(tmp_path, few_digits, monkey
     result = train(tmp_path, R3D)
     assert set(seen) == {IMAGENET.mean}
     assert "inputs" not in load_weights_file(result.weights)["about"]
-    assert inputs_of(load(result.weights)[0]).mean == IMAGENET.mean
+    assert inputs_of(read_trained(result.weights).model).mean == IMAGENET.mean
 
 
 @pytest.mark.parametrize("name", ["small", "digits", "ours:i3d_resnet50"])

@@ -1,6 +1,6 @@
 """Evaluation of trained weights on clips."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from torch_nonlocal._common.plain_values import check_entries, check_names, shown
 from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.workers import WorkerBatches, ignore_stop_signals
 from torch_nonlocal.data.broken import BrokenClips
@@ -21,11 +20,10 @@ from torch_nonlocal.tasks.action.clips_to_test import ClipsToTest, clips_to_test
 from torch_nonlocal.tasks.action.data import Digits, Views, views_of
 from torch_nonlocal.tasks.action.metrics import Scores, score
 from torch_nonlocal.tasks.action.multi_label import MultiLabelScores, score_multi_label
-from torch_nonlocal.tasks.action.network import set_saved_inputs, trained_network
 from torch_nonlocal.tasks.action.run_split import saved_record
-from torch_nonlocal.tasks.action.settings import NONE, ActionSettings, TestSplit, settings_of_file
+from torch_nonlocal.tasks.action.settings import TestSplit
+from torch_nonlocal.tasks.action.trained import read_trained, weights_path
 from torch_nonlocal.tasks.base import OnError
-from torch_nonlocal.training import load_weights_file
 
 
 @dataclass(frozen=True)
@@ -59,47 +57,6 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     trained_on: tuple[str, ...] = ()
     left_out: bool = False
-
-
-def load(weights: Path, network: str = "") -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
-    """Load a trained network in eval mode, its settings and its class names.
-
-    Args:
-        weights: checkpoints/best.pt of a run, or the folder of the run.
-        network: name of the network instead of the one in the file; only this one can be FILE.py:FUNCTION.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        ValueError: the file does not hold weights of this task, or its settings and tensors do not fit.
-        ImportError: a package is not installed; the message names the extra.
-    """
-    return _network(weights, load_weights_file(_file(weights)), network)
-
-
-def _file(weights: Path) -> Path:
-    return weights / "checkpoints" / "best.pt" if weights.is_dir() else weights
-
-
-def _network(
-    weights: Path, content: Mapping[str, Any], network: str
-) -> tuple[nn.Module, ActionSettings, tuple[str, ...]]:
-    about = dict(content["about"])
-    if about.pop("task", None) != "action":
-        raise ValueError(f"{weights}: not weights of `nonlocal train action`")
-    try:
-        inputs = {name: about.pop(name) for name in ("inputs",) if name in about}
-        for one in inputs.values():
-            check_entries(one, {"mean": tuple[float, ...], "std": tuple[float, ...]})
-        classes = check_names("classes", about.pop("classes", None))
-        settings = settings_of_file(about, network)
-        start = replace(settings, weights=NONE)
-        model = trained_network(start, len(classes), content["model"], "its tensors")
-        set_saved_inputs(model, {"network": settings.network, **inputs})
-    except (ImportError, FileNotFoundError):
-        raise
-    except Exception as error:  # settings of a file can cause any error
-        raise ValueError(f"{_file(weights)}: {shown(error)}") from error
-    return model.eval(), settings, classes
 
 
 def evaluate(
@@ -145,8 +102,7 @@ def evaluate(
         FileNotFoundError: the file of weights does not exist.
         ValueError: the weights are of another task, or the data have other classes.
     """
-    content = load_weights_file(_file(weights))
-    model, settings, classes = _network(weights, content, network)
+    model, settings, classes, content = read_trained(weights, network)
     broken = BrokenClips()
     if data is None:
         if classes != RELATIONS:
@@ -159,7 +115,7 @@ def evaluate(
         try:
             record = saved_record(content)
         except ValueError as error:
-            raise ValueError(f"{_file(weights)}: {error}") from error
+            raise ValueError(f"{weights_path(weights)}: {error}") from error
         places: dict[str, Any] = {"clip_root": root, "prefix": prefix, "fold": fold}
         chosen = clips_to_test(data, classes, record, split=split, whole=whole, on_error=on_error, **places)
         multi_label = bool(settings.multi_label)

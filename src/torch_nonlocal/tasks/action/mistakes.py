@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch_nonlocal._common.files import printable, write_json, write_text
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.models.inputs import inputs_of
-from torch_nonlocal.tasks.action.evaluation import Evaluation, load
+from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.metrics import worst_mistakes
 from torch_nonlocal.tasks.action.mistake_picture import draw, look_at
+from torch_nonlocal.tasks.action.trained import read_trained
 
 INDEX = "mistakes.json"
 PAGE = "index.html"
@@ -64,12 +65,12 @@ def show_mistakes(weights: Path, tested: Evaluation, folder: Path, *, count: int
         tested: the outcome of the test.
         folder: folder for all files; created if missing.
         count: maximum number of mistakes.
-        network: as for `evaluation.load`.
+        network: as for `trained.read_trained`.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    model = load(weights, network)[0]
+    model = read_trained(weights, network).model
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     prepare = inputs_of(model).normalize
     return save_mistakes(model.to(device), tested, _MiddleViews(tested), folder, count=count, prepare=prepare)
