@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch_nonlocal._common.collector import paused_collector
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.data.clip_list import ClipList, OnError, Problems
 from torch_nonlocal.data.folders import SPLITS, clips_of_folders, split_folders
@@ -75,8 +76,9 @@ def find_clips(
     if split is not None and split not in SPLITS:
         raise ValueError(f"split: got {split!r}, expected {', '.join(map(repr, SPLITS))} or None for all")
     where = Where(clip_root, prefix, fold)
-    tree, lists = _opened(Path(root), where, Problems(on_error))
-    return _clips(Path(root), tree, lists, split, where)
+    with paused_collector():
+        tree, lists = _opened(Path(root), where, Problems(on_error))
+        return _clips(Path(root), tree, lists, split, where)
 
 
 def available_splits(root: Data, *, fold: int = 1) -> tuple[str, ...]:
@@ -103,19 +105,17 @@ def clips_by_split(root: Data, where: Where, on_error: OnError, others: Mapping[
     Raises:
         ValueError: as for `find_clips`.
     """
-    tree, lists = _opened(Path(root), where, Problems(on_error))
-    splits = _splits(tree, lists)
-    if others:
-        split = "train" if "train" in splits else None
-        train = _clips(Path(root), tree, lists, split, where)
-        return {"train": train} | {name: _other(train, other, where, on_error) for name, other in others.items()}
-    if "train" not in splits or len(splits) < 2:
-        return {"all": _clips(Path(root), tree, lists, None, where)}
-    found = {}
-    for split in splits:
-        tree = Tree(tree.root, Problems(on_error))  # collects the problems of this split
-        found[split] = _clips(Path(root), tree, lists, split, where)
-    return found
+    with paused_collector():
+        tree, lists = _opened(Path(root), where, Problems(on_error))
+        splits = _splits(tree, lists)
+        if others:
+            split = "train" if "train" in splits else None
+            train = _clips(Path(root), tree, lists, split, where)
+            return {"train": train} | {name: _other(train, other, where, on_error) for name, other in others.items()}
+        if "train" not in splits or len(splits) < 2:
+            return {"all": _clips(Path(root), tree, lists, None, where)}
+        # A tree per split collects its problems.
+        return {split: _clips(Path(root), Tree(tree.root, Problems(on_error)), lists, split, where) for split in splits}
 
 
 def _other(train: ClipList, root: Data, where: Where, on_error: OnError) -> ClipList:

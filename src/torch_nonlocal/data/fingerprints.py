@@ -20,6 +20,7 @@ from torch_nonlocal.media.frame_folders import frame_files
 _SAMPLE = 2**16  # bytes
 _FEWEST = 64  # bytes; the smallest GIF or image has more
 _READERS = 8  # threads; they wait for the disk
+_PART = 64  # clips per call of a thread
 
 
 def content_digest(path: str | os.PathLike[str]) -> str:
@@ -47,8 +48,9 @@ def content_digest(path: str | os.PathLike[str]) -> str:
 
 def content_digests(paths: Sequence[Path]) -> list[str]:
     """`content_digest` of each path, several at a time."""
+    parts = [paths[first : first + _PART] for first in range(0, len(paths), _PART)]
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(content_digest, paths, chunksize=1))
+        return [one for part in pool.map(lambda part: list(map(content_digest, part)), parts) for one in part]
 
 
 def _of_folder(folder: Path) -> str:

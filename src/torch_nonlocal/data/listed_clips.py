@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch_nonlocal._common.files import printable
@@ -19,23 +20,29 @@ _HINTS = 50  # mistakes that suggest the nearest class, which compares with all 
 _NUMBERED = 3 / 4  # from this fraction of numeric classes on, a class name is an error
 _CODE = re.compile(r"(c\d{3}) ")  # of a class of Charades, before its name
 
-Key = tuple[str, float | None, float | None]
+Key = str | tuple[str, float | None, float | None]
 
 
 class Missing(Mapping[Path, str]):
     """For each listed path without a file, where it is listed and which names were tried; composed when asked for."""
 
-    def __init__(self, entries: dict[Path, Entry], locate: Locator) -> None:
+    def __init__(self, entries: list[tuple[Clip, Entry]], locate: Locator) -> None:
         self._entries, self._locate = entries, locate
+        self._by_path: dict[Path, Entry] | None = None
+
+    def _first(self) -> dict[Path, Entry]:
+        if self._by_path is None:
+            self._by_path = {clip.path: entry for clip, entry in reversed(self._entries)}
+        return self._by_path
 
     def __getitem__(self, path: Path) -> str:
-        return printable(self._locate.not_found(self._entries[path]))
+        return printable(self._locate.not_found(self._first()[path]))
 
     def __iter__(self) -> Iterator[Path]:
-        return iter(self._entries)
+        return reversed(self._first())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._first())
 
 
 def clips_of_lists(
@@ -53,33 +60,33 @@ def clips_of_lists(
     Raises:
         ValueError: the lists have no entries.
     """
+    lists = _without_comments(lists, locate)
     classes = lists.classes or _classes_of(lists)
     numbers = {name: number for number, name in enumerate(classes)}
     for number, name in enumerate(classes):
         if code := _CODE.match(name):
             numbers.setdefault(code[1], number)
     found: dict[Key, tuple[Entry, tuple[int, ...]]] = {}
-    missing: dict[Path, Entry] = {}
+    missing: list[tuple[Clip, Entry]] = []
     clips: list[Clip] = []
     for one in [split] if split else lists.splits:
         for entry in lists.splits[one]:
-            hints = len(problems.found) < _HINTS
-            mistake = entry.mistake or _wrong_label(entry, numbers, hints)
-            if entry.may_be_comment and (mistake or locate(entry)[2] < 0):
+            mistake = entry.mistake
+            if entry.labels or entry.label not in numbers:
+                mistake = mistake or _wrong_label(entry, numbers, len(problems.found) < _HINTS)
+            path, problem, place = ("", mistake, -1) if mistake else locate(entry)
+            if problem:
+                problems.add(problem)
                 continue
-            path, problem, place = ("", "", -1) if mistake else locate(entry)
-            if mistake or problem:
-                problems.add(mistake or problem)
-                continue
-            labels = tuple(_number(label, numbers) for label in entry.labels or (entry.label,))
+            labels = tuple([_number(label, numbers) for label in entry.labels or (entry.label,)])
             is_cut = entry.is_cut and place == 0
-            key = (path, None, None) if is_cut else (path, entry.start, entry.end)
+            key = path if is_cut or entry.start is entry.end is None else (path, entry.start, entry.end)
             first, known = found.setdefault(key, (entry, labels))
             if first is entry:
-                clip = Clip(Path(path), labels[0], key[1], key[2], labels if lists.has_several else ())
-                clips.append(clip)
+                span = (None, None) if is_cut else (entry.start, entry.end)
+                clips.append(Clip(Path(path), labels[0], *span, labels if lists.has_several else ()))
                 if place < 0:
-                    missing.setdefault(clip.path, entry)
+                    missing.append((clips[-1], entry))
             elif set(known) != set(labels):
                 both = f"{excerpt(classes[labels[0]])!r} here, {excerpt(classes[known[0]])!r} in {first.where}"
                 problems.add(
@@ -98,6 +105,15 @@ def clips_of_lists(
     return ClipList(locate.root, classes, tuple(clips), tuple(problems.found), Missing(missing, locate), **about)
 
 
+def _without_comments(lists: Lists, locate: Locator) -> Lists:
+    """Lists without the lines that start with "#", except those that name an existing clip."""
+    splits = {
+        split: [one for one in entries if not one.may_be_comment or (not one.mistake and locate(one)[2] >= 0)]
+        for split, entries in lists.splits.items()
+    }
+    return replace(lists, splits=splits)
+
+
 def _number(label: str, numbers: dict[str, int]) -> int:
     number = numbers.get(label)
     return int(label) if number is None else number
@@ -106,8 +122,7 @@ def _number(label: str, numbers: dict[str, int]) -> int:
 def _classes_of(lists: Lists) -> tuple[str, ...]:
     """Class names of the training clips (of all clips if there is no training split)."""
     entries = lists.splits.get("train") or [entry for split in lists.splits.values() for entry in split]
-    usable = [one for one in entries if not one.mistake and not one.may_be_comment]
-    labels = [label for one in usable or entries if not one.mistake for label in one.labels or (one.label,)]
+    labels = [label for one in entries if not one.mistake for label in one.labels or (one.label,)]
     numbers = [number for label in labels if (number := whole_number(label)) is not None]
     if labels and len(numbers) >= _NUMBERED * len(labels):
         # A number beyond the number of clips cannot be a class, because a class before it would be empty.

@@ -10,6 +10,7 @@ import csv
 import json
 import re
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from torch_nonlocal.data.texts import json_of, lines_of
 from torch_nonlocal.data.tree import Tree
 
 _LIST_FOLDERS = re.compile(r"list|split|anno|label|meta", re.IGNORECASE)  # folders of lists, not of clips
+_ENDS_IN_BLANKS = re.compile(r"\s\d+\s*$|^\s*([\"']).*\1\s+\S+\s*$")  # path and number, or a quoted path and a class
 _FRAMES_AND_CLASS = re.compile(r"(.*\S)\s+(\d+)\s+(\d+)\s*")
 _WORD = re.compile(r"[^\W\d][\w .-]*")
 _SAMPLE = 1000  # lines that tell the kind of a list
@@ -159,7 +161,7 @@ def read_list(file: Path, fold: int = 1) -> Read:
     first = lines[start][1]
     delimiter = next((mark for mark in ("\t", ";", ",") if mark in first), None)
     text = [line for _, line in lines[start : start + _SAMPLE] if not line.lstrip().startswith("#")]
-    if delimiter is None or (file.suffix == ".txt" and re.search(r"\s\d+\s*$", first)):
+    if delimiter is None or (file.suffix == ".txt" and _ENDS_IN_BLANKS.search(first)):
         return _read_text(file, lines, text)
     if not first.lstrip().startswith("#"):
         lines = [*lines[start : start + 1], *lines[:start], *lines[start + 1 :]]  # the header before comments
@@ -226,7 +228,7 @@ def _read_two_columns(file: Path, rows: list[tuple[int, list[str]]], delimiter: 
         raise ValueError(f"{file}:{rows[0][0]}: {width} columns without a header: got {shown}; {expected}")
     _refuse_unknown_header(file, rows)
     entries = []
-    for line, row in rows:
+    for line, row in sorted(rows, key=itemgetter(0)):
         cells = row[:2] if width > 2 else row
         path = delimiter.join(cells[:-1])
         if len(cells) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
 from pathlib import PurePosixPath
 
 from torch_nonlocal._common.text import excerpt
@@ -12,6 +13,7 @@ from torch_nonlocal.data.entries import Entry
 from torch_nonlocal.data.tree import Tree
 
 _NORMAL = re.compile(r"[^/\\.\0][^/\\\0]*(?:/[^/\\.\0][^/\\\0]*)*")  # no "..", no empty part, nothing to normalize
+_EXACT_NAMES = sys.platform not in ("win32", "darwin")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -26,11 +28,12 @@ class Locator:
 
     def __init__(self, tree: Tree, description: str, prefix: str = "") -> None:
         self.root = tree.root
-        self._top = os.fspath(tree.root)
+        self._top = os.fspath(tree.root).rstrip("/")
         self._tree = tree
         self._description = description
         self._prefix = prefix
         self._real_root = os.path.realpath(tree.root)
+        self._names: dict[str, dict[str, bool] | None] = {}  # by folder: its entries, and whether each is a link
         self._by_stem: dict[str, list[PurePosixPath]] | None = None
 
     def __call__(self, entry: Entry) -> tuple[str, str, int]:
@@ -52,7 +55,7 @@ class Locator:
             found, is_link = self._found(inside)
             if not found:
                 continue
-            path = os.path.join(self._top, found[0])
+            path = f"{self._top}/{found[0]}"
             if not self._tree.is_inside(path, is_link=is_link):
                 target = f"it leads to {os.path.realpath(path)!r}"
                 shown = excerpt(entry.names[place])
@@ -61,7 +64,7 @@ class Locator:
                 several = f"matches several files: {', '.join(found[:3])}"
                 return path, f"{entry.where}: {excerpt(entry.names[place])!r} {several}", place
             return path, "", place
-        return os.path.join(self._top, insides[0]), "", -1
+        return f"{self._top}/{insides[0]}", "", -1
 
     def not_found(self, entry: Entry) -> str:
         """The message for a missing clip: where it is listed, and which names were tried."""
@@ -94,14 +97,20 @@ class Locator:
 
     def _found(self, path: str) -> tuple[list[str], bool]:
         """The files that a normalized path may mean, relative to the root, and whether the first is a link."""
-        try:
-            return [path], stat.S_ISLNK(os.lstat(os.path.join(self._top, path)).st_mode)
-        except (OSError, ValueError):
-            pass
+        folder, _, base = path.rpartition("/")
+        if folder not in self._names:
+            self._names[folder] = _names_in(os.path.join(self._top, folder))
+        names = self._names[folder]
+        if names and (is_link := names.get(base)) is not None:
+            return [path], is_link
+        if names is None or not _EXACT_NAMES:  # the folder cannot be listed, or names on the disk may differ in case
+            try:
+                return [path], stat.S_ISLNK(os.lstat(os.path.join(self._top, path)).st_mode)
+            except (OSError, ValueError):
+                pass
         if self._by_stem is None:
             self._by_stem = _index(self._tree)
-        base = path.rpartition("/")[2]
-        candidates = self._by_stem.get(os.path.splitext(base)[0]) or self._by_stem.get(base)
+        candidates = self._by_stem.get(base.rpartition(".")[0] or base) or self._by_stem.get(base)
         if not candidates:
             return [], False
         matching = []
@@ -111,6 +120,17 @@ class Locator:
             if end == listed.parts or (*end[:-1], candidate.stem) == listed.parts:
                 matching.append(str(candidate))
         return matching, bool(matching) and os.path.islink(os.path.join(self._top, matching[0]))
+
+
+def _names_in(folder: str) -> dict[str, bool] | None:
+    """The entries of a folder, and whether each is a link; none if there is no folder, None if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: entry.is_symlink() for entry in entries}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError):
+        return None
 
 
 def _without(name: str, prefix: str) -> str:
