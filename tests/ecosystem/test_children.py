@@ -227,6 +227,22 @@ def test_ordinary_children_are_merged_not_called(pairwise):
     torch.testing.assert_close(out, definition(block, a_map()), **SAME)
 
 
+@pytest.mark.parametrize(("tool", "child"), [("forward hook", "score"), ("parametrization", "theta"), (None, "norm")])
+def test_compiled_in_one_graph(tool, child):
+    block = make()
+    if tool:
+        TOOLS[tool](getattr(block, child))
+    compiled = torch.compile(block, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(a_map()), definition(block, a_map()), **SAME)
+
+
+def test_export_calls_a_changed_score():
+    block = make()
+    TOOLS["parametrization"](block.score)
+    exported = torch.export.export(block, (a_map().detach(),)).module()
+    torch.testing.assert_close(exported(a_map()), definition(block, a_map()), **SAME)
+
+
 class Subclass(nn.Conv2d):
     def forward(self, input):
         return 0.5 * super().forward(input)

@@ -84,6 +84,8 @@ def test_norms_keep_the_classes_by_which_other_tools_find_them():
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(nl.NonLocal2d(8))
     assert type(converted.norm) is nn.SyncBatchNorm
     assert is_identity(converted)
+    reset_all(awake(converted))
+    assert is_identity(converted)
 
 
 def init_weights(module, std=0.1):

@@ -19,7 +19,7 @@ Shapes: B batch, C channels, G groups of one batch item, N positions of a group.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -57,12 +57,18 @@ class Groups:
         attend: the option.
         dims: axes of a grid: 3 for (T, H, W), 2 for (H, W), 1 for (L,).
 
+    Attributes:
+        axes: the axes of a grid that the sum runs over.
+        other_axes: the axes of a grid that number the groups.
+
     Raises:
         ValueError: if the option is unknown or needs more axes.
     """
 
     attend: Attend
     dims: int
+    axes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    other_axes: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.attend not in _OPTIONS:
@@ -71,16 +77,9 @@ class Groups:
             raise ValueError(
                 f"attend={self.attend!r} needs a clip (NonLocal3d); {self.dims}D maps have 'spacetime', all positions"
             )
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The axes of a grid that the sum runs over."""
-        return _OPTIONS[self.attend].axes if self.dims == 3 else tuple(range(self.dims))
-
-    @property
-    def other_axes(self) -> tuple[int, ...]:
-        """The axes of a grid that number the groups."""
-        return tuple(axis for axis in range(self.dims) if axis not in self.axes)
+        axes = _OPTIONS[self.attend].axes if self.dims == 3 else tuple(range(self.dims))
+        object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "other_axes", tuple(axis for axis in range(self.dims) if axis not in axes))
 
     @property
     def image_axes(self) -> tuple[int, ...]:

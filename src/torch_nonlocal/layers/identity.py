@@ -47,10 +47,13 @@ class KeepsIdentity(nn.Module):
 
     def reset_parameters(self) -> None:
         """Initialize all parameters again. The module is the identity afterwards."""
+        last = self._last()
+        if hasattr(type(last), "reset_parameters"):
+            zero_initialized(last)  # a loop over all modules comes to it next; another tool may have replaced it
         for child in self.children():
             if callable(reset := getattr(child, "reset_parameters", None)):
                 reset()
-        _set_zero(self._last().parameters())
+        _set_zero(last.parameters())
         self._awaits_values = False
 
     def apply(self, fn: Callable[[nn.Module], Any]) -> Self:
