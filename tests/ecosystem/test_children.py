@@ -12,6 +12,7 @@ import torch
 from packages import package
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
+from torch.utils.flop_counter import FlopCounterMode
 
 import torch_nonlocal as nl
 
@@ -287,6 +288,32 @@ def test_a_weight_of_a_tensor_subclass(child):
     module = getattr(block, child)
     module.weight = nn.Parameter(module.weight.detach().as_subclass(Doubling), requires_grad=False)
     torch.testing.assert_close(block(a_map()), definition(doubled, a_map()), **SAME)
+
+
+def test_a_sparse_weight_of_score():
+    block, plain = make(), make()
+    block.score.weight = nn.Parameter(plain.score.weight.detach().to_sparse_csr(), requires_grad=False)
+    torch.testing.assert_close(block(a_map().detach()), definition(plain, a_map()), **SAME)
+
+
+@pytest.mark.parametrize("tool", ["forward hook", "parametrization"])
+def test_an_empty_batch(tool):
+    block = make()
+    TOOLS[tool](block.score)
+    x = a_map()[:0]
+    out = block(x)
+    out.sum().backward()
+    assert out.shape == x.shape
+
+
+def test_flops_are_counted_of_what_runs():
+    """FlopCounterMode registers hooks for all modules, which keep names only."""
+    block = make()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        block(a_map())
+    # g and W_z are 6 x 4 at 2 x 12 positions; with w_f folded into them, theta and phi have one channel each.
+    assert counter.get_total_flops() >= 2 * (2 * 12) * (6 * 4 + 6 * 4 + 2 * 6)
+    assert counter.get_total_flops() < 2 * (2 * 12) * (4 * 6 * 4)
 
 
 # Packages

@@ -105,7 +105,7 @@ def _tensor(module: nn.Module, name: str) -> Any:
 
 
 def _is_plain(tensor: Any, dtype: torch.dtype, device: torch.device) -> bool:
-    if type(tensor) not in _TENSORS or tensor.device != device:
+    if type(tensor) not in _TENSORS or tensor.device != device or tensor.layout != torch.strided:
         return False
     if tensor.dtype == dtype:
         return True

@@ -42,7 +42,7 @@ def _weight(module: nn.Module, dims: int) -> Tensor | None:
     if weight is None:
         weight = module.__dict__.get("weight")
         weight = weight if isinstance(weight, Tensor) else None
-    return weight if weight is not None and weight.ndim == dims + 2 else None
+    return weight if weight is not None and len(weight.shape) == dims + 2 else None
 
 
 def _count(module: nn.Module, *names: str) -> int | None:
