@@ -175,9 +175,9 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algor
         a_BN: query scores, (B, N).
         b_BM: key scores, (B, M).
         g_BMV: values, (B, M, V).
-        algorithm: "auto" and "sorted" use sorting and prefix sums, in N log N time. "dense" is the definition. Both
-            give the same result and have derivatives of any order; "sorted" has no forward-mode derivatives, for which
-            "auto" uses the definition, as do `torch.func` transforms.
+        algorithm: "sorted" uses sorting and prefix sums, in N log N time. "dense" is the definition, which "auto"
+            chooses for small maps. Both give the same result and have derivatives of any order; "sorted" has no
+            forward-mode derivatives, for which "auto" uses the definition, as do `torch.func` transforms.
 
     Returns:
         y, (B, N, V), with the dtype of g.
@@ -196,6 +196,11 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algor
     if algorithm == "dense":
         return dense.concatenation(a_BN, b_BM, g_BMV)
     a_BN, b_BM, g_BMV = _one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
+    if (
+        algorithm == "auto"
+        and choose.for_concatenation(a_BN.shape[0], a_BN.shape[1], b_BM.shape[1], g_BMV.dtype).algorithm == "dense"
+    ):
+        return dense.concatenation(a_BN, b_BM, g_BMV)
     return sorted.concatenation(a_BN, b_BM, g_BMV)
 
 
@@ -218,7 +223,7 @@ def choice(
     if pairwise == "dot_product":
         return choose.for_dot_product(*sizes[1:])
     if pairwise == "concatenation":
-        return choose.for_concatenation()
+        return choose.for_concatenation(*sizes[:3], dtype)
     return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
 
 

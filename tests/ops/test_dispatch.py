@@ -203,7 +203,9 @@ def test_explain_returns_the_algorithm_and_the_reason():
     assert "600 MB" in text
     text = nl.explain(nl.NonLocal3d(8, pairwise="concatenation", subsample=2, attend="space"), (2, 8, 4, 6, 6))
     assert "8 x (N = 36 queries, M = 9 keys" in text
-    assert "sorted" in text
+    assert "dense, because the map is small (10 kB)" in text
+    large = nl.NonLocal2d(8, pairwise="concatenation")
+    assert "sorted, because sorting" in nl.explain(large, (1, 8, 32, 32))
     assert "because it was set by name" in nl.explain(nl.NonLocal1d(8, algorithm="dense"), (1, 8, 5))
     assert "theta (phi^T g)" in nl.explain(nl.NonLocal1d(8, pairwise="dot_product"), (1, 8, 50))
     with pytest.raises(ValueError, match="expected 5 sizes, the second 512 channels"):

@@ -81,6 +81,11 @@ class Groups:
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "other_axes", tuple(axis for axis in range(self.dims) if axis not in axes))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickle. Those of version 0.2 have no axes."""
+        self.__dict__.update(state)
+        self.__post_init__()
+
     @property
     def image_axes(self) -> tuple[int, ...]:
         """The axes of `axes` that lie in the image or the sequence, along which a reach is measured in pixels."""
@@ -117,15 +122,22 @@ class Groups:
 
     def to_positions(self, map_BCthw: Tensor) -> Tensor:
         """Split a map (B, C, *grid) into groups, (B * G, N, C). A view where the strides allow one."""
+        if not self.other_axes:
+            return map_BCthw.flatten(2).transpose(1, 2)
         order = [2 + axis for axis in (*self.other_axes, *self.axes)]
         first = 2 + len(self.other_axes)  # of the axes that are merged into positions
         return map_BCthw.permute(0, 1, *order).flatten(first).movedim(1, first).flatten(0, first - 2)
 
     def to_map(self, positions_BNC: Tensor, grid: Sequence[int]) -> Tensor:
         """Join groups (B * G, N, C) into a map (B, C, *grid), the inverse of `to_positions`."""
+        if not self.other_axes:
+            return positions_BNC.transpose(1, 2).unflatten(2, [grid[axis] for axis in self.axes])
         others = [grid[axis] for axis in self.other_axes]
-        split = positions_BNC.unflatten(0, (-1, *others)) if others else positions_BNC
-        whole = split.movedim(2 + len(others), 1).unflatten(2 + len(others), [grid[axis] for axis in self.axes])
+        whole = (
+            positions_BNC.unflatten(0, (-1, *others))
+            .movedim(2 + len(others), 1)
+            .unflatten(2 + len(others), [grid[axis] for axis in self.axes])
+        )
         order = (*self.other_axes, *self.axes)
         return whole.permute(0, 1, *(2 + order.index(axis) for axis in range(self.dims)))
 

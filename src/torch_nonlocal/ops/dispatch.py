@@ -14,6 +14,9 @@ from torch_nonlocal.ops.names import Algorithm, Normalize
 DENSE_BYTES = 4 * 2**20
 """Largest map for the dense algorithm. Maps of this size stay in the CPU caches, where it is the fastest."""
 
+SMALL_BYTES = 256 * 2**10
+"""Largest map for the dense algorithm of the concatenation form, whose other algorithm sorts."""
+
 KEEP_BYTES = 48 * 2**20
 """Largest map whose softmax weights the tiled algorithm keeps for backward, which saves one product of seven."""
 
@@ -104,6 +107,12 @@ def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:
     return Choice("reassociated", reason, {"queries": queries, "keys": keys, "width": width, "values": values})
 
 
-def for_concatenation() -> Choice:
+def for_concatenation(batch: int, queries: int, keys: int, dtype: torch.dtype) -> Choice:
     """Choose the algorithm of the concatenation form."""
+    map_bytes = _map_bytes(batch, queries, keys, dtype)
+    full = dtype in (torch.float32, torch.float64)
+    if full and map_bytes <= SMALL_BYTES:  # in half types, it would round the scores
+        return Choice(
+            "dense", "the map is small ({map}): a few operations on it are faster than sorting", {"map": map_bytes}
+        )
     return Choice("sorted", "sorting the scores and prefix sums take N log N time")
