@@ -21,6 +21,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.autocast import autocast_dtype
 from torch_nonlocal._common.tracing import is_dual, is_exported, is_recorded, needs_plain_operations
 from torch_nonlocal.ops import dense, exported, fused, reassociated, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
@@ -244,9 +245,8 @@ def _differentiable(algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
 def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
     """Convert to the dtype of autocast, as for matrix products. Without autocast, all dtypes must agree."""
     tensors = tuple(given.values())
-    device = tensors[0].device.type
-    if torch.is_autocast_enabled(device):
-        half = torch.get_autocast_dtype(device)
+    half = autocast_dtype(tensors[0].device)
+    if half is not None:
         return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(half) for tensor in tensors)
     if len({tensor.dtype for tensor in tensors}) > 1:
         dtypes = ", ".join(f"{name} {tensor.dtype}" for name, tensor in given.items())

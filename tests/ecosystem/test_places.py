@@ -135,6 +135,17 @@ def test_a_block_with_other_options_after_compile(compile_):
     torch.testing.assert_close(compiled(images()), expected(net, "block"))
 
 
+@pytest.mark.parametrize("child", ["theta", "out", "score"])
+def test_a_forward_replaced_after_compile(child, compile_):
+    net = with_block("block", pairwise="concatenation")
+    compiled = compile_(net)
+    before = compiled(images())
+    module = getattr(net.block.non_local, child)
+    module.forward = lambda x, old=module.forward: 3 * old(x)
+    assert not torch.allclose(net(images()), before, atol=1e-2)
+    torch.testing.assert_close(compiled(images()), net(images()))
+
+
 def test_compile_of_the_host_alone(compile_):
     net = plain()
     net.block.compile(backend="eager")
@@ -361,7 +372,7 @@ def test_a_host_with_a_registry_and_its_own_pickling():
     net = nn.Sequential(Custom())
     nl.insert(net, "0", images())
     nn.init.ones_(nl.blocks(net)["0"].norm.weight)
-    assert Registered.kinds == ("custom",)
+    assert Registered.kinds.count("custom") == 1
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         torch.testing.assert_close(other(images()), net(images()))
         assert list(nl.blocks(other)) == ["0"]
@@ -383,3 +394,39 @@ def test_inflated_host():
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         torch.testing.assert_close(other(clip), net(clip))
         assert list(nl.blocks(other)) == ["block"]
+
+
+class WithSlots(Registered, name="slots"):
+    __slots__ = ("factor",)
+
+    def __init__(self):
+        super().__init__()
+        self.factor = 2
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.factor * self.conv(x)
+
+
+def test_a_host_with_slots():
+    net = nn.Sequential(WithSlots())
+    without = net(images())
+    nl.insert(net, "0", images())
+    nn.init.ones_(nl.blocks(net)["0"].norm.weight)
+    torch.testing.assert_close(net(images()), net[0].non_local(without))
+    assert Registered.kinds.count("slots") == 1
+    nl.remove(net)
+    assert type(net[0]) is WithSlots
+    assert torch.equal(net(images()), without)
+
+
+@pytest.mark.parametrize("script", [torch.jit.script, lambda conv: torch.jit.trace(conv, torch.zeros(1, 8, 6, 6))])
+def test_networks_with_torchscript_modules(script):
+    net = plain()
+    net.block.conv = script(net.block.conv)
+    without = net(images())
+    with pytest.raises(ValueError, match=r"'block\.conv' is a TorchScript module, which blocks cannot follow"):
+        nl.insert(net, "block.*", images())
+    assert [place.name for place in nl.plan(net, images(), at="block").places] == ["block"]
+    add_block(net, "block")
+    torch.testing.assert_close(net(images()), net.block.non_local(without))

@@ -176,6 +176,16 @@ def test_device_and_dtype():
     assert {(p.device.type, p.dtype) for p in block.parameters()} == {("meta", torch.bfloat16)}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pairwise", FORMS)
+def test_forward_and_backward_on_the_meta_device(pairwise, dtype):
+    block = nl.NonLocal2d(4, pairwise=pairwise, device="meta", dtype=dtype)
+    z = block(torch.zeros(2, 4, 6, 6, device="meta", dtype=dtype))
+    z.sum().backward()
+    assert (z.device.type, z.shape, z.dtype) == ("meta", (2, 4, 6, 6), dtype)
+    assert block.g.weight.grad.is_meta
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_equal_the_float32_result_of_the_same_numbers(dtype):
     half = randomized(nl.NonLocal2d(8, dtype=dtype)).eval()

@@ -61,9 +61,10 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     Modules whose parameters are initialized by their first run keep what they created.
     """
     modules = [module for module in model.modules() if not isinstance(module, LazyModuleMixin)]
-    attributes = [(module.__dict__, dict(module.__dict__)) for module in modules]
-    names = [(module._buffers, dict(module._buffers)) for module in modules]
-    own = {id(one): one for module in modules for one in module._buffers.values() if one is not None}
+    python = [module for module in modules if not isinstance(module, torch.jit.ScriptModule)]
+    attributes = [(module.__dict__, dict(module.__dict__)) for module in python]
+    names = [(module._buffers, dict(module._buffers)) for module in python]
+    own = {id(one): one for module in modules for one in module.buffers(recurse=False)}
     tensors = [(one, one._version, one.clone()) for one in own.values() if not one.is_inference()]
     try:
         yield

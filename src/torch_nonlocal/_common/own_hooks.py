@@ -20,7 +20,7 @@ _open: ContextVar[tuple[int, ...]] = ContextVar("torch_nonlocal_open_hooks", def
 
 
 class OwnHooks:
-    """Registers hooks; see `own_hooks`."""
+    """Registers hooks; see `own_hooks`. TorchScript modules call no hooks and are passed over."""
 
     def __init__(self, number: int, stack: ExitStack) -> None:
         self._number, self._stack = number, stack
@@ -31,12 +31,16 @@ class OwnHooks:
 
     def before(self, module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> None:
         """Call `hook(module, args, kwargs)` before each forward of the module, before its other hooks."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return
         own = _Hook(self._number, hook)
         handle = module.register_forward_pre_hook(own, with_kwargs=True, prepend=True)
         self._stack.callback(handle.remove)
 
     def after(self, module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], Any], Any]) -> None:
         """Call `hook(module, args, output)` after each forward of the module."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return
         handle = module.register_forward_hook(_Hook(self._number, hook))
         self._stack.callback(handle.remove)
 

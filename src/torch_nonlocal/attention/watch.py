@@ -37,7 +37,10 @@ class Seen(Mapping[str, BlockRecord]):
         if name in self._records:
             return self._records[name]
         if name in self._names:
-            raise KeyError(f"the block at {name!r} has not run in this thread: run the model in `with nl.watch(model)`")
+            raise KeyError(
+                f"the block at {name!r} has not run in this thread: run the model in `with nl.watch(model)`, outside "
+                "functions that are compiled"
+            )
         raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -72,8 +75,8 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
 
     Works in train and eval mode, with and without gradients, and under autocast. For each block, the record keeps two
     detached tensors (B, N, D) of the last run. The model may be compiled or wrapped, such as in
-    DistributedDataParallel; compiled code runs as plain PyTorch inside the context, because it may not call hooks. All
-    hooks are removed afterwards.
+    DistributedDataParallel; compiled code runs as plain PyTorch inside the context, because it may not call hooks. A
+    context opened inside a compiled function records nothing. All hooks are removed afterwards.
 
     When the context ends without an exception, a copy of the network, which shares its parameters, runs on thin strips
     in eval mode to find the receptive fields of each block. This takes a second or less, once for each architecture.

@@ -104,6 +104,15 @@ def _reduce_host(host: nn.Module, protocol: Any) -> Any:
     return new_host, (made[0], args), *made[2:]
 
 
+class _Unregistered(nn.Module):
+    """First base of a generated class while it is made: no `__init_subclass__` of the network's authors runs."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        pass
+
+
 _host_classes: "weakref.WeakKeyDictionary[type, weakref.ref[type]]" = weakref.WeakKeyDictionary()
 
 
@@ -121,8 +130,8 @@ def _host_class(kind: type[nn.Module]) -> type[nn.Module]:
             "__reduce_ex__": _reduce_host,
             _GENERATED: True,
         }
-        host = type(kind)(kind.__name__, (nn.Module,), contents)  # pyright: ignore[reportCallIssue]
-        host.__bases__ = (kind,)  # later, so that no `__init_subclass__` of the network's authors runs
+        host = type(kind)(kind.__name__, (_Unregistered, kind), contents)  # pyright: ignore[reportCallIssue]
+        host.__bases__ = (kind,)
         _host_classes[kind] = weakref.ref(host)
     return host
 

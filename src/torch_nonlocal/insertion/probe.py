@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from torch_nonlocal._common.autocast import autocast_dtype
 from torch_nonlocal._common.capture import capture_outputs, eager, evaluating, unchanged
 from torch_nonlocal._common.offload import execution_device
 from torch_nonlocal._common.own_hooks import own_hooks
@@ -140,8 +141,7 @@ class Probe:
     def _see(self, name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
             self.axes.see_output(name, output)
-            kind = output.device.type if isinstance(output, Tensor) else ""
-            if kind and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            if isinstance(output, Tensor) and autocast_dtype(output.device) is not None:
                 self._autocast.add(name)
 
         return hook

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from torch_nonlocal._common import wrappers
@@ -34,7 +35,7 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     Raises:
         TypeError: if `at` is of another type.
         ValueError: if a name or glob matches nothing (the message suggests the nearest name), a module is not in the
-            model, or a container would run the block as one of its children.
+            model, a container would run the block as one of its children, or a module is a TorchScript module.
     """
     if not isinstance(at, str | nn.Module | Iterable):
         raise TypeError(f"at: expected a name, a glob, a module or a list of these, got {type(at).__name__}")
@@ -187,6 +188,11 @@ def _last_of_sequential(name: str, module: nn.Module) -> nn.Module:
                 + ", or the module after it"
             )
         name, module = wrappers.join(name, children[-1][0]), children[-1][1]
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{name!r} is a TorchScript module, which blocks cannot follow: choose a module around it, or insert the "
+            "block before torch.jit.trace"
+        )
     return module
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.autocast import without_autocast
 from torch_nonlocal.ops import dense
 from torch_nonlocal.ops.names import Normalize
 
@@ -56,7 +57,7 @@ def _second_gradients(
     in_parts = (0, 1) if normalize == "keys" else (2, 3)  # dy and theta, or phi and g
     recorded = torch.is_grad_enabled()
     pieces: list[list[Tensor]] = [[] for _ in inputs]
-    with torch.enable_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+    with torch.enable_grad(), without_autocast(inputs[0].device):
         for part in _parts(inputs, in_parts):
             own = [_source(t[:, part] if i in in_parts else t, recorded) for i, t in enumerate(inputs)]
             dy, theta, phi, g, *bias = own

@@ -13,6 +13,7 @@ Shapes: B batch, N query positions, M key positions, D inner width, V value widt
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.autocast import without_autocast
 from torch_nonlocal.ops import dense
 
 
@@ -28,7 +29,7 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
     """
     dtype = g_BMV.dtype
     if dtype in (torch.float16, torch.bfloat16):
-        with torch.autocast(g_BMV.device.type, enabled=False):
+        with without_autocast(g_BMV.device):
             return _in_order(theta_BND.float(), phi_BMD.float(), g_BMV.float()).to(dtype)
     return _in_order(theta_BND, phi_BMD, g_BMV)
 
