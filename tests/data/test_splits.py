@@ -191,3 +191,64 @@ def change(root: Path, what: str, which: int, new: str) -> None:
     else:
         (root / "c").mkdir(exist_ok=True)
         file.rename(root / "c" / f"{new}.mp4")
+
+
+def test_clips_of_the_datas_own_split_on_both_sides_are_named(tmp_path):
+    for number in range(4):
+        clip(tmp_path / f"clips/{number}.mp4", number)
+    shutil.copy(tmp_path / "clips/0.mp4", tmp_path / "clips/copy.avi")
+    clip(tmp_path / "clips/v_x_g01_c01.avi", "one")
+    clip(tmp_path / "clips/v_x_g01_c02.avi", "two")
+    clip(tmp_path / "clips/2.webm", "the same stem")
+    train = "0.mp4,a\n1.mp4,b\n2.mp4,a\nv_x_g01_c01.avi,a\n"
+    (tmp_path / "train.csv").write_text(train)
+    (tmp_path / "test.csv").write_text("1.mp4,b\ncopy.avi,a\n3.mp4,a\nv_x_g01_c02.avi,a\n2.webm,a\n")
+    with pytest.raises(ValueError, match=r"'clips/1.mp4' of the test split is also in the train split"):
+        assign(tmp_path)
+    splits = assign(tmp_path, on_error="skip")
+    assert splits.leaks == (
+        "'clips/1.mp4' of the test split is also in the train split",
+        "'clips/copy.avi' of the test split is a copy of 'clips/0.mp4' in the train split",
+    )
+    (shared,) = [note for note in splits.notes if "recordings" in note]
+    assert shared.startswith("2 recordings are in train and in test: ")
+    assert "'clips/v_x_g01_c01.avi' and 'clips/v_x_g01_c02.avi'" in shared
+    assert "'clips/2.mp4' and 'clips/2.webm'" in shared
+
+
+def test_parts_of_one_file_are_the_same_clip_if_they_overlap(tmp_path):
+    clip(tmp_path / "1.mp4", 1)
+    rows = "path,start,end,label,split\n1.mp4,0,2,a,train\n1.mp4,2,4,b,train\n1.mp4,4,6,a,test\n1.mp4,3,5,b,val\n"
+    (tmp_path / "all.csv").write_text(rows)
+    (leak,) = assign(tmp_path / "all.csv", on_error="skip").leaks
+    assert leak == "'1.mp4' of the val split is also in the train split"
+
+
+def test_parts_of_one_file_are_held_out_together(tmp_path):
+    for number in range(20):
+        clip(tmp_path / f"{number}.mp4", number)
+    rows = [f"{number}.mp4,{second},{second + 1},a" for number in range(20) for second in range(3)]
+    (tmp_path / "all.csv").write_text("\n".join(["path,start,end,label", *rows]))
+    train, test = train_and_test(tmp_path / "all.csv")
+    assert (len(train) + len(test), len(train) % 3, len(test) % 3) == (60, 0, 0)
+    assert not names(train) & names(test)
+
+
+def test_a_pattern_keeps_its_groups_together(tmp_path):
+    for number in range(40):
+        clip(tmp_path / "ab"[number % 2] / f"ann{number // 8}_{number}.mp4", number)
+    splits = assign(tmp_path, group="*/{group}_")
+    persons = [{name.split("/")[1].split("_")[0] for name in names(part)} for part in splits.lists.values()]
+    assert len(splits.validation) > 0
+    assert not persons[0] & persons[1]
+    assert any("0 of 40 clips do not match" in note for note in splits.notes)
+
+
+def test_a_list_with_names_in_another_encoding_finds_its_files(tmp_path):
+    name = os.fsdecode("é.mp4".encode("latin-1"))
+    try:
+        clip(tmp_path / name, 1)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    (tmp_path / "list.csv").write_bytes("é.mp4,run\n".encode("latin-1"))
+    assert [one.path.name for one in find_clips(tmp_path / "list.csv").clips] == [name]

@@ -30,9 +30,12 @@ def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], 
 
 
 def check(
-    root: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")],
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")],
     *,
     split: str = "",
+    root: Path | None = None,
+    prefix: str = "",
+    fold: int = 1,
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None,
     workers: int = 0,
     min_frames: int = 2,
@@ -46,9 +49,12 @@ def check(
     Example: nonlocal data check my-clips --json report.json
 
     Args:
-        root: a folder with one subfolder of videos per class, optionally grouped under train, val and test; a folder
+        data: a folder with one subfolder of videos per class, optionally grouped under train, val and test; a folder
             with lists of clips; or one list.
         split: train, val or test; all of them by default.
+        root: folder of the clips that a list names, if it is not the folder of the list.
+        prefix: start of the names in a list that is removed, such as the folder of the clips on another machine.
+        fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose clips are tested.
         json: also write the whole report to this file.
         workers: number of files read in parallel; 0 for one per processor.
         min_frames: minimum number of frames; clips with fewer are reported as too short.
@@ -60,7 +66,7 @@ def check(
     from torch_nonlocal.data.check import check_clips
     from torch_nonlocal.data.clips import find_clips
 
-    clips = find_clips(root, split or None, on_error="skip")
+    clips = find_clips(data, split or None, on_error="skip", clip_root=root, prefix=prefix, fold=fold)
     with ProgressBar("reading", len(clips), unit="clips") as bar:
         report = check_clips(
             clips, workers=workers or None, min_frames=min_frames, time_limit=time_limit, progress=bar.advance
@@ -90,6 +96,8 @@ def _print(report: "CheckReport") -> None:
         show(f"and {_counted(len(counts) - _SHOWN, 'more class', 'more classes')}")
     held = f"{_counted(len(report.clips), 'clip')} of {_counted(len(counts), 'class', 'classes')}"
     show(f"{report.root}: {held}, {len(report.good)} good")
+    if report.recognized:
+        show(f"read as {report.recognized}")
     show(f"balance: the smallest class has {report.balance():.0%} as many clips as the largest")
     frames, seconds = report.frames(), report.seconds()
     if frames:
@@ -112,6 +120,12 @@ def _print(report: "CheckReport") -> None:
         show(f"and {_counted(len(report.duplicates) - _SHOWN, 'more group', 'more groups')} of duplicates")
     for clip in report.broken:
         show(f"{clip.kind}: {clip.reason}")
+    for name in report.unreadable_classes:
+        show(f"class {printable(name)!r} has no clip that can be read")
+    for line in report.left_out[:_SHOWN]:
+        show(f"left out: {line}")
+    if len(report.left_out) > _SHOWN:
+        show(f"and {_counted(len(report.left_out) - _SHOWN, 'more file', 'more files')} that are no clips")
     for problem in report.problems:
         show(f"problem: {problem}")
     if report.broken or report.problems:

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import NamedTuple
 
+from torch_nonlocal.data.clip_list import ClipList
 from torch_nonlocal.media.broken import BrokenVideoError
 
 
@@ -63,6 +64,13 @@ class BrokenClips:
             if entry := _entry(line):
                 found.setdefault(entry.path, entry)
         return tuple(found[path] for path in sorted(found))
+
+    def unreadable_classes(self, clips: ClipList) -> tuple[str, ...]:
+        """Names of the classes none of whose clips could be read so far; classes without clips are not among them."""
+        broken = {entry.path for entry in self.entries()}
+        tried = {label for clip in clips.clips for label in clip.all_labels}
+        good = {label for clip in clips.clips if os.fspath(clip.path) not in broken for label in clip.all_labels}
+        return tuple(clips.classes[label] for label in sorted(tried - good))
 
     def __len__(self) -> int:
         return len(self.entries())

@@ -57,12 +57,16 @@ class CheckReport:
         classes: class names.
         clips: one report per clip, in the order of the list.
         problems: skipped entries of the lists, and empty classes.
+        left_out: files in the folders of classes that are no clips, with the reason.
+        recognized: how the lists were read; "" for folders.
     """
 
     root: str
     classes: tuple[str, ...]
     clips: tuple[ClipReport, ...]
     problems: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    recognized: str = ""
 
     @property
     def good(self) -> tuple[ClipReport, ...]:
@@ -73,6 +77,13 @@ class CheckReport:
     def broken(self) -> tuple[ClipReport, ...]:
         """Clips that are unreadable or too short."""
         return tuple(clip for clip in self.clips if clip.kind != "good")
+
+    @property
+    def unreadable_classes(self) -> tuple[str, ...]:
+        """Names of the classes that have clips, of which none is good."""
+        good = self.counts()
+        tried = {clip.label for clip in self.clips}
+        return tuple(name for label, name in enumerate(self.classes) if label in tried and not good[name])
 
     @property
     def duplicates(self) -> tuple[tuple[ClipReport, ...], ...]:
@@ -125,6 +136,9 @@ class CheckReport:
             "good": len(self.good),
             "broken": [asdict(clip) for clip in self.broken],
             "problems": self.problems,
+            "left_out": self.left_out,
+            "recognized": self.recognized,
+            "unreadable_classes": self.unreadable_classes,
             "duplicates": [[clip.path for clip in group] for group in self.duplicates],
             "contradictions": [[clip.path for clip in group] for group in self.contradictions],
             "classes": self.counts(),
@@ -176,7 +190,7 @@ def check_clips(
 
     with ThreadPoolExecutor(workers) as pool:  # FFmpeg releases the global interpreter lock
         reports = tuple(pool.map(check, clips.clips))
-    return CheckReport(str(clips.root), clips.classes, reports, clips.problems)
+    return CheckReport(str(clips.root), clips.classes, reports, clips.problems, clips.left_out, clips.recognized)
 
 
 def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipReport:

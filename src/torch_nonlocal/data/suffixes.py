@@ -77,15 +77,26 @@ def is_other_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in _OTHER_SUFFIXES
 
 
-def starts_like_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a regular file starts like a video; False for other files and for those that cannot be read."""
+def is_animated_webp(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts like an animated WebP."""
+    head = _head(path)
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    """The first bytes of a regular file; b"" for other files and for those that cannot be read."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
+            return b""
         with open(path, "rb", buffering=0) as file:
-            head = file.read(_HEAD)
+            return file.read(_HEAD)
     except (OSError, ValueError):
-        return False
+        return b""
+
+
+def starts_like_video(path: str | os.PathLike[str]) -> bool:
+    """Whether a regular file starts like a video; False for other files and for those that cannot be read."""
+    head = _head(path)
     if head.startswith(_STARTS):
         return True
     if head[4:8] in _BOXES:

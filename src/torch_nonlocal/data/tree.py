@@ -17,7 +17,15 @@ from typing import NamedTuple
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.data.clip_list import Problems
-from torch_nonlocal.data.suffixes import LISTS, VIDEOS, is_other_name, is_video_name, starts_like_video, suffix_of
+from torch_nonlocal.data.suffixes import (
+    LISTS,
+    VIDEOS,
+    is_animated_webp,
+    is_other_name,
+    is_video_name,
+    starts_like_video,
+    suffix_of,
+)
 from torch_nonlocal.media.frame_names import frame_number
 
 _STREAM_NAMES = (
@@ -211,14 +219,19 @@ class Tree:
 
 
 def _left_out(here: Listing) -> Iterator[str]:
-    for name in here.left_out:
+    images = [name for name in here.files if frame_number(name) is not None]
+    animated = [name for name in images if suffix_of(name) == ".webp" and is_animated_webp(here.path / name)]
+    for name in (*here.left_out, *animated):
         if is_other_name(name):
             why = f"suffix {suffix_of(name)} is not that of a video"
-        elif suffix_of(name) == ".webp":
-            why = "WebP is not read, animated or not: convert it to MP4 or GIF"
+        elif is_animated_webp(here.path / name):
+            why = "animated WebP, which FFmpeg does not read; convert it, for example to MP4"
         else:
             why = "its suffix is unknown, and its content does not start like a video"
         yield printable(f"{str(here.path / name)!r} is no clip: {why}")
+    if still := len(images) - len(animated):
+        expected = "expected one folder of frames per clip"
+        yield printable(f"{str(here.path)!r} holds {still} numbered images that are no clip: {expected}")
 
 
 def _mode(entry: os.DirEntry[str]) -> int:

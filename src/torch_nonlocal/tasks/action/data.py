@@ -44,6 +44,8 @@ class Source(Protocol):
     """Whether a clip can have several classes."""
     problems: tuple[str, ...]
     """Problems in the lists of clips, and classes without clips."""
+    left_out: tuple[str, ...]
+    """Files in the folders of classes that are no clips, with the reason."""
     summary: str
     """One line with the number of training clips, validation clips and classes."""
     notes: tuple[str, ...]
@@ -57,6 +59,10 @@ class Source(Protocol):
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
         """Views of the validation clips, which choose the best checkpoint; None if there are none."""
+        ...
+
+    def unreadable_classes(self, broken: BrokenClips) -> tuple[str, ...]:
+        """Names of the classes none of whose training clips could be read."""
         ...
 
     def check(self, settings: ActionSettings) -> None:
@@ -124,6 +130,7 @@ class _Videos:
         problems = self.train_list.problems + self.validation_list.problems
         problems += self._classes_without_training(data)
         self.problems = tuple(dict.fromkeys(problems))
+        self.left_out = tuple(dict.fromkeys(self.train_list.left_out + self.validation_list.left_out))
         self.record: Mapping[str, str] = run_record(splits, self.train_list, self.validation_list, known or {})
         check_rates(self.train_list, settings)
         check_rates(self.validation_list, settings)
@@ -155,6 +162,9 @@ class _Videos:
         if not len(self.validation_list):
             return None
         return views_of(self.validation_list, settings, views, 1, self.on_error, broken)
+
+    def unreadable_classes(self, broken: BrokenClips) -> tuple[str, ...]:
+        return broken.unreadable_classes(self.train_list)
 
     def check(self, settings: ActionSettings) -> None:
         for what, clips in (("training", self.train_list), ("validation", self.validation_list)):
@@ -190,6 +200,7 @@ class Digits:
         self.classes: tuple[str, ...] = RELATIONS
         self.is_multi_label = False
         self.problems: tuple[str, ...] = ()
+        self.left_out: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.record: Mapping[str, str] = {}
         self.summary = f"moving digits: {DIGIT_EPOCH:,} new clips per epoch; test clips have other handwriting"
@@ -204,6 +215,9 @@ class Digits:
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
         return DigitClips(self.test_digits, VALIDATION_DIGITS, channels=self.channels)  # pyright: ignore[reportReturnType]
+
+    def unreadable_classes(self, broken: BrokenClips) -> tuple[str, ...]:
+        return ()
 
     def check(self, settings: ActionSettings) -> None:
         pass

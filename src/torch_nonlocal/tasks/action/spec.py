@@ -21,7 +21,7 @@ class ActionSpec(TaskSpec[ActionSettings]):
     summary = "Action recognition in videos."
     details = (
         "--data is a folder with one subfolder of videos per class, optionally grouped under train, val and test, or "
-        "the lists of Kinetics, UCF101, HMDB51 or Something-Something. If the data have no split, a fifth is held out "
+        "a list of clips (docs/lists.md gives the formats). If the data have no split, about a fifth is held out "
         "for validation. The best weights are selected on the validation clips, or on the test clips if the data have "
         "no others. "
         "Without --data, a network for moving digits is trained on built-in clips."

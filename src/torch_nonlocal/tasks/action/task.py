@@ -27,7 +27,7 @@ from torch_nonlocal.training.run_folder import saved_about, saved_items
 
 _VALIDATION_VIEWS = 2
 LEFT_OUT = "left_out.txt"
-"""File in the run folder with one line per problem in the lists of clips and per class without clips."""
+"""File in the run folder with one line per problem in the lists, class without clips, and file that is no clip."""
 
 
 def train(
@@ -76,15 +76,19 @@ def train(
     broken = BrokenClips(run_dir / "broken.jsonl")
     training, names = clips.training(settings, config.seed, broken)
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
-    task = ActionTask(model, training, settings, config, clips.classes, views, names, clips.problems)
+    task = ActionTask(model, training, settings, config, clips.classes, views, names, clips.problems + clips.left_out)
     task.extra = {"split": record_tensors(clips.record)}
     if saved is not None and "inputs" not in saved:  # a run of version 0.1 resumes as it began
         task.about = {name: value for name, value in task.about.items() if name != "inputs"}
     result = fit(task, config, run_dir, log=log)
     if len(broken):
         say(f"clips that could not be read: {len(broken)}, listed in {broken.path}")
+    for name in clips.unreadable_classes(broken):
+        say(f"warning: no training clip of class {printable(name)!r} could be read")
     if clips.problems:
         say(f"problems in lists, and classes without clips: {len(clips.problems)}, listed in {run_dir / LEFT_OUT}")
+    if clips.left_out:
+        say(f"files that are no clips: {len(clips.left_out)}, listed in {run_dir / LEFT_OUT}")
     return result
 
 
