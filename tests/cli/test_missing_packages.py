@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from torch_nonlocal._common.optional import DISTRIBUTIONS, EXTRAS
+from torch_nonlocal.training import TrainConfig
+from torch_nonlocal.training.run_folder import RunFolder
 
 PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
 COMMANDS = {
@@ -20,6 +22,8 @@ COMMANDS = {
     "train": ["train", "action"],
     "train with data": ["train", "action", "--data", "clips"],
     "test": ["test", "action", "best.pt"],
+    "predict": ["predict", "best.pt", "clip.mp4"],
+    "predict with files": ["predict", "best.pt", "clip.mp4", "--every=1s", "--parquet=p.parquet", "--picture=p.png"],
     "view": ["view", "clip.mp4"],
     "view torchvision": ["view", "clip.mp4", "--model", "torchvision:resnet18", "--at", "layer2"],
     "convert": ["convert", "in.safetensors", "out.pt"],
@@ -108,6 +112,9 @@ def files(tmp_path):
     """A folder with a network, a checkpoint of another project and clips."""
     source = "from torch import nn\n\ndef small():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())\n"
     (tmp_path / "network.py").write_text(source)
+    layers = "nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, 2)"
+    clips = f"from torch import nn\n\ndef clips():\n    return nn.Sequential({layers})\n"
+    (tmp_path / "clips.py").write_text(clips)
     shapes = {"theta": (4, 8, 1, 1), "phi": (4, 8, 1, 1), "g": (4, 8, 1, 1), "W_z.0": (8, 4, 1, 1)}
     theirs = {f"nl_1.{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
     torch.save(
@@ -124,6 +131,10 @@ def files(tmp_path):
         ("cli", ["convert", "theirs.pth", "ours.pt"]),
         ("checkpoints,cli", ["convert", "theirs.pth", "ours.safetensors"]),
         ("cli,video", ["data", "check", "clips"]),
+        (
+            "cli,models,video",
+            ["predict", "best.pt", "clips/walk/1.mp4", "--network", "clips.py:clips", "--json", "p.json"],
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
@@ -131,10 +142,22 @@ def test_a_command_runs_with_its_extra_alone(extras, words, files):
     present = {module for module in EXTRAS if DISTRIBUTIONS.get(module, module) in distributions_of(extras)}
     for module in present:
         pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{EXTRAS[module]}]'")
-    if words[0] == "data":
+    if words[0] in ("data", "predict"):
         from torch_nonlocal.media import write_mp4
 
         (files / "clips" / "walk").mkdir(parents=True)
         write_mp4(files / "clips" / "walk" / "1.mp4", torch.zeros(4, 32, 32, 3, dtype=torch.uint8).numpy(), 8)
+    if words[0] == "predict":
+        about = {
+            "task": "action",
+            "network": "",
+            "frames": "2x1",
+            "crop": 16,
+            "non_local": "none",
+            "classes": ["a", "b"],
+        }
+        folder = RunFolder(files, TrainConfig(steps=1), about)
+        tensors = {"2.weight": torch.zeros(2, 3), "2.bias": torch.zeros(2)}
+        folder.write_weights(files / "best.pt", tensors, step=1, metrics={})
     code, printed, _ = run_blocked({"command": words}, present, files)["command"]
     assert code == 0, printed

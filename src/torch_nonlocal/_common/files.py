@@ -104,6 +104,22 @@ def check_output_file(path: Path, option: str) -> None:
         raise ValueError(f"{option} {path}: no permission to write to {path.parent}")
 
 
+def check_new_file(path: Path, option: str, *, overwrite: bool) -> None:
+    """Check that a file can be written and does not exist yet, before long work.
+
+    Args:
+        path: the file.
+        option: the option or argument that names it, for the message.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        ValueError: it exists and may not be replaced, or cannot be written; see `check_output_file`.
+    """
+    check_output_file(path, option)
+    if not overwrite and os.path.lexists(path):
+        raise ValueError(f"{option} {path} exists; --overwrite replaces it")
+
+
 def printable(text: str) -> str:
     """Text for any file, picture or terminal: control characters and undecodable bytes of names as escapes.
 

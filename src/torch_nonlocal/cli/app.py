@@ -19,6 +19,7 @@ COMMANDS = {
     "plan": "",
     "train": "task",
     "test": "task",
+    "predict": "",
     "view": "",
     "convert": "",
     "data": "command",

@@ -30,6 +30,7 @@ NEEDS = {
     "data": Needs(("av", "numpy"), "cli,video"),
     "demo": Needs((*_DRAWING, *_PACKAGED, "accelerate", "sklearn", "skvideo"), "demo"),
     "plan": Needs((), "cli,models"),
+    "predict": Needs(("av", "numpy", "torchvision"), "cli,models,video"),
     "view": Needs(_DRAWING, "cli,models,view"),
 }
 """By command. `train` and `test` ask their task instead; the network that a command is given may need more packages."""
@@ -37,20 +38,22 @@ NEEDS = {
 _MODEL_PACKAGES = {"packaged": _PACKAGED, "torchvision": ("torchvision",), "timm": ("timm",)}
 
 
-def check(command: str, *, model: str = "", packages: Sequence[str] = ()) -> None:
+def check(command: str, *, model: str = "", packages: Sequence[str] = (), extras: Sequence[str] = ()) -> None:
     """Check that a command can run, before any work and without importing anything.
 
     Args:
         command: a key of `NEEDS`.
         model: the network it is given, such as "timm:resnet50".
         packages: import names of what else its options need.
+        extras: extras that install those packages, if the command's own do not.
 
     Raises:
         ImportError: packages are missing. The message is one line with the pip command that installs them all.
     """
     needs = NEEDS[command]
     more = _MODEL_PACKAGES.get(model.partition(":")[0], ())
-    require_all(dict.fromkeys([*COMMAND_LINE, *needs.packages, *more, *packages]), extra=needs.extra)
+    extra = ",".join(sorted({*needs.extra.split(","), *extras}))
+    require_all(dict.fromkeys([*COMMAND_LINE, *needs.packages, *more, *packages]), extra=extra)
 
 
 def check_task(spec: TaskSpec[Any]) -> None:

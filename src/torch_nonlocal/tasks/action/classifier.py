@@ -12,7 +12,7 @@ from torch_nonlocal._common.capture import evaluating
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import OnError
 from torch_nonlocal.models.inputs import Inputs, inputs_of
-from torch_nonlocal.tasks.action.evaluation import predict
+from torch_nonlocal.tasks.action.evaluation import NoClipsError, predict
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.action.trained import read_trained
 from torch_nonlocal.tasks.action.views_to_predict import FileViews, FrameViews, ViewOptions, preparation
@@ -163,12 +163,15 @@ class ActionClassifier(nn.Module):
             on_views: called after each batch with the number of finished views and their total.
 
         Raises:
-            ValueError: no file can be read.
+            BrokenVideoError: a file cannot be read, with on_error="fail".
         """
         how = ViewOptions(self.settings, self.classes, views, crops)
         data = FileViews(paths, how, on_error, BrokenClips() if broken is None else broken)
         options = {"batch": batch, "workers": workers, "on_views": on_views}
-        probabilities, indices = self.probabilities(data, **options)
+        try:
+            probabilities, indices = self.probabilities(data, **options)
+        except NoClipsError:
+            return []
         rows = zip(probabilities, indices.tolist(), strict=True)
         return [self.prediction(row, clip=str(paths[index]), threshold=threshold) for row, index in rows]
 

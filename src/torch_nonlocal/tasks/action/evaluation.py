@@ -26,6 +26,10 @@ from torch_nonlocal.tasks.action.trained import read_trained, weights_path
 from torch_nonlocal.tasks.base import OnError
 
 
+class NoClipsError(ValueError):
+    """None of the clips can be read."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """The outcome of a test.
@@ -162,7 +166,7 @@ def predict(
         Scores (N, K), labels (N,), or (N, K) with several classes, and indices (N,) into the videos, on the CPU.
 
     Raises:
-        ValueError: no video can be read.
+        NoClipsError: no video can be read.
     """
     device = next(model.parameters()).device
     totals: dict[int, Tensor] = {}
@@ -189,7 +193,7 @@ def predict(
             if on_views is not None:
                 on_views(min(number * batch, total), total)
     if not totals:
-        raise ValueError("none of the test clips can be read")
+        raise NoClipsError("none of the clips can be read")
     order = sorted(totals)
     probabilities = torch.stack([totals[index] / (1 if multi_label else counts[index]) for index in order])
     return probabilities, torch.stack([labels[index] for index in order]), torch.tensor(order)

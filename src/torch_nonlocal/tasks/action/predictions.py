@@ -1,18 +1,15 @@
 """A table of the predictions for each tested clip, as CSV or Parquet."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from torch_nonlocal._common.files import encodable, replacing, spreadsheet_text
+from torch_nonlocal._common.files import encodable, spreadsheet_text
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.settings import PredictionFormat
+from torch_nonlocal.tasks.action.tables import CSV_CLASSES, write_csv, write_parquet
 
-_CSV_CLASSES = 100  # maximum number of score columns in a CSV file
 _TOP = 5
 
 
@@ -60,27 +57,13 @@ def check_format(name: PredictionFormat) -> None:
 
 def _write_csv(tested: Evaluation, path: Path) -> None:
     columns = _columns(tested, spreadsheet_text)
-    if len(tested.clips.classes) <= _CSV_CLASSES:
+    if len(tested.clips.classes) <= CSV_CLASSES:
         columns |= _each_class(tested, spreadsheet_text)
-    written = [
-        [f"{value:.6f}" for value in values.tolist()] if isinstance(values, torch.Tensor) else values
-        for values in columns.values()
-    ]
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*written, strict=True))
+    write_csv(path, columns)
 
 
 def _write_parquet(tested: Evaluation, path: Path) -> None:
-    pyarrow, parquet = require("pyarrow", extra="parquet"), require("pyarrow.parquet", extra="parquet")
-    columns = _columns(tested, encodable) | _each_class(tested, encodable)
-    arrays = {
-        name: pyarrow.array(values.numpy(), pyarrow.float32()) if isinstance(values, torch.Tensor) else values
-        for name, values in columns.items()
-    }
-    with replacing(path) as temporary:
-        parquet.write_table(pyarrow.table(arrays), temporary)
+    write_parquet(path, _columns(tested, encodable) | _each_class(tested, encodable))
 
 
 def _columns(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+"""From training to use: the commands of the README's section "Use a trained network", as processes."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+for package in ("accelerate", "av", "matplotlib", "rich", "sklearn", "torchmetrics", "torchvision", "tyro"):
+    pytest.importorskip(package, reason="pip install 'torch-nonlocal[train]'")
+
+from torch_nonlocal.data.digit_clips import DigitClips  # noqa: E402
+from torch_nonlocal.data.moving_digits import MovingDigits  # noqa: E402
+from torch_nonlocal.media import write_mp4  # noqa: E402
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SECTION = README.split("## Use a trained network\n")[1].split("\n## ")[0]
+COMMANDS = [line.strip() for line in SECTION.splitlines() if line.startswith("    nonlocal ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which a network was trained on moving digits for two steps, with a clip and a film of digits."""
+    folder = tmp_path_factory.mktemp("user")
+    done = run("nonlocal train action --steps 2 --batch-size 4 --eval-every 2 --out runs/action", folder)
+    assert done.returncode == 0, done.stderr
+    digits = DigitClips(MovingDigits("test"), 4)
+    clips = [digits[number][0][0][..., None].expand(-1, -1, -1, 3) for number in range(4)]
+    write_mp4(folder / "clip.mp4", clips[0], 8)
+    write_mp4(folder / "film.mp4", torch.cat(clips), 8)
+    return folder
+
+
+def run(command, folder):
+    words = [
+        sys.executable,
+        "-c",
+        "from torch_nonlocal.cli import main; main()",
+        *shlex.split(command, comments=True)[1:],
+    ]
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, timeout=300)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs_on_a_network_for_digits(command, folder):
+    done = run(command, folder)
+    assert done.returncode == 0, done.stderr
+    for word in shlex.split(command, comments=True):
+        if word.startswith("film.png"):
+            assert (folder / word).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_run_in_python(folder, monkeypatch):
+    import torch_nonlocal as nl
+
+    monkeypatch.chdir(folder)
+    lines = SECTION.split("```python\n")[1].split("```")[0]
+    names = {"nl": nl}
+    exec(lines.replace(">>> ", ""), names)
+    assert names["found"].label in names["model"].classes == ("same", "opposite", "perpendicular")
