@@ -16,7 +16,6 @@ from torch.nn.modules import module as every_module
 from torch.utils.module_tracker import ModuleTracker
 
 from torch_nonlocal._common.autocast import autocast_dtype
-from torch_nonlocal._common.tracing import needs_plain_operations
 
 _CONVS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -49,14 +48,21 @@ def convolution_weights(module: Any, dtype: torch.dtype, device: torch.device) -
     return (weight, bias) if _is_plain(weight, dtype, device) and _is_plain(bias, dtype, device) else None
 
 
-def is_linear(module: nn.Module, x: Tensor) -> bool:
-    """True for an ordinary linear layer, with or without a bias, whose weights have the dtype and device of x."""
+def is_linear(module: nn.Module, x: Tensor, *, recorded: bool = False) -> bool:
+    """True for an ordinary linear layer, with or without a bias, whose weights have the dtype and device of x.
+
+    Args:
+        module: the module.
+        x: its input.
+        recorded: x is being recorded, and may have neither dtype nor device.
+    """
     if type(module) is not nn.Linear or not is_untouched(module):
         return False
-    weights = [tensor for name in ("weight", "bias") if (tensor := _tensor(module, name)) is not None]
-    if needs_plain_operations(x):  # x is being recorded and may have neither dtype nor device
-        return all(type(tensor) in _TENSORS for tensor in weights)
-    return all(_is_plain(tensor, x.dtype, x.device) for tensor in weights)
+    weight, bias = _tensor(module, "weight"), _tensor(module, "bias")
+    if recorded:
+        return type(weight) in _TENSORS and (bias is None or type(bias) in _TENSORS)
+    dtype, device = x.dtype, x.device
+    return _is_plain(weight, dtype, device) and (bias is None or _is_plain(bias, dtype, device))
 
 
 def is_fixed_norm(norm: Any, weight: Tensor) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from torch_nonlocal._common.tracing import needs_plain_operations
 from torch_nonlocal.layers.ordinary import is_linear
 from torch_nonlocal.layers.projection import Linear
 
@@ -23,7 +24,7 @@ def pair_scores(score: nn.Module, theta_BND: Tensor, phi_BMD: Tensor, groups: in
         groups: groups per batch item, B' / B. A call gets one row of positions per batch item.
     """
     queries, keys, width = theta_BND.shape[1], phi_BMD.shape[1], theta_BND.shape[2]
-    if is_linear(score, theta_BND):
+    if is_linear(score, theta_BND, recorded=needs_plain_operations(theta_BND)):
         weight, bias = _weights(score)
         # A sum instead of a matrix-vector product, which onnxruntime fuses wrongly with the transpose before it.
         w_theta, w_phi = weight[0].split([width, phi_BMD.shape[2]])
