@@ -24,6 +24,8 @@ class Case(NamedTuple):
 TWO = [("a/1.mp4", "run"), ("b/2.mp4", "walk")]
 CASES = {
     "path class": Case("list.txt", "a/1.mp4 run\nb/2.mp4 walk\n", TWO, "list.txt: path, class"),
+    "path class with a header": Case("list.txt", "# x\nfile label\na/1.mp4 run\nb/2.mp4 walk\n", TWO, "clip = 'file'"),
+    "class path with a header": Case("list.txt", "label file\nrun a/1.mp4\nwalk b/2.mp4\n", TWO, "clip = 'file'"),
     "quoted names": Case("list.txt", '"a b/1, x.mp4" run\n', [("a b/1, x.mp4", "run")], "path, class"),
     "path,class": Case("list.csv", "a/1.mp4,run\nb/2.mp4,walk\n", TWO, "list.csv: path, class"),
     "quoted cells": Case("list.csv", '"a b/1, x.mp4","run, fast"\n', [("a b/1, x.mp4", "run, fast")], "path, class"),
@@ -74,6 +76,16 @@ CASES = {
         [("a/1.mp4", "run", 0.0, 2.5), ("a/1.mp4", "walk", 2.5, 4.0), ("b/2.mp4", "walk")],
         "start = 'start', end = 'end'",
     ),
+    "times of day": Case(
+        "list.csv",
+        "video,start_timestamp,stop_timestamp,start_frame,label\na/1.mp4,00:00:01.5,1:02,90,run\n",
+        [("a/1.mp4", "run", 1.5, 62.0)],
+        "start = 'start_timestamp', end = 'stop_timestamp'",
+    ),
+    "durations": Case(
+        "list.csv", "video,start,duration,label\n1,3,4.5,run\n", [("a/1.mp4", "run", 3.0, 7.5)], "duration = 'duration'"
+    ),
+    "bars": Case("list.txt", "a/1.mp4|run\nb/2.mp4|walk\n", TWO, "path, class"),
     "Kinetics": Case(
         "list.csv",
         "label,youtube_id,time_start,time_end,split\nrun,abc,3,13,train\nwalk,2,5,15,train\n",
@@ -167,6 +179,7 @@ def test_other_encodings_of_utf_16(tmp_path, encoding):
             "foo,bar\na/1.mp4,0\nb/2.mp4,1\n",
             r"csv:1: unclear header: got foo, bar; expected names such as path and label",
         ),
+        ("foo,bar\nabc,1\nxyz,0\n", r"csv:1: unclear header: got foo, bar"),
         ("a/1.mp4,run,fast\n", r"csv:1: 3 columns without a header: got a/1.mp4, run, fast; expected two columns"),
         (
             "-5KQ66BBWC4,902,0.077,0.151,0.283,0.811,80,1\n" * 2,

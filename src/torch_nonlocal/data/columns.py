@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from torch_nonlocal._common.text import excerpt
 
-Role = Literal["clip", "class", "start", "end", "first frame", "last frame", "split", "fold"]
+Role = Literal["clip", "class", "start", "end", "duration", "first frame", "last frame", "split", "fold"]
 
 _WORDS: dict[str, str] = {
     "place": "path filepath file filename dir directory folder location framedir frames",
@@ -31,6 +31,7 @@ _HEADERS: dict[Role, str] = {
     "clip start|starttime|tstart|start timestamp|onset",
     "end": "time end|end time|end|end sec|end seconds|end s|t end|stop|stop time|segment end|clip end|endtime|tend|"
     "end timestamp|stop timestamp|offset",
+    "duration": "duration|duration sec|duration seconds|duration s|clip duration|dur",
     "first frame": "start frame|frame start|first frame|begin frame",
     "last frame": "end frame|stop frame|frame end|last frame",
     "split": "split|subset|set|partition|usage|phase|data split|dataset split",
@@ -55,6 +56,7 @@ class Columns(NamedTuple):
         has_several: whether a cell may name several classes.
         start: begin of the clip in the file, in seconds.
         end: end of the clip in the file, in seconds.
+        duration: duration of the clip, in seconds, for a start without an end.
         first_frame: number of the first frame.
         split: split of the clip.
         fold: number of a fold.
@@ -66,6 +68,7 @@ class Columns(NamedTuple):
     has_several: bool
     start: int | None
     end: int | None
+    duration: int | None
     first_frame: int | None
     split: int | None
     fold: int | None
@@ -74,7 +77,7 @@ class Columns(NamedTuple):
     def described(self) -> str:
         """What was recognized, for messages."""
         roles = {"clip": self.clip, "class": self.label, "start": self.start, "end": self.end}
-        roles |= {"split": self.split, "fold": self.fold}
+        roles |= {"duration": self.duration, "split": self.split, "fold": self.fold}
         found = [f"{role} = {self.names[place]!r}" for role, place in roles.items() if place is not None]
         return "columns " + ", ".join(found)
 
@@ -102,7 +105,9 @@ def columns_of(names: Sequence[str], where: str) -> Columns | None:
         return min(found[role])[1] if role in found else None
 
     several = bool(set(_words(names[label])) & _SEVERAL)
-    times = first("start"), first("end"), first("first frame")
+    end = first("end")
+    duration = first("duration") if end is None and "start" in found else None
+    times = first("start"), end, duration, first("first frame")
     shown = tuple(excerpt(name.strip()) for name in names)
     return Columns(clip, label, several, *times, first("split"), first("fold"), shown)
 

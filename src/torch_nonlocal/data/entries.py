@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from torch_nonlocal._common.text import excerpt
+from torch_nonlocal.data.columns import Columns
 from torch_nonlocal.data.folders import split_named
 
 _LATEST = 10**6  # seconds; file names of Kinetics have six digits
+_CLOCK = re.compile(r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d(?:\.\d{1,9})?)")
 _CHARADES = re.compile(r"(c\d{3}) -?[\d.]+ -?[\d.]+(?:;|$)")
 
 
@@ -72,10 +74,27 @@ def unquoted(path: str) -> str:
 def span_of(start: str, end: str) -> tuple[float | None, float | None] | None:
     """Begin and end in seconds, None where not given; None if they are no times."""
     try:
-        times = tuple(float(text) if text else None for text in (start, end))
+        times = tuple(_seconds(text) if text else None for text in (start, end))
     except (ValueError, OverflowError):
         return None
     return (times[0], times[1]) if all(time is None or time == time for time in times) else None
+
+
+def _seconds(text: str) -> float:
+    """Seconds of a number, or of a time such as "1:02:03.5"."""
+    found = _CLOCK.fullmatch(text)
+    return 3600 * int(found[1] or 0) + 60 * int(found[2]) + float(found[3]) if found else float(text)
+
+
+def times_of(cells: Mapping[Any, str], columns: Columns) -> tuple[str, str]:
+    """Begin and end of a clip as written, "" where not given; the end may come from a duration."""
+    start, end, duration = (
+        "" if place is None else cells.get(place, "").strip()
+        for place in (columns.start, columns.end, columns.duration)
+    )
+    if duration and (span := span_of(start, duration)) is not None:
+        end = str((span[0] or 0.0) + (span[1] or 0.0))
+    return start, end or duration
 
 
 def timed(entry: Entry, start: str, end: str, *, is_id: bool, got: str, header: str) -> Entry:

@@ -24,6 +24,7 @@ from torch_nonlocal.data.entries import (
     name_of_url,
     plain_entry,
     timed,
+    times_of,
     with_split,
 )
 from torch_nonlocal.data.folders import SPLITS
@@ -36,6 +37,7 @@ _LIST_FOLDERS = re.compile(r"list|split|anno|label|meta", re.IGNORECASE)  # fold
 _ENDS_IN_BLANKS = re.compile(r"\s\d+\s*$|^\s*([\"']).*\1\s+\S+\s*$")  # path and number, or a quoted path and a class
 _FRAMES_AND_CLASS = re.compile(r"(.*\S)\s+(\d+)\s+(\d+)\s*")
 _WORD = re.compile(r"[^\W\d][\w .-]*")
+_DELIMITERS = ("\t", ";", ",", "|")
 _SAMPLE = 1000  # lines that tell the kind of a list
 
 
@@ -102,7 +104,7 @@ def find_lists(tree: Tree, fold: int) -> Lists | None:
             return Lists(labelled or splits, classes, source or next(iter(chosen.values())), recognized, several)
         tables = [file for file in files if _is_table(file)]
         if len(tables) == 1:
-            return _lists_of(tables[0], files, fold)
+            return lists_of_file(tables[0], files, fold)
     return None
 
 
@@ -117,10 +119,6 @@ def lists_of_file(file: Path, files: list[Path], fold: int) -> Lists:
     Raises:
         ValueError: the list is malformed.
     """
-    return _lists_of(file, files, fold)
-
-
-def _lists_of(file: Path, files: list[Path], fold: int) -> Lists:
     read = read_list(file, fold)
     splits = {"all": read.entries}
     if read.has_splits:
@@ -159,7 +157,7 @@ def read_list(file: Path, fold: int = 1) -> Read:
     if not lines:
         raise ValueError(f"{str(file)!r} lists no clips")
     first = lines[start][1]
-    delimiter = next((mark for mark in ("\t", ";", ",") if mark in first), None)
+    delimiter = next((mark for mark in _DELIMITERS if mark in first), None)
     text = [line for _, line in lines[start : start + _SAMPLE] if not line.lstrip().startswith("#")]
     if delimiter is None or (file.suffix == ".txt" and _ENDS_IN_BLANKS.search(first)):
         return _read_text(file, lines, text)
@@ -185,6 +183,12 @@ def _read_text(file: Path, lines: list[tuple[int, str]], sample: list[str]) -> R
                 expected = "expected a folder of frames, their number and a class, as in other lines"
                 entries.append(invalid(file, number, f"got {excerpt(line.strip())!r}, {expected}"))
         return Read(entries, f"{file.name}: folder of frames, number of frames, class")
+    words = sample[0].split() if sample else []
+    if len(words) == 2 and all(map(has_role, words)) and (columns := columns_of(words, str(file))):
+        rows = [(number, line.rsplit(None, 1) if columns.clip == 0 else line.split(None, 1)) for number, line in lines]
+        start = next(place for place, (_, row) in enumerate(rows) if row == words)
+        cells = [(number, dict(enumerate(row)), " ".join(row)) for number, row in rows[start + 1 :]]
+        return _read_columns(file, columns, cells, sample[0], 1)
     entries = []
     for number, line in lines:
         parts = line.rsplit(None, 1)
@@ -246,7 +250,8 @@ def _refuse_unknown_header(file: Path, rows: list[tuple[int, list[str]]]) -> Non
     looks = [has_suffix(row[0]) or "/" in row[0] or "\\" in row[0] for row in others]
     numbers = [row[-1].strip().isdigit() for row in others]
     words = len(first) == 2 and all(_WORD.fullmatch(cell.strip()) and not has_suffix(cell) for cell in first)
-    if words and others and all(looks) and ("/" not in first[0]) and (all(numbers) or len(others) > 1):
+    is_other = (all(looks) and all(numbers)) or (len(others) > 1 and (all(looks) or all(numbers)))
+    if words and others and is_other:
         shown = excerpt(", ".join(first))
         raise ValueError(
             f"{file}:{line}: unclear header: got {shown}; expected names such as path and label, or no header"
@@ -280,7 +285,7 @@ def _read_columns(
         else:
             entry = entry._replace(labels=labels) if several else entry
             if timed_rows:
-                times = [cells.get(place, "") if place is not None else "" for place in (columns.start, columns.end)]
+                times = times_of(cells, columns)
                 is_id = not has_suffix(name) and "/" not in name
                 entry = timed(entry, *times, is_id=is_id, got=got, header=header)
         if columns.split is not None:
@@ -367,7 +372,7 @@ def _is_table(file: Path) -> bool:
         return False
     try:
         _, first = next(lines_of(file))
-        delimiter = next(mark for mark in ("\t", ";", ",") if mark in first)
+        delimiter = next(mark for mark in _DELIMITERS if mark in first)
         return columns_of(next(csv.reader([first], delimiter=delimiter)), "") is not None
     except (ValueError, StopIteration, csv.Error):
         return False
