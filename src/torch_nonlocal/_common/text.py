@@ -18,6 +18,11 @@ def listed(names: Iterable[str], *, most: int = 5) -> str:
     return shown if len(all_names) <= most else f"{shown} and {len(all_names) - most} more"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as "1 frame" or "8 frames"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def excerpt(text: str, *, most: int = 200) -> str:
     """A text from a file in a message, cut after `most` characters."""
     return text if len(text) <= most else text[:most] + "..."

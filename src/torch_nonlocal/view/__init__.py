@@ -15,18 +15,22 @@ from typing import TYPE_CHECKING
 from torch_nonlocal._common.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from torch_nonlocal.view.facts import BlockFacts, Facts
     from torch_nonlocal.view.link_arrows import arrows
     from torch_nonlocal.view.movie import video
     from torch_nonlocal.view.overlays import compare, heatmap, overlay
-    from torch_nonlocal.view.page import save_page
+    from torch_nonlocal.view.page import Page, save_page
     from torch_nonlocal.view.picture import Picture
 
-__all__ = ["Picture", "arrows", "compare", "heatmap", "overlay", "save_page", "video"]
+__all__ = ["BlockFacts", "Facts", "Page", "Picture", "arrows", "compare", "heatmap", "overlay", "save_page", "video"]
 
 # No submodule has the name of a public function: importing it would replace the function by the module.
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "BlockFacts": ".facts",
+        "Facts": ".facts",
+        "Page": ".page",
         "Picture": ".picture",
         "arrows": ".link_arrows",
         "compare": ".overlays",

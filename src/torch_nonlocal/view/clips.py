@@ -10,7 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from torch_nonlocal._common.text import counted
+
 FRAMES_IN_A_STRIP = 8
+Point = tuple[int, float, float]
+"""A position (frame, y, x) in pixels of a clip."""
 
 
 def _array(values: Any) -> np.ndarray:
@@ -104,13 +108,15 @@ def as_row(row: Any, clip_THWC: np.ndarray) -> np.ndarray:
     if row_THW.ndim != 3 or row_THW.size == 0:
         raise ValueError(f"row of shape {row_THW.shape}: expected the weights of one query, (T', H', W')")
     if len(row_THW) > len(clip_THWC):
-        raise ValueError(f"row of {len(row_THW)} frames: expected at most {len(clip_THWC)}, the frames of the clip")
+        raise ValueError(
+            f"row of {counted(len(row_THW), 'frame')}: expected at most {len(clip_THWC)}, the frames of the clip"
+        )
     if not np.isfinite(row_THW).all():
         raise ValueError("the row contains weights that are not finite")
     return row_THW
 
 
-def as_query(query: Sequence[float] | None, clip_THWC: np.ndarray) -> tuple[int, float, float] | None:
+def as_query(query: Sequence[float] | None, clip_THWC: np.ndarray) -> Point | None:
     """Check a position (frame, y, x), or (y, x) in an image, in pixels of the clip; the first pixel's center is 0.
 
     Returns:
@@ -139,10 +145,16 @@ def frame_y_x(position: Sequence[float], clip_THWC: np.ndarray) -> tuple[float, 
         return 0.0, values[0], values[1]
     if len(values) != 3:
         raise ValueError(
-            f"position {tuple(values)} in a clip of {len(clip_THWC)} frames: expected (frame, y, x), "
+            f"position {tuple(values)} in a clip of {counted(len(clip_THWC), 'frame')}: expected (frame, y, x), "
             "or (y, x) in an image, in pixels"
         )
     return values[0], values[1], values[2]
+
+
+def describe(point: Point, clip_THWC: np.ndarray) -> str:
+    """Return a position as text: its frame, unless the clip is an image, and its pixel."""
+    place = f"y {point[1]:.4g}, x {point[2]:.4g}"
+    return place if len(clip_THWC) == 1 else f"frame {point[0]}, {place}"
 
 
 def nearest_frame(frame: float, total: int) -> int:
@@ -173,7 +185,9 @@ def choose_frames(frames: Iterable[int] | None, total: int, *, keep: int | None 
         raise ValueError("frames is empty: expected at least one frame, or None for the default")
     outside = [frame for frame in chosen if not 0 <= frame < total]
     if outside:
-        raise ValueError(f"frames {outside} are outside the clip of {total} frames: expected 0 to {total - 1}")
+        raise ValueError(
+            f"frames {outside} are outside the clip of {counted(total, 'frame')}: expected 0 to {total - 1}"
+        )
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"frames {chosen} contains duplicates")
     return chosen

@@ -11,6 +11,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from torch.nn import functional as F
 
 SIGNED_CMAP = "coolwarm"
+FAINTEST = {"unsigned": 0.3, "signed": 0.1}
+"""Opacity of the color of weight 0 relative to that of the largest weight. The middle of a diverging color map is light
+and would hide the frame."""
+OWN_FRAME = 8
+"""Factor by which weights in the query's frame may exceed those in other frames before they set the color scale."""
+LEVELS = 256  # colors of a map; between them, colors are interpolated
 _INTERPOLATIONS = {"nearest": "nearest-exact", "bilinear": "bilinear"}  # as torch names them
 
 
@@ -40,8 +46,12 @@ class Scale:
         return np.abs(weights / self.high).clip(0, 1)
 
     def colors(self, weights: np.ndarray) -> np.ndarray:
-        """Map weights (...) to RGB (..., 3), floats in [0, 255]."""
-        return self.cmap(self.norm(weights))[..., :3] * 255
+        """Map weights (...) to RGB (..., 3), floats in [0, 255], interpolated between the colors of the map."""
+        low = -self.high if self.signed else 0.0
+        place = (weights - low) / (self.high - low) * (LEVELS - 1)
+        table = self.cmap(np.linspace(0, 1, LEVELS))[:, :3] * 255
+        levels = np.arange(LEVELS)
+        return np.stack([np.interp(place, levels, table[:, channel]) for channel in range(3)], axis=-1)
 
 
 def scale_of(weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = None) -> Scale:
@@ -64,6 +74,25 @@ def scale_of(weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = 
     signed = bool(weights.min() < -1e-6 * largest)
     chosen = colormaps[SIGNED_CMAP] if signed else colormaps[cmap] if isinstance(cmap, str) else cmap
     return Scale(high, signed, chosen, clipped=largest > high * (1 + 1e-9))
+
+
+def brightest(row_THW: np.ndarray, own: tuple[int, int, int]) -> float:
+    """Return the weight of the last color in pictures, videos and the page.
+
+    The self-weight is often much larger than all other weights and does not count. Neither do, in a clip, the other
+    weights in the query's frame, up to eight times the largest weight in other frames.
+
+    Args:
+        row_THW: weights of the query, (T', H', W').
+        own: cell of the query.
+    """
+    sizes_THW = np.abs(row_THW)
+    itself = float(sizes_THW[own])
+    sizes_THW[own] = 0
+    rest = float(sizes_THW.max())
+    sizes_THW[own[0]] = 0
+    others = float(sizes_THW.max())
+    return (max(others, rest / OWN_FRAME) if others else rest) or itself or 1.0
 
 
 def bright_part(cmap: str) -> Colormap:
@@ -103,7 +132,7 @@ def blend(frame_HWC: np.ndarray, weights_HW: np.ndarray, scale: Scale, alpha: fl
     """
     gray_HW1 = (frame_HWC @ np.array([0.299, 0.587, 0.114]))[..., None]
     strength_HW1 = scale.strength(weights_HW)[..., None]
-    least = 0.1 if scale.signed else 0.4  # the middle of a diverging map is light and would hide the frame
+    least = FAINTEST["signed" if scale.signed else "unsigned"]
     share_HW1 = alpha * (least + (1 - least) * strength_HW1)
     mixed_HWC = gray_HW1 * (1 - share_HW1) + scale.colors(weights_HW) * share_HW1
     return np.rint(mixed_HWC).clip(0, 255).astype(np.uint8)

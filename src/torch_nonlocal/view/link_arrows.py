@@ -9,11 +9,10 @@ import numpy as np
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
-from torch_nonlocal.view.clips import as_clip, choose_frames, frame_y_x, nearest_frame, thin_out
+from torch_nonlocal.view.clips import Point, as_clip, choose_frames, describe, frame_y_x, nearest_frame, thin_out
 from torch_nonlocal.view.colors import Scale, bright_part, scale_of
-from torch_nonlocal.view.overlays import describe
 from torch_nonlocal.view.picture import Picture
-from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, lay_out
+from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, frame_labels, lay_out
 
 _POINTS = 72  # per inch
 
@@ -37,11 +36,19 @@ class Link(Protocol):
     def weight(self) -> float: ...
 
 
-Point = tuple[int, float, float]
 Arrow = tuple[Point, Point, float]
 
 
-def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = None, k: int = 20) -> Picture:
+def arrows(
+    clip: Any,
+    links: Iterable[Link],
+    *,
+    frames: Iterable[int] | None = None,
+    k: int = 20,
+    title: str = "",
+    caption: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Picture:
     """Draw the strongest links as arrows from x_i to x_j; color and width show the weight.
 
     By default, the picture shows the frames that these links connect. If there are more than eight, it shows eight of
@@ -53,6 +60,9 @@ def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = N
         links: links from one position, links to one position, or any others.
         frames: the frames to show; only links within them are drawn.
         k: number of links to draw, those with the largest absolute weights.
+        title: lines of text above the frames.
+        caption: text below the frames. Default: the number of links and their common end.
+        labels: text above each frame of the clip. Default: its number; nothing for an image.
 
     Raises:
         ValueError: there are no links, a link lies outside the clip or has a weight that is not finite, no link lies
@@ -77,8 +87,10 @@ def arrows(clip: Any, links: Iterable[Link], *, frames: Iterable[int] | None = N
 
     weights = np.array([weight for *_, weight in shown])
     scale = scale_of(weights, cmap=bright_part("inferno"))
-    caption = _caption(shown, within=shown != strongest)
-    sheet = lay_out([Strip([clip_THWC[number] for number in numbers], numbers, scale)], caption=caption)
+    if caption is None:
+        caption = _caption(shown, clip_THWC, within=shown != strongest)
+    strip = Strip([clip_THWC[number] for number in numbers], numbers, scale, labels=frame_labels(labels, clip_THWC))
+    sheet = lay_out([strip], title=title, caption=caption)
     for rank, arrow in reversed(list(enumerate(shown))):  # the strongest is drawn last, on top
         _draw(sheet, arrow, scale, rank)
     sources, targets = {source for source, _, _ in shown}, {target for _, target, _ in shown}
@@ -111,14 +123,14 @@ def _point(pixel: Sequence[float], clip_THWC: np.ndarray, asked: list[int] | Non
     return nearest_frame(frame, len(clip_THWC)), y, x
 
 
-def _caption(shown: list[Arrow], *, within: bool) -> str:
+def _caption(shown: list[Arrow], clip_THWC: np.ndarray, *, within: bool) -> str:
     sources, targets = {arrow[0] for arrow in shown}, {arrow[1] for arrow in shown}
     count = f"{len(shown)} strongest links" if len(shown) > 1 else "strongest link"
     where = " within the frames shown" if within else ""
     if len(sources) == 1:
-        return f"{count}{where} from {describe(sources.pop())} (ring)"
+        return f"{count}{where} from {describe(sources.pop(), clip_THWC)} (ring)"
     if len(targets) == 1:
-        return f"{count}{where} to {describe(targets.pop())} (ring)"
+        return f"{count}{where} to {describe(targets.pop(), clip_THWC)} (ring)"
     return f"{count}{where}"
 
 

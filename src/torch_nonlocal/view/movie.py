@@ -16,9 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.media import write_gif, write_mp4
-from torch_nonlocal.view.clips import as_clip, as_query, as_row
-from torch_nonlocal.view.colors import Scale, scale_of
-from torch_nonlocal.view.overlays import ALPHA, CMAP, paint
+from torch_nonlocal.view.clips import Point, as_clip, as_query, as_row
+from torch_nonlocal.view.colors import Scale
+from torch_nonlocal.view.overlays import ALPHA, CMAP, paint, scale_around
+from torch_nonlocal.view.strip import frame_labels
 
 _SMALLEST, _WIDEST, _HIGHEST = 256, 1280, 720  # smallest panel width, largest total width and panel height, in pixels
 _GAP = 8
@@ -35,7 +36,8 @@ def video(
     alpha: float = ALPHA,
     cmap: str = CMAP,
     vmax: float | None = None,
-    interpolation: str = "bilinear",
+    interpolation: str = "nearest",
+    labels: Sequence[str] | None = None,
 ) -> Path:
     """Write the clip as a video with the weights of one query over each frame, frame numbers and the color scale.
 
@@ -48,8 +50,9 @@ def video(
         fps: frames per second.
         alpha: opacity of the colors at the largest weight, 0 to 1.
         cmap: a matplotlib color map for weights without a sign; signed weights use a diverging one.
-        vmax: weight of the last color. Default: the largest absolute weight of each row.
-        interpolation: "bilinear", or "nearest" to show the cells of the grid.
+        vmax: weight of the last color. Default: as in `heatmap`, for each row.
+        interpolation: "nearest" shows the cells of the grid; "bilinear" interpolates between their centers.
+        labels: text below each frame. Default: its number; nothing for an image.
 
     Returns:
         The path of the file.
@@ -66,8 +69,9 @@ def video(
     if not named:
         raise ValueError("rows is empty: expected weights, or {name: weights}")
     grids = {name: as_row(row, clip_THWC) for name, row in named.items()}
-    scales = {name: scale_of(row_THW, cmap=cmap, vmax=vmax) for name, row_THW in grids.items()}
     point = as_query(query, clip_THWC)
+    scales = {name: scale_around(row, point, clip_THWC, cmap=cmap, vmax=vmax) for name, row in grids.items()}
+    shown = frame_labels(labels, clip_THWC)
     size = _panel_size(clip_THWC.shape[1], clip_THWC.shape[2], len(grids))
 
     def draw() -> Iterator[np.ndarray]:
@@ -75,7 +79,8 @@ def video(
             panels = []
             for name, row_THW in grids.items():
                 painted = paint(clip_THWC, row_THW, frame, scales[name], alpha, interpolation)
-                panels.append(_panel(painted, size, name, frame, scales[name], point))
+                ring = None if point is None else (point, frame == point[0])
+                panels.append(_panel(painted, size, name, shown[frame], scales[name], ring))
             yield np.concatenate(panels, axis=1)
 
     return write(path, draw(), fps)
@@ -93,18 +98,19 @@ def _panel(
     frame_HWC: np.ndarray,
     size: tuple[int, int],
     name: str,
-    frame: int,
+    label: str,
     scale: Scale,
-    point: tuple[int, float, float] | None,
+    ring: tuple[Point, bool] | None,
 ) -> np.ndarray:
-    """Draw one frame with the name of the block above it, its number and the color scale below."""
+    """Draw one frame with the name of the block above it, its label and the color scale below."""
     enlarged = size[0] >= frame_HWC.shape[1]
     picture = Image.fromarray(frame_HWC).resize(
         size, Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
     )
-    if point:
+    if ring:
+        point, is_own = ring
         across, down = (point[2] + 0.5) / frame_HWC.shape[1] * size[0], (point[1] + 0.5) / frame_HWC.shape[0] * size[1]
-        _ring(picture, across, down, (255, 255, 255) if frame == point[0] else (150, 150, 150))
+        _ring(picture, across, down, (255, 255, 255) if is_own else (150, 150, 150))
 
     width = max(size[0], _SMALLEST)
     text = max(12, min(width // 45, 20))
@@ -116,7 +122,7 @@ def _panel(
     left, right, middle = _GAP // 2, width + _GAP // 2, above + size[1] + below // 2
     if name:
         draw.text((left, above // 2), _fitted(printable(name), font, width), fill=_INK, font=font, anchor="lm")
-    draw.text((left, middle), f"frame {frame}", fill=_INK, font=font, anchor="lm")
+    draw.text((left, middle), label, fill=_INK, font=font, anchor="lm")
     least, most = (f"{-scale.high:.2g}" if scale.signed else "0"), f"{scale.high:.2g}"
     draw.text((right, middle), most, fill=_INK, font=font, anchor="rm")
     bar_right = right - round(font.getlength(most)) - text // 2

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from torch_nonlocal.view.clips import as_clip, as_query, as_row, choose_frames, temporal_cell
-from torch_nonlocal.view.colors import Scale, blend, resize, scale_of
+from torch_nonlocal.view.clips import Point, as_clip, as_query, as_row, choose_frames, describe, temporal_cell
+from torch_nonlocal.view.colors import Scale, blend, brightest, resize, scale_of
 from torch_nonlocal.view.picture import Picture
-from torch_nonlocal.view.strip import Strip, lay_out
+from torch_nonlocal.view.strip import Strip, frame_labels, lay_out
 
 ALPHA = 0.9
 CMAP = "inferno"
@@ -26,7 +26,7 @@ def overlay(
     alpha: float = ALPHA,
     cmap: str = CMAP,
     vmax: float | None = None,
-    interpolation: str = "bilinear",
+    interpolation: str = "nearest",
 ) -> np.ndarray:
     """Blend the weights of one query as colors over each frame.
 
@@ -36,7 +36,7 @@ def overlay(
         alpha: opacity of the colors at the largest weight, 0 to 1.
         cmap: a matplotlib color map for weights without a sign; signed weights use a diverging one.
         vmax: weight of the last color. Default: the largest absolute weight of the row.
-        interpolation: "bilinear", or "nearest" to show the cells of the grid.
+        interpolation: "nearest" shows the cells of the grid; "bilinear" interpolates between their centers.
 
     Returns:
         (T, H, W, 3) RGB, uint8 in [0, 255].
@@ -60,7 +60,10 @@ def heatmap(
     cmap: str = CMAP,
     vmax: float | None = None,
     scale_bar: bool = True,
-    interpolation: str = "bilinear",
+    interpolation: str = "nearest",
+    title: str = "",
+    caption: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Picture:
     """Draw the weights of one query as colors over frames side by side, with frame numbers and the color scale.
 
@@ -72,16 +75,21 @@ def heatmap(
             including that of the query.
         alpha: opacity of the colors at the largest weight, 0 to 1.
         cmap: a matplotlib color map for weights without a sign; signed weights use a diverging one.
-        vmax: weight of the last color. Default: the largest absolute weight of the row.
+        vmax: weight of the last color; larger weights have the same color. Default with a query: the largest weight in
+            other frames or, if there is none, the largest except that of the query's own cell, which often exceeds all
+            others. Default without a query: the largest weight.
         scale_bar: draw the color scale.
-        interpolation: "bilinear", or "nearest" to show the cells of the grid.
+        interpolation: "nearest" shows the cells of the grid; "bilinear" interpolates between their centers.
+        title: lines of text above the frames.
+        caption: text below the frames. Default: the position of the query.
+        labels: text above each frame of the clip. Default: its number; nothing for an image.
 
     Raises:
         ValueError: an invalid clip, row, query, frame or option.
     """
     return _strips(
         clip, {"": row}, query=query, frames=frames, alpha=alpha, cmap=cmap, vmax=vmax, scale_bar=scale_bar,
-        interpolation=interpolation,
+        interpolation=interpolation, title=title, caption=caption, labels=labels,
     )  # fmt: skip
 
 
@@ -95,11 +103,15 @@ def compare(
     cmap: str = CMAP,
     vmax: float | None = None,
     scale_bar: bool = True,
-    interpolation: str = "bilinear",
+    interpolation: str = "nearest",
+    title: str = "",
+    caption: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Picture:
     """Draw the weights of one query in several blocks, one strip of frames per block under its name.
 
     Each block has its own color scale, because weights depend on its number of positions; `vmax` sets a common one.
+    Blocks of a single image are laid out in rows.
 
     Args:
         clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
@@ -111,6 +123,9 @@ def compare(
         vmax: as in `heatmap`.
         scale_bar: as in `heatmap`.
         interpolation: as in `heatmap`.
+        title: as in `heatmap`.
+        caption: as in `heatmap`.
+        labels: as in `heatmap`.
 
     Raises:
         ValueError: as in `heatmap`, or `rows` is empty.
@@ -119,7 +134,7 @@ def compare(
         raise ValueError("rows: expected {name: row} with at least one row; for a single row, use heatmap")
     return _strips(
         clip, rows, query=query, frames=frames, alpha=alpha, cmap=cmap, vmax=vmax, scale_bar=scale_bar,
-        interpolation=interpolation,
+        interpolation=interpolation, title=title, caption=caption, labels=labels,
     )  # fmt: skip
 
 
@@ -139,6 +154,20 @@ def paint(
     return blend(picture_HWC, resize(cells_HW, height, width, interpolation), scale, alpha)
 
 
+def scale_around(
+    row_THW: np.ndarray, query: Point | None, clip_THWC: np.ndarray, *, cmap: str, vmax: float | None
+) -> Scale:
+    """Return the color scale of a row; without `vmax`, the weight of the query on itself does not set it."""
+    if vmax is None and query is not None and row_THW.size > 1:
+        cells = [
+            min(int((place + 0.5) * count / pixels), count - 1)
+            for place, count, pixels in zip(query[1:], row_THW.shape[1:], clip_THWC.shape[1:3], strict=True)
+        ]
+        own = (temporal_cell(query[0], len(clip_THWC), len(row_THW)), max(cells[0], 0), max(cells[1], 0))
+        vmax = brightest(row_THW, own)
+    return scale_of(row_THW, cmap=cmap, vmax=vmax)
+
+
 def _strips(
     clip: Any,
     rows: Mapping[str, Any],
@@ -150,23 +179,24 @@ def _strips(
     vmax: float | None,
     scale_bar: bool,
     interpolation: str,
+    title: str,
+    caption: str | None,
+    labels: Sequence[str] | None,
 ) -> Picture:
     clip_THWC = as_clip(clip)
     grids = {name: as_row(row, clip_THWC) for name, row in rows.items()}
     point = as_query(query, clip_THWC)
     numbers = choose_frames(frames, len(clip_THWC), keep=point[0] if point else None)
+    names = frame_labels(labels, clip_THWC)
     strips = []
     for name, row_THW in grids.items():
-        scale = scale_of(row_THW, cmap=cmap, vmax=vmax)
+        scale = scale_around(row_THW, point, clip_THWC, cmap=cmap, vmax=vmax)
         painted = [paint(clip_THWC, row_THW, number, scale, alpha, interpolation) for number in numbers]
-        strips.append(Strip(painted, numbers, scale if scale_bar else None, name))
-    sheet = lay_out(strips, caption=f"query: {describe(point)} (ring)" if point else "")
+        strips.append(Strip(painted, numbers, scale if scale_bar else None, name, names))
+    if caption is None:
+        caption = f"query: {describe(point, clip_THWC)} (ring)" if point else ""
+    sheet = lay_out(strips, title=title, caption=caption)
     if point and point[0] in numbers:
         for strip in range(len(strips)):
             sheet.ring(strip, point)
     return Picture(sheet.figure, numbers)
-
-
-def describe(point: tuple[int, float, float]) -> str:
-    """Return a position as text: its frame and pixel."""
-    return f"frame {point[0]}, y {point[1]:.4g}, x {point[2]:.4g}"

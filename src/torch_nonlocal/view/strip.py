@@ -7,6 +7,7 @@ therefore an ordinary line, and the size of text does not depend on that of the 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,11 +22,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.view.colors import Scale
 
 _SHEET = 7.5  # inches, the text width of a two-column paper
 _MARGIN, _GAP = 0.08, 0.07
-_LABEL, _TITLE, _CAPTION = 0.2, 0.22, 0.24  # heights of text lines
+_LABEL, _TITLE, _CAPTION, _LINE = 0.2, 0.22, 0.24, 0.17  # heights of text lines
+_LETTER = 0.068  # mean width of a letter of 8 points
 _SCALE = 0.78  # width reserved for the color scale
 _LOWEST, _NARROWEST, _HIGHEST = 0.6, 0.8, 4.0  # smallest height and width and largest height of a frame
 _TEXT, _SMALL_TEXT = 8, 7  # points
@@ -44,12 +47,18 @@ class Strip:
         numbers: indices of the frames in the clip.
         scale: the color scale; None draws none.
         title: title above the frames; "" for none.
+        labels: text above each frame of the clip; by default its number.
     """
 
     frames: list[np.ndarray]
     numbers: list[int]
     scale: Scale | None
     title: str = ""
+    labels: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            self.labels = [f"frame {number}" for number in range(max(self.numbers) + 1)]
 
 
 @dataclass
@@ -86,64 +95,162 @@ class Sheet:
         self.axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=_INK, linewidth=1.6, zorder=3))
 
 
-def lay_out(strips: Sequence[Strip], *, caption: str = "") -> Sheet:
-    """Draw strips below each other.
+def frame_labels(labels: Sequence[str] | None, clip_THWC: np.ndarray) -> list[str]:
+    """Return the text above each frame of a clip: its number by default, nothing for an image.
+
+    Raises:
+        ValueError: another number of labels than of frames.
+    """
+    total = len(clip_THWC)
+    if labels is None:
+        return [f"frame {number}" for number in range(total)] if total > 1 else [""]
+    if len(labels) != total:
+        raise ValueError(f"labels: got {len(labels)}, expected one for each of {counted(total, 'frame')}")
+    return [printable(str(label)) for label in labels]
+
+
+def lay_out(strips: Sequence[Strip], *, title: str = "", caption: str = "") -> Sheet:
+    """Draw strips below each other, or several strips of one frame in rows.
 
     The frames of a strip form one line, and wrap if they would become too small.
-    """
-    pixels = strips[0].frames[0].shape[:2]
-    count = len(strips[0].frames)
-    right = _SCALE if any(strip.scale for strip in strips) else 0.0
-    columns, width, height = _cells(count, pixels[1] / pixels[0], _SHEET - 2 * _MARGIN - right)
-    lines = math.ceil(count / columns)
-    slot = max(width, 0.7)  # space for the frame number above a narrow frame
-    sheet_width = max(2 * _MARGIN + right + columns * slot + (columns - 1) * _GAP, 3.7)
-    strip_height = lines * (_LABEL + height) + (lines - 1) * _GAP
-    title = _TITLE if any(strip.title for strip in strips) else 0.0
-    bottom = _CAPTION if caption else 0.0
-    sheet_height = 2 * _MARGIN + len(strips) * (title + strip_height) + (len(strips) - 1) * 2 * _GAP + bottom
 
-    figure = Figure(figsize=(sheet_width, sheet_height), facecolor="white")
+    Args:
+        strips: strips with the same number of frames of one size.
+        title: lines of text above all strips, the first in bold.
+        caption: one line of text below them.
+    """
+    plan = _Plan.of(strips, title)
+    head = plan.lines * _LINE + (0.06 if plan.lines else 0.0)
+    bottom = _CAPTION if caption else 0.0
+    sheet_height = 2 * _MARGIN + head + plan.rows * plan.height + (plan.rows - 1) * 2 * _GAP + bottom
+
+    figure = Figure(figsize=(plan.sheet_width, sheet_height), facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    axes.set(xlim=(0, sheet_width), ylim=(sheet_height, 0))
+    axes.set(xlim=(0, plan.sheet_width), ylim=(sheet_height, 0))
     axes.set_autoscale_on(False)
-    sheet = Sheet(figure, axes, (pixels[0], pixels[1]))
-
-    top = _MARGIN
-    for strip in strips:
-        if strip.title:
-            # parse_math=False: a dollar sign in a name does not start a formula
-            style: dict[str, Any] = {"fontsize": _TEXT, "weight": "bold", "color": _INK, "va": "center"}
-            axes.text(_MARGIN, top + 0.6 * title, printable(strip.title), parse_math=False, **style)
-        top += title
-        boxes = {}
-        for place, (frame, number) in enumerate(zip(strip.frames, strip.numbers, strict=True)):
-            line, column = divmod(place, columns)
-            left = _MARGIN + column * (slot + _GAP) + (slot - width) / 2
-            upper = top + line * (_LABEL + height + _GAP) + _LABEL
-            boxes[number] = (left, upper, width, height)
-            _draw_frame(axes, frame, boxes[number])
-            axes.text(
-                left + width / 2, upper - 0.5 * _LABEL, f"frame {number}", fontsize=_SMALL_TEXT, color=_INK,
-                ha="center", va="center", zorder=7,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
-            )  # fmt: skip
-        sheet.boxes.append(boxes)
-        if strip.scale:
-            left = _MARGIN + columns * slot + (columns - 1) * _GAP + 0.1
-            _draw_scale(figure, strip.scale, left, top + _LABEL, min(strip_height - _LABEL, 2.5))
-        top += strip_height + 2 * _GAP
+    sheet = Sheet(figure, axes, plan.pixels)
+    for number, line in enumerate(plan.title):
+        place = (_MARGIN, _MARGIN + (number + 0.5) * _LINE)
+        _write(axes, *place, line, fontsize=_TEXT, weight="normal" if number else "bold")
+    for place, strip in enumerate(strips):
+        row, column = divmod(place, plan.across)
+        left = _MARGIN + column * (plan.width + 2 * _GAP)
+        top = _MARGIN + head + row * (plan.height + 2 * _GAP)
+        _draw_strip(sheet, strip, plan, left, top)
     if caption:
-        axes.text(_MARGIN, sheet_height - _MARGIN - 0.06, caption, fontsize=_SMALL_TEXT, color=_INK, va="center")
+        _write(axes, _MARGIN, sheet_height - _MARGIN - 0.06, printable(caption), fontsize=_SMALL_TEXT)
     return sheet
 
 
-def _cells(count: int, aspect: float, room: float) -> tuple[int, float, float]:
+@dataclass(frozen=True)
+class _Plan:
+    """Sizes of a sheet, in inches: all strips have the same.
+
+    Attributes:
+        pixels: (H, W) of a frame in pixels.
+        across: strips side by side.
+        rows: lines of strips.
+        columns: frames side by side in a strip.
+        frame: width and height of a frame.
+        slot: width of a column, which leaves space for the label of a narrow frame.
+        label: height of the labels.
+        strip_title: height of the title of a strip.
+        width: width of a strip with its color scale.
+        height: height of a strip with its title.
+        title: wrapped lines of the title.
+        sheet_width: width of the sheet.
+    """
+
+    pixels: tuple[int, int]
+    across: int
+    rows: int
+    columns: int
+    frame: tuple[float, float]
+    slot: float
+    label: float
+    strip_title: float
+    width: float
+    height: float
+    title: list[str]
+    sheet_width: float
+
+    @property
+    def lines(self) -> int:
+        """Number of lines of the title."""
+        return len(self.title)
+
+    @staticmethod
+    def of(strips: Sequence[Strip], title: str) -> _Plan:
+        """Plan the sheet of these strips."""
+        height, width = strips[0].frames[0].shape[:2]
+        count = len(strips[0].frames)
+        right = _SCALE if any(strip.scale for strip in strips) else 0.0
+        room = _SHEET - 2 * _MARGIN
+        across, columns = 1, 1
+        if count == 1:
+            across, frame_width, frame_height = _cells(len(strips), width / height, room - right, right + 2 * _GAP)
+        else:
+            columns, frame_width, frame_height = _cells(count, width / height, room - right, _GAP)
+        slot = max(frame_width, 0.7)
+        lines = math.ceil(count / columns)
+        has_labels = any(strip.labels[number] for strip in strips for number in strip.numbers)
+        label = _LABEL if has_labels or right else 0.0
+        strip_title = _TITLE if any(strip.title for strip in strips) else 0.0
+        strip_width = right + columns * slot + (columns - 1) * _GAP
+        strip_height = strip_title + lines * (label + frame_height) + (lines - 1) * _GAP
+        sheet_width = max(2 * _MARGIN + across * strip_width + (across - 1) * 2 * _GAP, 3.7)
+        letters = int((sheet_width - 2 * _MARGIN) / _LETTER)
+        wrapped = [part for line in title.splitlines() for part in textwrap.wrap(printable(line), letters)]
+        return _Plan(
+            (height, width), across, math.ceil(len(strips) / across), columns, (frame_width, frame_height), slot,
+            label, strip_title, strip_width, strip_height, wrapped, sheet_width,
+        )  # fmt: skip
+
+
+def _elided(text: str, letters: int) -> str:
+    """Return the text, without its middle if it has more letters."""
+    if len(text) <= letters:
+        return text
+    kept = max(letters - 1, 2)
+    return f"{text[: (kept + 1) // 2]}\u2026{text[len(text) - kept // 2 :]}"
+
+
+def _draw_strip(sheet: Sheet, strip: Strip, plan: _Plan, left: float, top: float) -> None:
+    width, height = plan.frame
+    if strip.title:
+        name = _elided(printable(strip.title), int((plan.width if plan.across > 1 else plan.sheet_width) / _LETTER))
+        _write(sheet.axes, left, top + 0.6 * plan.strip_title, name, fontsize=_TEXT, weight="bold")
+    top += plan.strip_title
+    boxes = {}
+    for place, (frame, number) in enumerate(zip(strip.frames, strip.numbers, strict=True)):
+        line, column = divmod(place, plan.columns)
+        across = left + column * (plan.slot + _GAP) + (plan.slot - width) / 2
+        upper = top + line * (plan.label + height + _GAP) + plan.label
+        boxes[number] = (across, upper, width, height)
+        _draw_frame(sheet.axes, frame, boxes[number])
+        name = strip.labels[number]
+        # below the arrows (zorder 4), which may cross it on their way to another line
+        style = {"fontsize": _SMALL_TEXT, "ha": "center", "zorder": 2.5}
+        _write(sheet.axes, across + width / 2, upper - 0.5 * plan.label, name, **style)
+    sheet.boxes.append(boxes)
+    if strip.scale:
+        right = left + plan.columns * plan.slot + (plan.columns - 1) * _GAP + 0.1
+        room = plan.height - plan.strip_title - plan.label
+        _draw_scale(sheet.figure, strip.scale, right, top + plan.label, min(room, 2.5))
+
+
+def _write(axes: Axes, left: float, middle: float, text: str, **style: Any) -> None:
+    """Write one line; parse_math=False: a dollar sign in a name does not start a formula."""
+    if text:
+        axes.text(left, middle, text, **{"color": _INK, "va": "center", "parse_math": False, **style})
+
+
+def _cells(count: int, aspect: float, room: float, gap: float) -> tuple[int, float, float]:
     """Return columns, width and height of a frame for the fewest lines in which frames are not too small."""
     for lines in range(1, count + 1):
         columns = math.ceil(count / lines)
-        width = (room - (columns - 1) * _GAP) / columns
+        width = (room - (columns - 1) * gap) / columns
         if (width >= _NARROWEST and width / aspect >= _LOWEST) or columns == 1:
             break
     height = min(width / aspect, _HIGHEST)

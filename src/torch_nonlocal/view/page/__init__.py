@@ -4,6 +4,6 @@
 `bundle` joins the template, style and scripts in `static/`, and `save` checks the input and writes the file.
 """
 
-from torch_nonlocal.view.page.save import save_page
+from torch_nonlocal.view.page.save import Page, save_page
 
-__all__ = ["save_page"]
+__all__ = ["Page", "save_page"]

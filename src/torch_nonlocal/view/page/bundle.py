@@ -13,7 +13,18 @@ from torch_nonlocal._common.optional import require
 
 _STATIC = files("torch_nonlocal.view.page") / "static"
 # In the order of their dependencies.
-_SCRIPTS = ("data.js", "measures.js", "colors.js", "draw.js", "stage.js", "player.js", "controls.js", "main.js")
+_SCRIPTS = (
+    "data.js",
+    "measures.js",
+    "colors.js",
+    "draw.js",
+    "stage.js",
+    "player.js",
+    "address.js",
+    "picture.js",
+    "controls.js",
+    "main.js",
+)
 _IMPORT = re.compile(r"^import [^;]*?;\n", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(?:async )?function |class |const |let )", re.MULTILINE)
 

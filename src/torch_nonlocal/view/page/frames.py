@@ -43,7 +43,7 @@ def _data_uri(frame_HWC: np.ndarray) -> str:
 
 
 def eye_catcher(clip_THWC: np.ndarray) -> tuple[int, float, float]:
-    """Return the default query: the center of the most varied region of the middle frame, as (frame, y, x)."""
+    """Return the center of the most varied region of the middle frame, as (frame, y, x)."""
     frame = len(clip_THWC) // 2
     gray_HW = clip_THWC[frame].mean(axis=-1)
     height, width = gray_HW.shape

@@ -10,12 +10,17 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.view.facts import BlockFacts
 from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
 from torch_nonlocal.view.page.quantize import BITS, Quantized, packed_size, quantize
+from torch_nonlocal.view.placement import axis_centers
+from torch_nonlocal.view.verdict import verdict
 
 TOLERANCE = 0.02  # largest relative error of the strongest weights of sampled rows; it determines the number of bits
 _STRONGEST = 20  # weights per row whose error is measured, the default number of arrows
@@ -84,7 +89,7 @@ class Block:
         keys = 0 if self.maps.is_shared else len(self.maps.key)
         return _size(len(self.maps.query), keys, self.maps.query.shape[1], self.bits)
 
-    def describe(self, store: Store, clip_shape: Sequence[int]) -> dict[str, Any]:
+    def describe(self, store: Store, clip_shape: Sequence[int], facts: BlockFacts) -> dict[str, Any]:
         """Return the JSON description of the block for data.js and add its arrays to the store."""
         weights, geometry, groups = self.maps.weights, self.record.geometry, self.maps.groups
         read = self.maps
@@ -125,9 +130,22 @@ class Block:
             "coarser": self.coarser,
             "distance": self.distance,
             "inputSize": list(geometry.input_size),
-            **_statistics(self.record, self.batch),
+            "network": facts.network,
+            "classes": [[name, float(score)] for name, score in facts.classes],
+            "evidence": self._evidence(store, facts),
+            **_statistics(self.record, self.batch, facts),
             **_places(geometry, clip_shape, self.coarser),
         }
+
+    def _evidence(self, store: Store, facts: BlockFacts) -> int | None:
+        """Store the evidence on the grid of the page, averaged over the cells of a coarser grid."""
+        if facts.evidence is None:
+            return None
+        grid = self.record.geometry.grid
+        evidence_THW = torch.as_tensor(facts.evidence).float().cpu().reshape((1,) * (3 - len(grid)) + grid)
+        if self.coarser > 1:
+            evidence_THW = F.avg_pool2d(evidence_THW[:, None], self.coarser, ceil_mode=True)[:, 0]
+        return store.add(_floats(evidence_THW))
 
 
 def positions_of(record: BlockRecord, *, coarser: int) -> tuple[int, int]:
@@ -203,32 +221,19 @@ def _sample(query_PD: Tensor) -> list[int]:
 
 def _places(geometry: Geometry, clip_shape: Sequence[int], coarser: int) -> dict[str, Any]:
     """Centers of queries and keys on each axis (frame, y, x) in pixels of the clip, and the key of each query."""
+    query, key = axis_centers(geometry, clip_shape)
     missing = 3 - len(geometry.grid)
-    query, key, covering = [], [], []
-    for axis in range(3):
-        pixels, step = clip_shape[axis], coarser if axis > 0 else 1
-        if axis < missing:
-            query.append([(pixels - 1) / 2])
-            key.append([(pixels - 1) / 2])
-            covering.append([0])
-            continue
-        own = axis - missing
-        cells, keys = geometry.grid[own], geometry.key_grid[own]
-        share = pixels / geometry.input_size[own]
-        point = [0] * len(geometry.grid)
-        fine_query, fine_key, fine_covering = [], [], []
-        for index in range(max(cells, keys)):
-            point[own] = index
-            if index < cells:
-                fine_query.append((geometry.query_pixel(point)[own] + 0.5) * share - 0.5)
-                fine_covering.append(geometry.covering_key(point)[own])
-            if index < keys:
-                fine_key.append((geometry.key_pixel(point)[own] + 0.5) * share - 0.5)
-        query.append(_means(fine_query, step))
-        key.append(_means(fine_key, step))
+    covering = [[0] for _ in range(missing)]
+    for own, (cells, pool, keys) in enumerate(zip(geometry.grid, geometry.pool, geometry.key_grid, strict=True)):
+        step = coarser if own + missing > 0 else 1
         middles = [min(start + step // 2, cells - 1) for start in range(0, cells, step)]
-        covering.append([fine_covering[middle] // step for middle in middles])
-    return {"queryCenters": query, "keyCenters": key, "covering": covering}
+        covering.append([min(middle // pool, keys - 1) // step for middle in middles])
+    steps = (1, coarser, coarser)
+    return {
+        "queryCenters": [_means(line, step) for line, step in zip(query, steps, strict=True)],
+        "keyCenters": [_means(line, step) for line, step in zip(key, steps, strict=True)],
+        "covering": covering,
+    }
 
 
 def _means(values: list[float], step: int) -> list[float]:
@@ -236,13 +241,13 @@ def _means(values: list[float], step: int) -> list[float]:
     return [round(sum(chunk) / len(chunk), 4) for chunk in chunks]
 
 
-def _statistics(record: BlockRecord, batch: int) -> dict[str, Any]:
+def _statistics(record: BlockRecord, batch: int, facts: BlockFacts) -> dict[str, Any]:
     """Return means over all queries and their summary; empty where computing all weights would take minutes."""
     if math.prod(record.geometry.grid) * math.prod(record.geometry.key_grid) > _MOST_PAIRS:
         return {"statistics": {}, "verdict": ""}
     found = record.statistics(batch=batch)
     means = {name: value for name, value in asdict(found).items() if isinstance(value, int | float)}
-    return {"statistics": means, "verdict": found.verdict}
+    return {"statistics": means, "verdict": verdict(found, added=facts.added, untrained=facts.untrained)}
 
 
 def _floats(values: Tensor | np.ndarray) -> bytes:

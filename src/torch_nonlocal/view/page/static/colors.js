@@ -7,22 +7,22 @@ function table(hex) {
 }
 
 export class Scale {
-  constructor(tables, values, high) {
+  constructor(tables, values, high, signed = false) {
     let largest = 0, lowest = 0;
     for (const value of values) {
       largest = Math.max(largest, Math.abs(value));
       lowest = Math.min(lowest, value);
     }
-    this.signed = lowest < -1e-6 * largest;
+    this.signed = signed || lowest < -1e-6 * largest;
     this.high = high > 0 ? high : largest || 1;
     this.clipped = largest > this.high * (1 + 1e-6);
     this.table = this.signed ? tables.signed : tables.unsigned;
   }
 
-  // Index of the weight in the color table, 0 to 255.
+  // Place of the weight in the color table, 0 to 255; colors between two entries are interpolated.
   level(weight) {
     const part = this.signed ? (weight / this.high + 1) / 2 : weight / this.high;
-    return Math.round(255 * Math.min(Math.max(part, 0), 1));
+    return 255 * Math.min(Math.max(part, 0), 1);
   }
 
   strength(weight) {
@@ -44,11 +44,9 @@ export function readTables({ unsigned, signed }) {
   return { unsigned: table(unsigned), signed: table(signed) };
 }
 
-// The weight of the last color: the largest in other frames, which is often much smaller than the weight of a position
-// on itself and its surroundings. Without other frames, the largest except that of the position itself.
-export function brightest(block, values, point, mode) {
-  const grid = mode === "out" ? block.keyGrid : block.grid;
-  const own = mode === "out" ? block.coveringKey(point) : point;
+// The weight of the last color, as in view/colors.py: the largest in other frames or, if it is more, a fraction of the
+// largest in the query's frame. The weight of the query's own cell does not count: it is often much larger.
+export function brightest(grid, values, own, ownFrame) {
   const pixels = grid[1] * grid[2];
   const self = (own[0] * grid[1] + own[1]) * grid[2] + own[2];
   let others = 0, rest = 0;
@@ -57,21 +55,21 @@ export function brightest(block, values, point, mode) {
     if (Math.floor(i / pixels) !== own[0]) others = Math.max(others, size);
     if (i !== self) rest = Math.max(rest, size);
   }
-  return others || rest || Math.abs(values[self]);
+  return (others ? Math.max(others, rest / ownFrame) : rest) || Math.abs(values[self]);
 }
 
 // Reused by all calls.
 const layer = document.createElement("canvas");
 
 // Paints the weights of one frame over a canvas, interpolated between the centers of cells or with sharp edges.
-export function paintHeat(context, { values, grid, centers, frame, clip, scale, alpha, smooth, detail }) {
+export function paintHeat(context, { values, grid, centers, frame, clip, scale, alpha, faintest, smooth, detail }) {
   const [, clipHeight, clipWidth] = clip;
   const fit = detail / Math.max(clipHeight, clipWidth);
   const height = Math.max(1, Math.round(clipHeight * fit)), width = Math.max(1, Math.round(clipWidth * fit));
   const rows = spreadAxis(height, clipHeight, centers[1], smooth);
   const columns = spreadAxis(width, clipWidth, centers[2], smooth);
   const start = frame * grid[1] * grid[2];
-  const least = scale.signed ? 0.1 : 0.25; // the middle of a diverging map is light and would hide the frame
+  const least = faintest[scale.signed ? "signed" : "unsigned"];
   const image = new ImageData(width, height);
   const pixels = image.data, colors = scale.table;
   for (let y = 0, out = 0; y < height; y++) {
@@ -81,10 +79,8 @@ export function paintHeat(context, { values, grid, centers, frame, clip, scale, 
       const top = values[above + left] * (1 - across) + values[above + right] * across;
       const bottom = values[below + left] * (1 - across) + values[below + right] * across;
       const weight = top * (1 - down) + bottom * down;
-      const level = 3 * scale.level(weight);
-      pixels[out] = colors[level];
-      pixels[out + 1] = colors[level + 1];
-      pixels[out + 2] = colors[level + 2];
+      const level = scale.level(weight), entry = Math.min(Math.floor(level), 254), more = level - entry;
+      for (let c = 0, i = 3 * entry; c < 3; c++, i++) pixels[out + c] = colors[i] + more * (colors[i + 3] - colors[i]);
       pixels[out + 3] = 255 * alpha * (least + (1 - least) * scale.strength(weight));
     }
   }

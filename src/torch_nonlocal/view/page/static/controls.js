@@ -1,7 +1,7 @@
 // Controls and text: tabs, switches, sliders, statistics, lists and the theme.
 
 import { drawScale } from "./draw.js";
-import { formatPixel, formatShare, formatWeight, nearestFrame } from "./measures.js";
+import { count, formatPixel, formatShare, formatWeight, nearestFrame } from "./measures.js";
 
 const byId = (id) => document.getElementById(id);
 
@@ -39,6 +39,50 @@ export function onChoice(name, onChange) {
 
 export function setChoice(name, value) {
   byId(name).querySelector(`input[value="${value}"]`).checked = true;
+}
+
+// The choices of what is shown beside a block: nothing, the evidence for the predicted class, or another block.
+export function showBeside(blocks, current, chosen) {
+  const block = blocks[current];
+  const choices = [["", "Nothing"]];
+  if (block.evidence !== null) choices.push(["evidence", evidenceName(block)]);
+  for (const other of blocks) if (other !== block) choices.push([other.name, other.name]);
+  byId("beside-field").hidden = choices.length < 2;
+  byId("beside").replaceChildren(...choices.map(([value, text]) => {
+    const option = document.createElement("option");
+    option.value = value;
+    option.textContent = text;
+    option.selected = value === chosen;
+    return option;
+  }));
+}
+
+function evidenceName(block) {
+  return block.classes.length ? `Evidence for ${block.classes[0][0]}` : "Evidence";
+}
+
+// The titles of the views; a single view has none on the screen, but one in pictures.
+export function showTitles(scene, second) {
+  const title = ({ block, isEvidence }) => {
+    const predicted = block.classes.length && !isEvidence ? ` · predicted ${score(block.classes[0])}` : "";
+    const what = isEvidence ? `${evidenceName(block)} at ${block.name}` : `Attention of ${block.name}`;
+    return `${what}${block.network && !isEvidence ? ` · ${block.network}` : ""}${predicted}`;
+  };
+  byId("title").textContent = title(scene);
+  byId("title").classList.toggle("unseen", second === null);
+  byId("title-2").textContent = byId("strip-title-2").textContent = second ? title(second) : "";
+}
+
+function score([name, value]) {
+  return `${name} (${formatShare(value)})`;
+}
+
+// File, network and predicted classes.
+export function showSource(facts, block) {
+  byId("source").textContent = [facts.file, block.network && `network ${block.network}`].filter(Boolean).join(" · ");
+  const rest = block.classes.slice(1, 4).map(score).join(", ");
+  byId("prediction").textContent = block.classes.length
+    ? `Predicted class: ${score(block.classes[0])}${rest && `; then ${rest}`}` : "";
 }
 
 export function onSlider(name, onInput) {
@@ -118,12 +162,12 @@ function cell(text) {
   return node;
 }
 
-export function showScale(block, scale) {
-  drawScale(byId("scale").querySelector("canvas"), scale);
-  const high = formatWeight(scale.high, block.softmax);
-  byId("scale-low").textContent = scale.signed ? `${scale.clipped ? "≤ " : ""}\u2212${high}` : "0";
-  byId("scale-high").textContent = `${scale.clipped ? "≥ " : ""}${high}`;
-  byId("scale-name").textContent = scale.signed ? "weight, signed" : "weight";
+export function showScale(id, { block, scale, isEvidence }) {
+  drawScale(byId(id).querySelector("canvas"), scale);
+  const high = formatWeight(scale.high, block.softmax && !isEvidence);
+  byId(`${id}-low`).textContent = scale.signed ? `${scale.clipped ? "≤ " : ""}\u2212${high}` : "0";
+  byId(`${id}-high`).textContent = `${scale.clipped ? "≥ " : ""}${high}`;
+  byId(`${id}-name`).textContent = isEvidence ? "gradient × activation" : scale.signed ? "weight, signed" : "weight";
 }
 
 export function showLinks(block, links, { mode, clipFrames }, onSelect) {
@@ -153,10 +197,9 @@ export function showSubtitle(block, clip) {
   const keys = String(block.keyGrid) === String(block.grid) ? "" : `, keys ${sizes(block.keyGrid)}`;
   const form = block.pairwise.replaceAll("_", " ");
   const over = block.groups.within && `, each position within ${block.groups.within}`;
-  const positions = block.queryCount.toLocaleString("en");
-  const frames = block.axes === 3 ? `${clip[0]} frames of ` : "";
+  const frames = block.axes === 3 ? `${count(clip[0], "frame")} of ` : "";
   byId("subtitle").textContent =
-    `${block.name}: ${form}${over} · grid ${sizes(block.grid)} = ${positions} positions${keys} · ${frames}${clip[1]} × ${clip[2]} pixels`;
+    `${block.name}: ${form}${over} · grid ${sizes(block.grid)} = ${count(block.queryCount, "position")}${keys} · ${frames}${clip[1]} × ${clip[2]} pixels`;
 }
 
 export function showAbout(block) {
@@ -178,8 +221,9 @@ export function showAbout(block) {
     );
   }
   parts.push(
-    "Color scale: at 1× brightness, the last color is the largest weight in other frames or, for a single image, the " +
-    "largest except the self-weight, which is often much larger than all others.",
+    "Color scale: at 1× brightness, the last color is the largest weight in other frames or, if that is more, an eighth " +
+    "of the largest in the query's frame. For a single image, it is the largest weight. The self-weight does not count: " +
+    "it is often much larger than all others.",
   );
   byId("about").replaceChildren(...parts.map((text, index) => {
     const paragraph = document.createElement("p");

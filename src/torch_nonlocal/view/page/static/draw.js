@@ -66,9 +66,24 @@ export function drawMarks(svg, { arrows, rings }) {
   svg.replaceChildren(...shapes);
 }
 
-// An arrow from x_i to x_j, with a dot at its start if `dotted`; a short arrow is a dot.
-function arrowShape({ from, to, strength, color, rank, weight, size = 1, dotted = false }) {
-  const group = element("g", { class: "link", "data-rank": rank, "data-weight": weight });
+// Marks the pixel under the pointer in every view.
+export function drawCursor(svg, places) {
+  svg.querySelectorAll(".cursor").forEach((node) => node.remove());
+  for (const { x, y } of places) {
+    const line = `M${x - 7} ${y}h14M${x} ${y - 7}v14`;
+    const group = element("g", { class: "cursor", opacity: 0.9 });
+    group.append(
+      element("path", { d: line, fill: "none", stroke: "#000", "stroke-width": 3 }),
+      element("path", { d: line, fill: "none", stroke: "#fff", "stroke-width": 1.2 }),
+    );
+    svg.append(group);
+  }
+}
+
+// An arrow from x_i to x_j, with a dot at its start if `dotted`, dashed if one end is in another frame; a short arrow is
+// a dot.
+function arrowShape({ from, to, strength, color, rank, weight, size = 1, dotted = false, dashed = false }) {
+  const group = element("g", { class: dashed ? "link elsewhere" : "link", "data-rank": rank, "data-weight": weight });
   const length = Math.hypot(to.x - from.x, to.y - from.y);
   const stroke = size * (1.1 + 1.9 * strength);
   if (length < 7) {
@@ -93,12 +108,13 @@ function arrowShape({ from, to, strength, color, rank, weight, size = 1, dotted 
     { x: to.x - head * direction.x + wing * direction.y, y: to.y - head * direction.y - wing * direction.x },
     { x: to.x - head * direction.x - wing * direction.y, y: to.y - head * direction.y + wing * direction.x },
   ].map(point).join(" ");
+  const dashes = dashed ? { "stroke-dasharray": `${(3 * stroke).toFixed(1)} ${(2 * stroke).toFixed(1)}` } : {};
   const outline = { fill: "none", stroke: "#000", "stroke-opacity": 0.7, "stroke-linejoin": "round" };
   if (dotted) group.append(element("circle", { cx: from.x, cy: from.y, r: stroke + 1, fill: color, stroke: "#000", "stroke-opacity": 0.7 }));
   group.append(
     element("path", { d: line, ...outline, "stroke-width": stroke + 1.6 }),
     element("polygon", { points: tip, ...outline, "stroke-width": 1.8 }),
-    element("path", { d: line, fill: "none", stroke: color, "stroke-width": stroke }),
+    element("path", { d: line, fill: "none", stroke: color, "stroke-width": stroke, ...dashes }),
     element("polygon", { points: tip, fill: color }),
   );
   return group;

@@ -74,6 +74,17 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
   });
 }
 
+// How positions are written: names of the frames, and pixels of the file per pixel of the clip.
+const units = { labels: [], y: 1, x: 1 };
+
+export function setUnits({ labels, size }, clip) {
+  Object.assign(units, { labels, y: size ? size[0] / clip[1] : 1, x: size ? size[1] / clip[2] : 1 });
+}
+
+export function frameLabel(frame) {
+  return units.labels[frame] || `frame ${frame}`;
+}
+
 // Statistics of the absolute weights as shares of their sum, as in attention/statistics.py.
 export function measure(block, values, point, mode) {
   const outward = mode === "out";
@@ -115,6 +126,10 @@ export function measure(block, values, point, mode) {
   };
 }
 
+export function count(number, noun) {
+  return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
+}
+
 export function formatWeight(weight, asShare) {
   if (!asShare) return minus(Math.abs(weight) >= 1e-3 || weight === 0 ? weight.toPrecision(3) : weight.toExponential(1));
   return formatShare(weight);
@@ -131,9 +146,15 @@ function minus(text) {
   return text.replace(/-/g, "\u2212");
 }
 
+// A pixel of the clip in pixels of the file.
+export function filePixel(y, x) {
+  return [(y + 0.5) * units.y - 0.5, (x + 0.5) * units.x - 0.5];
+}
+
 export function formatPixel([frame, y, x], block) {
-  const place = `y ${Math.round(y)}, x ${Math.round(x)}`;
-  return block.axes === 3 ? `frame ${frame}, ${place}` : block.axes === 2 ? place : `position ${Math.round(x)}`;
+  const [row, column] = filePixel(y, x).map(Math.round);
+  const place = `y ${row}, x ${column}`;
+  return block.axes === 3 ? `${frameLabel(frame)}, ${place}` : block.axes === 2 ? place : `position ${Math.round(x)}`;
 }
 
 // A summary of the selected position, shown above the statistics and announced to screen readers.

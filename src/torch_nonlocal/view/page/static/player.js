@@ -1,8 +1,9 @@
 // Plays, pauses and steps through the frames.
 
 export class Player {
-  constructor(root, frames, onFrame) {
+  constructor(root, frames, labels, onFrame) {
     this.frames = frames;
+    this.labels = labels;
     this.frame = 0;
     this.timer = 0;
     this.onFrame = onFrame;
@@ -55,8 +56,9 @@ export class Player {
 
   reflect() {
     this.range.value = this.frame;
-    this.range.setAttribute("aria-valuetext", `frame ${this.frame} of ${this.frames}`);
-    this.label.textContent = `frame ${this.frame} / ${this.frames - 1}`;
+    const label = this.labels[this.frame];
+    this.range.setAttribute("aria-valuetext", label || `frame ${this.frame} of ${this.frames}`);
+    this.label.textContent = label ? `${label} (${this.frame + 1} of ${this.frames})` : `frame ${this.frame} / ${this.frames - 1}`;
     this.button.setAttribute("aria-label", this.playing ? "Pause" : "Play");
     this.button.classList.toggle("is-playing", this.playing);
   }

@@ -1,10 +1,11 @@
 // The two views of the frames: one large frame, and all frames side by side. Both handle clicks and pointer moves.
 
-import { drawFrame, drawMarks } from "./draw.js";
-import { formatShare, nearestFrame, nearestIndex } from "./measures.js";
+import { drawCursor, drawFrame, drawMarks } from "./draw.js";
+import { formatShare, frameLabel, nearestFrame, nearestIndex } from "./measures.js";
 
 const GAP = 8; // pixels between frames of the strip
 const HIGHEST = 230; // of a frame of the strip, in pixels
+const DETAIL = { stage: [640, 256], strip: [224, 112] }; // longer side of painted weights, with edges and smooth
 
 // A canvas that shows one frame at the resolution of the screen.
 class Tile {
@@ -52,17 +53,15 @@ class Tile {
   }
 }
 
-// The weights shown on a frame: those of its temporal cell, or `outside` if the frame is not in the query's group.
+// The values shown on a frame: those of its temporal cell, or `outside` if the frame is not in the query's group.
 function heatOf(scene, frame, detail) {
   if (!scene.heat) return null;
-  const { block, values, mode, query } = scene;
-  const outward = mode === "out";
-  const grid = outward ? block.keyGrid : block.grid;
-  const centers = outward ? block.keyCenters : block.queryCenters;
+  const { values, grid, centers, ownFrameOnly } = scene.layer;
   const cell = nearestIndex(frame, centers[0]);
-  const outside = !block.groups.spanTime && cell !== query.point[0];
-  const { scale, clip, alpha, smooth } = scene;
-  return { values, grid, centers, frame: cell, clip, scale, alpha, smooth, detail, outside };
+  const outside = ownFrameOnly && cell !== scene.query.point[0];
+  const { scale, clip, alpha, faintest, smooth } = scene;
+  const fine = detail[smooth ? 1 : 0];
+  return { values, grid, centers, frame: cell, clip, scale, alpha, faintest, smooth, detail: fine, outside };
 }
 
 function ends(scene, link) {
@@ -83,7 +82,8 @@ function sharesCell(scene, frame) {
   return nearestIndex(frame, centers) === scene.query.point[0];
 }
 
-// One large frame, with arrows within it, and dots where arrows from other frames end.
+// One large frame. On the query's frame it shows all links, on another frame those to it; they are dashed if their
+// other end is in another frame.
 export class Stage {
   constructor(root, clip, handlers) {
     this.tile = new Tile(root.querySelector("canvas"), 0, clip, root.querySelector(".frame"));
@@ -98,19 +98,23 @@ export class Stage {
   draw(scene, frame) {
     const { tile } = this;
     tile.frame = frame;
-    drawFrame(tile.canvas, scene.pictures[frame], heatOf(scene, frame, 256), scene);
+    drawFrame(tile.canvas, scene.pictures[frame], heatOf(scene, frame, DETAIL.stage), scene);
     const here = tile.place(scene.query.pixel[1], scene.query.pixel[2]);
+    const onFrame = frame === scene.query.frame;
     const arrows = [];
     scene.links.forEach((link, rank) => {
       const [source, target] = ends(scene, link);
-      const from = tile.place(source.y, source.x), to = tile.place(target.y, target.x);
-      if (source.frame === frame && target.frame === frame) arrows.push(arrow(scene, link, rank, from, to, 1.35));
-      else if (scene.mode === "out" && target.frame === frame) arrows.push(arrow(scene, link, rank, to, to, 1.6));
-      else if (scene.mode === "in" && source.frame === frame) arrows.push(arrow(scene, link, rank, from, from, 1.6));
+      if (!onFrame && (scene.mode === "out" ? target : source).frame !== frame) return;
+      const drawn = arrow(scene, link, rank, tile.place(source.y, source.x), tile.place(target.y, target.x), 1.35);
+      arrows.push({ ...drawn, dashed: source.frame !== target.frame });
     });
-    const onFrame = frame === scene.query.frame;
-    const rings = onFrame || sharesCell(scene, frame) ? [{ ...here, faint: !onFrame, radius: 8 }] : [];
+    const faint = !onFrame;
+    const rings = onFrame || arrows.length || sharesCell(scene, frame) ? [{ ...here, faint, radius: 8 }] : [];
     drawMarks(this.svg, { arrows: scene.arrows ? arrows : [], rings });
+  }
+
+  showCursor(pixel) {
+    drawCursor(this.svg, pixel && pixel.frame === this.tile.frame ? [this.tile.place(pixel.y, pixel.x)] : []);
   }
 }
 
@@ -126,12 +130,18 @@ export class Strip {
       const figure = document.createElement("figure");
       const canvas = document.createElement("canvas");
       const caption = document.createElement("figcaption");
-      canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `Frame ${frame} with weights`);
+      canvas.setAttribute("role", "button");
+      canvas.tabIndex = 0;
       figure.append(canvas, caption);
       root.insertBefore(figure, this.svg);
       const tile = new Tile(canvas, frame, clip, root);
       tile.listen(handlers);
+      canvas.addEventListener("keydown", (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault();
+        event.stopPropagation();
+        handlers.onFrame(frame);
+      });
       this.tiles.push(tile);
       this.captions.push(caption);
     }
@@ -155,10 +165,13 @@ export class Strip {
 
   draw(scene, shown) {
     this.tiles.forEach((tile, frame) => {
-      drawFrame(tile.canvas, scene.pictures[frame], heatOf(scene, frame, 112), scene);
+      drawFrame(tile.canvas, scene.pictures[frame], heatOf(scene, frame, DETAIL.strip), scene);
       const figure = tile.canvas.parentElement;
       figure.classList.toggle("has-query", frame === scene.query.frame);
-      this.captions[frame].replaceChildren(...this.caption(scene, frame));
+      const share = scene.measures ? scene.measures.perFrame[nearestIndex(frame, scene.layer.centers[0])] : null;
+      this.captions[frame].replaceChildren(...captionOf(frame, share));
+      const text = share === null ? "" : `, ${formatShare(share)} of the weight`;
+      tile.canvas.setAttribute("aria-label", `${frameLabel(frame)}${text}. Move the query to this frame`);
     });
     this.mark(shown);
     const arrows = scene.links.map((link, rank) => {
@@ -180,19 +193,25 @@ export class Strip {
     this.tiles.forEach((tile) => tile.canvas.parentElement.classList.toggle("is-shown", tile.frame === shown));
   }
 
-  caption(scene, frame) {
-    const number = document.createElement("span");
-    const word = document.createElement("span");
-    word.className = "word";
-    word.textContent = "frame ";
-    number.append(word, String(frame));
-    const grid = scene.mode === "out" ? scene.block.keyCenters[0] : scene.block.queryCenters[0];
-    const share = document.createElement("span");
-    share.className = "share";
-    share.textContent = formatShare(scene.measures.perFrame[nearestIndex(frame, grid)]);
-    const bar = document.createElement("span");
-    bar.className = "bar";
-    bar.style.setProperty("--share", scene.measures.perFrame[nearestIndex(frame, grid)]);
-    return [number, share, bar];
+  showCursor(pixel) {
+    drawCursor(this.svg, pixel ? [this.tiles[pixel.frame].place(pixel.y, pixel.x)] : []);
   }
+}
+
+function captionOf(frame, share) {
+  const number = document.createElement("span");
+  const text = frameLabel(frame);
+  const word = document.createElement("span");
+  word.className = "word";
+  word.textContent = text.startsWith("frame ") ? "frame " : "";
+  number.append(word, text.startsWith("frame ") ? text.slice(6) : text);
+  number.title = text;
+  if (share === null) return [number];
+  const shown = document.createElement("span");
+  shown.className = "share";
+  shown.textContent = formatShare(share);
+  const bar = document.createElement("span");
+  bar.className = "bar";
+  bar.style.setProperty("--share", share);
+  return [number, shown, bar];
 }

@@ -1,0 +1,26 @@
+"""What the statistics of a block mean, given what is known about its network."""
+
+from __future__ import annotations
+
+from torch_nonlocal.attention import Statistics
+
+ADDS_NOTHING = 1e-6  # of the norm of a block's input
+
+
+def verdict(statistics: Statistics, *, added: float | None = None, untrained: str = "") -> str:
+    """Return a sentence about a block; it says first whether the block is untrained, since weights then mean nothing.
+
+    Args:
+        statistics: statistics of the weights.
+        added: norm of what the block adds relative to its input; None if unknown.
+        untrained: why the network counts as untrained; "" if it does not.
+    """
+    if added is not None and added < ADDS_NOTHING:
+        return (
+            "untrained: the block adds nothing to its input, so its weights have no effect on the network; "
+            f"they are as initialized (entropy {statistics.entropy:.3f} of 1)"
+        )
+    found = statistics.verdict
+    if untrained:
+        return f"{untrained}, so its weights need not mean anything (entropy {statistics.entropy:.3f} of 1)"
+    return found if added is None else f"{found}; the block adds {added:.1%} to its input"
