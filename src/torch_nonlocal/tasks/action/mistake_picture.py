@@ -97,7 +97,7 @@ def draw(clip: Any, look: Look | None, lines: Sequence[str]) -> Any:
         lines: lines of text, the first two in bold; the middle of a line that does not fit is elided.
 
     Returns:
-        An RGB PIL image with 6 bits per color, which halves the size of its PNG file.
+        An RGB PIL image.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -114,11 +114,14 @@ def draw(clip: Any, look: Look | None, lines: Sequence[str]) -> Any:
         sheet = lay_out([Strip([clip_THWC[number] for number in numbers], numbers, None)])
         pictures = [whole(sheet.figure, numbers)]
     else:
+        from torch_nonlocal.view.placement import axis_centers, placed
+
         links, brightest = shown_links(look)
         shown = range(len(clip)) if len(clip) <= _FEW_FRAMES else None
         arrows = drawing.arrows(clip, links, frames=shown, k=_ARROWS)
-        placed = look.record.geometry.spread(look.row)
-        heat = drawing.heatmap(clip, placed, query=look.query, frames=arrows.frames, vmax=brightest)
+        centers = axis_centers(look.record.geometry, clip.shape)[1]
+        weights = placed(look.row.numpy(), centers, clip.shape)
+        heat = drawing.heatmap(clip, weights, query=look.query, frames=arrows.frames, vmax=brightest)
         pictures = [arrows, heat]
     return _stacked(lines, [picture.figure for picture in pictures])
 
@@ -144,6 +147,12 @@ def shown_links(look: Look) -> tuple[list[Link], float]:
             return strong, abs(strong[0].weight)
     links = record.links(look.point, k=min(_ARROWS, cells))
     return [link for link in links if abs(link.weight) >= _FAINT * largest], largest
+
+
+def ends_of(look: Look) -> str:
+    """Where the drawn links end, as a phrase: in other frames, or in the query's own if it has no weight elsewhere."""
+    own = look.record.geometry.covering_key(look.point)[0]
+    return "its own frame" if shown_links(look)[0][0].target[0] == own else "other frames"
 
 
 def text_figure(lines: Sequence[str], width: float) -> Any:
@@ -180,7 +189,7 @@ def _stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:
     for part in parts:
         whole.paste(part, (0, top))
         top += part.height
-    return whole.point([min((value + 2) // 4 * 4, 255) for value in range(256)] * 3)
+    return whole
 
 
 def _rendered(figure: Any) -> Any:

@@ -15,7 +15,7 @@ from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.metrics import worst_mistakes
-from torch_nonlocal.tasks.action.mistake_picture import draw, look_at
+from torch_nonlocal.tasks.action.mistake_picture import draw, ends_of, look_at
 from torch_nonlocal.tasks.action.trained import read_trained
 
 INDEX = "mistakes.json"
@@ -115,7 +115,8 @@ def save_mistakes(
             mistake = replace(mistake, picture=f"{rank:02}-{safe_name(mistake.clip)}.png", note=note)
             if look:
                 mistake = replace(mistake, block=look.record.name, query=look.query)
-            draw(view_CTHW.permute(1, 2, 3, 0), look, _lines(mistake)).save(folder / mistake.picture, optimize=True)
+            lines = _lines(mistake, ends_of(look) if look else "")
+            draw(view_CTHW.permute(1, 2, 3, 0), look, lines).save(folder / mistake.picture, optimize=True)
         found.append(mistake)
     write_json(folder / INDEX, [asdict(one) for one in found], indent=1)
     write_text(folder / PAGE, _page(found))
@@ -156,16 +157,16 @@ def _mistake(tested: Evaluation, row: int) -> tuple[Mistake, tuple[int, int]]:
     return Mistake(printable(tested.clips.name(clip)), names[true], names[guess], listed), (guess, true)
 
 
-def _lines(mistake: Mistake) -> list[str]:
-    """The lines of text above the picture."""
+def _lines(mistake: Mistake, ends: str) -> list[str]:
+    """The lines of text above the picture; `ends` says where the arrows end."""
     if mistake.note:
         return [mistake.clip, mistake.outcome, mistake.note]
     return [
         mistake.clip,
         mistake.outcome,
         f"ring: the position after {mistake.block} whose features contribute most to {mistake.guess}",
-        "arrows: its strongest links to other frames; colors: its weights, saturated at the strongest arrow",
-        "frames between those of the block's grid are interpolated",
+        f"arrows: its strongest links to {ends}; colors: its weights, saturated at the strongest arrow",
+        "each pixel of a frame has the weight of the nearest cell of the block's grid",
     ]
 
 
