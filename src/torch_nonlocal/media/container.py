@@ -27,6 +27,9 @@ _LIMITS = {
     "max_pixels": str(MOST_PIXELS),  # of the frames that FFmpeg decodes to find out their format
 }
 
+# FFmpeg recognizes a JPEG larger than its first read by its name alone, as "image2", which reads patterns of names.
+_JPEG = {".jpg": "jpeg_pipe", ".jpeg": "jpeg_pipe", ".jpe": "jpeg_pipe", ".jfif": "jpeg_pipe"}
+
 # (offset, signature) of the most common video containers; a truncated file still has it.
 _SIGNATURES = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"RIFF"))
 
@@ -42,7 +45,11 @@ def opened(path: str | os.PathLike[str], deadline: Deadline) -> Iterator[tuple[A
         # "file:" keeps FFmpeg from taking the start of a name for a protocol. Its timeout ends reads within one call;
         # the deadline itself is checked between frames.
         with av.open(
-            f"file:{os.fspath(path)}", options=_LIMITS, timeout=deadline.left(), metadata_errors="replace"
+            f"file:{os.fspath(path)}",
+            format=_JPEG.get(os.path.splitext(os.fspath(path))[1].lower()) if _starts_as_jpeg(path) else None,
+            options=_LIMITS,
+            timeout=deadline.left(),
+            metadata_errors="replace",
         ) as container:
             cover = av.stream.Disposition.attached_pic
             streams = [stream for stream in container.streams.video if not stream.disposition & cover]
@@ -73,6 +80,14 @@ def _rank(stream: Any) -> tuple[bool, bool, int]:
         return (False, False, 0)
     is_default = bool(stream.disposition & require("av.stream", extra="video").Disposition.default)
     return (True, is_default, context.height * context.width)
+
+
+def _starts_as_jpeg(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(3) == b"\xff\xd8\xff"
+    except OSError:
+        return False
 
 
 def _looks_like_video(path: str | os.PathLike[str]) -> bool:
