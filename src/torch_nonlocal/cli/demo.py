@@ -94,21 +94,26 @@ def _digits(console: Console, out: Path, seed: int, steps: int, clips: int) -> d
 
 def _real_video(console: Console, out: Path, *_: int) -> dict[str, Any]:
     from torch_nonlocal import view
-    from torch_nonlocal.data.bikes_clip import BIKES_POINTS, bikes
+    from torch_nonlocal.data.bikes_clip import BIKES_FPS, BIKES_FRAMES, BIKES_POINTS, bikes
     from torch_nonlocal.models.packaged import efficientnet_lite0
     from torch_nonlocal.tasks.viewing import PACKAGED_AT, similarity_record
+    from torch_nonlocal.view.look import look
 
     clip = bikes()
     record = similarity_record(efficientnet_lite0(), clip, at=PACKAGED_AT)
     for name, point in BIKES_POINTS.items():
         file = out / f"bikes-{name.replace(' ', '-').replace(chr(39), '')}.png"
-        row = record.rows([point], pixels=True)[0]
-        brightest = float(row[1:].max()) / 2  # of the other frames: the weight on the query would outshine them
-        view.heatmap(clip, record.geometry.spread(row), query=point, vmax=brightest).save(file)
+        seen = look(record, point, clip.numpy())
+        view.heatmap(clip, seen.weights, query=seen.query, vmax=seen.brightest).save(file)
         console.print(f"{name}: {file}", highlight=False, markup=False)
     point = BIKES_POINTS["helmet"]
     view.arrows(clip, record.links(point, k=20, frames="others", pixels=True)).save(out / "bikes-arrows.png")
-    view.save_page(out / "bikes.html", clip, record, point=point, title="What is most like this pixel?")
+    facts = view.Facts(
+        file="bikes.mp4",
+        labels=[f"frame {number}, {number / BIKES_FPS:.2f} s" for number in BIKES_FRAMES],
+        blocks={record.name: view.BlockFacts("EfficientNet-Lite0, ImageNet weights")},
+    )
+    view.save_page(out / "bikes.html", clip, record, point=point, title="What is most like this pixel?", facts=facts)
     console.print(f"click any pixel of any frame: {out}/bikes.html, {out}/digits.html", highlight=False, markup=False)
     return {"bikes": {"grid": list(record.geometry.grid), "points": {k: list(v) for k, v in BIKES_POINTS.items()}}}
 

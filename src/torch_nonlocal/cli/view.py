@@ -1,20 +1,22 @@
 """`nonlocal view`: pictures and the interactive page for videos and images."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
 from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.terminal import terminal
+from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from torch_nonlocal.attention import BlockRecord
+    from torch_nonlocal.tasks.footage import Footage
+    from torch_nonlocal.tasks.viewing import Attended
 
 PACKAGED = "packaged"
+FRAMES = 8
 
 
 def view(
@@ -23,9 +25,10 @@ def view(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("view-out"),
     point: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     block: str = "",
+    compare: Path | None = None,
     model: str = PACKAGED,
     at: str = "",
-    frames: int = 8,
+    frames: int = 0,
     start: int = 0,
     stride: int = 0,
     size: int = 272,
@@ -33,109 +36,171 @@ def view(
     k: int = 20,
     pretrained: bool = False,
     film: bool = False,
+    smooth: bool = False,
 ) -> None:
     """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
-    If a blocks file (written by nl.save_blocks) precedes the video, its blocks are shown in the network named by
-    --model. Otherwise the softmax of feature similarities (a block without parameters) is computed from the
+    If best.pt of `nonlocal train action` precedes the video, the page shows its blocks, the predicted class and what
+    contributes to it. If a blocks file (written by nl.save_blocks) precedes it, its blocks are shown in the network
+    named by --model. Otherwise the softmax of feature similarities (a block without parameters) is computed from the
     features of --model. The packaged model is pretrained. Models of torchvision, timm or this library have random
     weights unless --pretrained is given, which downloads weights.
 
-    Example: nonlocal view holiday.mp4 --point 0,120,200 -o out/
+    Example: nonlocal view runs/action/checkpoints/best.pt clip.mp4 -o out/
 
-    Example: nonlocal view blocks.safetensors clip.mp4 --model torchvision:r3d_18
+    Example: nonlocal view holiday.mp4 --point 0,120,200
 
     Args:
-        paths: [BLOCKS] VIDEO, or [BLOCKS] IMAGE IMAGE ...
+        paths: [CHECKPOINT] VIDEO, [CHECKPOINT] IMAGE ..., or [CHECKPOINT] FOLDER of images. CHECKPOINT is best.pt, the
+            folder of a run, or a file of blocks.
         out: output folder for the pictures and page.html; created if missing.
-        point: query pixel as frame,y,x, counted from 0, in the frames that are shown (see --size); by default a pixel
-            that differs most from its surroundings. Repeat the option for several.
+        point: query as frame,y,x (for a single image y,x), counted from 0: the frame's number in the file, and pixels
+            of the file; each can be a percentage, as in 50%%,30%%,70%%. By default, the position with the largest
+            gradient x activation for the predicted class or, without classes, the region with the most contrast and
+            motion. Repeat the option for several.
         block: name of the block to show; the first one by default.
+        compare: a second checkpoint of the same kind, shown beside the first for the same query.
         model: packaged (EfficientNet-Lite0 with ImageNet weights), torchvision:NAME, timm:NAME, ours:NAME or
             FILE.py:FUNCTION.
-        at: module whose features are compared; required without BLOCKS, except for the packaged model.
-        frames: number of frames taken from a video.
+        at: module whose features are compared; required without CHECKPOINT, except for the packaged model.
+        frames: number of frames taken from a video; 0 takes 8, or as many as the trained network takes.
         start: index of the first frame, from 0.
-        stride: step between sampled frames; 0 spreads them evenly over the video.
+        stride: step between sampled frames; 0 spreads them evenly over the video, or takes that of the training.
         size: maximum length of the shorter side in pixels; larger frames are downscaled.
         temperature: softmax temperature of the block without parameters; smaller is sharper.
-        k: number of arrows per query pixel.
+        k: number of arrows per query.
         pretrained: let torchvision or timm download pretrained weights.
         film: also write each heatmap as an MP4 video.
+        smooth: interpolate weights between the cells of the block's grid in pictures.
     """
     check_folder(out)
     needs.check("view", model=model)
     from torch_nonlocal import view as drawing
-    from torch_nonlocal.tasks.viewing import CHECKPOINTS, attention_records, read_frames
-    from torch_nonlocal.view.page.frames import eye_catcher
+    from torch_nonlocal.tasks.view_pictures import Scene, save_evidence, save_pictures
+    from torch_nonlocal.view.page.save import first_query
+    from torch_nonlocal.view.verdict import verdict
 
-    checkpoint = paths[0] if paths and paths[0].suffix in CHECKPOINTS else None
-    clip = read_frames(paths[1:] if checkpoint else paths, frames=frames, start=start, stride=stride, size=size)
-    records = attention_records(
-        clip, model=model, checkpoint=checkpoint, at=at, temperature=temperature, pretrained=pretrained
-    )
-    record = _chosen(records, block)
-    points = [_point(text) for text in point] or [eye_catcher(clip.numpy())]
-    looks = [_look(clip, record, one) for one in points]  # a point outside the clip fails before anything is written
+    if k < 1:
+        raise ValueError(f"--k {k}: expected at least 1")
+    networks = {"model": model, "at": at, "temperature": temperature, "pretrained": pretrained}
+    sampling = {"frames": frames, "start": start, "stride": stride}
+    footage, attended, beside = _attended(paths, compare, size, sampling, networks)
+    name = _chosen(attended.records, block)
+    partner = _partner(name, beside, attended)
+    record, about = attended.records[name], attended.facts[name]
+    scene = Scene(footage, record, about, (partner, attended.records[partner]) if partner else None, smooth)
+    points, why = [footage.point(text) for text in point], "The first query was given."
+    if not points:
+        points, why = [first_query(record, about, scene.clip)], _reason(about)
+    looks = [scene.look(one, k) for one in points]
+    facts = drawing.Facts(
+        footage.file, footage.labels, footage.size, why=why, beside=partner, blocks=attended.facts
+    )  # fmt: skip
+    order = {name: record, **attended.records}
+    page = drawing.Page(scene.clip, order, point=points[0], title=_title(footage, about), facts=facts)
+
     out.mkdir(parents=True, exist_ok=True)
     console = terminal()
-    for number, (one, seen) in enumerate(zip(points, looks, strict=True)):
-        _pictures(record, seen, out, f"point{number}", k, film)
-        console.print(
-            f"frame {one[0]:g}, y {one[1]:g}, x {one[2]:g}: {out}/point{number}-*.png", highlight=False, markup=False
-        )
-    first = looks[0]
-    page = drawing.save_page(out / "page.html", first.clip, records, batch=first.batch, point=first.query)
-    statistics = record.statistics(batch=first.batch)
-    console.print(f"{record!r}\n{statistics}\n{page}: open it and click any pixel", highlight=False, markup=False)
+    if about.classes:
+        scores = ", ".join(f"{label} {score:.3f}" for label, score in about.classes[:3])
+        console.print(f"predicted class on these frames: {scores}", highlight=False, markup=False)
+    if about.evidence is not None:
+        path = save_evidence(scene, name, out / "evidence.png", looks[0].query)
+        console.print(f"what contributes to {about.classes[0][0]}: {path}", highlight=False, markup=False)
+    for number, seen in enumerate(looks):
+        save_pictures(scene, name, seen, out / f"point{number}", film=film)
+        place = footage.describe(seen.query)
+        console.print(f"query {place}: {out}/point{number}-*.png", highlight=False, markup=False)
+    if not point:
+        console.print(why, highlight=False, markup=False)
+    path = page.save(out / "page.html")
+    statistics = record.statistics()
+    lines = str(statistics).splitlines()
+    lines[0] = f"{name}: {verdict(statistics, added=about.added, untrained=about.untrained)}"
+    console.print("\n".join([repr(record), *lines]), highlight=False, markup=False)
+    console.print(f"{path}: open it and click any pixel", highlight=False, markup=False)
 
 
-class _Look(NamedTuple):
-    """A query in the whole clip, or in one frame where a 2D block sees the frames as a batch."""
+class _Read(NamedTuple):
+    """The frames, the blocks of one or two networks, and the label of the second; "" if there is one."""
 
-    clip: "Tensor"
-    query: tuple[float, ...]
-    batch: int
-    row: "Tensor"
-
-
-def _look(clip: "Tensor", record: "BlockRecord", point: tuple[float, float, float]) -> _Look:
-    if len(record.geometry.grid) == 3:
-        return _Look(clip, point, 0, record.rows([point], pixels=True)[0])
-    frame = int(point[0])
-    row = record.rows([point[1:]], pixels=True, batch=frame)[0]
-    return _Look(clip[frame : frame + 1], point[1:], frame, row)
+    footage: "Footage"
+    attended: "Attended"
+    beside: str
 
 
-def _pictures(record: "BlockRecord", seen: _Look, out: Path, name: str, k: int, film: bool) -> None:
-    import torch
+def _attended(
+    paths: Sequence[Path], compare: Path | None, size: int, sampling: dict[str, int], networks: dict[str, Any]
+) -> _Read:
+    from torch_nonlocal.tasks.footage import evenly, read_footage
+    from torch_nonlocal.tasks.trained_viewing import attend_trained, is_trained, load_trained
+    from torch_nonlocal.tasks.viewing import CHECKPOINTS, Attended, attend
 
-    from torch_nonlocal import view as drawing
+    first = paths[0] if paths and (paths[0].suffix in CHECKPOINTS or is_trained(paths[0])) else None
+    files = paths[1:] if first else paths
+    if first is None and compare is not None:
+        raise ValueError(f"--compare {compare}: expected a checkpoint before the video to compare it with")
+    checkpoints = [path for path in (first, compare) if path is not None]
+    kinds = [is_trained(path) for path in checkpoints]
+    if len(set(kinds)) > 1:
+        kind = "best.pt of `nonlocal train action`" if kinds[0] else "a file of blocks"
+        raise ValueError(f"--compare {compare}: expected {kind}, as {first}")
+    own_network = networks["model"] if networks["model"].partition(":")[0].endswith(".py") else ""
+    trained = [load_trained(path, own_network) for path in checkpoints] if any(kinds) else []
+    choose = (
+        trained[0].frames(**sampling) if trained else evenly(**{**sampling, "frames": sampling["frames"] or FRAMES})
+    )
+    footage = read_footage(files, choose, size=size)
+    if trained:
+        footage = footage.repeated(trained[0].length)
+        found = [attend_trained(one, footage.clip) for one in trained]
+    else:
+        found = [attend(footage.clip, checkpoint=path, **networks) for path in checkpoints or [None]]
+    if len(found) == 1:
+        return _Read(footage, found[0], "")
+    labels = _labels(checkpoints)
+    one, two = (part.named(label) for part, label in zip(found, labels, strict=True))
+    return _Read(footage, Attended({**one.records, **two.records}, {**one.facts, **two.facts}), labels[1])
 
-    row, several = seen.row, len(seen.clip) > 1 and seen.row.shape[0] > 1
-    others, brightest = row, None
-    if several:  # the weight on the query itself would outshine the rest
-        own = record.geometry.covering_key(record.geometry.nearest_query(seen.query))
-        others = torch.cat([row[: own[0]], row[own[0] + 1 :]])
-        brightest = float(others.abs().max()) / 2 or None
-    placed = record.geometry.spread(row)
-    drawing.heatmap(seen.clip, placed, query=seen.query, vmax=brightest).save(out / f"{name}-heatmap.png")
-    frames, most = "others" if several else "all", min(k, others.numel())
-    links = record.links(seen.query, k=most, frames=frames, pixels=True, batch=seen.batch)
-    drawing.arrows(seen.clip, links, k=k).save(out / f"{name}-arrows.png")
-    if film:
-        drawing.video(out / f"{name}.mp4", seen.clip, placed, query=seen.query, fps=4, vmax=brightest)
+
+def _labels(checkpoints: Sequence[Path]) -> list[str]:
+    """The shortest ends of two paths that differ; A and B before equal ones."""
+    one, two = (path.absolute().parts for path in checkpoints)
+    for count in range(1, max(len(one), len(two)) + 1):
+        if one[-count:] != two[-count:]:
+            return ["/".join(parts[-count:]) for parts in (one, two)]
+    return [f"A {checkpoints[0].name}", f"B {checkpoints[1].name}"]
 
 
-def _chosen(records: dict[str, "BlockRecord"], block: str) -> "BlockRecord":
-    if block and block not in records:
-        raise ValueError(f"--block {block}: expected one of {', '.join(records)}")
-    return records[block] if block else next(iter(records.values()))
+def _chosen(names: Any, block: str) -> str:
+    if not block:
+        return next(iter(names))
+    matching = [name for name in names if name == block or name.endswith(f": {block}")]
+    if not matching:
+        hint = did_you_mean(block, names)
+        raise ValueError(f"--block {block}: expected one of {', '.join(names)}{'; ' + hint if hint else ''}")
+    return matching[0]
 
 
-def _point(text: str) -> tuple[float, float, float]:
-    try:
-        frame, y, x = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"--point {text}: expected frame,y,x such as 0,120,200") from None
-    return frame, y, x
+def _partner(name: str, beside: str, attended: "Attended") -> str:
+    """The block of the other network with the same name, or its first one."""
+    if not beside:
+        return ""
+    others = [other for other in attended.records if other.startswith(f"{beside}: ")]
+    same = [other for other in others if other.rpartition(": ")[2] == name.rpartition(": ")[2]]
+    return next(other for other in (*same, *others) if other != name)
+
+
+def _reason(about: Any) -> str:
+    if not about.has_evidence:
+        return "The first query is the region with the most contrast and motion."
+    return (
+        "The first query is the position with the largest gradient \u00d7 activation for "
+        f"{about.classes[0][0]}, the predicted class."
+    )
+
+
+def _title(footage: "Footage", about: Any) -> str:
+    if about.classes:
+        return f"{footage.file}: predicted {about.classes[0][0]}"
+    return f"{footage.file}: what every pixel attends to"

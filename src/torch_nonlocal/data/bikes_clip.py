@@ -10,6 +10,9 @@ from torch_nonlocal.media.decode import read_clip
 BIKES_FRAMES: Final = tuple(range(108, 134, 5))
 """Frames of one shot: a cyclist waits in traffic, and the camera moves slightly."""
 
+BIKES_FPS: Final = 25
+"""Frames per second of the file."""
+
 BIKES_POINTS: Final = {
     "helmet": (0, 33, 420),
     "motorcycle wheel": (0, 240, 576),

@@ -5,18 +5,20 @@ Shapes: T frames, H height, W width.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from torch_nonlocal._common.capture import clip_features
 from torch_nonlocal.attention import BlockRecord, probe_geometry, similarity, watch
 from torch_nonlocal.insertion import blocks, load_blocks
-from torch_nonlocal.media import probe, read_clip
 from torch_nonlocal.models.build import PACKAGED, build
 from torch_nonlocal.models.inputs import inputs_of
+from torch_nonlocal.tasks.footage import evenly, read_footage
+from torch_nonlocal.view.facts import BlockFacts
+from torch_nonlocal.view.look import as_frames
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth")
 """Suffixes of checkpoints."""
@@ -24,11 +26,31 @@ PACKAGED_AT = "blocks.4"
 """Default module of the packaged network: 112 channels at a sixteenth of the input's size."""
 
 
+@dataclass(frozen=True)
+class Attended:
+    """Blocks that ran on a clip.
+
+    Attributes:
+        records: their records by name, on the clip as a whole.
+        facts: what is known about each of them, by name.
+    """
+
+    records: dict[str, BlockRecord]
+    facts: dict[str, BlockFacts]
+
+    def named(self, label: str) -> "Attended":
+        """Return the same blocks under names that start with a label."""
+        return Attended(
+            {f"{label}: {name}": record for name, record in self.records.items()},
+            {f"{label}: {name}": facts for name, facts in self.facts.items()},
+        )
+
+
 def read_frames(paths: Sequence[Path], *, frames: int, start: int = 0, stride: int = 0, size: int = 272) -> Tensor:
-    """Read evenly spaced frames of one video, or one frame per image: (T, H, W, 3) uint8, RGB.
+    """Read evenly spaced frames of one video or folder of images, or all of several images: (T, H, W, 3) uint8, RGB.
 
     Args:
-        paths: one video, or images; images are resized to the size of the first.
+        paths: one video, one folder, or images; images are resized to the size of the first.
         frames: number of frames of a video; all of a shorter video.
         start: index of the first frame of a video.
         stride: distance between two frames; 0 spreads them over the rest of the video.
@@ -37,16 +59,24 @@ def read_frames(paths: Sequence[Path], *, frames: int, start: int = 0, stride: i
     Raises:
         ValueError: no paths, a file that cannot be read, or frames outside the video.
     """
-    if not paths:
-        raise ValueError("give a video or images to look at")
-    if len(paths) > 1:
-        pictures = [read_clip(path, count=1, short_side=size) for path in paths]
-        height, width = pictures[0].shape[1:3]
-        return torch.cat([_resized(picture, (height, width)) for picture in pictures])
-    total = probe(paths[0]).frames
-    count = min(frames, total)
-    step = stride or max(1, (total - start) // max(count, 1))
-    return read_clip(paths[0], start=start, stride=step, count=count, short_side=size)
+    return read_footage(paths, evenly(frames, start=start, stride=stride), size=size).clip
+
+
+def attend(
+    clip_THWC: Tensor, *, model: str, checkpoint: Path | None, at: str, temperature: float, pretrained: bool
+) -> Attended:
+    """Run a network of `models.build.build` on a clip, as `attention_records`; images become frames of a clip."""
+    records = attention_records(
+        clip_THWC, model=model, checkpoint=checkpoint, at=at, temperature=temperature, pretrained=pretrained
+    )
+    random = not pretrained and model.startswith(("torchvision:", "timm:", "ours:"))
+    untrained = (
+        "" if not random else "the network has random weights" + (" apart from its blocks" if checkpoint else "")
+    )
+    name = "EfficientNet-Lite0, ImageNet weights" if model == PACKAGED else model
+    name = f"{name}, blocks of {checkpoint.name}" if checkpoint else name
+    facts = {place: BlockFacts(network=name, untrained=untrained) for place in records}
+    return Attended({place: as_frames(record) for place, record in records.items()}, facts)
 
 
 def attention_records(
@@ -100,7 +130,7 @@ def similarity_record(model: nn.Module, clip_THWC: Tensor, *, at: str, temperatu
             a clip of this size.
     """
     size, per_frame = tuple(clip_THWC.shape[:3]), not _is_3d(model)
-    with _one_line(model, clip_THWC):
+    with runs_on(model, clip_THWC):
         features = clip_features(model, at, _normalized(model, clip_THWC), per_frame=per_frame)
     geometry = probe_geometry(model, at, size, per_frame=per_frame)
     return similarity(features, input_size=size, temperature=temperature, name=at, geometry=geometry)
@@ -109,7 +139,7 @@ def similarity_record(model: nn.Module, clip_THWC: Tensor, *, at: str, temperatu
 def _records_of_blocks(model: nn.Module, clip_THWC: Tensor) -> dict[str, BlockRecord]:
     whole_clip = any(block.dims == 3 for block in blocks(model).values())
     frames_TCHW = _normalized(model, clip_THWC)
-    with _one_line(model, clip_THWC), torch.no_grad(), watch(model) as seen:
+    with runs_on(model, clip_THWC), torch.no_grad(), watch(model) as seen:
         model(frames_TCHW.transpose(0, 1).unsqueeze(0) if whole_clip else frames_TCHW)
     return dict(seen)
 
@@ -120,7 +150,7 @@ def _is_3d(model: nn.Module) -> bool:
 
 
 @contextmanager
-def _one_line(model: nn.Module, clip_THWC: Tensor) -> Iterator[None]:
+def runs_on(model: nn.Module, clip_THWC: Tensor) -> Iterator[None]:
     """Turn what a network raises for a clip of the wrong size into a ValueError of one line."""
     try:
         yield
@@ -136,11 +166,3 @@ def _one_line(model: nn.Module, clip_THWC: Tensor) -> Iterator[None]:
 def _normalized(model: nn.Module, clip_THWC: Tensor) -> Tensor:
     """The network's input, one frame per batch item: (T, 3, H, W)."""
     return inputs_of(model).normalize(clip_THWC.permute(0, 3, 1, 2))
-
-
-def _resized(clip_THWC: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(clip_THWC.shape[1:3]) == size:
-        return clip_THWC
-    frames_TCHW = clip_THWC.permute(0, 3, 1, 2).float()
-    frames_TCHW = F.interpolate(frames_TCHW, size, mode="bilinear", antialias=True)
-    return frames_TCHW.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()

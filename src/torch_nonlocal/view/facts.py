@@ -27,6 +27,11 @@ class BlockFacts:
     untrained: str = ""
 
     @property
+    def has_evidence(self) -> bool:
+        """Whether the evidence tells where to look: the network is trained, and some position contributes."""
+        return self.evidence is not None and not self.untrained and float(self.evidence.max()) > 0
+
+    @property
     def prediction(self) -> str:
         """The first class and its score, such as "walking (0.83)"; "" for a network without classes."""
         return f"{self.classes[0][0]} ({self.classes[0][1]:.2f})" if self.classes else ""

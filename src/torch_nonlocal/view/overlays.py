@@ -64,6 +64,7 @@ def heatmap(
     title: str = "",
     caption: str | None = None,
     labels: Sequence[str] | None = None,
+    quantity: str = "weight",
 ) -> Picture:
     """Draw the weights of one query as colors over frames side by side, with frame numbers and the color scale.
 
@@ -83,13 +84,14 @@ def heatmap(
         title: lines of text above the frames.
         caption: text below the frames. Default: the position of the query.
         labels: text above each frame of the clip. Default: its number; nothing for an image.
+        quantity: what the color scale shows, in a word.
 
     Raises:
         ValueError: an invalid clip, row, query, frame or option.
     """
     return _strips(
         clip, {"": row}, query=query, frames=frames, alpha=alpha, cmap=cmap, vmax=vmax, scale_bar=scale_bar,
-        interpolation=interpolation, title=title, caption=caption, labels=labels,
+        interpolation=interpolation, title=title, caption=caption, labels=labels, quantity=quantity,
     )  # fmt: skip
 
 
@@ -101,7 +103,7 @@ def compare(
     frames: Iterable[int] | None = None,
     alpha: float = ALPHA,
     cmap: str = CMAP,
-    vmax: float | None = None,
+    vmax: float | Mapping[str, float] | None = None,
     scale_bar: bool = True,
     interpolation: str = "nearest",
     title: str = "",
@@ -110,8 +112,8 @@ def compare(
 ) -> Picture:
     """Draw the weights of one query in several blocks, one strip of frames per block under its name.
 
-    Each block has its own color scale, because weights depend on its number of positions; `vmax` sets a common one.
-    Blocks of a single image are laid out in rows.
+    Each block has its own color scale, because weights depend on its number of positions; a number as `vmax` sets a
+    common one. Blocks of a single image are laid out in rows.
 
     Args:
         clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
@@ -120,7 +122,7 @@ def compare(
         frames: as in `heatmap`.
         alpha: as in `heatmap`.
         cmap: as in `heatmap`.
-        vmax: as in `heatmap`.
+        vmax: as in `heatmap`, for all blocks or by name.
         scale_bar: as in `heatmap`.
         interpolation: as in `heatmap`.
         title: as in `heatmap`.
@@ -176,12 +178,13 @@ def _strips(
     frames: Iterable[int] | None,
     alpha: float,
     cmap: str,
-    vmax: float | None,
+    vmax: float | Mapping[str, float] | None,
     scale_bar: bool,
     interpolation: str,
     title: str,
     caption: str | None,
     labels: Sequence[str] | None,
+    quantity: str = "weight",
 ) -> Picture:
     clip_THWC = as_clip(clip)
     grids = {name: as_row(row, clip_THWC) for name, row in rows.items()}
@@ -190,9 +193,10 @@ def _strips(
     names = frame_labels(labels, clip_THWC)
     strips = []
     for name, row_THW in grids.items():
-        scale = scale_around(row_THW, point, clip_THWC, cmap=cmap, vmax=vmax)
+        most = vmax.get(name) if isinstance(vmax, Mapping) else vmax
+        scale = scale_around(row_THW, point, clip_THWC, cmap=cmap, vmax=most)
         painted = [paint(clip_THWC, row_THW, number, scale, alpha, interpolation) for number in numbers]
-        strips.append(Strip(painted, numbers, scale if scale_bar else None, name, names))
+        strips.append(Strip(painted, numbers, scale if scale_bar else None, name, names, quantity))
     if caption is None:
         caption = f"query: {describe(point, clip_THWC)} (ring)" if point else ""
     sheet = lay_out(strips, title=title, caption=caption)

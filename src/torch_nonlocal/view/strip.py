@@ -48,6 +48,7 @@ class Strip:
         scale: the color scale; None draws none.
         title: title above the frames; "" for none.
         labels: text above each frame of the clip; by default its number.
+        quantity: what the color scale shows, in a word.
     """
 
     frames: list[np.ndarray]
@@ -55,6 +56,7 @@ class Strip:
     scale: Scale | None
     title: str = ""
     labels: Sequence[str] = ()
+    quantity: str = "weight"
 
     def __post_init__(self) -> None:
         if not self.labels:
@@ -237,7 +239,7 @@ def _draw_strip(sheet: Sheet, strip: Strip, plan: _Plan, left: float, top: float
     if strip.scale:
         right = left + plan.columns * plan.slot + (plan.columns - 1) * _GAP + 0.1
         room = plan.height - plan.strip_title - plan.label
-        _draw_scale(sheet.figure, strip.scale, right, top + plan.label, min(room, 2.5))
+        _draw_scale(sheet.figure, strip, strip.scale, right, top + plan.label, min(room, 2.5))
 
 
 def _write(axes: Axes, left: float, middle: float, text: str, **style: Any) -> None:
@@ -271,7 +273,7 @@ def _draw_frame(axes: Axes, frame_HWC: np.ndarray, box: tuple[float, float, floa
     axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="#808080", linewidth=0.5, zorder=2))
 
 
-def _draw_scale(figure: Figure, scale: Scale, left: float, top: float, height: float) -> None:
+def _draw_scale(figure: Figure, strip: Strip, scale: Scale, left: float, top: float, height: float) -> None:
     """Draw a color bar with tick labels; the label above it gives the power of ten."""
     sheet_width, sheet_height = figure.get_size_inches()
     bounds = (left / sheet_width, 1 - (top + height) / sheet_height, 0.1 / sheet_width, height / sheet_height)
@@ -286,6 +288,6 @@ def _draw_scale(figure: Figure, scale: Scale, left: float, top: float, height: f
     bar.ax.tick_params(labelsize=_SMALL_TEXT - 0.5, length=2, width=0.5, pad=1.5, colors=_INK)
     bar.outline.set_linewidth(0.5)
     digits = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
-    name = f"weight \u00d710{str(power).translate(digits)}" if power else "weight"
+    name = f"{strip.quantity} \u00d710{str(power).translate(digits)}" if power else strip.quantity
     across, down = left / sheet_width, 1 - (top - 0.5 * _LABEL) / sheet_height
     figure.text(across, down, name, fontsize=_SMALL_TEXT - 0.5, color=_INK, ha="left", va="center")

@@ -43,12 +43,18 @@ def _data_uri(frame_HWC: np.ndarray) -> str:
 
 
 def eye_catcher(clip_THWC: np.ndarray) -> tuple[int, float, float]:
-    """Return the center of the most varied region of the middle frame, as (frame, y, x)."""
-    frame = len(clip_THWC) // 2
-    gray_HW = clip_THWC[frame].mean(axis=-1)
-    height, width = gray_HW.shape
+    """Return the center of the most salient region of the clip, the one with most contrast and motion: (frame, y, x).
+
+    Contrast is the standard deviation of the gray values in a region, motion their mean distance from the mean over all
+    frames. Regions are squares of an eighth of the short side.
+    """
+    gray_THW = clip_THWC.mean(axis=-1)
+    frames, height, width = gray_THW.shape
     step = max(1, min(height, width) // 8)
     rows, columns = height // step, width // step
-    blocks = gray_HW[: rows * step, : columns * step].reshape(rows, step, columns, step)
-    row, column = divmod(int(blocks.std(axis=(1, 3)).argmax()), columns)
-    return frame, (row + 0.5) * step - 0.5, (column + 0.5) * step - 0.5
+    shape = (frames, rows, step, columns, step)
+    inside_THW = gray_THW[:, : rows * step, : columns * step]
+    contrast_TRC = inside_THW.reshape(shape).std(axis=(2, 4))
+    motion_TRC = np.abs(inside_THW - inside_THW.mean(axis=0)).reshape(shape).mean(axis=(2, 4))
+    frame, row, column = np.unravel_index(int((contrast_TRC + motion_TRC).argmax()), contrast_TRC.shape)
+    return int(frame), (int(row) + 0.5) * step - 0.5, (int(column) + 0.5) * step - 0.5

@@ -41,8 +41,8 @@ class Page:
         seen: the result of `nl.watch`, records by name, or a single record.
         batch: index of the clip in the batch.
         point: the first query, (frame, y, x) in pixels of the clip, or (y, x) in an image. Default: the position with
-            the largest evidence for the predicted class if the facts have any, else the most varied region of the
-            middle frame.
+            the largest evidence for the predicted class of a trained network, else the region with the most
+            contrast and motion.
         title: title of the page.
         max_bytes: largest size of the file.
         coarser: 1 keeps the grid of the blocks. With 2, 3, ..., theta and phi are averaged over that many cells in y
@@ -184,14 +184,14 @@ def save_page(
 
 
 def first_query(record: BlockRecord, facts: BlockFacts, clip_THWC: np.ndarray) -> Point:
-    """Return the position with the largest evidence for the predicted class; without evidence, the most varied region.
+    """Return the position with the largest evidence for the predicted class; without evidence, the most salient one.
 
     Args:
         record: record of the block.
         facts: facts about the block.
         clip_THWC: the clip.
     """
-    if facts.evidence is None:
+    if not facts.has_evidence:
         return frames.eye_catcher(clip_THWC)
     evidence_THW = np.asarray(facts.evidence).reshape((1,) * (3 - len(record.geometry.grid)) + record.geometry.grid)
     cell = np.unravel_index(int(evidence_THW.argmax()), evidence_THW.shape)

@@ -66,7 +66,8 @@ export function showTitles(scene, second) {
   const title = ({ block, isEvidence }) => {
     const predicted = block.classes.length && !isEvidence ? ` · predicted ${score(block.classes[0])}` : "";
     const what = isEvidence ? `${evidenceName(block)} at ${block.name}` : `Attention of ${block.name}`;
-    return `${what}${block.network && !isEvidence ? ` · ${block.network}` : ""}${predicted}`;
+    const named = block.network && !isEvidence && !block.name.startsWith(block.network);
+    return `${what}${named ? ` · ${block.network}` : ""}${predicted}`;
   };
   byId("title").textContent = title(scene);
   byId("title").classList.toggle("unseen", second === null);
@@ -130,7 +131,7 @@ const MEASURES = [
 ];
 
 export function showStatistics(block, measures, mode) {
-  const rows = MEASURES.filter((entry) => !entry.clip || block.axes === 3).map((entry) => [
+  const rows = MEASURES.filter((entry) => !entry.clip || (block.axes === 3 && block.grid[0] > 1)).map((entry) => [
     entry.label, entry.show(measures[entry.name]),
     entry.name in block.statistics ? entry.show(block.statistics[entry.name]) : "",
   ]);

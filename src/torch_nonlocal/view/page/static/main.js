@@ -19,6 +19,10 @@ const MOST_ARROWS = 50;
 const LAYERS = ["heat", "arrows", "smooth"];
 const EVIDENCE = "evidence"; // as a choice of what is shown beside a block
 
+function spansFrames(block) {
+  return block.axes === 3 && block.grid[0] > 1 && block.groups.spanTime;
+}
+
 async function start() {
   const page = JSON.parse(document.getElementById("page-data").textContent);
   const { clip, facts } = page;
@@ -33,7 +37,7 @@ async function start() {
   const names = blocks.map((block) => block.name);
   const [frame, y, x] = page.start;
   const state = {
-    block: 0, mode: "out", frames: null, k: 20, gain: 1, heat: true, arrows: true, smooth: false, follow: true,
+    block: 0, mode: "out", frames: "others", k: 20, gain: 1, heat: true, arrows: true, smooth: false, follow: true,
     selected: { frame, y, x }, beside: facts.beside || (blocks[0].evidence === null ? "" : EVIDENCE),
   };
   const api = { ready: false, blocks: names, lastPaintMs: null, lastComputeMs: null };
@@ -133,7 +137,7 @@ async function start() {
     const centers = outward ? block.keyCenters : block.queryCenters;
     const own = outward ? block.coveringKey(point) : point;
     const values = outward ? block.row(point) : block.column(block.coveringKey(point));
-    const frames = block.axes < 3 || !block.groups.spanTime ? "all" : state.frames;
+    const frames = spansFrames(block) ? state.frames : "all";
     const most = Math.min(available(block, state.mode, frames), MOST_ARROWS);
     const k = Math.min(state.k, most);
     const links = most > 0 ? strongestLinks(block, values, point, { mode: state.mode, frames, k }) : [];
@@ -222,8 +226,7 @@ async function start() {
     const block = blocks[state.block];
     markTab(state.block);
     const choices = document.getElementById("frames");
-    choices.hidden = block.axes < 3 || block.grid[0] < 2 || !block.groups.spanTime;
-    if (state.frames === null || !choices.hidden) state.frames = state.frames || "others";
+    choices.hidden = !spansFrames(block);
     setChoice("frames", state.frames);
     showSubtitle(block, clip);
     showSource(facts, block);

@@ -1,0 +1,193 @@
+"""The page states its facts, restores its state from a link, saves pictures, and works by keyboard."""
+
+from pathlib import Path
+
+import numpy as np
+import page_browser
+import pytest
+import torch
+
+import torch_nonlocal as nl
+from torch_nonlocal.attention import similarity
+
+T, SIZE = 4, (24, 20)
+FACTS = {
+    "file": "walk.mp4",
+    "labels": [f"frame {10 * t}, {t:.2f} s" for t in range(T)],
+    "size": (48, 40),
+    "why": "The first query was given.",
+}
+
+
+def record_of(seed: int, name: str):
+    torch.manual_seed(seed)
+    return similarity(torch.randn(1, 6, T, 6, 5), input_size=(T, *SIZE), temperature=0.3, name=name)
+
+
+@pytest.fixture(scope="module")
+def records():
+    return {"one": record_of(0, "one"), "two": record_of(1, "two")}
+
+
+EVIDENCE = torch.linspace(-1, 1, T * 30).reshape(T, 6, 5)
+
+
+@pytest.fixture(scope="module")
+def saved(records, tmp_path_factory) -> Path:
+    clip = np.random.default_rng(0).random((T, *SIZE, 3))
+    trained = nl.view.BlockFacts("runs/a", [("walking", 0.75), ("running", 0.25)], EVIDENCE, 0.1)
+    facts = nl.view.Facts(**FACTS, blocks={"one": trained})
+    return nl.view.save_page(
+        tmp_path_factory.mktemp("page") / "page.html", clip, records, point=(2, 13, 10), facts=facts
+    )
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with page_browser.chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def opened(browser, saved):
+    page = page_browser.Opened(browser, saved)
+    yield page
+    page.close()
+
+
+def test_file_network_class_block_and_time_are_stated(opened):
+    text = opened.tab.locator("header").inner_text()
+    for part in ("walk.mp4", "runs/a", "walking (75.0 %)", "running", "one: gaussian"):
+        assert part in text
+    assert opened.tab.locator("#player output").inner_text() == "frame 20, 2.00 s (3 of 4)"
+    assert opened.tab.locator("#why").inner_text() == "The first query was given."
+    assert opened.get("summary").startswith("Frame 20, 2.00 s, y 28, x 20 attends")  # in pixels of the file
+    opened.click(0, 1, 1, SIZE)
+    assert not opened.tab.locator("#why").is_visible()
+
+
+def test_the_evidence_is_shown_beside_the_attention_and_follows_the_query(opened, records):
+    assert opened.get("beside") == "evidence"
+    assert opened.tab.locator("#title-2").inner_text() == "Evidence for walking at one"
+    assert np.reshape(opened.get("besideRow"), EVIDENCE.shape) == pytest.approx(EVIDENCE.numpy())
+    opened.tab.locator("#beside").select_option("two")
+    opened.tab.locator("#strip-2 canvas").nth(1).click()  # the cursors are linked
+    query = opened.get("query")
+    row = records["two"].rows([(query["t"], query["y"], query["x"])])[0].flatten()
+    assert query["frame"] == 1
+    assert opened.get("besideRow") == pytest.approx(row.tolist(), abs=0.02 * float(row.max()))
+    rings = [opened.tab.locator(f"{root} .ring").count() for root in ("#stage", "#stage-2", "#strip", "#strip-2")]
+    assert rings == [1, 1, 1, 1]
+    opened.tab.locator("#strip canvas").nth(3).hover()
+    assert [opened.tab.locator(f"{root} .cursor").count() for root in ("#strip", "#strip-2")] == [1, 1]
+    opened.tab.locator("#beside").select_option("")
+    assert not opened.tab.locator("#view-2").is_visible()
+
+
+def test_a_link_restores_the_state(browser, saved, opened):
+    opened.tab.get_by_role("tab", name="two", exact=True).click()
+    opened.click(1, 9, 10, SIZE)
+    opened.tab.locator("#mode input[value=in]").check(force=True)
+    opened.tab.locator("#frames input[value=each]").check(force=True)
+    opened.tab.locator("#k").fill("7")
+    opened.tab.locator("#gain").fill("2")
+    opened.tab.locator("#smooth").click()
+    opened.tab.keyboard.press(".")
+    opened.wait_until("location.hash.includes('frame=2') && location.hash.includes('smooth')")
+    names = ("block", "mode", "frames", "k", "query", "high", "row")
+    expected = {name: opened.get(name) for name in names}
+    other = page_browser.Opened(browser, saved)
+    other.tab.evaluate("link => { location.hash = link }", opened.tab.evaluate("location.hash"))
+    other.wait_until("nonlocalPage.k === 7")
+    for name in names:
+        found = other.get(name)
+        if name == "query":
+            assert {axis: found[axis] for axis in ("frame", "t", "y", "x")} == {
+                axis: expected[name][axis] for axis in ("frame", "t", "y", "x")
+            }
+        else:
+            assert found == pytest.approx(expected[name]) if name in ("row", "high") else found == expected[name]
+    assert other.tab.locator("#player output").inner_text() == "frame 20, 2.00 s (3 of 4)"
+    assert other.tab.locator("#smooth").get_attribute("aria-pressed") == "true"
+    other.close()
+
+
+def test_an_invalid_link_is_ignored(browser, saved):
+    page = page_browser.Opened(browser, saved)
+    page.tab.evaluate("location.hash = '#block=none&query=99,a&k=900&frame=-3&direction=up&links=x&brightness=nan'")
+    page.tab.wait_for_timeout(100)
+    assert (page.get("block"), page.get("k"), page.get("mode"), page.get("frames")) == ("one", 20, "out", "others")
+    page.close()
+
+
+def test_the_picture_is_downloaded(opened, tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    with opened.tab.expect_download() as download:
+        opened.tab.get_by_role("button", name="Save picture").click()
+    assert download.value.suggested_filename == "walk-one.png"
+    download.value.save_as(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels.shape[0] > 300
+    assert (np.ptp(pixels, axis=2) > 60).mean() > 0.02  # colors of weights and arrows
+
+
+def test_thumbnails_are_reached_and_used_by_keyboard(opened):
+    frames = opened.tab.locator("#strip canvas")
+    frames.nth(3).focus()
+    assert opened.tab.evaluate("document.activeElement === document.querySelectorAll('#strip canvas')[3]")
+    assert frames.nth(3).get_attribute("aria-label").startswith("frame 30, 3.00 s, ")
+    before = opened.get("query")
+    for key, frame in (("Enter", 3), (" ", 0)):
+        frames.nth(frame).focus()
+        opened.tab.keyboard.press(key)
+        assert opened.get("query")["frame"] == frame
+        assert (opened.get("query")["y"], opened.get("query")["x"]) == (before["y"], before["x"])
+    assert opened.tab.locator("#player output").inner_text() == "frame 0, 0.00 s (1 of 4)"
+    assert opened.tab.get_by_role("button", name="Play").count() == 1  # space did not start the player
+
+
+@pytest.mark.parametrize("mode", ["out", "in"])
+@pytest.mark.parametrize("frames", ["all", "others", "each"])
+def test_the_main_frame_shows_arrows_in_every_mode(opened, mode, frames):
+    opened.click(2, 13, 10, SIZE)
+    opened.tab.locator(f"#mode input[value={mode}]").check(force=True)
+    opened.tab.locator(f"#frames input[value={frames}]").check(force=True)
+    links, own = opened.get("links"), 2
+    arrows = opened.tab.locator("#stage .link")
+    assert arrows.count() == len(links)
+    elsewhere = sum(link["other"][0] != own for link in links)
+    assert opened.tab.locator("#stage .link.elsewhere").count() == elsewhere
+    assert opened.tab.locator("#stage .link path").count() > 0
+    opened.tab.get_by_role("button", name="Next frame").click()  # another frame shows the arrows to it
+    assert arrows.count() == sum(link["other"][0] == 3 for link in links)
+
+
+def test_cells_are_sharp_unless_smoothing_is_asked_for(opened):
+    assert opened.tab.locator("#smooth").get_attribute("aria-pressed") == "false"
+    count = """() => { const canvas = document.querySelector('#stage-2 canvas');
+      const copy = document.createElement('canvas'); [copy.width, copy.height] = [canvas.width, canvas.height];
+      const context = copy.getContext('2d', { willReadFrequently: true }); context.drawImage(canvas, 0, 0);
+      const row = context.getImageData(0, canvas.height / 2 | 0, canvas.width, 1).data;
+      let jumps = 0; for (let i = 4; i < row.length; i += 4) jumps += row[i] !== row[i - 4]; return jumps; }"""
+    opened.tab.locator("#arrows").click()
+    sharp = opened.tab.evaluate(count)
+    opened.tab.locator("#smooth").click()
+    assert opened.tab.evaluate(count) > sharp
+
+
+def test_pictures_and_page_have_one_scale(opened, records):
+    from torch_nonlocal.view.look import look
+
+    clip = np.zeros((T, *SIZE, 3), np.uint8)
+    assert opened.get("high") == pytest.approx(look(records["one"], (2, 13, 10), clip).brightest, rel=0.02)
+
+
+def test_a_single_image_has_one_frame_and_links(browser, tmp_path):
+    torch.manual_seed(0)
+    record = similarity(torch.randn(1, 6, 1, 6, 5), input_size=(1, *SIZE))
+    page = page_browser.Opened(browser, nl.view.save_page(tmp_path / "page.html", np.zeros((1, *SIZE, 3)), record))
+    assert "1 frame of 24 \u00d7 20 pixels" in page.tab.locator("#subtitle").inner_text()
+    assert len(page.get("links")) == 20
+    assert "frames" not in page.tab.locator("#statistics").inner_text()
+    page.close()
