@@ -9,7 +9,8 @@ np = pytest.importorskip("numpy", reason="drawing needs it: pip install 'torch-n
 pytest.importorskip("matplotlib", reason="drawing needs it: pip install 'torch-nonlocal[view]'")
 
 import torch_nonlocal as nl  # noqa: E402 (after the skips)
-from torch_nonlocal.attention import similarity  # noqa: E402
+from torch_nonlocal.attention import BlockRecord, Geometry, similarity  # noqa: E402
+from torch_nonlocal.attention.weights import PairWeights  # noqa: E402
 from torch_nonlocal.view.colors import brightest, scale_of  # noqa: E402
 from torch_nonlocal.view.look import as_frames, look  # noqa: E402
 from torch_nonlocal.view.page.save import first_query  # noqa: E402
@@ -127,6 +128,28 @@ def test_untrained_blocks_are_called_so():
     assert chance.startswith("the network is at chance")
     assert "selective" not in chance
     assert verdict(found, added=0.125).endswith("the block adds 12.5% to its input")
+
+
+@pytest.mark.parametrize(
+    ("theta", "scale", "words"),
+    [
+        (torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), 60.0, "on a single key"),
+        (
+            torch.tensor([3.0, 0, 0, 0]) + torch.randn(12, 4, generator=torch.Generator().manual_seed(0)) / 3,
+            1.0,
+            "similar",
+        ),
+        (torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), 1.0, ""),
+    ],
+    ids=["one key each", "one row for all", "selective"],
+)
+def test_collapsed_blocks_are_called_so(theta, scale, words):
+    phi = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+    weights = PairWeights("embedded_gaussian", theta[None], phi[None], scale)
+    record = BlockRecord("b", weights, Geometry.evenly((12,), (12,), (1,), (12,)), attend="spacetime", batch=1)
+    found = verdict(record.statistics())
+    assert found.startswith("collapsed") == bool(words)
+    assert words in found
 
 
 def test_a_saved_page_equals_the_notebook_page(tmp_path):

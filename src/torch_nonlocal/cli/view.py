@@ -55,7 +55,7 @@ def view(
             folder of a run, or a file of blocks.
         out: output folder for the pictures and page.html; created if missing.
         point: query as frame,y,x (for a single image y,x), counted from 0: the frame's number in the file, and pixels
-            of the file; each can be a percentage, as in 50%%,30%%,70%%. By default, the position with the largest
+            of the file; each can be a percentage, as in 50%,30%,70%. By default, the position with the largest
             gradient x activation for the predicted class or, without classes, the region with the most contrast and
             motion. Repeat the option for several.
         block: name of the block to show; the first one by default.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch_nonlocal.attention import Statistics
 
 ADDS_NOTHING = 1e-6  # of the norm of a block's input
+_ALONE = 0.99  # as in `attention.statistics`, which names the blocks beyond it
+_SIMILAR = 0.9
+_SINGLE = 0.05
 
 
 def verdict(statistics: Statistics, *, added: float | None = None, untrained: str = "") -> str:
@@ -20,7 +23,23 @@ def verdict(statistics: Statistics, *, added: float | None = None, untrained: st
             "untrained: the block adds nothing to its input, so its weights have no effect on the network; "
             f"they are as initialized (entropy {statistics.entropy:.3f} of 1)"
         )
-    found = statistics.verdict
     if untrained:
         return f"{untrained}, so its weights need not mean anything (entropy {statistics.entropy:.3f} of 1)"
+    found = _collapsed(statistics) or statistics.verdict
     return found if added is None else f"{found}; the block adds {added:.1%} to its input"
+
+
+def _collapsed(statistics: Statistics) -> str:
+    """Say that the weights are neither uniform nor equal, but nearly so in another way; "" for other weights."""
+    if statistics.keys == 1 or statistics.on_itself >= _ALONE:
+        return ""
+    if _SIMILAR <= statistics.alike < _ALONE and statistics.entropy < _ALONE:
+        return (
+            f"collapsed: most positions have similar weights (cosine {statistics.alike:.3f}), whatever they show "
+            f"(entropy {statistics.entropy:.3f} of 1)"
+        )
+    if statistics.silent < 1 and statistics.entropy <= _SINGLE:
+        return (
+            f"collapsed: nearly all weight of each position is on a single key (entropy {statistics.entropy:.3f} of 1)"
+        )
+    return ""
