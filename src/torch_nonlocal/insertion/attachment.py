@@ -177,7 +177,9 @@ def _attach_moved(module: nn.Module, name: str, child: Any) -> None:
     if name == CHILD and isinstance(child, NonLocal) and child.inserted:
         _make_host(module)
         return
-    old = module._modules.get(name)
+    if name not in module._modules:
+        return
+    old = module._modules[name]
     if old is not None and is_attached(old) and isinstance(child, nn.Module) and _replaces(child, old, module):
         block = old._modules[CHILD]
         detach(old)

@@ -144,7 +144,8 @@ def blocks(model: nn.Module) -> dict[str, NonLocal]:
     """
     found: dict[str, NonLocal] = {}
     for name, module in named_modules(model).items():
-        child = module._modules.get(CHILD)
+        children = dict(module._modules.items())  # those of a TorchScript module are no dict
+        child = children.get(CHILD)
         block = unwrapped(child) if child is not None else None
         if not isinstance(block, NonLocal):
             continue
