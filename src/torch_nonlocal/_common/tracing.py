@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 
 def is_recorded(x: Any) -> bool:
@@ -23,6 +24,11 @@ def needs_plain_operations(x: Any) -> bool:
 def is_dual(x: Any) -> bool:
     """True for a tensor with a forward-mode tangent."""
     return not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+
+
+def has_values(x: torch.Tensor) -> bool:
+    """False for a fake tensor: `plan` runs the code inside operators without values, to count its memory."""
+    return not isinstance(x, FakeTensor)
 
 
 def _is_transformed() -> bool:

@@ -6,6 +6,7 @@ the instance, parametrizations, pruning, adapters, quantized or sharded weights,
 calls every child, as any other network does.
 """
 
+from types import MethodType
 from typing import Any
 
 import torch
@@ -92,7 +93,7 @@ def is_untouched(module: nn.Module) -> bool:
             or module._backward_pre_hooks
             or _has_hooks_of_all_modules()
         )
-        and getattr(module.forward, "__func__", None) is kind.forward  # what torch.compile guards
+        and type(module.forward) is MethodType  # torch.compile has guards on this, not on keys of __dict__
         and not ("forward" in own or "_conv_forward" in own or "_call_impl" in own or "_compiled_call_impl" in own)
     )
 

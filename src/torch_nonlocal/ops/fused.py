@@ -12,10 +12,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from torch_nonlocal._common.tracing import has_values
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 from torch_nonlocal.ops._second import register_second_gradients
@@ -102,7 +102,7 @@ def _restore_nan_(y_BND: Tensor, log_sum_BN: Tensor, theta_BND: Tensor, phi_BMD:
     If all logits of a query are NaN or -inf, the kernel returns zeros and the log sum 0. If one is +inf, its log sum is
     +inf, and outputs and gradients may be finite.
     """
-    if isinstance(log_sum_BN, FakeTensor):  # `plan` runs the operator without values to count its memory
+    if not has_values(log_sum_BN):
         return
     flat = log_sum_BN.flatten()
     if math.isfinite(flat.dot(flat.reciprocal())):  # one operation finds zeros, infinities and NaN

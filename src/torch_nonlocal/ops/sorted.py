@@ -26,6 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.tracing import has_values
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 
@@ -203,7 +204,7 @@ def _sums_over(a: Tensor, b: Tensor, *factors: Tensor) -> tuple[Callable[..., _S
     Accelerators would have to wait for this decision; there, the sums are NaN.
     """
     is_cpu = a.device.type == "cpu"
-    if is_cpu and all(math.isfinite(tensor.sum()) for tensor in (a, b, *factors)):
+    if not has_values(a) or (is_cpu and all(math.isfinite(tensor.sum()) for tensor in (a, b, *factors))):
         return _Sorted, a, b
     usual = (a.amax() < torch.inf) & (b.amax() < torch.inf)
     for factor in factors:
