@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_nonlocal._common.tracing import has_values
+from torch_nonlocal.ops import tiled
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 from torch_nonlocal.ops._second import register_second_gradients
@@ -47,9 +48,37 @@ def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float =
     if theta_BND.device.type == "cpu":
         announce()
         return torch.ops.torch_nonlocal.softmax_flash(theta_BND, phi_BMD, g_BMD, scale)[0]
+    if not theta_BND.numel():  # the kernels refuse empty tensors
+        return tiled.softmax(theta_BND, phi_BMD, g_BMD, scale=scale)
     query, key, value = (tensor.unsqueeze(1) for tensor in (theta_BND, phi_BMD, g_BMD))
     with sdpa_kernel(_LINEAR_MEMORY):
-        return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
+        y = F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
+    if not y.requires_grad or torch.compiler.is_compiling():
+        return y
+    return _TwiceDifferentiable.apply(y, theta_BND, phi_BMD, g_BMD, scale)
+
+
+class _TwiceDifferentiable(torch.autograd.Function):
+    """The identity of an output of PyTorch's kernels, which have no second derivative.
+
+    If a graph of the gradients is asked for, they are those of the tiled algorithm and the kernel has none.
+    """
+
+    @staticmethod
+    def forward(ctx, y, theta, phi, g, scale):  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(theta, phi, g)
+        ctx.scale = scale
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, dy):  # pyright: ignore[reportIncompatibleMethodOverride]
+        if not torch.is_grad_enabled():
+            return dy, None, None, None, None
+        inputs = ctx.saved_tensors
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        y = tiled.softmax(*inputs, scale=ctx.scale)
+        found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+        return None, *(next(found) if tensor.requires_grad else None for tensor in inputs), None
 
 
 @Operator

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from action_runs import film_classes
 
 for module, extra in {"tyro": "cli", "rich": "cli"}.items():
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
@@ -121,10 +122,12 @@ def test_another_batch_size_gives_a_hint(changes, expected):
 )
 def test_data_recipe_and_options_choose_the_settings(words, network, frames, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    film_classes(tmp_path / "x")
+    before = sorted(tmp_path.rglob("*"))
     main(["train", "action", *words, "--dry-run"])
     shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
     assert (shown["network"], shown["frames"]) == (network, frames)
-    assert not list(tmp_path.iterdir()), "a dry run writes nothing"
+    assert sorted(tmp_path.rglob("*")) == before, "a dry run writes nothing"
 
 
 @pytest.mark.parametrize(
