@@ -21,6 +21,7 @@ COMMANDS = {
     "test": "task",
     "predict": "",
     "view": "",
+    "export": "",
     "convert": "",
     "data": "command",
     "bench": "",

@@ -29,6 +29,7 @@ NEEDS = {
     "convert": Needs((), "checkpoints,cli"),
     "data": Needs(("av", "numpy"), "cli,video"),
     "demo": Needs((*_DRAWING, *_PACKAGED, "accelerate", "sklearn", "skvideo"), "demo"),
+    "export": Needs(("torchvision",), "cli,export,models"),
     "plan": Needs((), "cli,models"),
     "predict": Needs(("av", "numpy", "torchvision"), "cli,models,video"),
     "view": Needs(_DRAWING, "cli,models,view"),

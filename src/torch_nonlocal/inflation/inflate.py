@@ -13,6 +13,7 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal.inflation.modules import (
     BatchNormAct3d,
     ClipCount,
+    FrameAvgPool3d,
     RunsByFrame,
     TakesClips,
     TimeConv3d,
@@ -329,6 +330,8 @@ def _inflate_transposed(conv: Any) -> None:
 def _inflate_pool(pool: Any, stride: int, pools_time: bool) -> None:
     pool.__class__ = _POOLS[type(pool)]
     if hasattr(pool, "output_size"):
+        if isinstance(pool, nn.AdaptiveAvgPool3d) and not pools_time:
+            pool.__class__ = FrameAvgPool3d
         pool.output_size = (1 if pools_time else None, *_pair(pool.output_size))
         return
     pool.kernel_size, pool.stride = (1, *_pair(pool.kernel_size)), (stride, *_pair(pool.stride))

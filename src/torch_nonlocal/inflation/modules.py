@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from torch_nonlocal._common.tracing import is_exported
+
 CLIP_AXES = 5
 IMAGE_AXES = 4
 
@@ -71,6 +73,20 @@ class TimeConv3d(nn.Conv3d):
     def extra_repr(self) -> str:
         """The text of `nn.Conv3d` and the padding of time."""
         return f"{super().extra_repr()}, time_padding={self.time_padding}" + (", same=True" if self.same else "")
+
+
+class FrameAvgPool3d(nn.AdaptiveAvgPool3d):
+    """Adaptive average pooling of each frame: (B, C, T, H, W) -> (B, C, T, height, width).
+
+    Its output size is (None, height, width), which ONNX has no operator for; exported graphs hold the mean over height
+    and width where the output is one pixel.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, C, T, height, width)."""
+        if is_exported(input) and tuple(self.output_size[1:]) == (1, 1):  # pyright: ignore[reportIndexIssue]
+            return input.mean((-2, -1), keepdim=True)
+        return super().forward(input)
 
 
 class BatchNormAct3d(nn.BatchNorm3d):
