@@ -57,3 +57,5 @@ def export(
         print_lines(f"the number of frames is fixed: {made.shape[2]}")
     print_lines(f"checked on clips {clips} with {made.runtime}")
     print_lines(f"largest difference: {made.difference:.1e}, of scores up to {made.largest:.2g}")
+    if made.rounding is not None:
+        print_lines(f"note: the network itself has rounding errors of {made.rounding:.1e}, compared with float64")

@@ -84,7 +84,7 @@ class FrameAvgPool3d(nn.AdaptiveAvgPool3d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C, T, height, width)."""
-        if is_exported(input) and tuple(self.output_size[1:]) == (1, 1):  # pyright: ignore[reportIndexIssue]
+        if is_exported(input) and self.output_size == (None, 1, 1):
             return input.mean((-2, -1), keepdim=True)
         return super().forward(input)
 
