@@ -18,7 +18,7 @@ from torch_nonlocal.data import available_splits, check_clips, find_clips, train
 from torch_nonlocal.media import probe, read_clip, read_sampled
 from torch_nonlocal.media.inspect import inspect_video
 from torch_nonlocal.models.hub import HubModel
-from torch_nonlocal.tasks.action.evaluation import load
+from torch_nonlocal.tasks.loading import load
 from torch_nonlocal.tasks.viewing import read_frames
 from torch_nonlocal.training import checkpoint, load_weights_file
 from torch_nonlocal.weights import convert_weights
@@ -75,7 +75,7 @@ def _resume(path: Path) -> None:
 
 
 def _evaluated(path: Path) -> None:
-    model = load(path)[0]
+    model = load(path)
     with torch.no_grad():
         model(torch.zeros(1, 1, 8, 32, 32))
 

@@ -42,8 +42,8 @@ def operation(form, algorithm, options, sizes, dtype):
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize(("form", "algorithm", "options"), OPERATIONS)
 def test_empty_inputs_have_empty_results_and_zero_gradients(form, algorithm, options, sizes, dtype, training, autocast):
-    if algorithm == "fused" and sizes[3] != sizes[4]:
-        pytest.skip("fused attention needs D = V")
+    if algorithm == "fused":
+        sizes = (*sizes[:4], sizes[3])  # fused attention has one width
     function, inputs = operation(form, algorithm, options, sizes, dtype)
     inputs = [tensor.requires_grad_(training) for tensor in inputs]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):

