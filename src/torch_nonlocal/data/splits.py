@@ -130,7 +130,7 @@ def assign(
     prints = {split: fingerprints(one, by_split[split]) for split, one in lists.items()}
     leaks, shared = ((), ()) if is_automatic else find_leaks(lists, by_split, group_of)
     if leaks and on_error == "fail":
-        raise ValueError(leaks[0])
+        raise ValueError(f"{data}: {leaks[0]}")
     return Splits(lists, source, is_automatic, prints, leaks, notes + shared, known or {})
 
 
