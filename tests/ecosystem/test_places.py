@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -261,6 +262,26 @@ def test_insertion_warns_of_fusion_by_isinstance(at):
         nl.insert(plain(), at)
     net = with_block("block")
     assert_same(cnn.fuse_conv_bn(copy.deepcopy(net)), expected(net, "block"))
+
+
+def test_layers_that_are_reparameterized():
+    utils, models = package("timm.utils"), package("timm.models")
+    torch.manual_seed(0)
+    blocks = nn.Sequential(*(models.fastvit.RepMixer(4) for _ in range(2)))
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), blocks).eval()
+    with pytest.warns(UserWarning, match=r"the block at 1\.1\.mixer is inside 1\.1 \(RepMixer\).* insert at 1\.1$"):
+        nl.insert(net, "1.1.mixer", images())
+    nl.remove(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nl.insert(net, "1.1", images())
+    nn.init.ones_(nl.blocks(net)["1.1"].norm.weight)
+    merged = utils.reparameterize_model(net)
+    assert list(nl.blocks(merged)) == ["1.1"]
+    assert hasattr(net[1][1], "mixer")
+    assert not hasattr(merged[1][1], "mixer")
+    reference = net[1][1].non_local(nl.remove(copy.deepcopy(net))(images()))
+    assert_same(merged, reference)
 
 
 def test_no_warning_where_nothing_is_fused(recwarn):

@@ -29,6 +29,7 @@ from torch_nonlocal.layers import NonLocal
 CHILD = "non_local"
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_MERGE_METHODS = ("reparameterize", "switch_to_deploy")  # of timm's and of the authors' RepVGG, MobileOne, FastViT
 _GENERATED = "_torch_nonlocal_host_of"
 
 
@@ -72,6 +73,14 @@ def is_fusable(parent: nn.Module, child: str) -> bool:
     if isinstance(parent._modules[child], _CONVS):
         return any(isinstance(parent._modules[name], _BATCH_NORMS) for name in after)
     return isinstance(parent._modules[child], _BATCH_NORMS)
+
+
+def reparameterized(modules: Mapping[str, nn.Module], name: str) -> str | None:
+    """Return the outermost module around a place, not the network, that can merge its layers into one convolution."""
+    parts = name.split(".")
+    around = (".".join(parts[:count]) for count in range(1, len(parts)))
+    known = [one for one in around if one in modules]
+    return next((one for one in known if any(hasattr(type(modules[one]), method) for method in _MERGE_METHODS)), None)
 
 
 def nearest_container(modules: Mapping[str, nn.Module], name: str) -> str | None:

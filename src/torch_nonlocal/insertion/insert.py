@@ -12,7 +12,15 @@ from torch import nn
 
 from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import named_copies, named_modules, synchronizer, unwrapped
-from torch_nonlocal.insertion.attachment import CHILD, attach, detach, is_attached, is_fusable, nearest_container
+from torch_nonlocal.insertion.attachment import (
+    CHILD,
+    attach,
+    detach,
+    is_attached,
+    is_fusable,
+    nearest_container,
+    reparameterized,
+)
 from torch_nonlocal.insertion.attachment import apply_non_local as apply_non_local  # the name in pickles of 0.2
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
 from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
@@ -70,10 +78,18 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
 
 
 def _warn_of_leaves(model: nn.Module, names: Iterable[str]) -> None:
-    """Warn of blocks after a convolution or batch norm that tools fuse with its neighbor."""
+    """Warn of blocks after a layer that tools merge with its neighbors."""
     modules = named_modules(model)
     parents = {name: name.rpartition(".")[0] for name in names if name}
-    leaves = [n for n, parent in parents.items() if is_fusable(modules[parent], n.rpartition(".")[2])]
+    merged = {name: around for name in parents if (around := reparameterized(modules, name))}
+    for name, around in merged.items():
+        warnings.warn(
+            f"the block at {name} is inside {around} ({type(modules[around]).__name__}), which drops the block when its "
+            f"layers are merged, as by reparameterize_model of timm. If you use that, insert at {around}",
+            stacklevel=3,
+        )
+    others = {name: parent for name, parent in parents.items() if name not in merged}
+    leaves = [n for n, parent in others.items() if is_fusable(modules[parent], n.rpartition(".")[2])]
     if not leaves:
         return
     nearest = [near for near in dict.fromkeys(nearest_container(modules, parents[name]) for name in leaves) if near]
