@@ -84,8 +84,8 @@ def _warn_of_leaves(model: nn.Module, names: Iterable[str]) -> None:
     merged = {name: around for name in parents if (around := reparameterized(modules, name))}
     for name, around in merged.items():
         warnings.warn(
-            f"the block at {name} is inside {around} ({type(modules[around]).__name__}), which drops the block when its "
-            f"layers are merged, as by reparameterize_model of timm. If you use that, insert at {around}",
+            f"the block at {name} is inside {around} ({type(modules[around]).__name__}), which drops the block when "
+            f"its layers are merged, as by reparameterize_model of timm. If you use that, insert at {around}",
             stacklevel=3,
         )
     others = {name: parent for name, parent in parents.items() if name not in merged}
