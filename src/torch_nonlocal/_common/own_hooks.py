@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from torch_nonlocal._common.context_values import added
+
 _numbers = itertools.count()
 # A thread starts without any; an asyncio task, and `asyncio.to_thread`, start with those of the code that starts them.
 _open: ContextVar[tuple[int, ...]] = ContextVar("torch_nonlocal_open_hooks", default=())
@@ -49,12 +51,8 @@ class OwnHooks:
 def own_hooks() -> Iterator[OwnHooks]:
     """Register hooks for runs of this thread, or asyncio task, inside the context; they are removed afterwards."""
     number = next(_numbers)
-    _open.set((*_open.get(), number))
-    try:
-        with ExitStack() as stack:
-            yield OwnHooks(number, stack)
-    finally:  # without a token, which is not valid if a generator is closed in another context
-        _open.set(tuple(other for other in _open.get() if other != number))
+    with added(_open, number), ExitStack() as stack:
+        yield OwnHooks(number, stack)
 
 
 class _Hook:

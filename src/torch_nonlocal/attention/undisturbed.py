@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torch_nonlocal._common.autocast import without_autocast
 from torch_nonlocal._common.capture import eager
 from torch_nonlocal._common.structural_copy import NotCopiedError, StructuralCopy
 from torch_nonlocal.layers import NonLocal
@@ -47,13 +48,13 @@ def undisturbed(model: nn.Module) -> Iterator[StructuralCopy]:
             attributes[kind] = OrderedDict()
         if isinstance(module, _BYPASSED):
             attributes["forward"] = _identity
-    kinds = {tensor.device.type for tensor in model.parameters()} or {"cpu"}
+    devices = {tensor.device for tensor in model.parameters()} or {torch.device("cpu")}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(eager())
-        for kind in kinds:
-            stack.enter_context(torch.autocast(kind, enabled=False))
+        for device in devices:
+            stack.enter_context(without_autocast(device))
         stack.enter_context(_Apart(copy))
         yield copy
 

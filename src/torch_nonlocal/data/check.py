@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.clip_list import Clip, ClipList
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
 from torch_nonlocal.media.frame_folders import frame_files
@@ -200,8 +201,7 @@ def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipRe
         seen = inspect_video(clip.path, time_limit=time_limit)
         if seen.frames < min_frames:
             kind = "too short"
-            frames = "1 frame" if seen.frames == 1 else f"{seen.frames} frames"
-            reason = f"{str(clip.path)!r} has {frames}, expected at least {min_frames}"
+            reason = f"{str(clip.path)!r} has {counted(seen.frames, 'frame')}, expected at least {min_frames}"
         digest = _digest(clip.path, deadline)
     except BrokenVideoError as error:
         kind, reason = error.kind, str(error)

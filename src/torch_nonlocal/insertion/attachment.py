@@ -48,7 +48,7 @@ def attach(module: nn.Module, block: NonLocal) -> None:
 def detach(module: nn.Module) -> None:
     """Remove the block of a host. The module is as before `attach`."""
     # register_forward_hook records a hook in these dictionaries. A handle would not survive deepcopy or pickle.
-    for key in [key for key, hook in module._forward_hooks.items() if hook is apply_non_local]:
+    for key in _hook_keys(module):
         del module._forward_hooks[key]
         module._forward_hooks_with_kwargs.pop(key, None)
         module._forward_hooks_always_called.pop(key, None)
@@ -58,7 +58,7 @@ def detach(module: nn.Module) -> None:
 
 def is_attached(module: nn.Module) -> bool:
     """Return whether a module applies the child `non_local` to its output."""
-    return CHILD in module._modules and any(hook is apply_non_local for hook in module._forward_hooks.values())
+    return CHILD in module._modules and bool(_hook_keys(module))
 
 
 def plain_type(module: nn.Module) -> type[nn.Module]:
@@ -167,8 +167,13 @@ def _make_host(module: nn.Module) -> None:
         module.__class__ = _with_base(kind, _host_class(kind.__bases__[0]))
     else:
         module.__class__ = _host_class(kind)
-    if not any(hook is apply_non_local for hook in module._forward_hooks.values()):
+    if not _hook_keys(module):
         module.register_forward_hook(apply_non_local)
+
+
+def _hook_keys(module: nn.Module) -> list[int]:
+    """The keys under which PyTorch keeps the hook of a block, one or none."""
+    return [key for key, hook in module._forward_hooks.items() if hook is apply_non_local]
 
 
 _following = False

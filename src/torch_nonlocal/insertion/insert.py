@@ -169,8 +169,8 @@ def blocks(model: nn.Module) -> dict[str, NonLocal]:
             found[name] = block
         elif block.inserted:
             warnings.warn(
-                f"the block at {name!r} no longer runs: another tool replaced the forward hook of the module it "
-                f"followed. Insert the block after that tool has run, or after a module with children",
+                f"the block at {name!r} no longer runs: another tool removed the forward hook that applies it. Insert "
+                "the block after that tool has run, or after a module with children",
                 stacklevel=2,
             )
     return found

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.context_values import added
+
 Observer = Callable[[Any, Tensor, tuple[Tensor, Tensor] | None], None]
 """Called with the block, its map (B, C, *size), and theta and phi, or a and b of the concatenation form.
 
@@ -25,11 +27,8 @@ _observers: ContextVar[tuple[Observer, ...]] = ContextVar("torch_nonlocal_observ
 @contextmanager
 def observed_by(observer: Observer) -> Iterator[None]:
     """Call an observer in each forward of a block in this thread, inside the context."""
-    _observers.set((*_observers.get(), observer))
-    try:
+    with added(_observers, observer):
         yield
-    finally:  # without a token, which is not valid if a generator is closed in another context
-        _observers.set(tuple(other for other in _observers.get() if other is not observer))
 
 
 def show_observers(block: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:

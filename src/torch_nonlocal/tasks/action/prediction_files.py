@@ -10,7 +10,7 @@ from torch_nonlocal._common.files import encodable, printable, replacing, spread
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.data.broken import Broken
 from torch_nonlocal.tasks.action.classifier import ActionClassifier, Prediction
-from torch_nonlocal.tasks.action.tables import CSV_CLASSES, write_csv, write_parquet
+from torch_nonlocal.tasks.action.tables import CSV_CLASSES, score_columns, write_csv, write_parquet
 
 PICTURES = (".pdf", ".png", ".svg")
 """Suffixes of pictures."""
@@ -107,7 +107,7 @@ def _columns(
 
 def _each_class(model: ActionClassifier, found: Sequence[Prediction], text: Callable[[str], str]) -> dict[str, Any]:
     scores_KR = torch.tensor([_row(one, model.classes) for one in found]).T
-    return {text(f"score {name}"): row for name, row in zip(model.classes, scores_KR, strict=True)}
+    return score_columns(model.classes, scores_KR, text)
 
 
 def _row(one: Prediction, classes: Sequence[str]) -> list[float]:

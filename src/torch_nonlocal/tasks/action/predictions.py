@@ -8,7 +8,7 @@ from torch_nonlocal._common.files import encodable, spreadsheet_text
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.settings import PredictionFormat
-from torch_nonlocal.tasks.action.tables import CSV_CLASSES, write_csv, write_parquet
+from torch_nonlocal.tasks.action.tables import CSV_CLASSES, score_columns, write_csv, write_parquet
 
 _TOP = 5
 
@@ -58,12 +58,13 @@ def check_format(name: PredictionFormat) -> None:
 def _write_csv(tested: Evaluation, path: Path) -> None:
     columns = _columns(tested, spreadsheet_text)
     if len(tested.clips.classes) <= CSV_CLASSES:
-        columns |= _each_class(tested, spreadsheet_text)
+        columns |= score_columns(tested.clips.classes, tested.probabilities.T, spreadsheet_text)
     write_csv(path, columns)
 
 
 def _write_parquet(tested: Evaluation, path: Path) -> None:
-    write_parquet(path, _columns(tested, encodable) | _each_class(tested, encodable))
+    scores = score_columns(tested.clips.classes, tested.probabilities.T, encodable)
+    write_parquet(path, _columns(tested, encodable) | scores)
 
 
 def _columns(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
@@ -88,8 +89,3 @@ def _columns(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
         columns[f"top{place + 2}"] = [names[k] for k in following.indices[:, place].tolist()]
         columns[f"top{place + 2}_score"] = following.values[:, place]
     return columns
-
-
-def _each_class(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
-    scores_KN = tested.probabilities.T
-    return {text(f"score {name}"): row for name, row in zip(tested.clips.classes, scores_KN, strict=True)}

@@ -1,7 +1,7 @@
 """Tables as CSV and Parquet files, written atomically."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,11 @@ CSV_CLASSES = 100
 
 Columns = Mapping[str, Sequence[Any] | Tensor]
 """Columns by name, all of the same length; scores are tensors."""
+
+
+def score_columns(names: Sequence[str], scores_KN: Tensor, text: Callable[[str], str]) -> dict[str, Any]:
+    """Return the column "score NAME" of each class; `text` is applied to the titles."""
+    return {text(f"score {name}"): row for name, row in zip(names, scores_KN, strict=True)}
 
 
 def write_csv(path: Path, columns: Columns) -> None:
