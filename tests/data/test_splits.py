@@ -70,6 +70,41 @@ def test_small_data_hold_something_out_and_train_on_every_class(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("each", "least", "most"), [(1, 0, 0), (2, 0, 1), (4, 0, 2), (5, 1, 2), (6, 1, 2), (12, 1, 4), (30, 3, 9)]
+)
+def test_of_a_few_clips_about_a_fifth_of_each_class_is_held_out(tmp_path, each, least, most):
+    counts = set()
+    for seed in range(60):
+        train, test = split_clips(find_clips(fill(tmp_path, "ab", each)), seed=seed)
+        assert len(train) + len(test) == 2 * each
+        assert all(train.counts())
+        counts |= set(test.counts())
+    assert counts <= set(range(least, most + 1))
+    assert {max(least, min(1, most)), most} <= counts
+
+
+def test_bounds_count_the_clips_of_recordings(tmp_path):
+    for number in range(30):  # of each class, one recording has ten clips and the others have one
+        for name in "ab":
+            clip(tmp_path / f"{name}/v_{name}_g{max(number, 9):02}_c{number:02}.avi", f"{name} {number}")
+    for seed in range(60):
+        _, test = split_clips(find_clips(tmp_path), seed=seed)
+        assert all(3 <= count <= 9 for count in test.counts())
+
+
+def test_bounds_move_no_clip_of_an_earlier_run(tmp_path):
+    fill(tmp_path, "ab", 6)
+    first = assign(tmp_path)
+    fill(tmp_path, "ab", 30)
+    second = assign(tmp_path, known=first.record())
+    assert held(first) <= held(second)
+    assert contents(first.train) <= contents(second.train)
+    for name in ("a", "b"):  # all six of a class held out by the record: the bounds take no further ones
+        known = {one: "val" for one in first.record()}
+        assert sum(text.startswith(f"('{name}'") for text in held(assign(tmp_path, known=known))) in range(6, 10)
+
+
+@pytest.mark.parametrize(
     "pair",
     [
         ("a/v_a_g01_c01.avi", "a/v_a_g01_c02.avi"),

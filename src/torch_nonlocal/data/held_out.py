@@ -2,15 +2,21 @@
 
 Clips that belong together form a group: copies (equal content), clips of one recording, and files of one folder that
 differ in their suffix only. A hash of the recording's name, or of the content if the name tells no recording, decides
-for the group: it is held out with the probability of the fraction. So adding, deleting or renaming other clips moves no
-clip. Two exceptions: a class that would have no training clips trains on one group (of the largest hash), and if no
-clip at all is held out, each class of two or more groups holds out one (of the smallest hash). Clips that an earlier
-run has assigned keep their side, and so do new members of their group.
+for the group: it is held out with the probability of the fraction. So adding, deleting or renaming other clips moves
+few clips or none.
+
+Of a few clips, a hash may hold out far more or fewer than the fraction. Each class therefore has bounds, half and one
+and a half times the fraction of its clips (at least one clip if the fraction makes one; all but one at most). Groups of
+the largest hashes go back to training while a class is above its bounds, and groups of the smallest hashes are held out
+while it is below them. If no clip at all is held out, each class of two or more groups holds out one. Clips that an
+earlier run has assigned keep their side, and so do new members of their group.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,7 +46,7 @@ class Member(NamedTuple):
 class _Group:
     members: list[int] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    labels: set[int] = field(default_factory=set)
+    labels: Counter[int] = field(default_factory=Counter)  # clips of each class
     earlier: set[bool] = field(default_factory=set)  # sides in `known`
     value: float = 0.0
     held: bool = False
@@ -62,7 +68,8 @@ def held_out(members: Sequence[Member], fraction: float, seed: int, known: Mappi
             known[members[one].fingerprint] != "train" for one in group.members if _is_known(members[one], known)
         }
         group.held = group.earlier == {True} if group.earlier else group.value < fraction
-    _represent_classes(groups)
+    _keep_bounds(groups, fraction)
+    _hold_out_some(groups)
     result = [False] * len(members)
     for group in groups:
         for one in group.members:
@@ -75,26 +82,54 @@ def _is_known(member: Member, known: Mapping[str, str]) -> bool:
     return member.fingerprint in known
 
 
-def _represent_classes(groups: list[_Group]) -> None:
-    by_class: dict[int, list[_Group]] = {}
+def _keep_bounds(groups: list[_Group], fraction: float) -> None:
+    """Move groups that are not of an earlier run until each class is within its bounds, as far as that is possible."""
+    by_class = _by_class(groups)
+    clips = {label: sum(group.labels[label] for group in own) for label, own in by_class.items()}
+    least = {label: max(int(count * fraction / 2), int(count * fraction >= 1)) for label, count in clips.items()}
+    most = {label: min(math.ceil(count * fraction * 1.5), count - 1) for label, count in clips.items()}
+    held: Counter[int] = Counter()
     for group in groups:
-        for label in group.labels:
-            by_class.setdefault(label, []).append(group)
-    for own in by_class.values():
-        free = [group for group in own if not group.earlier]
-        if all(group.held for group in own) and free:
-            max(free, key=lambda group: group.value).held = False
+        if group.held:
+            held.update(group.labels)
+    for label in sorted(by_class):
+        own = [group for group in by_class[label] if not group.earlier]
+        for group in reversed(own):
+            if held[label] > most[label] and group.held:
+                group.held = False
+                held.subtract(group.labels)
+    for label in sorted(by_class):
+        for group in by_class[label]:
+            fits = all(held[one] + count <= most[one] for one, count in group.labels.items())
+            if held[label] < least[label] and fits and not group.held and not group.earlier:
+                group.held = True
+                held.update(group.labels)
+
+
+def _hold_out_some(groups: list[_Group]) -> None:
+    """If nothing is held out, hold out one group of each class that has two or more."""
     if any(group.held or True in group.earlier for group in groups):
         return
-    training = {label: sum(not group.held for group in own) for label, own in by_class.items()}
+    by_class = _by_class(groups)
+    training = {label: len(own) for label, own in by_class.items()}
     for label in sorted(by_class):
-        own = [group for group in by_class[label] if not group.held]
-        free = [group for group in own if not group.earlier and all(training[one] > 1 for one in group.labels)]
-        if free and len(own) == len(by_class[label]):
-            chosen = min(free, key=lambda group: group.value)
-            chosen.held = True
-            for one in chosen.labels:
-                training[one] -= 1
+        if training[label] < len(by_class[label]):
+            continue
+        for group in by_class[label]:
+            if not group.earlier and all(training[one] > 1 for one in group.labels):
+                group.held = True
+                for one in group.labels:
+                    training[one] -= 1
+                break
+
+
+def _by_class(groups: list[_Group]) -> dict[int, list[_Group]]:
+    """The groups of each class, smallest hash first."""
+    by_class: dict[int, list[_Group]] = {}
+    for group in sorted(groups, key=lambda group: group.value):
+        for label in group.labels:
+            by_class.setdefault(label, []).append(group)
+    return by_class
 
 
 def _groups(members: Sequence[Member]) -> list[_Group]:
