@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch_nonlocal.inflation.modules import (
     ClipCount,
     FrameAvgPool3d,
     RunsByFrame,
+    SeparableConv3d,
     TakesClips,
     TimeConv3d,
     change_class,
@@ -39,6 +40,18 @@ _OF_CLIPS = (
 )
 _TIMM_SAME_CONV = ("timm.layers.conv2d_same", "Conv2dSame")
 _TIMM_NORM_ACT = ("timm.layers.norm_act", "BatchNormAct2d")
+
+
+class _Kernels(NamedTuple):
+    """How the chosen convolutions get a kernel over time; see `inflate`."""
+
+    frames: int
+    center: bool
+    time_padding: TimePadding
+    separable: bool
+
+    def of_one_frame(self) -> "_Kernels":
+        return self._replace(frames=1, separable=False)
 
 
 def inflate_weight(weight: Tensor, time_kernel: int, *, center: bool = False) -> Tensor:
@@ -66,6 +79,7 @@ def inflate(
     init: Init = "repeat",
     time_padding: TimePadding = "replicate",
     time_stride: Mapping[str, int] | None = None,
+    separable: bool = False,
     example_input: Tensor | None = None,
 ) -> nn.Module:
     """Inflate a 2D network for images (B, 3, H, W) to a new 3D network for clips (B, 3, T, H, W).
@@ -90,6 +104,9 @@ def inflate(
         time_padding: "replicate" or "zeros".
         time_stride: strides over time in frames, by name or glob of convolutions, max pools and average pools;
             1 elsewhere. Both branches of a residual block need the same stride.
+        separable: factor each chosen kernel into the 2D kernel and a kernel over time per output channel, an additional
+            parameter `time_weight` (O, 1, time_kernel, 1, 1). The output is initially the same. On CPUs, a training
+            step of a network with depthwise convolutions is two to four times as fast; fewer kernels can be learned.
         example_input: images (B, 3, H, W) to check the result on. In eval mode and with repeated edge frames, their
             still clips must have the 2D output.
 
@@ -98,9 +115,10 @@ def inflate(
 
     Raises:
         TypeError: if `model` is not a module or `example_input` is not a tensor.
-        ValueError: if `time_kernel` is even or not positive, the network has layers that cannot be inflated (the
-            message lists them with their classes), is for clips already, has hooks or has no 2D convolution, `at`
-            names other modules than convolutions, an option has a wrong value, or the check on the example fails.
+        ValueError: if `time_kernel` is even or not positive, or 1 with `separable`; if the network has layers that
+            cannot be inflated (the message lists them with their classes), is for clips already, has hooks or has no
+            2D convolution; `at` names other modules than convolutions, an option has a wrong value, or the check on
+            the example fails.
     Reference: Carreira and Zisserman, Quo Vadis, Action Recognition?, CVPR 2017, section 2.4 (I3D).
 
     Example:
@@ -111,20 +129,22 @@ def inflate(
     if init == "centre":
         warnings.warn("init='centre' is deprecated: use init='center'", DeprecationWarning, stacklevel=2)
         init = "center"
-    _check_options(model, time_kernel, init, time_padding)
+    _check_options(model, time_kernel, init, time_padding, separable)
     if example_input is not None and (not isinstance(example_input, Tensor) or example_input.ndim != 4):
         raise _wrong_example(example_input)
     _check_network(model)
     chosen = _chosen_convolutions(model, at)
     strides = _strides(model, time_stride)
-    made = _build(model, chosen, strides, time_kernel, init, time_padding)
+    kernels = _Kernels(time_kernel, init == "center", time_padding, separable)
+    made = _build(model, chosen, strides, kernels)
     if example_input is not None:
-        exact = made if time_padding == "replicate" else _build(model, chosen, strides, time_kernel, init, "replicate")
+        repeated = kernels._replace(time_padding="replicate")
+        exact = made if kernels == repeated else _build(model, chosen, strides, repeated)
         _check_still_clip(model, exact, example_input, frames=max(2, time_kernel))
     return made
 
 
-def _check_options(model: Any, time_kernel: Any, init: str, time_padding: str) -> None:
+def _check_options(model: Any, time_kernel: Any, init: str, time_padding: str, separable: bool) -> None:
     if not isinstance(model, nn.Module):
         hint = "; inflate_weight takes one kernel" if isinstance(model, Tensor) else ""
         raise TypeError(f"inflate: expected a network (nn.Module), got {type(model).__name__}{hint}")
@@ -136,6 +156,8 @@ def _check_options(model: Any, time_kernel: Any, init: str, time_padding: str) -
             f"time_kernel={time_kernel}: expected an odd number of frames, 1 or more, such as {near}. "
             "An even kernel has no middle frame and shifts features by half a frame at each layer"
         )
+    if separable and time_kernel == 1:
+        raise ValueError("separable=True with time_kernel=1: expected a kernel over time, such as time_kernel=3")
     if init not in INITS:
         raise ValueError(f"init={init!r}: expected {' or '.join(map(repr, INITS))}")
     if time_padding not in TIME_PADDINGS:
@@ -245,9 +267,7 @@ def _is_strided_pool(module: nn.Module) -> bool:
     return type(module) in (nn.MaxPool2d, nn.AvgPool2d) and not getattr(module, "return_indices", False)
 
 
-def _build(
-    model: nn.Module, chosen: set[str], strides: dict[str, int], time_kernel: int, init: str, time_padding: str
-) -> nn.Module:
+def _build(model: nn.Module, chosen: set[str], strides: dict[str, int], kernels: _Kernels) -> nn.Module:
     made = copy.deepcopy(model)
     image_code, pooled = _roles(made)
     inside = {
@@ -259,7 +279,7 @@ def _build(
     for name, module in list(made.named_modules()):
         stride = strides.get(name, 1)
         if isinstance(module, nn.Conv2d):
-            _inflate_convolution(module, time_kernel if name in chosen else 1, stride, init == "center", time_padding)
+            _inflate_convolution(module, kernels if name in chosen else kernels.of_one_frame(), stride)
         elif isinstance(module, nn.ConvTranspose2d):
             _inflate_transposed(module)
         elif (type(module).__module__, type(module).__name__) == _TIMM_NORM_ACT:
@@ -306,17 +326,22 @@ def _has_a_clip_class(module: nn.Module) -> bool:
     return type(module) in _POOLS and not getattr(module, "return_indices", False)
 
 
-def _inflate_convolution(conv: Any, time_kernel: int, stride: int, center: bool, time_padding: str) -> None:
+def _inflate_convolution(conv: Any, kernels: _Kernels, stride: int) -> None:
+    time_kernel = kernels.frames
     same = (type(conv).__module__, type(conv).__name__) == _TIMM_SAME_CONV or conv.padding == "same"
     space = (0, 0) if same or conv.padding == "valid" else conv.padding
-    conv.__class__ = TimeConv3d
-    conv.time_padding, conv.same = time_padding, same
+    conv.__class__ = SeparableConv3d if kernels.separable else TimeConv3d
+    conv.time_padding, conv.same = kernels.time_padding, same
     conv.kernel_size, conv.stride = (time_kernel, *conv.kernel_size), (stride, *conv.stride)
     conv.dilation, conv.padding = (1, *conv.dilation), (time_kernel // 2, *space)
     conv.output_padding = (0, 0, 0)
     conv._reversed_padding_repeated_twice = [size for size in reversed(conv.padding) for _ in range(2)]
-    kernel = inflate_weight(conv.weight.detach(), time_kernel, center=center)
-    conv.weight = nn.Parameter(kernel, requires_grad=conv.weight.requires_grad)
+    weight, trained = conv.weight.detach(), conv.weight.requires_grad
+    if kernels.separable:
+        one = weight.new_ones(conv.out_channels, 1, 1, 1)
+        conv.time_weight = nn.Parameter(inflate_weight(one, time_kernel, center=kernels.center), requires_grad=trained)
+    kernel = weight.unsqueeze(2) if kernels.separable else inflate_weight(weight, time_kernel, center=kernels.center)
+    conv.weight = nn.Parameter(kernel, requires_grad=trained)
 
 
 def _inflate_transposed(conv: Any) -> None:

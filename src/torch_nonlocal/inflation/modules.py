@@ -40,27 +40,47 @@ class TimeConv3d(nn.Conv3d):
         Raises:
             ValueError: if the input does not have 5 axes.
         """
-        if input.ndim != CLIP_AXES:
-            raise ValueError(f"expected a clip (B, {self.in_channels}, T, H, W), got {tuple(input.shape)}")
+        self._check_clip(input)
+        if self.kernel_size[0] == 1:
+            return self._convolve_frames(input[:, :, :: self.stride[0]] if self.stride[0] > 1 else input, self.bias)
         edge = self.kernel_size[0] // 2
         # F.conv3d pads time only where height and width are padded with zeros, too.
-        padding, by_conv = self.padding, self.time_padding == "zeros" and self.padding_mode == "zeros"
-        if edge and self.time_padding == "replicate":
-            # Not F.pad: its backward has no deterministic algorithm.
-            first, last = input[:, :, :1], input[:, :, -1:]
-            input = torch.cat([*[first] * edge, input, *[last] * edge], dim=2)
-        elif edge and not by_conv:
+        by_conv = self.time_padding == "zeros" and self.padding_mode == "zeros"
+        if self.time_padding == "replicate":
+            input = _repeat_edges(input, edge)
+        elif not by_conv:
             input = F.pad(input, (0, 0, 0, 0, edge, edge))
-        if self.same:
-            spaces = [self._same_padding(input.shape[axis + 2], axis) for axis in (2, 1)]
-            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-            input = F.pad(input, [*spaces[0], *spaces[1], 0, 0], mode=mode)
-        elif self.padding_mode != "zeros":
-            height, width = self.padding[1:]
-            input = F.pad(input, (width, width, height, height, 0, 0), mode=self.padding_mode)
-        space = (0, 0) if self.same or self.padding_mode != "zeros" else padding[1:]
+        input, space = self._pad_space(input)
         padding = (edge if by_conv else 0, *space)
         return F.conv3d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+    def _check_clip(self, input: Tensor) -> None:
+        if input.ndim != CLIP_AXES:
+            raise ValueError(f"expected a clip (B, {self.in_channels}, T, H, W), got {tuple(input.shape)}")
+
+    def _convolve_frames(self, clip: Tensor, bias: Tensor | None) -> Tensor:
+        """Apply a kernel (O, I, 1, H, W) to all frames as one batch of images, which is faster than in 3D on CPUs.
+
+        Frames are not copied in the channels-last memory format, nor where a layer before returned a batch of images.
+        """
+        frames, space = self._pad_space(_to_images(clip))
+        kernel = self.weight.squeeze(2)
+        maps = F.conv2d(frames, kernel, bias, self.stride[1:], space, self.dilation[1:], self.groups)
+        return maps.unflatten(0, (clip.shape[0], clip.shape[2])).transpose(1, 2)
+
+    def _pad_space(self, input: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Pad height and width, the last two axes, unless the convolution can; return its padding as well."""
+        if not self.same and self.padding_mode == "zeros":
+            return input, self.padding[1:]
+        if self.same:
+            spaces = [*self._same_padding(input.shape[-1], 2), *self._same_padding(input.shape[-2], 1)]
+        else:
+            height, width = self.padding[1:]
+            spaces = [width, width, height, height]
+        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+        # F.pad has other modes for the last two axes of images, or the last three of clips.
+        zeros = [0, 0] if input.ndim == CLIP_AXES and mode != "constant" else []
+        return F.pad(input, [*spaces, *zeros], mode=mode), (0, 0)
 
     def _same_padding(self, size: int, axis: int) -> tuple[int, int]:
         kernel, stride, dilation = self.kernel_size[axis], self.stride[axis], self.dilation[axis]
@@ -73,6 +93,47 @@ class TimeConv3d(nn.Conv3d):
     def extra_repr(self) -> str:
         """The text of `nn.Conv3d` and the padding of time."""
         return f"{super().extra_repr()}, time_padding={self.time_padding}" + (", same=True" if self.same else "")
+
+
+class SeparableConv3d(TimeConv3d):
+    """A convolution over clips with a separable kernel: each frame in 2D, then each channel over time.
+
+    Its kernel is `weight` (O, I, 1, H, W) times `time_weight` (O, 1, T, 1, 1), which it never forms. For depthwise
+    kernels this is several times faster on CPUs. `inflate` makes it from a 2D convolution; attributes as `TimeConv3d`.
+    """
+
+    time_weight: nn.Parameter
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in_channels, T, H, W) -> (B, out_channels, ceil(T / time stride), H', W').
+
+        Raises:
+            ValueError: if the input does not have 5 axes.
+        """
+        self._check_clip(input)
+        maps = self._convolve_frames(input, None)
+        edge, size = self.kernel_size[0] // 2, maps.shape[3:]
+        # One axis for height and width: a 2D convolution over time, which has fast kernels in all memory formats.
+        rows = maps.flatten(3)
+        if self.time_padding == "replicate":
+            rows, edge = _repeat_edges(rows, edge), 0
+        kernel = self.time_weight.squeeze(4)
+        rows = F.conv2d(rows, kernel, self.bias, (self.stride[0], 1), (edge, 0), groups=self.out_channels)
+        return rows.unflatten(3, size)
+
+    def kernel(self) -> Tensor:
+        """The kernel (O, I, T, H, W) that this convolution applies."""
+        return self.weight * self.time_weight
+
+    def extra_repr(self) -> str:
+        """The text of `TimeConv3d`."""
+        return f"{super().extra_repr()}, separable"
+
+
+def _repeat_edges(clip: Tensor, count: int) -> Tensor:
+    """Repeat the first and the last frame. Not F.pad: its backward has no deterministic algorithm."""
+    first, last = clip[:, :, :1], clip[:, :, -1:]
+    return torch.cat([*[first] * count, clip, *[last] * count], dim=2)
 
 
 class FrameAvgPool3d(nn.AdaptiveAvgPool3d):

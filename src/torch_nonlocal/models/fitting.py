@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -143,6 +144,8 @@ def load_tensors(
         if name in own and own[name].ndim == 5 and tensor.shape == own[name].shape[:2] + own[name].shape[3:]:
             tensor = inflate_weight(tensor, own[name].shape[2])
             inflated.append(name)
+            if (over_time := _time_weight(name)) in own and over_time not in tensors:
+                fitted[over_time] = torch.full_like(own[over_time], 1 / own[over_time].shape[2])
         if name in of_last and name in own and not (same_classes and tensor.shape == own[name].shape):
             continue
         fitted[name] = tensor
@@ -246,6 +249,11 @@ def _inside(module: str, name: str) -> str:
     return f"{module}.{name}" if module else name
 
 
+def _time_weight(name: str) -> str:
+    """Name of the kernel over time beside a separable kernel; see `inflate`."""
+    return f"{name.removesuffix('weight')}time_weight"
+
+
 def _newly_initialized(
     model: nn.Module,
     last: str | None,
@@ -287,4 +295,7 @@ def _misfit(
     )
     differences = "; ".join(f"{what}: {names}" for what, given in parts if (names := listed(given)))
     hint = "" if own.keys() & fitted.keys() else "; `nonlocal convert` reads checkpoints of other projects"
+    for where, tensors, others in (("model has", own, fitted), ("weights have", fitted, own)):
+        if any(_time_weight(name) in tensors and _time_weight(name) not in others for name in misfits):
+            hint = f"; only the {where} separable kernels: see `separable` of nl.inflate"
     return f"{source} does not fit {type(model).__name__}: {differences}{hint}"
