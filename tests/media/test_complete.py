@@ -1,6 +1,7 @@
 """Files that end early are named, complete ones are not; frames of a changing size are scaled to that of the first."""
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,7 @@ MAKERS = {
     "film.asf": lambda path: write(path, "mpeg4"),
     "film.gif": lambda path: write_gif(path, CLIP, 25),
     "film.apng": lambda path: write(path, "apng", "rgb24"),
+    "film.mxf": lambda path: write(path, "mpeg2video"),
     "sound.mkv": lambda path: with_sound(path, 4.0),
 }  # fmt: skip
 
@@ -115,6 +117,50 @@ def test_a_recording_of_unknown_length_is_complete(tmp_path):
         container.mux(stream.encode())
     (tmp_path / "live.webm").write_bytes(buffer.getvalue())
     assert inspect_video(tmp_path / "live.webm").frames == FRAMES
+
+
+def test_a_piped_avi_file_has_no_declared_size(tmp_path):
+    data = bytearray(MAKERS["film.avi"](tmp_path / "film.avi").read_bytes())
+    data[4:8] = b"\xff\xff\xff\xff"  # FFmpeg writes it first and replaces it at the end
+    (tmp_path / "piped.avi").write_bytes(data)
+    assert inspect_video(tmp_path / "piped.avi").frames == FRAMES
+
+
+def test_slow_frames_of_asf_are_no_cut(tmp_path):
+    """Its frames have no durations, so the last of four seconds seems to be missing."""
+    with av.open(str(tmp_path / "slow.wmv"), "w", format="asf") as container:
+        stream = container.add_stream("wmv2", rate=Fraction(1, 4))
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for picture in pictures()[:5]:
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    assert inspect_video(tmp_path / "slow.wmv").frames == 5
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_concatenated_transport_streams_are_whole(tmp_path, codec):
+    one = write(tmp_path / "one.ts", codec, g="10", bf="2").read_bytes()
+    cut = write(tmp_path / "two.ts", codec, g="5").read_bytes()
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(one + cut + one)
+    assert inspect_video(joined).frames == 3 * FRAMES
+    clips = [read_clip(tmp_path / name) for name in ("one.ts", "two.ts", "one.ts")]
+    assert torch.equal(read_clip(joined), torch.cat(clips))
+
+
+@pytest.mark.parametrize("lost", [1, 5])
+def test_transport_streams_that_lost_packets_are_damaged(tmp_path, lost):
+    data = write(tmp_path / "film.ts", "libx265", g="10", **{"x265-params": "log-level=none"}).read_bytes()
+    packets = [data[place : place + 188] for place in range(0, len(data), 188)]
+    first = next(
+        place
+        for place in range(len(packets) // 2, len(packets))
+        if all(packet[1] & 0x5F == 1 and packet[2] == 0 for packet in packets[place : place + lost + 1])
+    )
+    path = tmp_path / "lost.ts"
+    path.write_bytes(b"".join(packets[:first] + packets[first + lost :]) + data)  # and a join
+    with pytest.raises(BrokenVideoError, match=r"lost.ts' is damaged: \d of \d+ frames or packets are corrupt"):
+        inspect_video(path)
 
 
 def test_data_after_the_last_box_is_no_cut(tmp_path):

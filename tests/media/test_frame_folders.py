@@ -29,6 +29,8 @@ from torch_nonlocal.media.frame_names import in_order  # noqa: E402
         "IMG_0001.JPG img_0002.jpg IMG_0003.jpeg",
         "2026-01-02_23-59-59.png 2026-01-03_00-00-00.png 2026-01-03_00-00-01.png",
         "00-00-59.9.jpg 00-01-00.1.jpg",
+        "vlcsnap-2026-01-02-10h00m09s250.png vlcsnap-2026-01-02-10h00m10s004.png",
+        "1.pgm 2.ppm 3.jfif 10.jpe",
         "only_7.png",
     ],
 )

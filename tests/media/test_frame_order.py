@@ -207,6 +207,36 @@ def test_all_eight_orientations_are_applied(tmp_path, suffix, matrix, turn):
     assert inspect_video(path)[1:3] == expected.shape[1:3]
 
 
+def test_the_exif_orientation_of_photographs_and_motion_jpeg_is_applied(tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow writes EXIF: pip install 'torch-nonlocal[video]'")
+    pixels = np.kron(np.arange(0, 240, 10).reshape(4, 6), np.ones((8, 8))).astype(np.uint8)
+    turns = [turn for _, turn in ORIENTATIONS.values()]
+    names = list(ORIENTATIONS)
+    order = (  # EXIF's orientations 1 to 8
+        "as stored",
+        "flipped columns",
+        "half turn",
+        "flipped rows",
+        "transposed",
+        "quarter turn clockwise",
+        "transposed along the other diagonal",
+        "quarter turn counterclockwise",
+    )
+    for number, name in enumerate(order, 1):
+        turn = turns[names.index(name)]
+        exif = image.Exif()
+        exif[0x0112] = number
+        photo, film = tmp_path / f"photo{number}.jpg", tmp_path / f"film{number}.mjpeg"
+        image.fromarray(pixels).save(photo, exif=exif, quality=95)
+        film.write_bytes(photo.read_bytes() * 3)
+        expected = turn(np.repeat(pixels[None, :, :, None], 3, 3)).astype(int)
+        found = read_clip(photo).numpy()
+        assert found.shape == expected.shape
+        assert np.abs(found - expected).max() <= 2
+        assert torch.equal(read_clip(film), read_clip(photo).repeat(3, 1, 1, 1))
+        assert inspect_video(film)[:3] == (3, *expected.shape[1:3])
+
+
 @pytest.mark.skipif(not torchcodec_frames.loads(), reason="torchcodec or FFmpeg's libraries are not installed")
 @pytest.mark.parametrize("matrix", [(-1, 0, 0, 1), (0, 1, 1, 0), (0, 1, -1, 0)])
 def test_torchcodec_gives_the_same_orientation(tmp_path, monkeypatch, matrix):

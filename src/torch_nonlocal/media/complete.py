@@ -18,7 +18,8 @@ _SLACK = 0.25  # seconds; the time of the last frames is not exact
 _BOXES = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"sidx", b"styp", b"mfra", b"uuid", b"pnot"}
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _WITHOUT_END = 2**63  # bytes of a file whose end is a mark that is missing
-_HEADERS_WITH_DURATION = frozenset({"matroska", "flv", "asf", "mxf"})
+_PIPED = 2**32 - 1  # size of an AVI file that could not be gone back into
+_HEADERS_WITH_DURATION = frozenset({"matroska", "flv"})
 
 
 def check_bytes(path: str | os.PathLike[str], deadline: Deadline) -> None:
@@ -86,7 +87,7 @@ def _end_of_all_streams(container: Any, deadline: Deadline) -> float:
 def _declared_bytes(path: str | os.PathLike[str], deadline: Deadline) -> int:
     """Number of bytes that the file should have at least; 0 if it does not tell."""
     with open(path, "rb") as file, suppress(EOFError):
-        head = file.read(12)
+        head = file.read(16)
         for signature, declared in _SIGNATURES.items():
             if head.startswith(signature):
                 file.seek(0)
@@ -165,11 +166,13 @@ def _ebml_size(reader: _Reader) -> int | None:
 
 
 def _riff(reader: _Reader) -> int:
-    """AVI and WebP: end of the last list; long AVI files have several."""
+    """AVI and WebP: end of the last list; long AVI files have several. A stream that was piped has no size."""
     end = 0
     with suppress(EOFError):
         while reader.data(4) == b"RIFF":
             size = reader.number(4, "little")
+            if size == _PIPED:
+                return 0
             end = reader.place() + size
             reader.skip(size + size % 2)
     return end
@@ -243,11 +246,22 @@ def _asf(reader: _Reader) -> int:
     return 0
 
 
+def _mxf(reader: _Reader) -> int:
+    """MXF: the header tells where the partition that ends the file is; 0 while it is being recorded."""
+    reader.skip(16)
+    size = reader.number(1)
+    reader.skip(size - 0x80 if size > 0x80 else 0)
+    reader.skip(2 + 2 + 4 + 8 + 8)
+    footer = reader.number(8)
+    return footer + 16 if footer else 0
+
+
 _SIGNATURES: dict[bytes, Callable[[_Reader], int]] = {
     b"\x1a\x45\xdf\xa3": _ebml,
     b"RIFF": _riff,
     b"GIF8": _gif,
     b"\x89PNG": _png,
     b"FLV": _flv,
+    b"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x02": _mxf,
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11": _asf,
 }

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PICTURES = frozenset((".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 """Suffixes of images in a folder of frames."""
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 _START = re.compile(r"(\d+)(?:\.(\d+))?(.*)", re.DOTALL)
-_CLOCK = re.compile(r"(?:\d{4}[-_. ]?\d\d[-_. ]?\d\d[-_T. ]+)?\d\d[-_.h]\d\d[-_.m]\d\d(?:[-_.]\d{1,9})?s?$")
+_CLOCK = re.compile(r"(?:\d{4}[-_. ]?\d\d[-_. ]?\d\d[-_T. ]+)?\d\d[-_.h]\d\d[-_.m]\d\d(?:[-_.s]\d{1,9})?s?$")
 _SHOWN = 3
 
 

@@ -11,6 +11,7 @@ from torch_nonlocal.media.container import opened
 from torch_nonlocal.media.frame_folders import frame_files, read_picture
 from torch_nonlocal.media.limits import quoted
 from torch_nonlocal.media.pictures import orientation
+from torch_nonlocal.media.transport_stream import count_joins
 
 
 class Inspection(NamedTuple):
@@ -46,10 +47,10 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
     name = quoted(path)
     with opened(path, deadline) as (container, stream):
         check_bytes(path, deadline)
-        frames, packets, damaged, size, times, end = 0, 0, 0, None, [], None
+        frames, packets, damaged, lost, size, times, end = 0, 0, 0, 0, None, [], None
         for packet in container.demux(stream):
             packets += packet.size > 0
-            damaged += packet.is_corrupt
+            lost += packet.is_corrupt
             if packet.pts is not None:
                 ends = float((packet.pts + (packet.duration or 0)) * stream.time_base)
                 end = ends if end is None else max(end, ends)
@@ -63,7 +64,9 @@ def inspect_video(path: str | os.PathLike[str], *, time_limit: float | None = No
         check_end(path, container, stream, packets, end, deadline)
         if size is None:
             raise BrokenVideoError(f"{name} has no frames", "empty")
-        if damaged:
+        if lost and container.format.name == "mpegts" and lost == count_joins(path, stream.id, deadline):
+            lost = 0
+        if damaged := damaged + lost:
             raise BrokenVideoError(f"{name} is damaged: {damaged} of {frames} frames or packets are corrupt", "damaged")
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         return Inspection(frames, size[0], size[1], max(times) - min(times) + 1 / rate if times else frames / rate)

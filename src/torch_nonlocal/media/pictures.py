@@ -54,7 +54,7 @@ def orientation(frame: Any) -> Orientation:
 
     Reference: ISO/IEC 14496-12, section 6.2.2: (p, q) is displayed at (a p + c q + x, b p + d q + y).
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = _display_matrix(frame)
     if data is None:
         return _AS_STORED
     a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
@@ -65,6 +65,28 @@ def orientation(frame: Any) -> Orientation:
     if b and c and not (a or d):
         return Orientation(True, b < 0, c < 0)
     return _AS_STORED
+
+
+def _display_matrix(frame: Any) -> Any | None:
+    """The display matrix of a frame of PyAV as a buffer.
+
+    PyAV 18 raises for all side data of a frame if FFmpeg gives one of a kind that PyAV has no name for, such as EXIF.
+    """
+    try:
+        return frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        kinds = require("av.sidedata.sidedata", extra="video").Type
+        kinds._missing_ = classmethod(_unnamed)
+        return frame.side_data.get("DISPLAYMATRIX")
+
+
+def _unnamed(kinds: Any, value: object) -> Any:
+    """A member for a value without a name, as the members of `enum.Flag` are made."""
+    if not isinstance(value, int):
+        return None
+    member = object.__new__(kinds)
+    member._name_, member._value_ = f"UNNAMED_{value}", value
+    return kinds._value2member_map_.setdefault(value, member)
 
 
 class Converter:
