@@ -55,6 +55,7 @@ class ByFrame(nn.Module):
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "2D": ByFrame,
     "small": lambda: network(ActionSettings(), CLASSES),
+    "3D kernels": lambda: network(ActionSettings(temporal="full"), CLASSES),
 }
 
 

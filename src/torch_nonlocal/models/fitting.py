@@ -298,4 +298,5 @@ def _misfit(
     for where, tensors, others in (("model has", own, fitted), ("weights have", fitted, own)):
         if any(_time_weight(name) in tensors and _time_weight(name) not in others for name in misfits):
             hint = f"; only the {where} separable kernels: see `separable` of nl.inflate"
+            hint += ", or --temporal of `nonlocal train action`"
     return f"{source} does not fit {type(model).__name__}: {differences}{hint}"

@@ -22,7 +22,7 @@ from torch_nonlocal.models.relation_net import RelationNet
 from torch_nonlocal.tasks.action.settings import AUTO, DIGITS, IMAGENET, NONE, OURS, SMALL, ActionSettings
 from torch_nonlocal.tasks.digits.task import BLOCK
 
-_SMALL_TIME = [f"blocks.{stage}.*.conv_dw" for stage in range(2, 7)]  # small maps: a third of the forward pass's time
+_SMALL_TIME = [f"blocks.{stage}.*.conv_dw" for stage in range(2, 7)]  # small maps, which cost little
 _AUTO_PLACES = {SMALL: ["blocks.2.1", "blocks.4.2"], DIGITS: ["conv3"]}
 
 
@@ -72,7 +72,7 @@ def trained_network(settings: ActionSettings, classes: int, tensors: Mapping[str
 def _without_blocks(settings: ActionSettings, classes: int) -> nn.Module:
     name = settings.network
     if name == SMALL:
-        model = inflate(efficientnet_lite0(), at=_SMALL_TIME)
+        model = inflate(efficientnet_lite0(), at=_SMALL_TIME, separable=settings.temporal == "separable")
         model.classifier = nn.Linear(1280, classes)  # scores are averaged over time
     elif name == DIGITS:
         model = RelationNet()

@@ -22,6 +22,7 @@ _MAX_FPS = 1000
 _MAX_CROP, _MAX_FRAMES, _MAX_STRIDE, _MAX_PIXELS = 4096, 1024, 1024, 1 << 24
 
 PredictionFormat = Literal["csv", "parquet"]
+Temporal = Literal["separable", "full"]
 TestSplit = Literal["auto", "train", "val", "test"]
 
 PLACES = ("group", "val", "root", "prefix", "fold")
@@ -43,6 +44,9 @@ class ActionSettings:
         weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or a file. The
             file is best.pt of another run, whose classes and blocks may differ, or has the weights of the
             corresponding 2D network, which are inflated.
+        temporal: kernels over time of the small network: separable computes each frame in 2D, then each channel over
+            time; full has 3D kernels, as in version 0.1, and takes about three times as long. Both start with the same
+            output. Other networks ignore it.
         fps: frames per second to which videos are resampled as they are read, by the nearest frame in time; none reads
             their own frames, so that a clip of a slow-motion video spans less time.
         group: pattern of the names of clips that must stay on one side of the split, such as "*/{group}_", if the data
@@ -62,6 +66,7 @@ class ActionSettings:
     non_local: str = AUTO
     flip: bool = True
     weights: str = NONE
+    temporal: Temporal = "separable"
     fps: float | None = None
     group: str | None = None
     multi_label: bool | None = None
@@ -89,17 +94,28 @@ class ActionSettings:
             raise ValueError(f"frames={self.frames}, crop={self.crop}: expected {pixels} to be at most {_MAX_PIXELS:,}")
 
 
+def resumed_settings(settings: ActionSettings, about: Mapping[str, Any]) -> ActionSettings:
+    """The settings with which a run resumes that began when the small network had 3D kernels only.
+
+    Args:
+        settings: the user's.
+        about: settings that the run saved.
+    """
+    former = about.get("network") == SMALL == settings.network and "temporal" not in about
+    return replace(settings, temporal="full") if former else settings
+
+
 def settings_of_file(values: Mapping[str, Any], network: str = "") -> ActionSettings:
     """The settings in a file of trained weights. They name a network of this library, torchvision or timm.
 
     Args:
-        values: settings by name.
+        values: settings by name; without `temporal`, the small network of the file has 3D kernels.
         network: the user's name of the network, which replaces the one in the file: only a user can name a Python file.
 
     Raises:
         ValueError: an unknown setting, a value of another type or out of range, or a network that is not a plain name.
     """
-    settings = settings_from(ActionSettings, values)
+    settings = resumed_settings(settings_from(ActionSettings, values), values)
     if network:
         return replace(settings, network=network)
     if settings.network not in (SMALL, DIGITS, PACKAGED) and not _PLAIN_NAME.fullmatch(settings.network):

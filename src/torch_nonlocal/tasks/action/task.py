@@ -19,7 +19,7 @@ from torch_nonlocal.tasks.action.metrics import score
 from torch_nonlocal.tasks.action.multi_label import score_multi_label
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
 from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
-from torch_nonlocal.tasks.action.settings import PLACES, ActionSettings
+from torch_nonlocal.tasks.action.settings import PLACES, ActionSettings, resumed_settings
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
 from torch_nonlocal.training.items import Items
@@ -59,7 +59,9 @@ def train(
     saved = saved_about(run_dir) if is_begun(run_dir) else None
     kept = saved_items(run_dir) if saved is not None else None
     known = record_of_weights(settings.weights)
-    if saved is not None:  # the file of initial weights may be gone
+    if saved is not None:
+        settings = resumed_settings(settings, saved)
+        # The file of initial weights may be gone.
         known |= record_of_weights(str(run_dir / "checkpoints" / "best.pt"))
     clips = source(data, settings, on_error, kept=kept, known=known)
     settings = with_labels(settings, clips)
@@ -78,8 +80,9 @@ def train(
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
     task = ActionTask(model, training, settings, config, clips.classes, views, names, clips.problems + clips.left_out)
     task.extra = {"split": record_tensors(clips.record)}
-    if saved is not None and "inputs" not in saved:  # a run of version 0.1 resumes as it began
-        task.about = {name: value for name, value in task.about.items() if name != "inputs"}
+    if saved is not None:  # a run of an older version resumes as it began
+        newer = [name for name in ("inputs", "temporal") if name not in saved]
+        task.about = {name: value for name, value in task.about.items() if name not in newer}
     result = fit(task, config, run_dir, log=log)
     if len(broken):
         say(f"clips that could not be read: {len(broken)}, listed in {broken.path}")
