@@ -33,7 +33,7 @@ KINDS = {  # suffix: format, codec
 CONTENTS = {**KINDS, ".mp4": ("mp4", "mpeg4"), ".mkv": ("matroska", "mpeg4"), ".ts": ("mpegts", "mpeg2video")}
 CONTENTS |= {".avi": ("avi", "mpeg4"), ".flv": ("flv", "flv"), ".wmv": ("asf", "wmv2"), ".gif": ("gif", "gif")}
 CONTENTS |= {".y4m": ("yuv4mpegpipe", "wrapped_avframe"), ".ivf": ("ivf", "libvpx"), ".mxf": ("mxf", "mpeg2video")}
-CONTENTS |= {".nut": ("nut", "mpeg4"), ".ogv": ("ogg", "libtheora")}
+CONTENTS |= {".wtv": ("wtv", "mpeg2video"), ".nut": ("nut", "mpeg4"), ".ogv": ("ogg", "libtheora")}
 
 
 def written(path, kind: tuple[str, str]):
@@ -102,7 +102,9 @@ def test_files_of_unknown_suffixes_that_are_no_regular_files_are_not_opened(tmp_
     assert len(find_clips(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("names", [("rgb", "depth"), ("RGB", "flow_x", "flow_y")])
+@pytest.mark.parametrize(
+    "names", [("rgb", "depth"), ("RGB", "flow_x", "flow_y"), ("flow", "img"), ("depth_frames", "images_rgb")]
+)
 def test_streams_of_one_clip_are_not_several_clips(tmp_path, names):
     film(tmp_path / "walk/1.mp4")
     for name in names:

@@ -10,9 +10,9 @@ import os
 import stat
 
 _VIDEOS = (
-    ".264 .265 .3g2 .3gp .apng .asf .avi .av1 .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2p .m2t .m2ts "
-    ".m2v .m4v .mjpeg .mjpg .mkv .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .qt .tod .trp "
-    ".ts .vob .webm .wmv .xvid .y4m"
+    ".264 .265 .266 .3g2 .3gp .apng .asf .avi .av1 .divx .dv .f4v .flv .gif .h264 .h265 .h266 .hevc .ivf .m1v "
+    ".m2p .m2t .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mod .mov .mp4 .mp4v .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu "
+    ".ogm .ogv .qt .swf .tod .trp .ts .vc1 .vob .vvc .webm .wmv .wtv .xvid .y4m"
 )
 VIDEOS = frozenset(_VIDEOS.split())
 """Suffixes of video files; the content is checked when a file is read."""
@@ -34,6 +34,7 @@ _STARTS = (
     b"\x1a\x45\xdf\xa3",  # Matroska, WebM
     b"FLV\x01",
     b"\x30\x26\xb2\x75\x8e\x66\xcf\x11",  # ASF, WMV
+    b"\xb7\xd8\x00\x20\x37\x49\xda\x11",  # WTV
     b"\x00\x00\x01\xba",  # MPEG program stream
     b"\x00\x00\x01\xb3",  # MPEG-1 and MPEG-2 video
     b"\x00\x00\x01\xb0",  # MPEG-4 video

@@ -8,6 +8,7 @@ Names that are not UTF-8 work: paths keep their bytes, which class names and rep
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -30,10 +31,13 @@ from torch_nonlocal.media.frame_names import frame_number
 
 _STREAM_NAMES = (
     "rgb color colour depth flow flow_x flow_y flow_u flow_v opticalflow optical_flow tvl1 ir infrared thermal nir "
-    "mask masks seg segmentation normal normals skeleton gray grey u v x y left right"
+    "mask masks seg segmentation normal normals skeleton gray grey u v x y left right label labels annotation "
+    "annotations gt pose saliency"
 )
 _STREAMS = frozenset(_STREAM_NAMES.split())
-"""Names of folders that hold one of several streams of a clip."""
+"""Names of folders that hold one of several streams of a clip, beside words for images."""
+
+_IMAGES = re.compile(r"^{0}(?:[-_. ]+|$)|[-_. ]+{0}$".format(r"(?:frames?|images?|imgs?|jpe?gs?|pngs?)"))
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,11 @@ class Tree:
 
     def _holds_streams(self, here: Listing) -> bool:
         """Whether the folders in a folder hold several streams of one clip, which is a problem."""
-        streams = [name for name in here.folders if name.lower() in _STREAMS and self.listing(here.path / name).frames]
-        if len(streams) < 2:
+        kinds = {name: _IMAGES.sub("", name.lower()) for name in here.folders}
+        streams = [
+            name for name, kind in kinds.items() if kind in _STREAMS | {""} and self.listing(here.path / name).frames
+        ]
+        if len(streams) < 2 or not any(kinds[name] for name in streams):
             return False
         names = ", ".join(map(repr, streams))
         self.problems.add(
