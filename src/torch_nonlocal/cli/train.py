@@ -13,6 +13,7 @@ from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
+from torch_nonlocal.cli.seeds import SeedRun, seed_folders, train_seeds, write_summary
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
 from torch_nonlocal.training.config import RENAMED, TrainConfig
 
@@ -83,6 +84,7 @@ def _command(
         data: Data = None,
         recipe: str = "",
         out: Path = Path("runs", name),
+        seeds: int = 1,
         dry_run: bool = False,
         on_error: Literal["skip", "fail"] = "skip",
         settings: Any = recipe_.settings,
@@ -91,6 +93,7 @@ def _command(
         if recipe == LIST:
             print_lines("\n".join(recipe_lines(spec.recipes())))
             return
+        folders = seed_folders(out, config.seed, seeds) if seeds != 1 else {}
         if not dry_run:
             check_folder(out)
             _check_recipe(name, recipe_, settings, data)
@@ -105,12 +108,20 @@ def _command(
             return
         from torch_nonlocal.training.errors import RunLengthError
 
+        def run(seed: int, folder: Path) -> "Result":
+            result = spec.train(data, folder, settings, replace(config, seed=seed), on_error=on_error)
+            show(f"seed {seed}: {_outcome(result)}" if folders else _outcome(result))
+            return result
+
         try:
-            _train(spec, data, out, settings, config, on_error, show)
+            runs = train_seeds(folders or {config.seed: out}, run, compared=bool(folders))
+            _end(spec, data, out, runs, show)
         except RunLengthError as error:
             if not error.can_extend:
                 raise
-            raise ValueError(f"{error}. {_longer(arguments, out, hasattr(settings, 'weights'))}") from error
+            raise ValueError(
+                f"{error}. {_longer(arguments, out, not folders and hasattr(settings, 'weights'))}"
+            ) from error
 
     train.__annotations__["settings"] = Annotated[
         tyro.conf.OmitArgPrefixes[spec.settings], tyro.conf.arg(name="model and data")
@@ -138,6 +149,8 @@ def _help(spec: TaskSpec[Any], name: str) -> str:
         recipe: name of a recipe; list prints all of them. The defaults in this help are those of the recipe in use,
             here {name}; add --data or --recipe before --help to see others.
         out: folder of the run: settings, log, curves and checkpoints; runs/ and the name of the recipe by default.
+        seeds: number of runs, with the seeds --seed, --seed + 1 and so on, in the folders seed-0, seed-1, ... of --out;
+            mean and spread of the metric are printed and written to seeds.json. Rerun the command to resume.
         dry_run: print the settings, open the data and exit.
         on_error: skip items that cannot be read (they are listed in the run's folder), or fail.
         settings: These settings are saved with the weights.
@@ -188,24 +201,22 @@ def _check_recipe(name: str, recipe: Recipe[Any], settings: Any, data: Path | No
         )
 
 
-def _train(
-    spec: TaskSpec[Any],
-    data: Path | None,
-    out: Path,
-    settings: Any,
-    config: TrainConfig,
-    on_error: Literal["skip", "fail"],
-    show: Callable[[str], None],
-) -> None:
-    result = spec.train(data, out, settings, config, on_error=on_error)
+def _end(spec: TaskSpec[Any], data: Path | None, out: Path, runs: list[SeedRun], show: Callable[[str], None]) -> None:
+    """Print what came out of the runs, and end the processes of the last one."""
     import torch
 
+    from torch_nonlocal.distributed import is_main_process
+
+    is_main = is_main_process()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-    show(_outcome(result))
+    result = runs[-1].result
     if result.status == "stopped":
         show("interrupted; rerun the command to resume")
         sys.exit(INTERRUPTED)
+    if len(runs) > 1 and is_main:
+        for line in write_summary(out, runs):
+            show(line)
     show(f"next: nonlocal test {spec.name} {result.weights}{f' --data {data}' if data else ''}")
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common.optional import require
+from torch_nonlocal.media.rand_augment import LARGEST, Operation, apply_operations, draw_operations
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class View:
         boxes: (top, left, height, width) of each view, in pixels of the frame.
         size: (height, width) that each view is resized to, in pixels.
         flip: whether the views are mirrored left to right.
+        operations: further changes of the views; all frames of a view have the same ones.
     """
 
     boxes: tuple[tuple[int, int, int, int], ...]
     size: tuple[int, int]
     flip: bool
+    operations: tuple[Operation, ...] = ()
 
     def cut(self, frame_HWC: Tensor) -> Tensor:
         """Cut the views out of one frame: (H, W, 3) uint8 -> (V, 3, height, width) uint8."""
@@ -45,12 +48,15 @@ class View:
         functional = require("torchvision.transforms.v2.functional", extra="train")
         if self.flip:
             cut_TVCHW = functional.horizontal_flip(cut_TVCHW)
+        if self.operations:
+            views = [apply_operations(self.operations, view_TCHW) for view_TCHW in cut_TVCHW.unbind(1)]
+            cut_TVCHW = torch.stack(views, 1)
         return cut_TVCHW.permute(1, 2, 0, 3, 4)
 
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Training transform: random scale, random crop, random horizontal flip.
+    """Training transform: random scale, random crop, random horizontal flip, and RandAugment on request.
 
     The short side is scaled to a whole number of pixels drawn from `short_side`; then a square of `crop` pixels is cut
     at a random position.
@@ -60,9 +66,11 @@ class TrainTransform:
         short_side: smallest and largest short side, in pixels. None is 256 to 320 for a crop of 224 and the same ratio
             for other crops.
         flip: mirror half of the clips. Disable it where direction is the label (digits, "push left").
+        rand_augment: magnitude of two random operations per clip, 1 to 30, see `rand_augment`; 0 for none.
 
     Raises:
-        ValueError: the crop is below 1, or the short side can become smaller than the crop.
+        ValueError: the crop is below 1, the magnitude is out of range, or the short side can become smaller than the
+            crop.
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, section 4.
     """
@@ -70,9 +78,12 @@ class TrainTransform:
     crop: int = 224
     short_side: tuple[int, int] | None = None
     flip: bool = True
+    rand_augment: int = 0
 
     def __post_init__(self) -> None:
         _check_crop(self.crop)
+        if not 0 <= self.rand_augment <= LARGEST:
+            raise ValueError(f"rand_augment: got {self.rand_augment}, expected 0 (none) to {LARGEST}")
         smallest, largest = self.sides
         if not self.crop <= smallest <= largest:
             raise ValueError(f"short_side: got {self.short_side}, expected crop = {self.crop} <= smallest <= largest")
@@ -88,13 +99,14 @@ class TrainTransform:
         Args:
             height: of the frames, in pixels.
             width: of the frames, in pixels.
-            generator: a CPU generator; it is advanced by four numbers, whatever the size.
+            generator: a CPU generator; it is advanced by four numbers and by those of RandAugment, whatever the size.
         """
         scale, down, right, turn = torch.rand(4, generator=generator).tolist()
         smallest, largest = self.sides
         side = _side(self.crop, smallest + int(scale * (largest - smallest + 1)), height, width)
         box = (int(down * (height - side + 1)), int(right * (width - side + 1)), side, side)
-        return View((box,), (self.crop, self.crop), self.flip and turn < 0.5)
+        operations = draw_operations(self.rand_augment, generator) if self.rand_augment else ()
+        return View((box,), (self.crop, self.crop), self.flip and turn < 0.5, operations)
 
     def __call__(self, frames_THWC: Tensor, generator: torch.Generator) -> Tensor:
         """Transform a whole clip: (T, H, W, 3) uint8 -> (3, T, crop, crop) uint8."""

@@ -36,6 +36,7 @@ class Progress:
         evaluated: steps done at the last evaluation; -1 before the first.
         items: number of items in the training data.
         best: the best evaluation: {"step", "metric", "value"}; None before the first.
+        not_better: evaluations in a row, up to the last one, without a better metric.
         loss: of the last step.
         seconds: training time, over all starts.
         window: sums since the last log line, and under "steps" the number of steps they cover.
@@ -48,6 +49,7 @@ class Progress:
     evaluated: int = -1
     items: int = 0
     best: dict[str, Any] | None = None
+    not_better: int = 0
     loss: float | None = None
     seconds: float = 0.0
     window: dict[str, float] = field(default_factory=dict)
@@ -214,7 +216,14 @@ def _check_entries(saved: dict[str, Any]) -> None:
     check_entries(saved, {"progress": dict, "model": dict, "optimizer": dict, "scale": dict, "ema": dict | None})
     check_entries(saved["scale"], {"value": float, "good": float})
     progress = settings_from(Progress, {**saved["progress"], "best": None, "window": {}})
-    counts = (progress.step, progress.epoch, progress.batch, progress.items, progress.evaluated + 1)
+    counts = (
+        progress.step,
+        progress.epoch,
+        progress.batch,
+        progress.items,
+        progress.evaluated + 1,
+        progress.not_better,
+    )
     if min(counts) < 0 or progress.seconds < 0:
         raise ValueError("its progress is below 0")
     best, window = saved["progress"].get("best"), saved["progress"].get("window")

@@ -12,7 +12,9 @@ Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "one-cycle"]
 Precision = Literal["no", "bf16", "fp16"]
 
-HARMLESS = ("extend", "workers", "checkpoint_minutes", "keep", "eval_every", "log_every", "attention_items")
+HARMLESS = (
+    "extend", "patience", "workers", "checkpoint_minutes", "keep", "eval_every", "log_every", "attention_items"
+)  # fmt: skip
 """Fields that change no weight; they may differ when a run resumes."""
 
 RENAMED = {"optimiser": "optimizer", "attention_clips": "attention_items"}
@@ -106,6 +108,8 @@ class TrainConfig:
     """Number of weights to keep besides the best, from the latest evaluations."""
     attention_items: int = 2
     """Training items on which attention statistics are measured at each evaluation; 0 for none."""
+    patience: int = 0
+    """Stop after this many evaluations in a row without a better metric; 0 trains to the end."""
 
     def __post_init__(self) -> None:
         """Check all values.
@@ -118,7 +122,15 @@ class TrainConfig:
         for name in ("epochs", "steps", "batch_size", "accumulate", "log_every"):
             value = getattr(self, name)
             _check(name, value, value is None or value >= 1, "at least 1")
-        for name in ("workers", "eval_every", "keep", "precise_bn", "attention_items", "checkpoint_minutes"):
+        for name in (
+            "workers",
+            "eval_every",
+            "keep",
+            "patience",
+            "precise_bn",
+            "attention_items",
+            "checkpoint_minutes",
+        ):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
         _check("lr", self.lr, 0 < self.lr < math.inf, "above 0")

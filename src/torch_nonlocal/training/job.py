@@ -65,6 +65,24 @@ class Job:
         if config.compile:
             self.model.compile()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is left: all are done, or `patience` evaluations in a row had no better metric."""
+        return self.progress.step >= self.steps or bool(self.patience_ended)
+
+    @property
+    def patience_ended(self) -> str:
+        """Why the run ends before its last step, in words; "" if it does not."""
+        progress, patience, metric = self.progress, self.config.patience, self.task.metric
+        if not patience or metric is None or progress.not_better < patience or progress.step >= self.steps:
+            return ""
+        best = progress.best or {}
+        held = f"best: {best['value']:.4g} after {best['step']:,} steps" if best else "there is no best one"
+        since = (
+            f"{metric.name} not better in {progress.not_better:,} evaluation{'s' if progress.not_better > 1 else ''}"
+        )
+        return f"stopped early after {progress.step:,} of {self.steps:,} steps: {since}; {held}"
+
     def loader(self, start: int, stop: int, warn: Callable[[str], None] | None = None) -> WorkerBatches:
         """(indices, batch) of this process's parts of the steps start <= step < stop; the same in every call."""
         config, processes = self.config, self.processes

@@ -32,8 +32,8 @@ class Result:
     """The outcome of a call of `fit`.
 
     Attributes:
-        status: "finished"; "stopped": interrupted by a signal such as Ctrl-C, with a checkpoint; "finished before":
-            the run was already complete.
+        status: "finished", also if `patience` ended the run; "stopped": interrupted by a signal such as Ctrl-C, with a
+            checkpoint; "finished before": the run was already complete.
         step: steps done, over all calls.
         steps: steps of the whole run.
         loss: mean loss of the last step's batch; None if there was no step.
@@ -81,6 +81,8 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
     """
     processes = Processes()
     check_precision(config, processes.device)
+    if config.patience and task.metric is None:
+        raise ValueError(f"patience={config.patience}: the task has no metric, expected patience=0 or validation data")
     sampler = task.sampler(config.batch_size, config.seed)
     if sampler.batch_size != config.batch_size:
         raise ValueError(
@@ -149,10 +151,11 @@ def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status
     if lost:
         progress.finished = False
         progress.evaluated = min(progress.evaluated, progress.step - 1)  # the current weights can be evaluated again
-    progress.finished = progress.finished and progress.step >= job.steps  # it may have been extended
+    progress.finished = progress.finished and job.is_over  # it may have been extended
     if progress.finished:
         if is_main:
-            (print_line or print)(f"{folder.path}: the run is finished ({progress.step:,} steps); nothing to do")
+            how = job.patience_ended or f"{progress.step:,} steps"
+            (print_line or print)(f"{folder.path}: the run is finished ({how}); nothing to do")
         return "finished before"
     if is_main:
         folder.begin(step=progress.step, device=job.processes.device, processes=job.processes.count)
@@ -197,8 +200,10 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                 job.save()
                 clock.saved()
                 clock.lap()
-            if progress.step == job.steps:
+            if job.is_over:
                 progress.finished = True
+                if job.patience_ended:
+                    log.message(job.patience_ended)
                 break
             if alone and request.requested:  # several processes agree after a step
                 stop = True

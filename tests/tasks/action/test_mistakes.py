@@ -311,7 +311,9 @@ class TestActionTest:
         start = f"mistake: {first['clip']}: predicted {first['guess']} ("
         assert any(line.startswith(start) and f", true {first['true']} (" in line for line in lines)
         assert "clips that could not be read: 1, listed in scores.json" in lines
-        assert metrics == {name: scores[name] for name in ("clips", "top1", "mean_class", "macro_f1")}
+        assert metrics == {
+            name: scores[name] for name in ("clips", "top1", "mean_class", "balanced_accuracy", "macro_f1")
+        }
 
     def test_draws_no_mistakes_if_the_count_is_zero(self, tested_folder, tmp_path):
         root, weights = tested_folder

@@ -1,6 +1,6 @@
 """Training data of action recognition: a folder or list of videos, or built-in moving digits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -50,6 +50,8 @@ class Source(Protocol):
     """One line with the number of training clips, validation clips and classes."""
     notes: tuple[str, ...]
     """Further lines about the data for the start of a run."""
+    labels: Sequence[tuple[int, ...]]
+    """Classes of each training clip; empty for moving digits, which are drawn equally often of each class."""
     record: Mapping[str, str]
     """The split of each clip by its fingerprint: "train", "val" for a clip that chooses the weights, or "test"."""
 
@@ -96,6 +98,10 @@ def source(
         ImportError: a package is not installed; the message names the extra.
     """
     if data is None:
+        if settings.rand_augment:
+            raise ValueError(
+                f"rand_augment={settings.rand_augment}: moving digits are drawn anew in every epoch; expected 0 or data"
+            )
         return Digits(settings)
     if settings.network == DIGITS:
         raise ValueError(f"{data}: network 'digits' takes moving digits only; expected no --data, or network 'small'")
@@ -132,6 +138,7 @@ class _Videos:
         self.problems = tuple(dict.fromkeys(problems))
         self.left_out = tuple(dict.fromkeys(self.train_list.left_out + self.validation_list.left_out))
         self.record: Mapping[str, str] = run_record(splits, self.train_list, self.validation_list, known or {})
+        self.labels: Sequence[tuple[int, ...]] = [clip.all_labels for clip in self.train_list.clips]
         check_rates(self.train_list, settings)
         check_rates(self.validation_list, settings)
         self.notes = (*notes, *span_lines(self.train_list, settings))
@@ -152,7 +159,7 @@ class _Videos:
         return (f"{problem}: {names}",)
 
     def training(self, settings: ActionSettings, seed: int, broken: BrokenClips) -> tuple[Any, Callable[[int], str]]:
-        transform = TrainTransform(crop=settings.crop, flip=settings.flip)
+        transform = TrainTransform(crop=settings.crop, flip=settings.flip, rand_augment=settings.rand_augment)
         options: dict[str, Any] = {"seed": seed, "on_error": self.on_error, "broken": broken, "fps": settings.fps}
         clips = self.train_list
         data = ClipDataset(clips, parse_schedule(settings.frames), transform, **options)
@@ -202,6 +209,7 @@ class Digits:
         self.problems: tuple[str, ...] = ()
         self.left_out: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.labels: Sequence[tuple[int, ...]] = ()
         self.record: Mapping[str, str] = {}
         self.summary = f"moving digits: {DIGIT_EPOCH:,} new clips per epoch; test clips have other handwriting"
         length, stride = parse_schedule(settings.frames)

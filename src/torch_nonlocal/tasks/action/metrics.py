@@ -19,7 +19,7 @@ class Scores:
         clips: number of clips tested.
         top1: top-1 accuracy, in [0, 1].
         top5: top-5 accuracy; None with five classes or fewer.
-        mean_class: top-1 accuracy of each class, averaged over the classes present.
+        balanced_accuracy: top-1 accuracy of each class, averaged over the classes that have clips.
         macro_f1: F1 score of each class, averaged over the classes present or predicted.
         confusion: counts (classes, classes); rows are true classes, columns are predicted classes.
         class_accuracy: top-1 accuracy of each class, (classes,); 0 for a class without clips.
@@ -29,15 +29,22 @@ class Scores:
     clips: int
     top1: float
     top5: float | None
-    mean_class: float
+    balanced_accuracy: float
     macro_f1: float
     confusion: Tensor
     class_accuracy: Tensor
     class_f1: Tensor
 
+    @property
+    def mean_class(self) -> float:
+        """Former name of `balanced_accuracy`."""
+        return self.balanced_accuracy
+
     def plain(self) -> dict[str, Any]:
         """The metrics as JSON values, without the confusion matrix."""
-        metrics = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "macro_f1": self.macro_f1}
+        metrics = {"top1": self.top1, "top5": self.top5}
+        metrics |= {"mean_class": self.mean_class, "balanced_accuracy": self.balanced_accuracy}
+        metrics |= {"macro_f1": self.macro_f1}
         return {"clips": self.clips, **{name: value for name, value in metrics.items() if value is not None}}
 
     def per_class(self, classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -89,14 +96,15 @@ def score(probabilities_NK: Tensor, labels_N: Tensor) -> Scores:
         return classification.multiclass_f1_score(probabilities_NK, labels_N, classes, average=average)
 
     confusion = classification.multiclass_confusion_matrix(probabilities_NK, labels_N, classes)
+    class_accuracy = accuracy(None)
     return Scores(
         clips=clips,
         top1=float(accuracy("micro")),
         top5=float(accuracy("micro", 5)) if classes > 5 else None,
-        mean_class=float(accuracy("macro")),
+        balanced_accuracy=float(class_accuracy[confusion.sum(1) > 0].mean()),  # a predicted class may have no clips
         macro_f1=float(f1("macro")),
         confusion=confusion,
-        class_accuracy=accuracy(None),
+        class_accuracy=class_accuracy,
         class_f1=f1(None),
     )
 

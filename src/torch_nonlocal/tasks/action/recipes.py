@@ -8,7 +8,7 @@ clips of Kinetics-400) are cited for comparison; none has been reproduced here. 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch_nonlocal.tasks.action.settings import DIGITS, IMAGENET, NONE, OURS, ActionSettings
 from torch_nonlocal.tasks.base import Recipe
@@ -85,7 +85,8 @@ def _name(family: str, depth: int, blocks: bool, variant: str = "") -> str:
 
 def _settings(family: str, depth: int, blocks: bool) -> ActionSettings:
     non_local = "paper-5" if blocks else NONE
-    return ActionSettings(f"{OURS}{family}_resnet{depth}", "64-to-32", 224, non_local, weights=IMAGENET)
+    published: dict[str, Any] = {"weights": IMAGENET, "balance": NONE, "metric": "accuracy"}
+    return ActionSettings(f"{OURS}{family}_resnet{depth}", "64-to-32", 224, non_local, **published)
 
 
 def _eight_frames(settings: ActionSettings) -> ActionSettings:

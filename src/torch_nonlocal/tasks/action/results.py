@@ -85,8 +85,10 @@ def run_test(
     log(f"{tested.subset} of {tested.summary}")
     for note in tested.notes:
         log(note)
-    for name, value in metrics.items():
-        log(f"{name:<11}{value:,}" if name == "clips" else f"{name:<11}{value:.4f}")
+    shown = {name: value for name, value in metrics.items() if name != "mean_class"}  # the former name of another one
+    width = max(10, *map(len, shown)) + 1
+    for name, value in shown.items():
+        log(f"{name:<{width}}{value:,}" if name == "clips" else f"{name:<{width}}{value:.4f}")
     if options.mistakes and isinstance(tested.scores, Scores):
         _log_mistakes(weights, tested, out / "mistakes", options, log)
     if scores["not_read"]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch_nonlocal._common.plain_values import settings_from
 from torch_nonlocal.media.sampling import parse_schedule
@@ -14,11 +14,14 @@ DIGITS = "digits"
 NONE = "none"
 IMAGENET = "imagenet"
 AUTO = "auto"
+Balance = Literal["auto", "none", "loss", "sampler"]
+SelectionMetric = Literal["auto", "accuracy", "macro_f1", "mAP"]
 OURS = "ours:"
 """Prefix of the names of this library's own networks."""
 PACKAGED = "packaged"
 _PLAIN_NAME = re.compile(r"(ours|torchvision|timm):[A-Za-z0-9_.]{1,100}")
 _MAX_FPS = 1000
+_MAX_BETA, _MAX_MAGNITUDE = 100, 30
 _MAX_CROP, _MAX_FRAMES, _MAX_STRIDE, _MAX_PIXELS = 4096, 1024, 1024, 1 << 24
 
 PredictionFormat = Literal["csv", "parquet"]
@@ -58,6 +61,21 @@ class ActionSettings:
         prefix: start of the names in a list that is removed, such as the folder of the clips on another machine.
         fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose clips are held out; none
             is 1.
+        balance: what evens out classes with unequal numbers of training clips. loss weighs the loss of a clip inversely
+            to the number of clips of its class, by at most 10 times (with several classes per clip, the positives of
+            each class); sampler draws clips of rare classes more often, by the same weights. auto is loss from 3 times
+            as many clips of the largest class as of the smallest, else none.
+        metric: metric on the validation clips that selects the weights. auto is macro_f1 from a ratio of 3 to 1 as for
+            balance, mAP with several classes per clip, else accuracy.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        mixup: parameter of the Beta distribution of mixup, such as 0.2: each training clip is blended with another one;
+            0 for none.
+        cutmix: parameter of the Beta distribution of cutmix, such as 1: a rectangle of each training clip is another
+            one's; 0 for none. With mixup as well, each batch has one of both at random.
+        rand_augment: magnitude of RandAugment, such as 9: two random changes of geometry or color per training clip,
+            the same ones in all frames; 0 for none.
+        dropout: probability with which inputs of the last layer are dropped in training, besides dropout that the
+            network has itself.
     """
 
     network: str = SMALL
@@ -74,14 +92,22 @@ class ActionSettings:
     root: str | None = None
     prefix: str | None = None
     fold: int | None = None
+    balance: Balance = "auto"
+    metric: SelectionMetric = "auto"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    rand_augment: int = 0
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without the network.
 
         Raises:
             ValueError: the crop is not between 1 and 4,096 pixels, `frames` is not a schedule of at most 1,024 frames,
-                a clip has more than 16 million pixels, or the frame rate is not above 0.
+                a clip has more than 16 million pixels, the frame rate is not above 0, or another value is out of range.
         """
+        _check_choices(self)
         if not 1 <= self.crop <= _MAX_CROP:
             raise ValueError(f"crop={self.crop}: expected 1 to {_MAX_CROP:,} pixels")
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
@@ -103,6 +129,22 @@ def resumed_settings(settings: ActionSettings, about: Mapping[str, Any]) -> Acti
     """
     former = about.get("network") == SMALL == settings.network and "temporal" not in about
     return replace(settings, temporal="full") if former else settings
+
+
+def _check_choices(settings: ActionSettings) -> None:
+    """Check the options for small and unequal data."""
+    for name, kind in (("balance", Balance), ("metric", SelectionMetric)):
+        if getattr(settings, name) not in get_args(kind):
+            choices = ", ".join(get_args(kind))
+            raise ValueError(f"{name}={getattr(settings, name)!r}: expected one of {choices}")
+    for name in ("label_smoothing", "dropout"):
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f"{name}={getattr(settings, name)}: expected at least 0 and below 1")
+    for name in ("mixup", "cutmix"):
+        if not 0 <= getattr(settings, name) <= _MAX_BETA:
+            raise ValueError(f"{name}={getattr(settings, name)}: expected 0 (none) to {_MAX_BETA}")
+    if not 0 <= settings.rand_augment <= _MAX_MAGNITUDE:
+        raise ValueError(f"rand_augment={settings.rand_augment}: expected 0 (none) to {_MAX_MAGNITUDE}")
 
 
 def settings_of_file(values: Mapping[str, Any], network: str = "") -> ActionSettings:

@@ -13,15 +13,28 @@ from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.models.inputs import inputs_of
+from torch_nonlocal.tasks.action.balance import (
+    ACCURACY,
+    MEAN_AP,
+    ClassCounts,
+    balanced,
+    class_shares,
+    loss_weights,
+)
 from torch_nonlocal.tasks.action.data import Source, Views, source
+from torch_nonlocal.tasks.action.dropout import add_dropout
+from torch_nonlocal.tasks.action.earlier_runs import about_as_begun, as_begun
 from torch_nonlocal.tasks.action.evaluation import predict
+from torch_nonlocal.tasks.action.losses import ClassLoss, accuracy
 from torch_nonlocal.tasks.action.metrics import score
+from torch_nonlocal.tasks.action.mixing import Mixing
 from torch_nonlocal.tasks.action.multi_label import score_multi_label
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
 from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
-from torch_nonlocal.tasks.action.settings import PLACES, ActionSettings, resumed_settings
+from torch_nonlocal.tasks.action.settings import AUTO, PLACES, ActionSettings, resumed_settings
 from torch_nonlocal.tasks.base import OnError
-from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
+from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
+from torch_nonlocal.training.class_sampler import ClassBatches
 from torch_nonlocal.training.items import Items
 from torch_nonlocal.training.run_folder import saved_about, saved_items
 
@@ -65,24 +78,29 @@ def train(
         known |= record_of_weights(str(run_dir / "checkpoints" / "best.pt"))
     clips = source(data, settings, on_error, kept=kept, known=known)
     settings = with_labels(settings, clips)
+    settings = settings if saved is None else as_begun(settings, saved)
+    counts = ClassCounts(clips.labels, clips.classes, bool(settings.multi_label))
+    settings, choices = balanced(settings, counts)
     torch.manual_seed(config.seed)
     model = network(settings, len(clips.classes))
+    if settings.dropout:
+        add_dropout(model, settings.dropout)
     say = (log or print) if is_main_process() else _ignore
     if saved is None:
         say(start_from(model, settings, clips.classes))
     else:  # the weights come from the checkpoint
         set_saved_inputs(model, saved)
-    for line in (clips.summary, *clips.notes):
+    for line in (clips.summary, *clips.notes, *choices):
         say(line)
     clips.check(settings)
     broken = BrokenClips(run_dir / "broken.jsonl")
     training, names = clips.training(settings, config.seed, broken)
     views = clips.validation(settings, _VALIDATION_VIEWS, broken)
-    task = ActionTask(model, training, settings, config, clips.classes, views, names, clips.problems + clips.left_out)
+    problems = clips.problems + clips.left_out
+    task = ActionTask(model, training, settings, config, clips.classes, views, names, problems, counts)
     task.extra = {"split": record_tensors(clips.record)}
-    if saved is not None:  # a run of an older version resumes as it began
-        newer = [name for name in ("inputs", "temporal") if name not in saved]
-        task.about = {name: value for name, value in task.about.items() if name not in newer}
+    if saved is not None:
+        task.about = about_as_begun(task.about, saved)
     result = fit(task, config, run_dir, log=log)
     if len(broken):
         say(f"clips that could not be read: {len(broken)}, listed in {broken.path}")
@@ -105,7 +123,8 @@ def check_data(
     """
     clips = source(data, settings, on_error)
     settings = with_labels(settings, clips)
-    for line in (clips.summary, *clips.notes):
+    _, choices = balanced(settings, ClassCounts(clips.labels, clips.classes, bool(settings.multi_label)))
+    for line in (clips.summary, *clips.notes, *choices):
         log(line)
     for problem in clips.problems:
         log(f"problem: {problem}")
@@ -137,6 +156,10 @@ class ActionTask(Task):
         views: views of the validation clips; None if there are none.
         names: maps the index of a clip to its name.
         problems: problems of the data, listed in the run folder.
+        counts: of the training clips, which balance="loss" and "sampler" need.
+
+    Raises:
+        ValueError: mixup or cutmix with one clip per forward pass.
     """
 
     collate = staticmethod(collate_clips)
@@ -151,14 +174,32 @@ class ActionTask(Task):
         views: Views | None,
         names: Callable[[int], str],
         problems: Sequence[str] = (),
+        counts: ClassCounts | None = None,
     ) -> None:
         self._inputs = inputs_of(model)
         kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
         about = {"task": "action", **kept, "classes": list(classes), "inputs": self._inputs.to_dict()}
         super().__init__(model, data, about=about)
         self._multi_label = bool(settings.multi_label)
-        self.metric = None if views is None else Metric("mAP" if self._multi_label else "accuracy")
+        metric = settings.metric if settings.metric != AUTO else MEAN_AP if self._multi_label else ACCURACY
+        self.metric = None if views is None else Metric(metric)
+        weights = None if counts is None else loss_weights(settings, counts)
+        self._loss = ClassLoss(self._multi_label, weights, settings.label_smoothing)
+        self._mixing = Mixing(settings.mixup, settings.cutmix)
+        if self._mixing and config.batch_size == config.accumulate:
+            raise ValueError(
+                f"mixup={settings.mixup}, cutmix={settings.cutmix}: one clip per forward pass (batch_size="
+                f"{config.batch_size}, accumulate={config.accumulate}); expected two or more, or neither"
+            )
+        self._sampled = counts if settings.balance == "sampler" else None
         self._config, self._views, self._names, self._problems = config, views, names, problems
+
+    def sampler(self, batch_size: int, seed: int) -> BatchSampler:
+        """All clips in each epoch, or classes more evenly with balance="sampler"."""
+        if self._sampled is None:
+            return super().sampler(batch_size, seed)
+        labels = [label for label, *_ in self._sampled.labels]
+        return ClassBatches(labels, class_shares(self._sampled), batch_size, seed)
 
     def fingerprint(self) -> Items:
         """The training clips and the validation clips."""
@@ -183,11 +224,12 @@ class ActionTask(Task):
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
         """Cross-entropy in nats, and accuracy; where clips have several classes, the mean binary cross-entropy."""
         clips, labels, _ = batch
-        logits = model(clips)
+        mixed = self._mixing(clips) if self._mixing else None
+        logits = model(clips if mixed is None else mixed.clips)
+        loss = self._loss(logits, labels, mixed)
         if self._multi_label:
-            return {"loss": F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))}
-        accuracy = (logits.detach().argmax(1) == labels).float().mean()
-        return {"loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
+            return {"loss": loss}
+        return {"loss": loss, "accuracy": accuracy(logits.detach(), labels, mixed)}
 
     def item_indices(self, batch: tuple[Tensor, Tensor, Tensor], requested: Sequence[int]) -> Sequence[int]:
         """The indices of the clips that were read; another clip replaces an unreadable one."""
@@ -198,7 +240,7 @@ class ActionTask(Task):
         return self._names(index)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Top-1 accuracy, mean class accuracy and cross-entropy on the validation clips.
+        """Top-1 accuracy, balanced accuracy, macro F1 and cross-entropy on the validation clips.
 
         Where clips have several classes: mean average precision ("mAP") and binary cross-entropy.
         """
@@ -212,7 +254,8 @@ class ActionTask(Task):
             return {"mAP": score_multi_label(probabilities, labels).mean_ap, "loss": float(loss)}
         scores = score(probabilities, labels)
         loss = F.nll_loss(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
-        return {"accuracy": scores.top1, "mean_class": scores.mean_class, "loss": float(loss)}
+        of_classes = {"balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1}
+        return {"accuracy": scores.top1, **of_classes, "loss": float(loss)}
 
 
 def _ignore(line: str) -> None:
