@@ -62,18 +62,18 @@ def test_weights_of_positives_are_negatives_over_positives_within_limits():
 @pytest.mark.parametrize(
     ("counts", "balance", "metric", "described"),
     [
-        ((30, 10), "loss", "macro_f1", "30 of 'a' and 10 of 'b', the largest and the smallest class (3 to 1)"),
-        ((29, 10), "none", "accuracy", "29 of 'a' and 10 of 'b', the largest and the smallest class (2.9 to 1)"),
-        ((4, 40, 0), "loss", "macro_f1", "40 of 'b' and 4 of 'a', the largest and the smallest class (10 to 1)"),
+        ((30, 10), "loss", "macro_f1", "largest class 'a': 30 clips, smallest 'b': 10 clips; ratio 3, at least 3"),
+        ((29, 10), "none", "accuracy", "largest class 'a': 29 clips, smallest 'b': 10 clips; ratio 2.9, below 3"),
+        ((4, 40, 0), "loss", "macro_f1", "largest class 'b': 40 clips, smallest 'a': 4 clips; ratio 10, at least 3"),
     ],
 )
 def test_choice_follows_from_the_counts_and_is_told_with_the_reason(counts, balance, metric, described):
     settings, lines = balanced(ActionSettings(), counts_of(*counts))
     assert (settings.balance, settings.metric) == (balance, metric)
-    rule = "at least 3 to 1" if balance == "loss" else "less than 3 to 1"
+    ratio = described.split("; ")[1]
     assert lines == [
-        f"balance: {balance}, chosen automatically; {rule}: training clips: {described}",
-        f"metric: {metric} on the validation clips selects the weights, chosen automatically; {rule}",
+        f"balance: {balance}, chosen automatically; {described}",
+        f"metric: {metric} on the validation clips selects the weights, chosen automatically; {ratio}",
     ]
     given = ActionSettings(balance="sampler", metric="accuracy")
     assert balanced(given, counts_of(*counts)) == (given, []), "what the user chose stays"
@@ -175,7 +175,7 @@ def test_automatic_choice_is_saved_and_resumes(unequal, tmp_path):
     result, lines = train(unequal, tmp_path)
     about = load_weights_file(result.weights)["about"]
     assert (about["balance"], about["metric"], result.best["metric"]) == ("loss", "macro_f1", "macro_f1")
-    assert any("balance: loss, chosen automatically" in line and "8 of 'red' and 2 of 'blue'" in line for line in lines)
+    assert any("balance: loss, chosen automatically" in line and "'red': 8 clips" in line for line in lines)
     assert set(load_weights_file(result.weights)["metrics"]) == {"accuracy", "balanced_accuracy", "macro_f1", "loss"}
     assert train(unequal, tmp_path)[0].status == "finished before"
     with pytest.raises(ValueError, match=r"about\.balance \(saved: 'loss', given: 'none'\)"):

@@ -49,8 +49,8 @@ class ClassCounts:
         if not counts.any():
             return "clips are drawn equally often of each class"
         rare = int(torch.where(counts > 0, counts, torch.inf).argmin())
-        named = [f"{int(counts[one]):,} of {self.classes[one]!r}" for one in (int(counts.argmax()), rare)]
-        return f"{named[0]} and {named[1]}, the largest and the smallest class ({self.ratio:.3g} to 1)"
+        named = [f"{self.classes[one]!r}: {int(counts[one]):,} clips" for one in (int(counts.argmax()), rare)]
+        return f"largest class {named[0]}, smallest {named[1]}"
 
 
 def balanced(settings: ActionSettings, found: ClassCounts) -> tuple[ActionSettings, list[str]]:
@@ -68,13 +68,13 @@ def balanced(settings: ActionSettings, found: ClassCounts) -> tuple[ActionSettin
     """
     _check(settings, found)
     very = found.ratio >= UNEQUAL
-    rule = f"{'at least' if very else 'less than'} {UNEQUAL:g} to 1"
+    rule = f"ratio {found.ratio:.3g}, {'at least' if very else 'below'} {UNEQUAL:g}"
     lines = []
     if settings.balance == AUTO:
         if found.is_multi_label:
             chosen, reason = NONE, "average precision compares the clips of each class by themselves"
         else:
-            chosen, reason = ("loss" if very else NONE), f"{rule}: training clips: {found.described}"
+            chosen, reason = ("loss" if very else NONE), f"{found.described}; {rule}"
         settings = replace(settings, balance=chosen)
         lines.append(f"balance: {chosen}, chosen automatically; {reason}")
     if settings.metric == AUTO:
