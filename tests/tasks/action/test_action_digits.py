@@ -50,6 +50,7 @@ def test_a_run_writes_the_same_files_as_a_run_on_clips(whole):
     assert log_lines[0] == "weights: all newly initialized"
     kept = load_weights_file(result.weights)
     settings = {name: value for name, value in dataclasses.asdict(SETTINGS).items() if name not in PLACES}
+    settings |= {"balance": "none", "metric": "accuracy"}  # chosen automatically
     assert kept["about"] == {"task": "action", **settings, "classes": list(RELATIONS), "inputs": GRAY.to_dict()}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
