@@ -34,6 +34,15 @@ def touch(*paths: Path) -> None:
         path.write_bytes(b"x")
 
 
+def meaning(clips) -> list[tuple]:
+    """(clip, class), with the span if there is one."""
+    found = []
+    for clip in clips.clips:
+        span = () if clip.start is clip.end is None else (clip.start, clip.end)
+        found.append((clips.name(clip), clips.classes[clip.label], *span))
+    return found
+
+
 def sound(path: Path) -> None:
     """An MP4 with an audio stream and no video stream."""
     with av.open(str(path), "w", format="mp4") as container:

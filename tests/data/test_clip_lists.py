@@ -321,6 +321,51 @@ def test_class_names_may_include_numbers(tmp_path):
     assert find_clips(tmp_path, "train").classes == ("1", "2", "jack", "queen")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run\nwalk\n",
+        "1 walk\n0 run\n",
+        "walk 1\nrun 0\n",
+        "1,walk\n0,run\n",
+        "walk;1\nrun;0\n",
+        "0: run\n1: walk\n",
+        "1\twalk\n0\trun\n",
+        "name,id\nwalk,1\nrun,0\n",
+        "class\nrun\nwalk\n",
+    ],
+)
+@pytest.mark.parametrize("name", ["classes.txt", "labels.csv"])
+def test_numbers_of_class_names(tmp_path, name, text):
+    touch(tmp_path / "0.mp4", tmp_path / "1.mp4")
+    (tmp_path / "train.txt").write_text("0.mp4 0\n1.mp4 1\n")
+    (tmp_path / name).write_text(text)
+    assert named(find_clips(tmp_path, "train")) == [("0.mp4", "run"), ("1.mp4", "walk")]
+
+
+def test_names_that_end_in_numbers_are_names(tmp_path):
+    (tmp_path / "train.txt").write_text("0.mp4 1\n1.mp4 0\n")
+    (tmp_path / "classes.txt").write_text("Level 2\nPhase 7\n")
+    assert find_clips(tmp_path, "train").classes == ("Level 2", "Phase 7")
+
+
+def test_a_number_is_a_class_only_if_classes_are_numbered(tmp_path):
+    touch(*(tmp_path / f"{number}.mp4" for number in range(3)))
+    (tmp_path / "train.csv").write_text("0.mp4,run\n1.mp4,walk\n")
+    (tmp_path / "val.csv").write_text("2.mp4,1\n")
+    with pytest.raises(
+        ValueError, match=r"val.csv:1: label 1 is a number, but the classes have names; expected a name"
+    ):
+        find_clips(tmp_path, "val")
+    (tmp_path / "classes.txt").write_text("walk\nrun\n")
+    assert named(find_clips(tmp_path, "val")) == [("2.mp4", "run")]
+    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+    (tmp_path / "train.csv").write_text("0.mp4,1\n1.mp4,02\n2.mp4,0\n")
+    with pytest.raises(ValueError, match=r"train.csv:3: unknown class '0'; expected one of 3 classes, such as 1, 2, 3"):
+        find_clips(tmp_path, "train")
+    assert named(find_clips(tmp_path, "train", on_error="skip")) == [("0.mp4", "1"), ("1.mp4", "2")]
+
+
 def test_if_all_entries_are_invalid_the_error_gives_the_first_reason(tmp_path):
     (tmp_path / "train.csv").write_text("../a.mp4,0\n../b.mp4,1\n")
     assert len(find_clips(tmp_path, on_error="skip").problems) == 2  # none for the classes, which are all empty

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from clip_files import folder_of_frames, touch
+from clip_files import folder_of_frames, meaning, touch
 
-from torch_nonlocal.data import assign, available_splits, find_clips
+from torch_nonlocal.data import find_clips
 
 CHARADES = "id,subject,scene,quality,relevance,verified,script,objects,descriptions,actions,length\n"
 
@@ -120,6 +120,72 @@ CASES = {
     "Something-Something v1": Case(
         "list.csv", "1;Pushing\n2;Turning, then\n", [("a/1.mp4", "Pushing"), ("b/2.mp4", "Turning, then")], "path"
     ),
+    "tabs and numbers in class names": Case(
+        "list.txt",
+        "a/1.mp4\tExercise 1\nb/2.mp4\tExercise 2\n",
+        [("a/1.mp4", "Exercise 1"), ("b/2.mp4", "Exercise 2")],
+        "path, class",
+    ),
+    "tabs without suffixes": Case(
+        "list.txt", "1\tRun 1\n2\tRun 2\n", [("a/1.mp4", "Run 1"), ("b/2.mp4", "Run 2")], "path, class"
+    ),
+    "commas and numbers in class names": Case(
+        "list.txt", "a/1.mp4,Run 1\nb/2.mp4,Run 2\n", [("a/1.mp4", "Run 1"), ("b/2.mp4", "Run 2")], "path, class"
+    ),
+    "semicolons in class names": Case(
+        "list.csv", "a/1.mp4,run;walk\nb/2.mp4,run\n", [("a/1.mp4", "run;walk"), ("b/2.mp4", "run")], "path, class"
+    ),
+    "blanks in class names": Case(
+        "list.txt", "a/1.mp4 run fast\nb/2.mp4 walk\n", [("a/1.mp4", "run fast"), TWO[1]], "path, class"
+    ),
+    "commas in names and blanks": Case(
+        "list.csv", "a b/1, x.mp4 0\na/1.mp4 1\n", [("a b/1, x.mp4", "0"), ("a/1.mp4", "1")], "path, class"
+    ),
+    "class,path": Case("list.csv", "run,a/1.mp4\nwalk,b/2.mp4\n", TWO, "list.csv: class, path"),
+    "class path": Case("list.txt", "run a/1.mp4\nwalk b/2.mp4\n", TWO, "list.txt: class, path"),
+    "videos and their number of frames": Case(
+        "list.txt",
+        "a/1.mp4 30 1\nb/2.mp4 31 0\n",
+        [("a/1.mp4", "1"), ("b/2.mp4", "0")],
+        "video, number of frames, class",
+    ),
+    "raw frames with a header": Case(
+        "list.txt",
+        "path num_frames label\nframes/x 6 0\nframes/y z 6 1\n",
+        [("frames/x", "0"), ("frames/y z", "1")],
+        "columns clip = 'path', class = 'label'; other columns: num_frames",
+    ),
+    "times in a text": Case(
+        "list.txt", "path start end label\na/1.mp4 1 2.5 run\n", [("a/1.mp4", "run", 1.0, 2.5)], "start = 'start'"
+    ),
+    "Excel": Case("list.csv", "sep=;\r\npath;label\r\na/1.mp4;run\r\nb/2.mp4;walk\r\n", TWO, "clip = 'path'"),
+    "decimal commas": Case(
+        "list.csv", "video;start;end;label\na/1.mp4;0,5;2,5;run\n", [("a/1.mp4", "run", 0.5, 2.5)], "start = 'start'"
+    ),
+    "words written as one": Case("list.csv", "classname,videoid\nrun,1\nwalk,2\n", TWO, "class = 'classname'"),
+    "a number of frames is no clip": Case(
+        "list.csv",
+        "video_id,label,frames,label_id\n1,run,37,0\n",
+        [("a/1.mp4", "run")],
+        "other columns: frames, label_id",
+    ),
+    "times before frames": Case(
+        "list.json",
+        '[{"url": "www.youtube.com/watch?v=2", "start": 9, "end": 83, "start_time": 1.0, "end_time": 2.7, "label": 0}]',
+        [("b/2.mp4", "0", 1.0, 2.7)],
+        "start = 'start_time', end = 'end_time'; other columns: start, end",
+    ),
+    "URLs with escapes": Case("list.csv", "url,label\nhttp://x/c%2Cd.mp4,run\n", [("c,d.mp4", "run")], "clip = 'url'"),
+    "ActivityNet's file names": Case(
+        "list.json",
+        '{"v": {"annotations": [{"label": "run", "segment": [1, 2]}]}}',
+        [("v_v.mp4", "run", 1.0, 2.0)],
+        "vid",
+    ),
+    "ids and folders of one name": Case("list.csv", "id,label\nk,run\n", [("x/k.mp4", "run")], "clip = 'id'"),
+    "ids with points": Case(
+        "list.csv", "id,label\nk.2,run\nk,walk\n", [("x/k.2.mp4", "run"), ("x/k.mp4", "walk")], "clip = 'id'"
+    ),
     "JSON lines": Case(
         "list.jsonl",
         '{"file": "a/1.mp4", "class": "run"}\n{"file": "b/2.mp4", "class": "walk"}\n',
@@ -131,21 +197,12 @@ CASES = {
 
 def example(root: Path, case: Case) -> Path:
     touch(*(root / name for name in ("a/1.mp4", "b/2.mp4", "k/abc_000003_000013.mp4", "#20_Rhythm.avi")))
-    touch(root / "a b/1, x.mp4", root / "c,d.mp4")
+    touch(root / "a b/1, x.mp4", root / "c,d.mp4", root / "v_v.mp4", root / "x/k.mp4", root / "x/k.2.mp4")
     folder_of_frames(root / "frames/x")
     folder_of_frames(root / "frames/y z")
     encoding = {"utf16.csv": "utf-16", "utf16le.csv": "utf-16-le"}.get(case.file, "utf-8")
     (root / case.file).write_text(case.text, encoding)
     return root / case.file
-
-
-def meaning(clips) -> list[tuple]:
-    """(clip, class), with the span if there is one."""
-    found = []
-    for clip in clips.clips:
-        span = () if clip.start is clip.end is None else (clip.start, clip.end)
-        found.append((clips.name(clip), clips.classes[clip.label], *span))
-    return found
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -193,6 +250,14 @@ def test_other_encodings_of_utf_16(tmp_path, encoding):
         ("path,start,end,label\na.mp4,5,3,0\n", r"csv:2: got 'a.mp4,5,3,0', expected 0 <= time_start <= time_end"),
         ("path,start,end,label\na.mp4,x,3,0\n", r"csv:2: got 'a.mp4,x,3,0', expected path,start,end,label"),
         ("path,label,fold\na.mp4,0,3\n", r"has no fold 1: got 3"),
+        ("path,label,split2\na.mp4,0,train\n", r"has no split 1: got 2"),
+        ("path,label,is_train,is_test\na.mp4,0,1,1\n", r"csv:2: split 'train and test', expected train, val or test"),
+        ("classname,youtube_id,label\nrun,x,1\n", r"'classname' and 'label' may both be the class"),
+        ('path,label,note\na.mp4,0,"x\nb.mp4,1,y\n', r"csv:2: a quotation mark is not closed"),
+        ('path,label\na.mp4,"0\nb.mp4,"1\n', r"csv:2: got .*, expected a path and a class"),
+        ("path,start,end,label\na.mp4,5,5,0\n", r"csv:2: got 'a.mp4,5,5,0', expected time_start < time_end"),
+        ("video_id,t,x1,y1,x2,y2,action_id,person_id\na,902,0.1,0.2,0.3,0.8,80,1\n", r"lists boxes of persons"),
+        ("a.mp4 3 5\nb.mp4 1\n", r"csv:1: got 'a.mp4 3 5', expected a path and one class"),
     ],
 )
 def test_unclear_lists_raise_with_their_columns(tmp_path, text, message):
@@ -200,31 +265,6 @@ def test_unclear_lists_raise_with_their_columns(tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         find_clips(tmp_path / "list.csv")
-
-
-def test_the_column_split_is_the_split(tmp_path):
-    touch(*(tmp_path / f"{number}.mp4" for number in range(5)))
-    rows = ["0.mp4,run,train", "1.mp4,walk,train", "2.mp4,run,valid", "3.mp4,walk,test", "4.mp4,walk,"]
-    (tmp_path / "all.csv").write_text("\n".join(["path,label,subset", *rows]))
-    for data in (tmp_path, tmp_path / "all.csv"):
-        assert available_splits(data) == ("train", "val", "test")
-        splits = assign(data)
-        assert [sorted(map(clips.name, clips.clips)) for clips in splits.lists.values()] == [
-            ["0.mp4", "1.mp4", "4.mp4"],  # a row without a split trains
-            ["2.mp4"],
-            ["3.mp4"],
-        ]
-        assert splits.lists["val"].classes == ("run", "walk")
-        assert not splits.is_automatic
-
-
-@pytest.mark.parametrize(("fold", "tested"), [(1, "1.mp4"), (2, "2.mp4")])
-def test_folds(tmp_path, fold, tested):
-    touch(*(tmp_path / f"{number}.mp4" for number in range(3)))
-    (tmp_path / "all.csv").write_text("path,label,fold\n0.mp4,0,3\n1.mp4,0,1\n2.mp4,0,2\n")
-    splits = assign(tmp_path / "all.csv", fold=fold)
-    assert [splits.testing.name(clip) for clip in splits.testing.clips] == [tested]
-    assert len(splits.train) == 2
 
 
 def test_charades_has_several_classes_per_clip(tmp_path):
@@ -278,16 +318,3 @@ def test_clips_elsewhere_by_root_and_prefix(tmp_path):
         find_clips(tmp_path / "lists/list.csv")
     clips = find_clips(tmp_path / "lists/list.csv", clip_root=tmp_path / "far", prefix="/home/ann/data")
     assert meaning(clips) == [("a/1.mp4", "run")]
-
-
-def test_lists_of_each_split(tmp_path):
-    touch(*(tmp_path / f"{number}.mp4" for number in range(4)))
-    (tmp_path / "ours.csv").write_text("0.mp4,run\n1.mp4,walk\n")
-    (tmp_path / "theirs.csv").write_text("2.mp4,walk\n")
-    splits = assign(tmp_path / "ours.csv", val=tmp_path / "theirs.csv")
-    assert meaning(splits.train) == [("0.mp4", "run"), ("1.mp4", "walk")]
-    assert meaning(splits.validation) == [("2.mp4", "walk")]
-    assert splits.validation.classes == ("run", "walk")
-    (tmp_path / "theirs.csv").write_text("2.mp4,walking\n")
-    with pytest.raises(ValueError, match="clips of class 'walking', which is not trained on; did you mean 'walk'"):
-        assign(tmp_path / "ours.csv", val=tmp_path / "theirs.csv")

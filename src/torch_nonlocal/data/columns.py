@@ -26,11 +26,14 @@ _WORDS: dict[str, str] = {
     "text": "name text title str",
 }
 _PLACES, _CLIPS, _NAMES, _IDS, _CLASSES, _SEVERAL, _NUMBERS, _TEXTS = (set(one.split()) for one in _WORDS.values())
+_OBJECTS = _PLACES | _CLIPS | _CLASSES
+_SECOND = _NAMES | _IDS | _NUMBERS | _TEXTS | _PLACES | _CLASSES
+_KNOWN = _PLACES | _CLIPS | _CLASSES | _SEVERAL
 _HEADERS: dict[Role, str] = {
-    "start": "time start|start time|start|start sec|start seconds|start s|t start|begin|begin time|segment start|"
-    "clip start|starttime|tstart|start timestamp|onset",
-    "end": "time end|end time|end|end sec|end seconds|end s|t end|stop|stop time|segment end|clip end|endtime|tend|"
-    "end timestamp|stop timestamp|offset",
+    "start": "time start|start time|start sec|start seconds|start s|t start|begin time|segment start|"
+    "clip start|starttime|tstart|start timestamp|start|begin|from|onset",
+    "end": "time end|end time|end sec|end seconds|end s|t end|stop time|segment end|clip end|endtime|tend|"
+    "end timestamp|stop timestamp|end|stop|to|offset",
     "duration": "duration|duration sec|duration seconds|duration s|clip duration|dur",
     "first frame": "start frame|frame start|first frame|begin frame",
     "last frame": "end frame|stop frame|frame end|last frame",
@@ -41,6 +44,7 @@ _CLIP: Role = "clip"
 _CLASS: Role = "class"
 _USUAL: dict[Role, str] = {"clip": "path", "class": "label"}
 _EXACT: dict[str, Role] = {name: role for role, names in _HEADERS.items() for name in names.split("|")}
+_BARE = ("start", "begin", "from", "onset", "end", "stop", "to", "offset")  # seconds or frames: a time goes before them
 
 
 class NoColumnError(ValueError):
@@ -61,6 +65,7 @@ class Columns(NamedTuple):
         split: split of the clip.
         fold: number of a fold.
         names: the names of all columns.
+        others: the columns that are not used.
     """
 
     clip: int
@@ -73,11 +78,17 @@ class Columns(NamedTuple):
     split: int | None
     fold: int | None
     names: tuple[str, ...]
+    others: tuple[int, ...]
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of the columns that mean nothing here."""
+        return [self.names[place] for place in self.others if self.names[place]]
 
     def described(self) -> str:
         """What was recognized, for messages."""
         roles = {"clip": self.clip, "class": self.label, "start": self.start, "end": self.end}
-        roles |= {"duration": self.duration, "split": self.split, "fold": self.fold}
+        roles |= {"duration": self.duration}
         found = [f"{role} = {self.names[place]!r}" for role, place in roles.items() if place is not None]
         return "columns " + ", ".join(found)
 
@@ -95,7 +106,7 @@ def columns_of(names: Sequence[str], where: str) -> Columns | None:
     """
     found: dict[Role, list[tuple[int, int]]] = {}
     for place, name in enumerate(names):
-        if (role := _role(_words(name))) is not None:
+        if (role := _role(words_of(name))) is not None:
             found.setdefault(role[0], []).append((role[1], place))
     if "clip" not in found and "class" not in found:
         return None
@@ -104,17 +115,19 @@ def columns_of(names: Sequence[str], where: str) -> Columns | None:
     def first(role: Role) -> int | None:
         return min(found[role])[1] if role in found else None
 
-    several = bool(set(_words(names[label])) & _SEVERAL)
+    several = bool(set(words_of(names[label])) & _SEVERAL)
     end = first("end")
     duration = first("duration") if end is None and "start" in found else None
     times = first("start"), end, duration, first("first frame")
+    used = (clip, label, *times[:3], first("split"), first("fold"))
+    others = tuple(place for place in range(len(names)) if place not in used)
     shown = tuple(excerpt(name.strip()) for name in names)
-    return Columns(clip, label, several, *times, first("split"), first("fold"), shown)
+    return Columns(clip, label, several, *times, first("split"), first("fold"), shown, others)
 
 
 def has_role(name: str) -> bool:
     """Whether a cell of a header names a clip or a class."""
-    role = _role(_words(name))
+    role = _role(words_of(name))
     return role is not None and role[0] in ("clip", "class")
 
 
@@ -130,19 +143,31 @@ def _only(role: Role, found: dict[Role, list[tuple[int, int]]], names: Sequence[
     return best[0]
 
 
-def _words(name: str) -> list[str]:
+def words_of(name: str) -> list[str]:
+    """The words of a name: "clip_name", "clipName" and "clipname" have the words clip and name."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name[:64])
-    return [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+    words = [word for word in re.split(r"[\W_]+", spaced.lower()) if word]
+    return [part for word in words for part in _parts(word)]
+
+
+def _parts(word: str) -> tuple[str, ...]:
+    """A known word, or two of them written as one ("videoid", "classname")."""
+    if word not in _KNOWN:
+        for end in range(2, len(word) - 1):
+            if word[:end] in _OBJECTS and word[end:] in _SECOND:
+                return word[:end], word[end:]
+    return (word,)
 
 
 def _role(words: list[str]) -> tuple[Role, int] | None:
     """The role and the rank among the columns of this role, the lowest first."""
     if (exact := _EXACT.get(" ".join(words))) is not None:
-        return exact, 0
+        return exact, int(" ".join(words) in _BARE)
     own = set(words)
     if own & (_CLASSES | _SEVERAL) and own <= _CLASSES | _SEVERAL | _NUMBERS | _TEXTS | _CLIPS:
         return "class", 0 if "template" in own else 2 if own & _NUMBERS else 1
     if not own or not own <= _PLACES | _CLIPS | _NAMES | _IDS:
         return None
-    ranks = [own & _PLACES, own & _CLIPS, own & _NAMES, own]
+    places = own & _PLACES if own != {"frames"} else set()  # a folder of frames, or their number: only without another
+    ranks = [places, own & _CLIPS, own & _NAMES, own]
     return "clip", next(rank for rank, some in enumerate(ranks) if some)

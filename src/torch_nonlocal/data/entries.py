@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from torch_nonlocal._common.text import excerpt
 from torch_nonlocal.data.columns import Columns
@@ -14,6 +14,8 @@ from torch_nonlocal.data.folders import split_named
 
 _LATEST = 10**6  # seconds; file names of Kinetics have six digits
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d(?:\.\d{1,9})?)")
+_DECIMAL_COMMA = re.compile(r"\d{1,9},\d{1,9}")
+_URL = re.compile(r"https?://|www\.|(?:m\.)?youtube\.com/|youtu\.be/", re.IGNORECASE)
 _CHARADES = re.compile(r"(c\d{3}) -?[\d.]+ -?[\d.]+(?:;|$)")
 
 
@@ -63,6 +65,9 @@ def plain_entry(path: str, label: str, file: Path, line: int) -> Entry:
     path, label = unquoted(path.strip()), label.strip()
     if not path or not label:
         return invalid(file, line, f"got {excerpt(f'{path} {label}')!r}, expected a path and a class")
+    if "\n" in path or "\n" in label:
+        got = excerpt(f"{path},{label}")
+        return invalid(file, line, f"got {got!r}, expected one line; a quotation mark is not closed")
     return Entry((path,), label, file, line, "", None, None, (), "", False, path[0] == "#")
 
 
@@ -121,6 +126,9 @@ def timed(entry: Entry, start: str, end: str, *, is_id: bool, got: str, header: 
     if is_id and first is not None and last is not None:
         names, is_cut = (f"{names[0]}_{int(first):06d}_{int(last):06d}", *names), True
     if first is not None and first == last:
+        if first and not is_cut:
+            return invalid(entry.file, entry.line, f"got {excerpt(got)!r}, expected time_start < time_end")
+        names = names[:1] if first else names  # a whole file of this name, or of no times
         first = last = None
     return entry._replace(names=names, start=first, end=last, is_cut=is_cut)
 
@@ -135,13 +143,23 @@ def labels_of(cell: str) -> tuple[str, ...]:
 
 def name_of_url(name: str) -> str:
     """The clip that a URL names: the id of a video page, or the last part of the path."""
-    if not name.lower().startswith(("http://", "https://")):
+    if not _URL.match(name):
         return name
     try:
-        parts = urlsplit(name)
-        return parse_qs(parts.query).get("v", [""])[0] or parts.path.rstrip("/").rsplit("/", 1)[-1] or name
+        parts = urlsplit(name if "://" in name else f"https://{name}")
+        last = parts.path.rstrip("/").rsplit("/", 1)[-1]
+        return parse_qs(parts.query).get("v", [""])[0] or unquote(last) or name
     except ValueError:
         return name
+
+
+def with_decimal_points(cells: Mapping[Any, str], columns: Columns) -> dict[Any, str]:
+    """Cells with times such as "1,5" as "1.5", which Excel writes in tables whose separator is no comma."""
+    times = (columns.start, columns.end, columns.duration)
+    return {
+        place: cell.replace(",", ".") if place in times and _DECIMAL_COMMA.fullmatch(cell.strip()) else cell
+        for place, cell in cells.items()
+    }
 
 
 def with_split(entry: Entry, value: str) -> Entry:

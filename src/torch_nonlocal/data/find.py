@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_nonlocal._common.collector import paused_collector
+from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.data.clip_list import ClipList, OnError, Problems
+from torch_nonlocal.data.dataset_lists import Lists, find_lists, lists_of_file, unused_lists
 from torch_nonlocal.data.folders import SPLITS, clips_of_folders, split_folders
 from torch_nonlocal.data.listed_clips import clips_of_lists
-from torch_nonlocal.data.lists import Lists, find_lists, lists_of_file
 from torch_nonlocal.data.locate import Locator
 from torch_nonlocal.data.suffixes import is_other_name, is_video_name, starts_like_video
 from torch_nonlocal.data.tree import Tree
@@ -169,7 +170,8 @@ def _clips(
 ) -> ClipList:
     if lists is None:
         folders = split_folders(tree)
-        return clips_of_folders(tree, folders, _chosen(split, tuple(folders), root), tree.problems)
+        clips = clips_of_folders(tree, folders, _chosen(split, tuple(folders), root), tree.problems)
+        return replace(clips, recognized=printable(unused_lists(tree)))
     tree.listing(tree.root)  # reports links of lists that are not followed
     clip_tree = tree if where.root is None else Tree(Path(where.root), tree.problems)
     description = "the folder of the list" if root.is_file() else "the data folder"

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.files import encodable, printable
 from torch_nonlocal._common.text import did_you_mean, excerpt
 from torch_nonlocal.data.clip_list import Clip, ClipList, Problems
+from torch_nonlocal.data.dataset_lists import Lists
 from torch_nonlocal.data.entries import Entry
 from torch_nonlocal.data.folders import LAYOUT
-from torch_nonlocal.data.lists import Lists
 from torch_nonlocal.data.locate import Locator
 from torch_nonlocal.data.texts import whole_number
 
@@ -62,23 +62,20 @@ def clips_of_lists(
     """
     lists = _without_comments(lists, locate)
     classes = lists.classes or _classes_of(lists)
-    numbers = {name: number for number, name in enumerate(classes)}
-    for number, name in enumerate(classes):
-        if code := _CODE.match(name):
-            numbers.setdefault(code[1], number)
+    number_of = _Labels(classes, are_listed=lists.classes is not None)
     found: dict[Key, tuple[Entry, tuple[int, ...]]] = {}
     missing: list[tuple[Clip, Entry]] = []
     clips: list[Clip] = []
     for one in [split] if split else lists.splits:
         for entry in lists.splits[one]:
             mistake = entry.mistake
-            if entry.labels or entry.label not in numbers:
-                mistake = mistake or _wrong_label(entry, numbers, len(problems.found) < _HINTS)
+            labels = tuple(map(number_of, entry.labels)) if entry.labels else (number_of(entry.label),)
+            if -1 in labels:
+                mistake = mistake or number_of.mistake(entry, with_hint=len(problems.found) < _HINTS)
             path, problem, place = ("", mistake, -1) if mistake else locate(entry)
             if problem:
                 problems.add(problem)
                 continue
-            labels = tuple([_number(label, numbers) for label in entry.labels or (entry.label,)])
             is_cut = entry.is_cut and place == 0
             key = path if is_cut or entry.start is entry.end is None else (path, entry.start, entry.end)
             first, known = found.setdefault(key, (entry, labels))
@@ -102,7 +99,8 @@ def clips_of_lists(
                     f"class {excerpt(name)!r} (number {number}) of {str(lists.source)!r} is empty: it has no clips"
                 )
     about = {"is_multi_label": lists.has_several, "recognized": printable(lists.recognized)}
-    return ClipList(locate.root, classes, tuple(clips), tuple(problems.found), Missing(missing, locate), **about)
+    shown = tuple(map(encodable, classes))
+    return ClipList(locate.root, shown, tuple(clips), tuple(problems.found), Missing(missing, locate), **about)
 
 
 def _without_comments(lists: Lists, locate: Locator) -> Lists:
@@ -112,11 +110,6 @@ def _without_comments(lists: Lists, locate: Locator) -> Lists:
         for split, entries in lists.splits.items()
     }
     return replace(lists, splits=splits)
-
-
-def _number(label: str, numbers: dict[str, int]) -> int:
-    number = numbers.get(label)
-    return int(label) if number is None else number
 
 
 def _classes_of(lists: Lists) -> tuple[str, ...]:
@@ -131,22 +124,53 @@ def _classes_of(lists: Lists) -> tuple[str, ...]:
     return tuple(sorted(set(labels)))
 
 
-def _wrong_label(entry: Entry, numbers: dict[str, int], hints: bool) -> str:
-    for label in entry.labels or (entry.label,):
-        if label not in numbers and (mistake := _wrong_name(label, numbers, hints)):
-            return f"{entry.where}: {mistake}"
-    return ""
+class _Labels:
+    """The classes of a dataset by name and number.
 
+    Args:
+        classes: class names.
+        are_listed: whether the dataset lists them, in an order that numbers them.
+    """
 
-def _wrong_name(label: str, numbers: dict[str, int], hints: bool) -> str:
-    number = whole_number(label)
-    if number is not None:
-        if 0 <= number < len(numbers):
-            return ""
-        expected = f"0 to {len(numbers) - 1}" if numbers else "0 or more"
-        return f"label {excerpt(label)} is out of range: expected {expected}"
-    if numbers and all(whole_number(name) is not None for name in numbers):
-        expected = f"expected a number, 0 to {len(numbers) - 1}, as in other lines, or the names of all classes"
-        return f"unknown class {excerpt(label)!r}; {expected} in a file classes.txt"
-    hint = (hints and did_you_mean(label, numbers, cutoff=0.6)) or f"expected one of {len(numbers)} classes"
-    return f"unknown class {excerpt(label)!r}; {hint}"
+    def __init__(self, classes: tuple[str, ...], *, are_listed: bool) -> None:
+        self._numbers = {name: number for number, name in enumerate(classes)}
+        self._are_numbers = all(whole_number(name) is not None for name in classes)
+        self._are_listed = are_listed
+        self._classes = classes
+        self._are_counted = classes == tuple(map(str, range(len(classes))))
+        for number, name in enumerate(classes):
+            if code := _CODE.match(name):
+                self._numbers.setdefault(code[1], number)
+
+    def __call__(self, label: str) -> int:
+        """The index of a class that a list gives by its name or number; -1 for an unknown class."""
+        if (known := self._numbers.get(label)) is not None:
+            return known
+        number = whole_number(label)
+        if number is None:
+            return -1
+        if self._are_numbers:  # "01" is class "1", which need not be the second
+            return self._numbers.get(str(number), -1)
+        return number if self._are_listed and 0 <= number < len(self._classes) else -1
+
+    def mistake(self, entry: Entry, *, with_hint: bool) -> str:
+        """The message for the first unknown class of an entry; "" if all are known."""
+        wrong = next((label for label in entry.labels or (entry.label,) if self(label) < 0), None)
+        return "" if wrong is None else f"{entry.where}: {self._unknown(wrong, with_hint)}"
+
+    def _unknown(self, label: str, with_hint: bool) -> str:
+        count = len(self._classes)
+        names = excerpt(", ".join(self._classes[:3]))
+        if whole_number(label) is None:
+            if count and self._are_numbers:
+                expected = f"expected a number, 0 to {count - 1}, as in other lines, or the names of all classes"
+                return f"unknown class {excerpt(label)!r}; {expected} in a file classes.txt"
+            hint = (with_hint and did_you_mean(label, self._numbers, cutoff=0.6)) or f"expected one of {count} classes"
+            return f"unknown class {excerpt(label)!r}; {hint}"
+        if self._are_counted or (self._are_listed and not self._are_numbers):
+            expected = f"0 to {count - 1}" if count else "0 or more"
+            return f"label {excerpt(label)} is out of range: expected {expected}"
+        if self._are_numbers:
+            return f"unknown class {excerpt(label)!r}; expected one of {count} classes, such as {names}"
+        expected = f"expected a name such as {names}, or the names in the order of their numbers"
+        return f"label {excerpt(label)} is a number, but the classes have names; {expected} in a file classes.txt"

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from torch_nonlocal._common.text import excerpt
 from torch_nonlocal.data.entries import Entry
 from torch_nonlocal.data.tree import Tree
+from torch_nonlocal.media.frame_names import frame_number
 
 _NORMAL = re.compile(r"[^/\\.\0][^/\\\0]*(?:/[^/\\.\0][^/\\\0]*)*")  # no "..", no empty part, nothing to normalize
 _EXACT_NAMES = sys.platform not in ("win32", "darwin")
@@ -102,24 +103,42 @@ class Locator:
             self._names[folder] = _names_in(os.path.join(self._top, folder))
         names = self._names[folder]
         if names and (is_link := names.get(base)) is not None:
-            return [path], is_link
+            is_id = not folder and "." not in base and self._holds_no_frames(path)  # or the folder of a class
+            if not is_id or not (matching := self._by_name(path)):
+                return [path], is_link
+            return matching, os.path.islink(os.path.join(self._top, matching[0]))
         if names is None or not _EXACT_NAMES:  # the folder cannot be listed, or names on the disk may differ in case
             try:
                 return [path], stat.S_ISLNK(os.lstat(os.path.join(self._top, path)).st_mode)
             except (OSError, ValueError):
                 pass
+        matching = self._by_name(path)
+        return matching, bool(matching) and os.path.islink(os.path.join(self._top, matching[0]))
+
+    def _by_name(self, path: str) -> list[str]:
+        """The clips below the root whose path ends with a listed one, with or without a suffix."""
         if self._by_stem is None:
             self._by_stem = _index(self._tree)
-        candidates = self._by_stem.get(base.rpartition(".")[0] or base) or self._by_stem.get(base)
-        if not candidates:
-            return [], False
+        base = path.rpartition("/")[2]
+        stem = base.rpartition(".")[0] or base
+        candidates = self._by_stem.get(stem, [])
+        if base != stem:
+            candidates = [*candidates, *self._by_stem.get(base, ())]
         matching = []
-        listed = PurePosixPath(path)
+        parts = tuple(path.split("/"))
         for candidate in candidates:
-            end = candidate.parts[-len(listed.parts) :]
-            if end == listed.parts or (*end[:-1], candidate.stem) == listed.parts:
+            end = candidate.parts[-len(parts) :]
+            if end == parts or (*end[:-1], candidate.stem) == parts:
                 matching.append(str(candidate))
-        return matching, bool(matching) and os.path.islink(os.path.join(self._top, matching[0]))
+        return matching
+
+    def _holds_no_frames(self, path: str) -> bool:
+        """Whether a path is a folder without images, which is no clip."""
+        try:
+            with os.scandir(os.path.join(self._top, path)) as entries:
+                return not any(frame_number(entry.name) is not None for entry in entries)
+        except OSError:
+            return False
 
 
 def _names_in(folder: str) -> dict[str, bool] | None:

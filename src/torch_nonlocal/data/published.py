@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from torch_nonlocal._common.text import excerpt
-from torch_nonlocal.data.columns import has_role
+from torch_nonlocal.data.columns import has_role, words_of
 from torch_nonlocal.data.entries import Entry, invalid, plain_entry, timed, with_split
 from torch_nonlocal.data.texts import json_as, lines_of, whole_number
 
 _CLASS_FILES = ("classes.txt", "class_names.txt", "labels.txt", "label_map.txt")
 _TEST_SPLIT = re.compile(r"_test_split\d\.txt$")
+_NUMBER_FIRST = re.compile(r"(?P<number>\w+)(?:\s*[,;:|]\s*|\s+)(?P<name>\S.*)")
+_NUMBER_LAST = re.compile(r"(?P<name>.*[^\s,;:|])(?:\s*[,;:|]\s*|\s+)(?P<number>\w+)")
+_CLASS_HEADER = re.compile(r"(?:label|class|action|category)(?: (?:id|index|idx|name))?|id|index|idx|number|name")
 _AVA_COLUMNS = 8  # video, time, four sides of a box, action, person
 
 
@@ -127,6 +130,7 @@ def segments(file: Path, content: Any) -> list[Entry] | None:
             if not entry.mistake:
                 got = f"{name},{start},{end},{label}"
                 entry = timed(entry, str(start), str(end), is_id=True, got=got, header="video,start,end,label")
+                entry = entry._replace(names=(*entry.names, f"v_{name}"))  # as ActivityNet names its files
             entries.append(with_split(entry, str(video.get("subset") or "")))
     return entries
 
@@ -147,37 +151,61 @@ def class_names(files: list[Path]) -> tuple[tuple[str, ...] | None, Path | None]
             if {*numbers.values()} != {*range(len(numbers))}:
                 raise ValueError(f"{str(file)!r} expected {len(numbers)} classes numbered 0 to {len(numbers) - 1}")
             return tuple(sorted(numbers, key=lambda name: numbers[name] or 0)), file
-        if "labels" in words and file.suffix == ".csv" and (names := _one_per_line(file)):  # Something-Something v1
+        if "labels" in words and file.suffix == ".csv" and (names := _names_of_table(file)):
             return names, file
     return None, None
 
 
-def _one_per_line(file: Path) -> tuple[str, ...] | None:
-    """Class names, one per line, or with an id in a column before (Kinetics: "id,name"); None for a list of clips."""
+def _names_of_table(file: Path) -> tuple[str, ...] | None:
+    """Class names, one per line or with a number (Something-Something, Kinetics: "id,name"); None for clips."""
     lines = [line.strip() for _, line in lines_of(file)]
-    if lines and lines[0].lower() == "id,name":
-        pairs = [line.split(",", 1) for line in lines[1:]]
-        return (
-            tuple(pair[-1] for pair in pairs)
-            if all(pair[0] == str(number) for number, pair in enumerate(pairs))
-            else None
-        )
-    if not lines or any(map(has_role, lines[0].split(","))):
+    if not lines:
         return None
-    return tuple(lines)
+    header = lines[0].split(",")
+    if any(map(has_role, header)) and not _is_class_header(lines[0]):
+        return None
+    if len(header) > 1 and _is_class_header(lines[0]) and _numbered(lines[1:]) is None:
+        return None
+    return _numbered_names(file, first=0)
+
+
+def _is_class_header(line: str) -> bool:
+    """Whether a line names columns of class names and their numbers only."""
+    names = [" ".join(words_of(name)) for name in re.split(r"[,;:|\t]", line)]
+    return all(map(_CLASS_HEADER.fullmatch, names))
+
+
+def _numbered(lines: Sequence[str]) -> list[tuple[int, str, str]] | None:
+    """Number, name and text of each line, in the order of the numbers; None if not all lines have a number."""
+    for pattern in (_NUMBER_FIRST, _NUMBER_LAST):
+        found = [one for line in lines if (one := pattern.fullmatch(line)) and one["number"].isdigit()]
+        if not lines or len(found) < len(lines):
+            continue
+        numbers = [whole_number(one["number"]) for one in found]
+        rows = [
+            (-1 if number is None else number, one["name"].strip("\"'"), one[0])
+            for number, one in zip(numbers, found, strict=True)
+        ]
+        rows.sort(key=lambda row: row[0])
+        starts_at = rows[0][0]
+        is_consecutive = [row[0] for row in rows] == list(range(starts_at, starts_at + len(rows))) and starts_at < 2
+        if pattern is _NUMBER_FIRST or (is_consecutive and len({row[1] for row in rows}) == len(rows)):
+            return rows
+    return None
 
 
 def _numbered_names(file: Path, *, first: int) -> tuple[str, ...]:
-    """Names, one per line, optionally with consecutive numbers from `first`."""
-    lines = [line.strip() for _, line in lines_of(file)]
-    pairs = [line.split(None, 1) for line in lines]
-    if all(len(parts) == 2 and parts[0].isdigit() for parts in pairs):
-        for index, parts in enumerate(pairs):
-            if whole_number(parts[0]) != first + index:
-                raise ValueError(
-                    f"{file}:{index + 1}: got {excerpt(lines[index])!r}, expected class number {first + index}"
-                )
-        lines = [parts[1] for parts in pairs]
-    if not lines or len(set(lines)) < len(lines):
-        raise ValueError(f"{str(file)!r} lists no classes" if not lines else f"{str(file)!r} lists a class twice")
-    return tuple(lines)
+    """Names, one per line, optionally with consecutive numbers from `first` before or after them, in any order."""
+    lines = [(number, line.strip()) for number, line in lines_of(file)]
+    if len(lines) > 1 and _is_class_header(lines[0][1]):
+        lines = lines[1:]
+    names = [line for _, line in lines]
+    if (rows := _numbered(names)) is not None:
+        for index, (number, _, text) in enumerate(rows):
+            if number != first + index:
+                line = next(one for one, own in lines if own == text)
+                raise ValueError(f"{file}:{line}: got {excerpt(text)!r}, expected class number {first + index}")
+        names = [name for _, name, _ in rows]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"{str(file)!r} lists no classes" if not names else f"{str(file)!r} lists a class twice")
+    return tuple(names)
