@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("tyro", reason="pip install 'torch-nonlocal[cli]'")
 pytest.importorskip("rich", reason="pip install 'torch-nonlocal[cli]'")
 
+from torch_nonlocal._common.text import near_path
 from torch_nonlocal.cli import app
 from torch_nonlocal.cli.entry import main
 from torch_nonlocal.training.errors import NonFiniteLossError
@@ -54,6 +55,9 @@ def error_of(*words, capsys):
         (["plan", "x", "--input"], "missing value for argument '--input'. Expected 1 values"),
         (["train", "action", "--schedule", "linear"],
          "invalid choice 'linear' for argument '--schedule'. Expected one of ('step', 'cosine', 'one-cycle')"),
+        (["train", "action", "--schedule", "one_cycl"],
+         "invalid choice 'one_cycl' for argument '--schedule'. Expected one of ('step', 'cosine', 'one-cycle'); "
+         "did you mean 'one-cycle'?"),
         (["train", "action", "--epochs", "x"], "error parsing --epochs: invalid literal for int() with base 10: 'x'"),
         (["train", "action", "--crop", "-3"], "crop=-3: expected 1 to 4,096 pixels"),
         (["train", "action", "--lr", "0"], "lr=0.0: expected above 0"),
@@ -77,6 +81,25 @@ def test_mistakes_end_in_one_line_with_the_nearest_name(words, message, capsys):
 def test_an_unknown_model_is_answered_with_the_nearest_one(model, message, capsys):
     pytest.importorskip("torchvision", reason="pip install 'torch-nonlocal[models]'")
     assert message in error_of("plan", model, "--input", "3x8x32x32", capsys=capsys)
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("runs/action/bst.pt", "runs/action/best.pt"),
+        ("runs/acton/best.pt", "runs/action"),
+        ("run/action/best.pt", "runs"),
+        ("runs/action/other.safetensors", None),
+        ("xyz/best.pt", None),
+    ],
+)
+def test_a_missing_path_is_answered_with_the_nearest_one(path, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/action").mkdir(parents=True)
+    (tmp_path / "runs/action/best.pt").touch()
+    assert near_path(path) == ("" if near is None else f"; did you mean {near!r}?")
+    hint = "" if near is None else f"; did you mean {str(tmp_path / near)!r}?"
+    assert near_path(tmp_path / path) == hint
 
 
 @pytest.mark.parametrize(

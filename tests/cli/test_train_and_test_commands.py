@@ -84,8 +84,10 @@ def toy(monkeypatch, tmp_path):
 
 def settings_printed(text):
     """Settings by name, as the table shows them."""
-    rows = [line.split(maxsplit=1) for line in text.splitlines() if line.startswith("  ")]
-    return {name: value for name, value in rows}
+    lines = [line[2:] for line in text.splitlines() if line.startswith("  ")]
+    assert max(map(len, lines)) <= 78
+    cells = [cell for line in lines for cell in ([line] if "(recipe" in line else [line[:39], line[39:]]) if cell]
+    return {name: value.strip() for name, value in (cell.split(maxsplit=1) for cell in cells)}
 
 
 class TestTrain:
@@ -232,12 +234,15 @@ class TestRecipes:
     def test_settings_are_shown_as_a_person_writes_them(self):
         values = {"flag": True, "rate": 0.001, "places": (), "sizes": [1, 2], "clip_grad": None, "name": "x"}
         assert setting_lines(values, {**values, "name": "y"}) == [
-            "  flag                yes",
-            "  rate                0.001",
-            "  places              none",
-            "  sizes               1 2",
+            "  flag                yes                rate                0.001",
+            "  places              none               sizes               1 2",
             "  clip-grad           none",
             "  name                x  (recipe: y)",
+        ]
+        long = {"network": "torchvision:swin3d_t", "crop": 112, "lr": 0.1}
+        assert setting_lines(long, long) == [
+            "  network             torchvision:swin3d_t",
+            "  crop                112                lr                  0.1",
         ]
 
 

@@ -41,13 +41,13 @@ def test_scale_accepts_a_number_or_sqrt(theirs, tmp_path):
         assert nl.blocks(saved)["nl_1"].scale == expected
 
 
-def test_an_existing_file_is_replaced_only_with_force(theirs, tmp_path):
+def test_an_existing_file_is_replaced_only_with_overwrite(theirs, tmp_path):
     out = tmp_path / "ours.pt"
     out.write_text("precious")
-    with pytest.raises(ValueError, match="--force"):
+    with pytest.raises(ValueError, match="exists; --overwrite replaces it"):
         convert(theirs, out)
     assert out.read_text() == "precious"
-    convert(theirs, out, force=True)
+    convert(theirs, out, overwrite=True)
     assert out.read_bytes()[:2] == b"PK"
 
 

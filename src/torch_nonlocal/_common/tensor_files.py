@@ -21,7 +21,7 @@ from torch_nonlocal._common.file_kinds import describe, describe_records
 from torch_nonlocal._common.guarded import open_guarded
 from torch_nonlocal._common.numpy_values import NumpyArray, plain
 from torch_nonlocal._common.pickles import RefusedError, check_contents
-from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.text import listed, near_path
 from torch_nonlocal._common.torch_files import LEGACY_MAGIC, Unsupported, read_legacy, read_plain, read_zip
 from torch_nonlocal._common.zip_records import SignedWriter, ZipRecords
 
@@ -172,7 +172,7 @@ def _load(path: Path) -> tuple[Container, Any, dict[str, str]]:
         hint = f", such as {best}" if best.exists() else ""
         raise ValueError(f"{path} is a folder; expected {_EXPECTED}{hint}")
     if not path.exists():
-        raise FileNotFoundError(f"no weights file at {path}")
+        raise FileNotFoundError(f"no weights file at {path}{near_path(path)}")
     file, size = open_guarded(path, _EXPECTED)
     with file:
         head = file.read(512)

@@ -1,14 +1,37 @@
 """Small pieces of messages: suggestions, lists of names, excerpts, sizes."""
 
 import difflib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def did_you_mean(given: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str:
     """The nearest right name as a phrase, "did you mean 'r3d_18'?", or "" if none is near."""
+    near = _nearest(given, choices, cutoff)
+    return "" if near is None else f"did you mean {near!r}?"
+
+
+def near_path(path: str | os.PathLike[str]) -> str:
+    """The nearest existing path, for the end of a message about a missing one, or "" if none is near.
+
+    It is a phrase such as "; did you mean 'runs/action'?". The first part of the path that does not exist is compared
+    with the names beside it.
+    """
+    missing = Path(path)
+    while missing != missing.parent and not os.path.lexists(missing.parent):
+        missing = missing.parent
+    try:
+        near = _nearest(missing.name, sorted(os.listdir(missing.parent)), 0.6)
+    except OSError:
+        return ""
+    return "" if near is None else f"; did you mean {str(missing.parent / near)!r}?"
+
+
+def _nearest(given: str, choices: Iterable[str], cutoff: float) -> str | None:
     folded = {choice.lower().replace("_", "-"): choice for choice in choices}
     near = difflib.get_close_matches(given.lower().replace("_", "-"), folded, n=1, cutoff=cutoff)
-    return f"did you mean {folded[near[0]]!r}?" if near else ""
+    return folded[near[0]] if near else None
 
 
 def listed(names: Iterable[str], *, most: int = 5) -> str:

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from torch_nonlocal._common.files import check_output_file, printable
+from torch_nonlocal._common.files import check_new_file, printable
 from torch_nonlocal._common.terminal import terminal
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.cli import needs
@@ -31,7 +31,7 @@ def convert(
     place: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     whole: bool = False,
     blocks: bool = False,
-    force: bool = False,
+    overwrite: Annotated[bool, tyro.conf.arg(aliases=["--force"])] = False,
 ) -> None:
     """Convert another project's checkpoint: its non-local blocks, or the whole network if this library has it.
 
@@ -58,13 +58,11 @@ def convert(
         whole: write the whole network, for nl.create_model, and fail if it cannot be converted. Without --whole and
             --blocks, the whole network is written if it can be converted, else the blocks.
         blocks: write only the blocks, for nl.load_blocks.
-        force: replace OUT if it exists.
+        overwrite: replace OUT if it exists; --force is its former name.
     """
     if whole and blocks:
         raise ValueError("--whole and --blocks exclude each other")
-    if out.exists() and not force:
-        raise ValueError(f"{out} exists; --force replaces it")
-    check_output_file(out, "OUT")
+    check_new_file(out, "OUT", overwrite=overwrite)
     needs.check("convert", packages=["safetensors"] if _SAFETENSORS in (in_.suffix, out.suffix) else [])
     from torch_nonlocal.weights import convert_weights
 

@@ -6,6 +6,7 @@ from typing import Any
 from torch_nonlocal.tasks.base import Recipe
 
 _WIDTHS = (28, 10, 7, 15, 8, 12)
+_HALF = 39  # width of a setting in a row of two
 _HEADER = ("recipe", "frames", "batch", "length", "lr", "published")
 
 
@@ -24,12 +25,24 @@ def recipe_lines(recipes: Mapping[str, Recipe[Any]]) -> list[str]:
 
 
 def setting_lines(values: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    """A table of settings under the names of their options; a changed one shows the recipe's value beside it."""
-    lines = []
+    """A table of settings under the names of their options, two in a row.
+
+    A changed setting has a row of its own, with the recipe's value.
+    """
+    lines, waiting = [], ""
     for name, value in values.items():
         changed = f"  (recipe: {_text(recipe[name])})" if value != recipe[name] else ""
-        lines.append(f"  {name.replace('_', '-'):<20}{_text(value)}{changed}")
-    return lines
+        cell = f"{name.replace('_', '-'):<20}{_text(value)}{changed}"
+        if changed or len(cell) >= _HALF:
+            lines += [f"  {waiting}".rstrip()] if waiting else []
+            lines.append(f"  {cell}")
+            waiting = ""
+        elif waiting:
+            lines.append(f"  {waiting.ljust(_HALF)}{cell}")
+            waiting = ""
+        else:
+            waiting = cell
+    return [*lines, f"  {waiting}"] if waiting else lines
 
 
 def _row(texts: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch_nonlocal._common.collector import paused_collector
 from torch_nonlocal._common.files import printable
-from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal._common.text import did_you_mean, near_path
 from torch_nonlocal.data.clip_list import ClipList, OnError, Problems
 from torch_nonlocal.data.dataset_lists import Lists, find_lists, lists_of_file, unused_lists
 from torch_nonlocal.data.folders import SPLITS, clips_of_folders, split_folders
@@ -139,7 +139,7 @@ def _other(train: ClipList, root: Data, where: Where, on_error: OnError) -> Clip
 def _opened(root: Path, where: Where, problems: Problems) -> tuple[Tree, Lists | None]:
     """The folders of the dataset, and its lists."""
     if not os.path.exists(root):
-        raise ValueError(f"no folder of clips {str(root)!r}")
+        raise ValueError(f"no folder or list of clips {str(root)!r}{near_path(root)}")
     if root.is_file():
         if is_video_name(root.name) or (not is_other_name(root.name) and starts_like_video(root)):
             expected = "expected a folder of clips, or a list in text; give the folder above it that holds all classes"
@@ -150,7 +150,7 @@ def _opened(root: Path, where: Where, problems: Problems) -> tuple[Tree, Lists |
     if not root.is_dir():
         raise ValueError(f"{str(root)!r} is neither a folder nor a regular file: expected a folder of clips, or a list")
     if where.root is not None and not os.path.isdir(where.root):
-        raise ValueError(f"no folder of clips {os.fspath(where.root)!r}")
+        raise ValueError(f"no folder of clips {os.fspath(where.root)!r}{near_path(where.root)}")
     tree = Tree(root, problems)
     return tree, find_lists(tree, where.fold)
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal._common.text import near_path
 from torch_nonlocal.data.clip_list import Problems
 from torch_nonlocal.data.tree import Tree
 
@@ -52,7 +52,5 @@ def _not_found(name: str) -> str:
     if glob.has_magic(name):
         return f"no file matches {name!r}"
     folder = Path(name).parent
-    if not folder.is_dir():
-        return f"no file {name!r}: there is no folder {str(folder)!r}"
-    hint = did_you_mean(Path(name).name, sorted(os.listdir(folder)), cutoff=0.6)
-    return f"no file {name!r}{'; ' + hint if hint else ''}"
+    missing = "" if folder.is_dir() else f": there is no folder {str(folder)!r}"
+    return f"no file {name!r}{missing}{near_path(name)}"

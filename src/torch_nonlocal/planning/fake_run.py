@@ -78,6 +78,11 @@ class Rehearsal:
         return self._probe.axes.input_size
 
     @property
+    def returns_scores(self) -> bool:
+        """Whether the network returns one tensor (B, K)."""
+        return all(isinstance(one, Tensor) and one.ndim == 2 for one in self.outputs[""])
+
+    @property
     def whole(self) -> bool:
         """Whether memory is counted in the network's training step. False: separately for each block."""
         return self._network is not None

@@ -84,12 +84,14 @@ class Network:
         flops: FLOPs of the forward pass on the example input.
         memory: peak memory of a training step in bytes, excluding parameters and input. None if the training step
             cannot run with fake tensors; the memory of the places is then counted for each block separately.
+        is_classifier: whether it returns one row of scores per input, (B, K), as the networks that the paper measured.
     """
 
     name: str
     parameters: int
     flops: int
     memory: int | None
+    is_classifier: bool = True
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         sum(parameter.numel() for parameter in model.parameters()),
         rehearsal.flops,
         rehearsal.memory_without if rehearsal.whole else None,
+        rehearsal.returns_scores,
     )
     form = next(iter(blocks.values()))
     return Plan(places, total, network, tuple(best), form.pairwise, form.attend, tuple(refused.items()))

@@ -87,9 +87,15 @@ def legend(plan: "Plan") -> str:
 
 
 def advice(plan: "Plan") -> str:
-    """Return the recommendation and the paper's results."""
+    """Return the recommendation and, for a network that classifies, the paper's results."""
     names = ", ".join(plan.recommended) or "none, because no map has a size that the paper studied"
-    return f"Recommended: {names}. {EVIDENCE} In short: several blocks in res3 and res4, over spacetime."
+    if plan.network.is_classifier:
+        return f"Recommended: {names}. {EVIDENCE} In short: several blocks in res3 and res4, over spacetime."
+    by_size = ", whose maps have an eighth or a sixteenth of the input's side where there are such maps"
+    return (
+        f"Recommended: {names}{by_size if plan.recommended else ''}. The paper measured networks that classify; for "
+        "other networks this is a place to start from."
+    )
 
 
 def size(count: int) -> str:

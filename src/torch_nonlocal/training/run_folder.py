@@ -30,6 +30,7 @@ from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.locks import locked
 from torch_nonlocal._common.plain_values import check_entries, read_json, shown
 from torch_nonlocal._common.tensor_files import read_content
+from torch_nonlocal._common.text import near_path
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
 from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
@@ -262,7 +263,7 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"no weights at {path}{near_path(path)}")
     content = read_content(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found != WEIGHTS_FORMAT:

@@ -204,7 +204,7 @@ def test_names_are_no_formulas_no_markup_and_no_control_characters(capsys):
     ("words", "message"),
     [
         ((), "expected a video, a folder or a pattern"),
-        (("films/rde.mp4",), "no file 'films/rde.mp4'; did you mean 'red.mp4'?"),
+        (("films/rde.mp4",), "no file 'films/rde.mp4'; did you mean 'films/red.mp4'?"),
         (("films/*.avi",), "no file matches 'films/*.avi'"),
         (("nowhere/a.mp4",), "there is no folder 'nowhere'"),
         (("empty",), "'empty' has no clips"),

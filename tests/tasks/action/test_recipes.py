@@ -125,8 +125,9 @@ def test_data_recipe_and_options_choose_the_settings(words, network, frames, tmp
     film_classes(tmp_path / "x")
     before = sorted(tmp_path.rglob("*"))
     main(["train", "action", *words, "--dry-run"])
-    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.startswith("  "))
-    assert (shown["network"], shown["frames"]) == (network, frames)
+    printed = capsys.readouterr().out
+    assert re.search(rf"^  network +{re.escape(network)}( |$)", printed, re.MULTILINE)
+    assert re.search(rf" frames +{re.escape(frames)}$", printed, re.MULTILINE)
     assert sorted(tmp_path.rglob("*")) == before, "a dry run writes nothing"
 
 

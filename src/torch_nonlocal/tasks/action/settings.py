@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from torch_nonlocal._common.plain_values import settings_from
+from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.tasks.base import OnError
 
@@ -19,6 +20,7 @@ SelectionMetric = Literal["auto", "accuracy", "macro_f1", "mAP"]
 OURS = "ours:"
 """Prefix of the names of this library's own networks."""
 PACKAGED = "packaged"
+_NETWORKS = (SMALL, DIGITS, PACKAGED)
 _PLAIN_NAME = re.compile(r"(ours|torchvision|timm):[A-Za-z0-9_.]{1,100}")
 _MAX_FPS = 1000
 _MAX_BETA, _MAX_MAGNITUDE = 100, 30
@@ -104,10 +106,14 @@ class ActionSettings:
         """Check the values that can be checked without the network.
 
         Raises:
-            ValueError: the crop is not between 1 and 4,096 pixels, `frames` is not a schedule of at most 1,024 frames,
-                a clip has more than 16 million pixels, the frame rate is not above 0, or another value is out of range.
+            ValueError: the network has nearly the name of one, the crop is not between 1 and 4,096 pixels, `frames` is
+                not a schedule of at most 1,024 frames, a clip has more than 16 million pixels, the frame rate is not
+                above 0, or another value is out of range.
         """
         _check_choices(self)
+        hint = "" if self.network in _NETWORKS or ":" in self.network else did_you_mean(self.network, _NETWORKS)
+        if hint:
+            raise ValueError(f"network {self.network!r}: {hint}")
         if not 1 <= self.crop <= _MAX_CROP:
             raise ValueError(f"crop={self.crop}: expected 1 to {_MAX_CROP:,} pixels")
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:

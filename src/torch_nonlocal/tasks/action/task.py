@@ -31,7 +31,7 @@ from torch_nonlocal.tasks.action.mixing import Mixing
 from torch_nonlocal.tasks.action.multi_label import score_multi_label
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
 from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
-from torch_nonlocal.tasks.action.settings import AUTO, PLACES, ActionSettings, resumed_settings
+from torch_nonlocal.tasks.action.settings import AUTO, IMAGENET, NONE, PLACES, ActionSettings, resumed_settings
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
 from torch_nonlocal.training.class_sampler import ClassBatches
@@ -116,10 +116,14 @@ def train(
 def check_data(
     data: Path | None, settings: ActionSettings, *, on_error: OnError = "skip", log: Callable[[str], None]
 ) -> None:
-    """Find the clips, and open training and validation clips, without training.
+    """Find the clips, open training and validation clips, and build the network, without training.
+
+    Weights that would be downloaded are not loaded.
 
     Raises:
+        FileNotFoundError: the file of initial weights does not exist.
         ValueError: as `train` does before the first step.
+        ImportError: a package is not installed; the message names the extra.
     """
     clips = source(data, settings, on_error)
     settings = with_labels(settings, clips)
@@ -129,6 +133,9 @@ def check_data(
     for problem in clips.problems:
         log(f"problem: {problem}")
     clips.check(settings)
+    without = settings if settings.weights != IMAGENET else replace(settings, weights=NONE)
+    model = network(without, len(clips.classes))
+    log(start_from(model, without, clips.classes) if without is settings else "weights: ImageNet")
 
 
 def with_labels(settings: ActionSettings, clips: Source) -> ActionSettings:
