@@ -79,7 +79,6 @@ def test_the_dry_run_opens_the_data(data, capsys, tmp_path, monkeypatch):
     assert "data: 4 training clips, 4 validation clips" in printed
     assert "a clip spans 64 frames at 12.5 fps: 5.1 s" in printed
     for changed, message in (
-        (["--network", "torchvision:r3d_81"], "no model 'r3d_81'; did you mean 'r3d_18'?"),
         (["--network", "smal"], "network 'smal': did you mean 'small'?"),
         (["--non-local", "lst"], "did you mean 'last'?"),
     ):
