@@ -30,8 +30,8 @@ from torch_nonlocal.tasks.action.network import network
 from torch_nonlocal.tasks.action.recipes import RECIPES
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.training.batch_norm import freeze_parameters, frozen_norms, train_mode
+from torch_nonlocal.training.memory_format import batch_channels_last, convert_weights
 from torch_nonlocal.training.optimizer import gradient_norm, make_optimizer
-from torch_nonlocal.training.precision import batch_channels_last, weights_channels_last
 
 CLASSES, FRAMES, SIZE = 10, 8, 112
 FORMATS = ("channels last", "contiguous")
@@ -66,7 +66,7 @@ def stepper(make: Callable[[], nn.Module], memory_format: str, batch: int) -> Ca
     frozen = frozen_norms(model)
     freeze_parameters(frozen)
     if memory_format == "channels last":
-        weights_channels_last(model)
+        convert_weights(model, channels_last=True)
         clips = batch_channels_last(clips)
     optimizer = make_optimizer(model, RECIPES["laptop"].config)
     trained = [one for group in optimizer.param_groups for one in group["params"]]

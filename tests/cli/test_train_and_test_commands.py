@@ -136,6 +136,20 @@ class TestTrain:
             "nonlocal: --attention-clips is deprecated: use --attention-items",
         ]
 
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            ([], False),
+            (["--channels-last"], True),
+            (["--channels_last", "--width", "3"], True),
+            (["--no-channels-last"], False),
+            (["--channels-last", "auto"], "auto"),
+        ],
+    )
+    def test_the_memory_format_is_a_flag_or_auto(self, toy, words, expected):
+        main(["train", "toy", *words])
+        assert toy.calls[0].config.channels_last == expected
+
     def test_a_dry_run_prints_every_setting_and_writes_nothing(self, toy, tmp_path, capsys):
         main(["train", "toy", "--recipe", "paper", "--dry-run", "--batch-size", "16", "--width", "4", "--steps", "3"])
         printed = capsys.readouterr().out

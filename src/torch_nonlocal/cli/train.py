@@ -54,6 +54,7 @@ def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], 
         ValueError: an unknown recipe; the message suggests the nearest name.
     """
     known: dict[str, Any] = {"prog": "nonlocal train", "add_help": False, "return_unknown_args": True}
+    arguments = _with_values(arguments)
     former, arguments = tyro.cli(_Former, args=arguments, **known)
     choice, _ = tyro.cli(_Choice, args=arguments, **known)
     renamed = {RENAMED[name]: value for name, value in vars(former).items() if value != getattr(_Former, name)}
@@ -66,6 +67,21 @@ def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], 
         used = name == named
         found[name] = _command(get_task(name), choice if used else _Choice(), renamed if used else {}, arguments)
     return found, arguments
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments with --channels-last and --no-channels-last as values, since the option has a third value, auto."""
+    words: list[str] = []
+    for number, word in enumerate(arguments):
+        name = word.replace("_", "-")
+        following = arguments[number + 1] if number + 1 < len(arguments) else ""
+        if name == "--no-channels-last":
+            words += ["--channels-last", "False"]
+        elif name == "--channels-last" and following not in ("True", "False", "auto"):
+            words += ["--channels-last", "True"]
+        else:
+            words.append(word)
+    return words
 
 
 def _command(

@@ -65,6 +65,8 @@ class TrainState:
     scale: LossScale
     ema: EMA | None
     progress: Progress
+    channels_last: bool | None = None
+    """Memory format; None until a trial has chosen it."""
 
 
 def capture(state: TrainState) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def capture(state: TrainState) -> dict[str, Any]:
         "optimizer": _capture_optimizer(state.model, state.optimizer),
         "scale": state.scale.state(),
         "ema": None if state.ema is None else full_on_cpu(state.ema.values),
+        "channels_last": state.channels_last,
     }
 
 
@@ -214,6 +217,7 @@ def _check_entries(saved: dict[str, Any]) -> None:
         ValueError: an entry is missing or has another type.
     """
     check_entries(saved, {"progress": dict, "model": dict, "optimizer": dict, "scale": dict, "ema": dict | None})
+    check_entries({"channels_last": saved.get("channels_last")}, {"channels_last": bool | None})
     check_entries(saved["scale"], {"value": float, "good": float})
     progress = settings_from(Progress, {**saved["progress"], "best": None, "window": {}})
     counts = (

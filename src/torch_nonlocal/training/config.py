@@ -86,8 +86,8 @@ class TrainConfig:
     """Decay of an exponential moving average of the weights, which is evaluated and saved in their place."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    channels_last: bool = False
-    """Use the channels-last memory format; faster on GPUs, mainly in half precision."""
+    channels_last: bool | Literal["auto"] = False
+    """Use the channels-last memory format; auto does so on GPUs, and on a CPU if it is faster in a short trial."""
     freeze_bn: bool = False
     """Freeze all batch norms, statistics and parameters, except those of non-local blocks; for small batches."""
     precise_bn: int = 0

@@ -10,8 +10,9 @@ from torch_nonlocal.training import checkpoint
 from torch_nonlocal.training.batch_norm import freeze_parameters, frozen_norms, train_mode
 from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.ema import EMA
+from torch_nonlocal.training.memory_format import convert_weights, planned_format
 from torch_nonlocal.training.optimizer import make_optimizer
-from torch_nonlocal.training.precision import LossScale, weights_channels_last
+from torch_nonlocal.training.precision import LossScale
 from torch_nonlocal.training.run_folder import RunFolder
 from torch_nonlocal.training.sampler import BatchSampler, RankBatchSampler, make_loader
 from torch_nonlocal.training.task import Task
@@ -47,8 +48,11 @@ class Job:
         self.frozen = frozen_norms(task.model) if config.freeze_bn else []
         freeze_parameters(self.frozen)
         shard = config.shard or processes.shard_requested
-        if config.channels_last and not (shard and processes.count > 1):  # FSDP2 takes contiguous weights only
-            weights_channels_last(task.model)
+        channels_last = planned_format(config, processes)
+        if channels_last is None and saved is not None:
+            channels_last = saved.get("channels_last")
+        if channels_last and not (shard and processes.count > 1):  # FSDP2 takes contiguous weights only
+            convert_weights(task.model, channels_last=True)
         self.distributed = DistributedModel(task.model, processes, shard=shard)
         self.model = self.distributed.model
         self.state = checkpoint.TrainState(
@@ -57,6 +61,7 @@ class Job:
             LossScale(enabled=config.precision == "fp16"),
             EMA(self.model, config.ema) if config.ema is not None else None,
             checkpoint.Progress(items=sampler.items),
+            channels_last,
         )
         if saved is not None:
             checkpoint.restore(self.state, saved)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,11 @@ from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.evaluator import Evaluator
 from torch_nonlocal.training.job import Job
 from torch_nonlocal.training.optimizer import EXTENSION_FACTOR
-from torch_nonlocal.training.precision import check_precision, memory_errors
-from torch_nonlocal.training.run_folder import RunFolder
+from torch_nonlocal.training.precision import check_precision, flushed_denormals, memory_errors
+from torch_nonlocal.training.run_folder import RunFolder, saved_format
 from torch_nonlocal.training.sampler import BatchSampler, RankBatchSampler
 from torch_nonlocal.training.signals import StopRequest
-from torch_nonlocal.training.step import StepResult, train_step
+from torch_nonlocal.training.step import StepResult, choose_memory_format, train_step
 from torch_nonlocal.training.task import Task
 
 Status = Literal["finished", "stopped", "finished before"]
@@ -83,6 +83,7 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
     check_precision(config, processes.device)
     if config.patience and task.metric is None:
         raise ValueError(f"patience={config.patience}: the task has no metric, expected patience=0 or validation data")
+    config = _with_saved_format(config, run_dir)
     sampler = task.sampler(config.batch_size, config.seed)
     if sampler.batch_size != config.batch_size:
         raise ValueError(
@@ -97,12 +98,19 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
         saved = _same_count(folder, saved, sampler)
         processes.wait()  # every process reads before any writes
         job = Job(task, config, folder, processes, sampler, saved)
-        status = _run(job, request, log)
+        with flushed_denormals(processes.device):
+            status = _run(job, request, log)
     task.model.eval()
     progress = job.progress
     return Result(
         status, progress.step, job.steps, progress.loss, progress.best, folder.best, folder.path, progress.seconds
     )
+
+
+def _with_saved_format(config: TrainConfig, run_dir: str | Path) -> TrainConfig:
+    """The configuration with the memory format of a begun run whose configuration states it, if none is asked for."""
+    saved = saved_format(run_dir) if config.channels_last == "auto" else None
+    return config if saved is None or not checkpoint.is_begun(run_dir) else replace(config, channels_last=saved)
 
 
 def _saved_state(folder: RunFolder, sampler: BatchSampler) -> dict[str, Any] | None:
@@ -210,6 +218,10 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                 break
             if parts is None:  # workers start only if a step is left
                 parts = loaders.enter_context(job.loader(progress.step, job.steps, log.message))
+                if job.state.channels_last is None:
+                    line, parts = choose_memory_format(job, parts)
+                    log.message(line)
+                    clock.lap()
             result = train_step(job, parts, flags)
             _advance(job, result, clock.lap(), log)
             stop, checkpoint_due = result.flags

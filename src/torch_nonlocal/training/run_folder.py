@@ -227,6 +227,15 @@ def saved_about(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     return about if isinstance(about, dict) else None
 
 
+def saved_format(run_dir: str | os.PathLike[str]) -> bool | None:
+    """Whether the configuration of the run in a folder asks for channels-last; None for auto, or if there is no run."""
+    try:
+        found = read_json(Path(run_dir, _CONFIG), "the configuration of a run")["config"]["channels_last"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return found if isinstance(found, bool) else None
+
+
 def _steps(config: Mapping[str, Any], steps_per_epoch: int) -> int:
     return config["steps"] if config.get("steps") is not None else (config.get("epochs") or 0) * steps_per_epoch
 

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch_nonlocal._common.seeds import mix_seed, seed_all
 from torch_nonlocal.training.errors import NonFiniteLossError
 from torch_nonlocal.training.job import Job
+from torch_nonlocal.training.memory_format import batch_channels_last, try_formats
 from torch_nonlocal.training.optimizer import gradient_norm, learning_rate_factor, scale_gradients, set_learning_rate
-from torch_nonlocal.training.precision import autocast, batch_channels_last
+from torch_nonlocal.training.precision import autocast
 
 RESERVED = (
     "step", "steps", "kind", "gradient_norm", "lr", "epoch", "items_per_second", "waiting_for_data", "waited",
@@ -62,13 +63,8 @@ def train_step(job: Job, parts: Iterator[Any], flags: Callable[[], list[bool]]) 
         before = time.monotonic()
         requested, loaded = next(parts)
         waited += time.monotonic() - before
-        batch = job.prepared(loaded)
-        if config.channels_last:
-            batch = batch_channels_last(batch)
-        with job.distributed.accumulating(last=number == config.accumulate - 1):
-            with autocast(config, job.processes.device):
-                scalars = _checked(job.task.loss(job.distributed.wrapped, batch))
-            (scalars["loss"] * (scale.value / config.accumulate)).backward()
+        last = number == config.accumulate - 1
+        batch, scalars = add_gradient(job, loaded, channels_last=bool(state.channels_last), last=last)
         computed.append({name: value.detach().float() for name, value in scalars.items()})
         indices.append(job.task.item_indices(batch, requested))
     names = ["loss", *(name for name in computed[0] if name != "loss")]
@@ -91,6 +87,45 @@ def train_step(job: Job, parts: Iterator[Any], flags: Callable[[], list[bool]]) 
         raise _not_finite(job, what, losses, indices)
     state.optimizer.zero_grad()
     return StepResult(averaged, norm, lr, waited, [flag > 0 for flag in agreed])
+
+
+def add_gradient(job: Job, loaded: Any, *, channels_last: bool, last: bool = True) -> tuple[Any, Mapping[str, Tensor]]:
+    """Compute the loss of a loaded part and add its gradient, times the loss scale and over the number of parts.
+
+    Args:
+        job: the run.
+        loaded: a part of the global batch.
+        channels_last: memory format of the batch.
+        last: whether it is the last part of the step.
+
+    Returns:
+        The prepared batch, and what the task's loss returned.
+
+    Raises:
+        ValueError: if the task's loss does not return scalars as described in `Task.loss`.
+    """
+    batch = job.prepared(loaded)
+    if channels_last:
+        batch = batch_channels_last(batch)
+    with job.distributed.accumulating(last=last):
+        with autocast(job.config, job.processes.device):
+            scalars = _checked(job.task.loss(job.distributed.wrapped, batch))
+        (scalars["loss"] * (job.state.scale.value / job.config.accumulate)).backward()
+    return batch, scalars
+
+
+def choose_memory_format(job: Job, parts: Iterator[Any]) -> tuple[str, Iterator[Any]]:
+    """Choose the memory format of a run by a trial on its next part.
+
+    Returns:
+        A line with the choice, and the same parts.
+    """
+
+    def compute(part: Any, channels_last: bool) -> None:
+        add_gradient(job, part[1], channels_last=channels_last)
+
+    job.state.channels_last, line, parts = try_formats(job.model, parts, compute, job.config.seed)
+    return line, parts
 
 
 def _checked(scalars: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -103,7 +103,7 @@ _LAPTOP = Recipe(
         weight_decay=0.01,
         schedule="one-cycle",
         freeze_bn=True,
-        channels_last=True,
+        channels_last="auto",
         workers=1,
     ),
     "no GPU: the small network, 8 frames 8 apart, 112 x 112 pixels, batch size 8",

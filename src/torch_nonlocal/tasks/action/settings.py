@@ -50,8 +50,8 @@ class ActionSettings:
             file is best.pt of another run, whose classes and blocks may differ, or has the weights of the
             corresponding 2D network, which are inflated.
         temporal: kernels over time of the small network: separable computes each frame in 2D, then each channel over
-            time; full has 3D kernels, as in version 0.1, and takes about three times as long. Both start with the same
-            output. Other networks ignore it.
+            time; full has 3D kernels, as in version 0.1, and takes two to three times as long on a CPU. Both start with
+            the same output. Other networks ignore it.
         fps: frames per second to which videos are resampled as they are read, by the nearest frame in time; none reads
             their own frames, so that a clip of a slow-motion video spans less time.
         group: pattern of the names of clips that must stay on one side of the split, such as "*/{group}_", if the data
