@@ -106,7 +106,7 @@ def inflate(
             1 elsewhere. Both branches of a residual block need the same stride.
         separable: factor each chosen kernel into the 2D kernel and a kernel over time per output channel, an additional
             parameter `time_weight` (O, 1, time_kernel, 1, 1). The output is initially the same. On CPUs, a training
-            step of a network with depthwise convolutions is two to four times as fast; fewer kernels can be learned.
+            step of a network with depthwise convolutions is two to three times as fast; fewer kernels can be learned.
         example_input: images (B, 3, H, W) to check the result on. In eval mode and with repeated edge frames, their
             still clips must have the 2D output.
 
