@@ -113,7 +113,7 @@ def test_the_command_reports_a_missing_clip_with_its_line_and_possible_names(tmp
     (tmp_path / "kinetics_train.csv").write_text(lines)
     with pytest.raises(SystemExit):
         check(tmp_path, json=tmp_path / "report.json")
-    expected = "kinetics_train.csv:3: no clip 'gone_000005_000015.*' or 'gone.*' below"
+    expected = "kinetics_train.csv:3: no clip 'gone_000005_000015.*' or 'gone_5_15.*' or 'gone.*' below"
     printed = capsys.readouterr().out
     assert f"missing: {tmp_path}/{expected}" in printed
     assert "2 clips of 1 class, 1 good" in printed

@@ -30,6 +30,7 @@ CASES = {
     "path,class": Case("list.csv", "a/1.mp4,run\nb/2.mp4,walk\n", TWO, "list.csv: path, class"),
     "quoted cells": Case("list.csv", '"a b/1, x.mp4","run, fast"\n', [("a b/1, x.mp4", "run, fast")], "path, class"),
     "commas in names": Case("list.csv", "a/1.mp4,run\nc,d.mp4,walk\n", [TWO[0], ("c,d.mp4", "walk")], "path, class"),
+    "other suffixes": Case("list.csv", "a/1.avi,run\nb/2.mkv,walk\n", TWO, "path, class"),
     "backslashes": Case("list.csv", "a\\1.mp4,run\nb\\2.mp4,walk\n", TWO, "path, class"),
     "tabs": Case("list.tsv", "a/1.mp4\trun\nb/2.mp4\twalk\n", TWO, "path, class"),
     "comments": Case("list.txt", "# our clips\na/1.mp4 run\n#b/9.mp4 walk\nb/2.mp4 walk\n", TWO, "path, class"),
@@ -90,6 +91,12 @@ CASES = {
         "list.csv",
         "label,youtube_id,time_start,time_end,split\nrun,abc,3,13,train\nwalk,2,5,15,train\n",
         [("k/abc_000003_000013.mp4", "run"), ("b/2.mp4", "walk", 5.0, 15.0)],
+        "columns clip = 'youtube_id', class = 'label'",
+    ),
+    "Kinetics without zeros": Case(
+        "list.csv",
+        "label,youtube_id,time_start,time_end\nrun,abc,3,13\nwalk,pqr,3,13\n",
+        [("k/abc_000003_000013.mp4", "run"), ("k/pqr_3_13.mp4", "walk")],
         "columns clip = 'youtube_id', class = 'label'",
     ),
     "Kinetics JSON": Case(
@@ -197,7 +204,14 @@ CASES = {
 
 def example(root: Path, case: Case) -> Path:
     touch(*(root / name for name in ("a/1.mp4", "b/2.mp4", "k/abc_000003_000013.mp4", "#20_Rhythm.avi")))
-    touch(root / "a b/1, x.mp4", root / "c,d.mp4", root / "v_v.mp4", root / "x/k.mp4", root / "x/k.2.mp4")
+    touch(
+        root / "a b/1, x.mp4",
+        root / "c,d.mp4",
+        root / "v_v.mp4",
+        root / "x/k.mp4",
+        root / "x/k.2.mp4",
+        root / "k/pqr_3_13.mp4",
+    )
     folder_of_frames(root / "frames/x")
     folder_of_frames(root / "frames/y z")
     encoding = {"utf16.csv": "utf-16", "utf16le.csv": "utf-16-le"}.get(case.file, "utf-8")
@@ -265,6 +279,18 @@ def test_unclear_lists_raise_with_their_columns(tmp_path, text, message):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         find_clips(tmp_path / "list.csv")
+
+
+def test_clips_of_another_suffix_than_listed_are_named(tmp_path):
+    touch(*(tmp_path / name for name in ("1.mp4", "2.mkv", "2.webm", "3.avi", "3.mp4", "v1.2.mp4", "v1.3.mp4")))
+    folder_of_frames(tmp_path / "x/4")
+    (tmp_path / "list.txt").write_text("1.avi a\n2.mp4 a\n3.avi b\n4.mov b\nv1.2.avi a\n5.avi a\n")
+    clips = find_clips(tmp_path / "list.txt", on_error="skip")
+    assert [name for name, _ in meaning(clips)] == ["1.mp4", "3.avi", "x/4", "v1.2.mp4", "5.avi"]
+    assert clips.notes == ("3 clips of another suffix than listed, such as '1.mp4' for '1.avi'",)
+    (problem,) = clips.problems
+    assert problem.endswith("list.txt:2: '2.mp4' matches several files: 2.mkv, 2.webm")
+    assert [path.name for path in clips.missing] == ["5.avi"]
 
 
 def test_charades_has_several_classes_per_clip(tmp_path):

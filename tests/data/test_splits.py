@@ -112,6 +112,12 @@ def test_bounds_move_no_clip_of_an_earlier_run(tmp_path):
         ("a/clip.mp4", "a/clip_flipped.mp4"),
         ("a/person01_boxing_d1_uncomp.avi", "b/person01_running_d2_uncomp.avi"),
         ("a/-bcdefghij__000001_000011.mp4", "b/-bcdefghij__000031_000041.mp4"),
+        ("a/-bcdefghij__1_11.mp4", "b/-bcdefghij__31_41.mp4"),
+        ("a/My clip_rgb.mp4", "a/My clip_depth.mp4"),
+        ("a/My clip.mp4", "a/my clip-RGB_flipped.avi"),
+        ("a/color_07.mp4", "a/depth_07.mp4"),
+        ("a/x/rgb.mp4", "a/x/flow_x.mp4"),
+        ("a/Depth1/1.mp4", "a/RGB1/1.mp4"),
         ("a/S001C001P001R001A001_rgb.avi", "b/S002C003P001R002A060_rgb.avi"),
         ("a/My_Film_run_f_cm_np1_ba_med_2.avi", "a/My_Film_run_f_cm_np1_ba_med_3.avi"),
     ],
@@ -122,6 +128,19 @@ def test_clips_of_one_recording_are_on_one_side(tmp_path, pair):
         clip(tmp_path / name, f"of the pair {number}")
     for seed in range(40):
         assert len(set(pair) & names(split_clips(find_clips(tmp_path), seed=seed)[1])) in (0, 2)
+
+
+def test_several_streams_of_recordings_are_named(tmp_path):
+    fill(tmp_path, each=6)
+    assert assign(tmp_path).notes == ()
+    for number, name in enumerate(("a/1_rgb.mp4", "a/1_depth.mp4", "b/program_rgbx.mp4", "b/x_rgb.mp4")):
+        clip(tmp_path / name, f"stream {number}")
+    assert assign(tmp_path).notes == (
+        "1 recording has several streams, such as 'a/1.mp4', 'a/1_depth.mp4', 'a/1_rgb.mp4': each is a clip; to train "
+        "on one stream, list its clips only",
+    )
+    (tmp_path / "list.csv").write_text("a/1_rgb.mp4,a\na/1_depth.mp4,a\nb/x_rgb.mp4,b\nb/0.mp4,b\n")
+    assert "such as 'a/1_depth.mp4', 'a/1_rgb.mp4'" in find_clips(tmp_path / "list.csv").notes[0]
 
 
 def test_copies_are_on_one_side_also_of_frames(tmp_path):

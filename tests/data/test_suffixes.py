@@ -103,7 +103,15 @@ def test_files_of_unknown_suffixes_that_are_no_regular_files_are_not_opened(tmp_
 
 
 @pytest.mark.parametrize(
-    "names", [("rgb", "depth"), ("RGB", "flow_x", "flow_y"), ("flow", "img"), ("depth_frames", "images_rgb")]
+    "names",
+    [
+        ("rgb", "depth"),
+        ("RGB", "flow_x", "flow_y"),
+        ("flow", "img"),
+        ("depth_frames", "images_rgb"),
+        ("clip_rgb", "clip_depth"),
+        ("rgb1", "depth1"),
+    ],
 )
 def test_streams_of_one_clip_are_not_several_clips(tmp_path, names):
     film(tmp_path / "walk/1.mp4")
@@ -116,6 +124,28 @@ def test_streams_of_one_clip_are_not_several_clips(tmp_path, names):
     found = find_clips(tmp_path, on_error="skip")
     assert [clip.path.name for clip in found.clips] == ["1.mp4"]
     assert len(found.problems) == 1
+
+
+def test_streams_of_several_clips_are_clips_of_one_recording(tmp_path):
+    for name in ("1_rgb", "1_depth"):
+        folder_of_frames(tmp_path / "walk" / name)
+    found = find_clips(tmp_path)
+    assert [clip.path.name for clip in found.clips] == ["1_depth", "1_rgb"]
+    assert "1 recording has several streams, such as 'walk/1_depth', 'walk/1_rgb'" in found.notes[0]
+    assert check_clips(found).notes == found.notes
+
+
+def test_videos_and_frames_in_a_folder_of_frames_are_named(tmp_path):
+    folder_of_frames(tmp_path / "walk/1")
+    folder_of_frames(tmp_path / "walk/1/thumbnails")
+    film(tmp_path / "walk/1/x/y/2.mp4")
+    (tmp_path / "walk/1/x/notes.txt").write_text("text")
+    found = find_clips(tmp_path)
+    assert [clip.path.name for clip in found.clips] == ["1"]
+    names = [line.replace(str(tmp_path), "") for line in found.left_out]
+    assert names == [
+        f"'/walk/1/{name}' is no clip: it is in the folder of frames '/walk/1'" for name in ("thumbnails", "x/y/2.mp4")
+    ]
 
 
 def test_frames_of_several_streams_in_one_folder_are_a_broken_clip(tmp_path):

@@ -98,6 +98,8 @@ def _print(report: "CheckReport") -> None:
     show(f"{report.root}: {held}, {len(report.good)} good")
     if report.recognized:
         show(f"read as {report.recognized}")
+    for line in report.notes:
+        show(f"note: {line}")
     show(f"balance: the smallest class has {report.balance():.0%} as many clips as the largest")
     frames, seconds = report.frames(), report.seconds()
     if frames:

@@ -60,6 +60,7 @@ class CheckReport:
         problems: skipped entries of the lists, and empty classes.
         left_out: files in the folders of classes that are no clips, with the reason.
         recognized: how the lists were read; "" for folders.
+        notes: lines about the clips, those of `ClipList.notes`.
     """
 
     root: str
@@ -68,6 +69,7 @@ class CheckReport:
     problems: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     recognized: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def good(self) -> tuple[ClipReport, ...]:
@@ -139,6 +141,7 @@ class CheckReport:
             "problems": self.problems,
             "left_out": self.left_out,
             "recognized": self.recognized,
+            "notes": self.notes,
             "unreadable_classes": self.unreadable_classes,
             "duplicates": [[clip.path for clip in group] for group in self.duplicates],
             "contradictions": [[clip.path for clip in group] for group in self.contradictions],
@@ -191,7 +194,8 @@ def check_clips(
 
     with ThreadPoolExecutor(workers) as pool:  # FFmpeg releases the global interpreter lock
         reports = tuple(pool.map(check, clips.clips))
-    return CheckReport(str(clips.root), clips.classes, reports, clips.problems, clips.left_out, clips.recognized)
+    about = clips.problems, clips.left_out, clips.recognized, clips.notes
+    return CheckReport(str(clips.root), clips.classes, reports, *about)
 
 
 def _check_clip(clip: Clip, min_frames: int, time_limit: float | None) -> ClipReport:

@@ -54,6 +54,7 @@ class ClipList:
         is_multi_label: whether a clip can have several classes, which are in `Clip.labels`.
         recognized: one line that says how the list was read; "" for folders.
         left_out: one line per file in the folders of classes that is no clip, with the reason.
+        notes: lines about clips of another suffix than listed, and about several streams of a recording.
     """
 
     root: Path
@@ -64,6 +65,7 @@ class ClipList:
     is_multi_label: bool = False
     recognized: str = ""
     left_out: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.clips)

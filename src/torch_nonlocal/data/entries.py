@@ -32,7 +32,7 @@ class Entry(NamedTuple):
         end: end of the clip in the file, in seconds; None for the end of the file.
         labels: all classes, in lists where a clip can have several.
         split: "train", "val" or "test"; "" if the line names none.
-        is_cut: whether the first of `names` is a file that holds only the span.
+        cuts: how many of `names`, from the first, are files that hold only the span.
         may_be_comment: the line starts with "#": it is a comment if no such clip exists.
     """
 
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     end: float | None = None
     labels: tuple[str, ...] = ()
     split: str = ""
-    is_cut: bool = False
+    cuts: int = 0
     may_be_comment: bool = False
 
     @property
@@ -68,7 +68,7 @@ def plain_entry(path: str, label: str, file: Path, line: int) -> Entry:
     if "\n" in path or "\n" in label:
         got = excerpt(f"{path},{label}")
         return invalid(file, line, f"got {got!r}, expected one line; a quotation mark is not closed")
-    return Entry((path,), label, file, line, "", None, None, (), "", False, path[0] == "#")
+    return Entry((path,), label, file, line, "", None, None, (), "", 0, path[0] == "#")
 
 
 def unquoted(path: str) -> str:
@@ -103,7 +103,7 @@ def times_of(cells: Mapping[Any, str], columns: Columns) -> tuple[str, str]:
 
 
 def timed(entry: Entry, start: str, end: str, *, is_id: bool, got: str, header: str) -> Entry:
-    """An entry with a time span; a clip named by an id may be a file ID_START_END, six digits each, as in Kinetics.
+    """An entry with a time span; a clip named by an id may be a file ID_START_END, as in Kinetics.
 
     Args:
         entry: the entry without times.
@@ -122,15 +122,17 @@ def timed(entry: Entry, start: str, end: str, *, is_id: bool, got: str, header: 
     if not 0 <= (first or 0) <= (_LATEST - 1 if last is None else last) < _LATEST:
         expected = f"expected 0 <= time_start <= time_end < {_LATEST:,} seconds"
         return invalid(entry.file, entry.line, f"got {excerpt(got)!r}, {expected}")
-    names, is_cut = entry.names, False
+    cuts: tuple[str, ...] = ()
     if is_id and first is not None and last is not None:
-        names, is_cut = (f"{names[0]}_{int(first):06d}_{int(last):06d}", *names), True
+        begin, stop, name = int(first), int(last), entry.names[0]
+        cuts = tuple(dict.fromkeys((f"{name}_{begin:06d}_{stop:06d}", f"{name}_{begin}_{stop}")))
+    names = (*cuts, *entry.names)
     if first is not None and first == last:
-        if first and not is_cut:
+        if first and not cuts:
             return invalid(entry.file, entry.line, f"got {excerpt(got)!r}, expected time_start < time_end")
-        names = names[:1] if first else names  # a whole file of this name, or of no times
+        names = cuts if first else names  # a whole file of this name, or of no times
         first = last = None
-    return entry._replace(names=names, start=first, end=last, is_cut=is_cut)
+    return entry._replace(names=names, start=first, end=last, cuts=len(cuts))
 
 
 def labels_of(cell: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from torch_nonlocal.data.dataset_lists import Lists, find_lists, lists_of_file, 
 from torch_nonlocal.data.folders import SPLITS, clips_of_folders, split_folders
 from torch_nonlocal.data.listed_clips import clips_of_lists
 from torch_nonlocal.data.locate import Locator
+from torch_nonlocal.data.recordings import several_streams
 from torch_nonlocal.data.suffixes import is_other_name, is_video_name, starts_like_video
 from torch_nonlocal.data.tree import Tree
 
@@ -171,14 +172,21 @@ def _clips(
     if lists is None:
         folders = split_folders(tree)
         clips = clips_of_folders(tree, folders, _chosen(split, tuple(folders), root), tree.problems)
-        return replace(clips, recognized=printable(unused_lists(tree)))
+        return _with_streams(replace(clips, recognized=printable(unused_lists(tree))))
     tree.listing(tree.root)  # reports links of lists that are not followed
     clip_tree = tree if where.root is None else Tree(Path(where.root), tree.problems)
     description = "the folder of the list" if root.is_file() else "the data folder"
     locate = Locator(clip_tree, description if where.root is None else "the given root", where.prefix)
     chosen = None if "all" in lists.splits else _chosen(split, tuple(lists.splits), root)
     needed = split in (None, "train") if needs_all_classes is None else needs_all_classes
-    return clips_of_lists(locate, lists, chosen, tree.problems, needs_all_classes=needed)
+    return _with_streams(clips_of_lists(locate, lists, chosen, tree.problems, needs_all_classes=needed))
+
+
+def _with_streams(clips: ClipList) -> ClipList:
+    """The clips with a line about recordings that have several streams, such as color and depth."""
+    root = f"{clips.root}{os.sep}"
+    line = several_streams([str(clip.path).removeprefix(root).replace(os.sep, "/") for clip in clips.clips])
+    return replace(clips, notes=(*clips.notes, printable(line))) if line else clips
 
 
 def _chosen(split: str | None, available: tuple[str, ...], root: Path) -> str | None:

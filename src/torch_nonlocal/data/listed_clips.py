@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from torch_nonlocal._common.files import encodable, printable
-from torch_nonlocal._common.text import did_you_mean, excerpt
+from torch_nonlocal._common.text import counted, did_you_mean, excerpt
 from torch_nonlocal.data.clip_list import Clip, ClipList, Problems
 from torch_nonlocal.data.dataset_lists import Lists
 from torch_nonlocal.data.entries import Entry
@@ -76,7 +76,7 @@ def clips_of_lists(
             if problem:
                 problems.add(problem)
                 continue
-            is_cut = entry.is_cut and place == 0
+            is_cut = 0 <= place < entry.cuts
             key = path if is_cut or entry.start is entry.end is None else (path, entry.start, entry.end)
             first, known = found.setdefault(key, (entry, labels))
             if first is entry:
@@ -99,8 +99,18 @@ def clips_of_lists(
                     f"class {excerpt(name)!r} (number {number}) of {str(lists.source)!r} is empty: it has no clips"
                 )
     about = {"is_multi_label": lists.has_several, "recognized": printable(lists.recognized)}
+    about |= {"notes": _of_other_suffixes(locate)}
     shown = tuple(map(encodable, classes))
     return ClipList(locate.root, shown, tuple(clips), tuple(problems.found), Missing(missing, locate), **about)
+
+
+def _of_other_suffixes(locate: Locator) -> tuple[str, ...]:
+    """A line about the clips whose suffix is not the listed one."""
+    if not locate.substitutes:
+        return ()
+    path, name = next(iter(locate.substitutes.items()))
+    count = f"{counted(len(locate.substitutes), 'clip')} of another suffix than listed"
+    return (printable(f"{count}, such as {path!r} for {excerpt(name)!r}"),)
 
 
 def _without_comments(lists: Lists, locate: Locator) -> Lists:

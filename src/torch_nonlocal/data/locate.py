@@ -6,10 +6,12 @@ import os
 import re
 import stat
 import sys
+from itertools import chain
 from pathlib import PurePosixPath
 
 from torch_nonlocal._common.text import excerpt
 from torch_nonlocal.data.entries import Entry
+from torch_nonlocal.data.suffixes import is_video_name
 from torch_nonlocal.data.tree import Tree
 from torch_nonlocal.media.frame_names import frame_number
 
@@ -36,6 +38,8 @@ class Locator:
         self._real_root = os.path.realpath(tree.root)
         self._names: dict[str, dict[str, bool] | None] = {}  # by folder: its entries, and whether each is a link
         self._by_stem: dict[str, list[PurePosixPath]] | None = None
+        self.substitutes: dict[str, str] = {}
+        """The listed name of each clip that was found under another suffix, by its path relative to the root."""
 
     def __call__(self, entry: Entry) -> tuple[str, str, int]:
         """The path of the entry's clip, the problem of its names ("" for none), and which of the names exists.
@@ -52,8 +56,9 @@ class Locator:
                 advice = "move the list to a folder above its clips, or give the folder of the clips as root"
                 return self._top, f"{entry.where}: {outside}: {rule}; {advice}", -1
             insides.append(inside)
-        for place, inside in enumerate(insides):
-            found, is_link = self._found(inside)
+        candidates = ((place, *self._found(inside)) for place, inside in enumerate(insides))
+        others = ((place, *self._of_another_suffix(inside)) for place, inside in enumerate(insides))
+        for place, found, is_link in chain(candidates, others):
             if not found:
                 continue
             path = f"{self._top}/{found[0]}"
@@ -131,6 +136,19 @@ class Locator:
             if end == parts or (*end[:-1], candidate.stem) == parts:
                 matching.append(str(candidate))
         return matching
+
+    def _of_another_suffix(self, path: str) -> tuple[list[str], bool]:
+        """The clips whose path differs from that of a listed video in its suffix only, and whether the first is a link.
+
+        A folder of frames has no suffix.
+        """
+        if not is_video_name(path.rpartition("/")[2]):
+            return [], False
+        stem = path.rpartition(".")[0]
+        found = self._by_name(stem)
+        if len(found) == 1:
+            self.substitutes[found[0]] = path
+        return found, bool(found) and os.path.islink(os.path.join(self._top, found[0]))
 
     def _holds_no_frames(self, path: str) -> bool:
         """Whether a path is a folder without images, which is no clip."""

@@ -27,7 +27,7 @@ class Splits:
         is_automatic: whether the data had no split.
         fingerprints: the fingerprint of each clip of each list, in order.
         leaks: one message per clip that is in both "train" and a held-out split, itself or as a copy.
-        notes: how lists were read, and recordings on both sides of the data's own split.
+        notes: how lists were read, the notes of the clips, and recordings on both sides of the data's own split.
     """
 
     lists: dict[str, ClipList]
@@ -110,7 +110,8 @@ def assign(
     for split, clips in lists.items():
         _check_not_empty(data, split, clips)
     is_automatic = "all" in lists
-    notes = tuple(dict.fromkeys(clips.recognized for clips in lists.values() if clips.recognized))
+    lines = [line for clips in lists.values() for line in (clips.recognized, *clips.notes) if line]
+    notes = tuple(dict.fromkeys(lines))
     if is_automatic:
         clips = lists["all"]
         contents = content_digests([clip.path for clip in clips.clips])

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.data.clip_list import Problems
+from torch_nonlocal.data.recordings import STREAMS, stream_of, without_stream
 from torch_nonlocal.data.suffixes import (
     LISTS,
     VIDEOS,
@@ -29,12 +30,11 @@ from torch_nonlocal.data.suffixes import (
 )
 from torch_nonlocal.media.frame_names import frame_number
 
-_STREAM_NAMES = (
-    "rgb color colour depth flow flow_x flow_y flow_u flow_v opticalflow optical_flow tvl1 ir infrared thermal nir "
-    "mask masks seg segmentation normal normals skeleton gray grey u v x y left right label labels annotation "
+_OTHERS = (
+    "flow_u flow_v mask masks seg segmentation normal normals gray grey u v x y left right label labels annotation "
     "annotations gt pose saliency"
 )
-_STREAMS = frozenset(_STREAM_NAMES.split())
+_STREAMS = STREAMS.union(_OTHERS.split())
 """Names of folders that hold one of several streams of a clip, beside words for images."""
 
 _IMAGES = re.compile(r"^{0}(?:[-_. ]+|$)|[-_. ]+{0}$".format(r"(?:frames?|images?|imgs?|jpe?gs?|pngs?)"))
@@ -147,8 +147,9 @@ class Tree:
             entered.add(here.real)
             if here.path != folder and here.frames and not here.videos:
                 found += [Found(here.path, here.real, self._is_linked(here))] if here.is_whole else []
+                self._leave_out_below(here)
                 continue
-            if self._holds_streams(here):
+            if self._holds_streams(here, is_class=here.path == folder):
                 continue
             found += self._videos(here)
             self._left_out.update(dict.fromkeys(_left_out(here)))
@@ -156,13 +157,29 @@ class Tree:
                 (links if name in here.links else waiting).append(here.path / name)
         return sorted(found)
 
-    def _holds_streams(self, here: Listing) -> bool:
-        """Whether the folders in a folder hold several streams of one clip, which is a problem."""
+    def _leave_out_below(self, here: Listing) -> None:
+        """Name the videos and folders of frames in the folders of a clip."""
+        waiting = [here.path / name for name in here.folders if name not in here.links]
+        while waiting:
+            inside = self.listing(waiting.pop(0))
+            names = inside.videos or ([""] if inside.frames else [])
+            for name in names:
+                what = f"{str(inside.path / name)!r} is no clip: it is in the folder of frames {str(here.path)!r}"
+                self._left_out[printable(what)] = None
+            waiting += [inside.path / name for name in inside.folders if name not in inside.links]
+
+    def _holds_streams(self, here: Listing, *, is_class: bool) -> bool:
+        """Whether the folders in a folder hold several streams of one clip, which is a problem.
+
+        Those in the folder of a class ("clip1_rgb", "clip1_depth") are clips if their names tell more than the stream.
+        """
         kinds = {name: _IMAGES.sub("", name.lower()) for name in here.folders}
         streams = [
             name for name, kind in kinds.items() if kind in _STREAMS | {""} and self.listing(here.path / name).frames
         ]
         if len(streams) < 2 or not any(kinds[name] for name in streams):
+            streams = [] if is_class else self._streams_of_one_name(here)
+        if not streams:
             return False
         names = ", ".join(map(repr, streams))
         self.problems.add(
@@ -170,6 +187,12 @@ class Tree:
             "directly in the clip's folder; it is not used"
         )
         return True
+
+    def _streams_of_one_name(self, here: Listing) -> list[str]:
+        """The folders of frames in a folder if their names differ in the stream only."""
+        names = [name for name in here.folders if self.listing(here.path / name).frames]
+        is_one = len({without_stream(name) for name in names}) == 1 < len({stream_of(name) for name in names})
+        return names if is_one else []
 
     def _videos(self, here: Listing) -> Iterator[Found]:
         is_linked = self._is_linked(here)
