@@ -80,7 +80,7 @@ def test_folders_without_clips_raise(tmp_path, files, message):
 
 def test_missing_folders_and_splits_and_unknown_options_raise(tmp_path):
     touch(tmp_path / "walk/a.mp4")
-    with pytest.raises(ValueError, match=r"no folder of clips .*nowhere"):
+    with pytest.raises(ValueError, match=r"no folder or list of clips .*nowhere"):
         find_clips(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"no split 'test': it has no splits; omit the split"):
         find_clips(tmp_path, "test")
