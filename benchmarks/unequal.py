@@ -33,8 +33,8 @@ FRAMES, SIZE, PATCH, SPEED = 6, 32, 16, 2
 SETTINGS: dict[str, dict[str, Any]] = {
     "none, accuracy": {"balance": "none", "metric": "accuracy"},
     "none, macro_f1": {"balance": "none"},
-    "loss, macro_f1 (auto)": {},
-    "sampler, macro_f1": {"balance": "sampler"},
+    "loss, macro_f1": {"balance": "loss"},
+    "sampler, macro_f1 (auto)": {},
 }
 METRICS = ("macro_f1", "balanced_accuracy", "top1")
 
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--noise", type=float, default=0.2, help="standard deviation of the noise of each pixel")
+    parser.add_argument("--noise", type=float, default=0.5, help="standard deviation of the noise of each pixel")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"| balance, metric | {' | '.join(METRICS)} |\n|---|{'---|' * len(METRICS)}")

@@ -28,6 +28,9 @@ def curves(folder):
         train(folder / name, config, model=model, data=TinyClips(), evaluate=None)
     frozen = nl.remove(network("batch", dropout=0.0))
     train(folder / "frozen", plain_config(freeze_bn=True, shard=True), model=frozen, evaluate=None)
+    early = plain_config(steps=6, eval_every=1, patience=2)
+    result, _ = train(folder / "early", early, model=network("group"), evaluate=lambda model: {"accuracy": 0.5})
+    (folder / f"early-{os.environ['RANK']}").write_text(f"{result.status} {result.step} {result.best}")
     stopped = plain_config(steps=6, shard=True, checkpoint_minutes=0.0)
     train(folder / "stopped", stopped, model=network("group", dropout=0.0), data=TinyClips(on_read=stop_at_8))
 

@@ -55,6 +55,11 @@ def test_two_processes_have_the_losses_of_one(runs, tmp_path, name, changes):
     assert_same_run(runs / name, tmp_path)
 
 
+def test_patience_ends_both_processes_with_the_same_result(runs):
+    expected = f"finished 3 {dict(step=1, metric='accuracy', value=0.5)}"
+    assert [(runs / f"early-{rank}").read_text() for rank in range(2)] == [expected] * 2
+
+
 def test_frozen_norms_give_the_same_run_in_two_processes(runs, tmp_path):
     frozen = nl.remove(network(dropout=0.0))
     train(tmp_path, plain_config(freeze_bn=True, shard=True), model=frozen, evaluate=None)

@@ -57,7 +57,7 @@ class Evaluator:
                 metrics |= self._attention()
             weights = full_on_cpu(state_tensors(job.model))
         job.train_mode()
-        is_better = job.processes.in_main(lambda: self._keep_best(metrics, weights))
+        is_better, job.progress.best = job.processes.in_main(lambda: self._keep_best(metrics, weights))
         job.progress.not_better = 0 if is_better else job.progress.not_better + 1
         job.progress.evaluated = job.progress.step
         return metrics
@@ -68,19 +68,20 @@ class Evaluator:
             found = ", ".join(metrics) or "nothing"
             raise ValueError(f"the task's evaluate returned {found}, expected its metric {metric.name!r} among them")
 
-    def _keep_best(self, metrics: dict[str, float], weights: dict[str, Tensor]) -> bool:
-        """Write the weights if they are the best so far; returns whether they are."""
+    def _keep_best(self, metrics: dict[str, float], weights: dict[str, Tensor]) -> tuple[bool, dict[str, Any] | None]:
+        """Write the weights if they are the best so far; returns whether they are, and the best evaluation."""
         folder, progress = self._job.folder, self._job.progress
         metric = self._job.task.metric or _NEWEST
         value = {"step": float(progress.step), **metrics}[metric.name]
         best = None if folder.lost_best(progress.best, progress.step) else progress.best
+        found = progress.best
         is_better = metric.improves(value, None if best is None else best["value"])
         if is_better:
             folder.write_weights(folder.best, weights, step=progress.step, metrics=metrics)
-            progress.best = {"step": progress.step, "metric": metric.name, "value": value}
+            found = {"step": progress.step, "metric": metric.name, "value": value}
         if self._job.config.keep:
             folder.keep(weights, step=progress.step, metrics=metrics, newest=self._job.config.keep)
-        return is_better
+        return is_better, found
 
     def _recent_inputs(self) -> Iterator[Any]:
         """Model inputs from the first batches of the epoch of the last step."""

@@ -62,9 +62,9 @@ def test_weights_of_positives_are_negatives_over_positives_within_limits():
 @pytest.mark.parametrize(
     ("counts", "balance", "metric", "described"),
     [
-        ((30, 10), "loss", "macro_f1", "largest class 'a': 30 clips, smallest 'b': 10 clips; ratio 3, at least 3"),
+        ((30, 10), "sampler", "macro_f1", "largest class 'a': 30 clips, smallest 'b': 10 clips; ratio 3, at least 3"),
         ((29, 10), "none", "accuracy", "largest class 'a': 29 clips, smallest 'b': 10 clips; ratio 2.9, below 3"),
-        ((4, 40, 0), "loss", "macro_f1", "largest class 'b': 40 clips, smallest 'a': 4 clips; ratio 10, at least 3"),
+        ((4, 40, 0), "sampler", "macro_f1", "largest class 'b': 40 clips, smallest 'a': 4 clips; ratio 10, at least 3"),
     ],
 )
 def test_choice_follows_from_the_counts_and_is_told_with_the_reason(counts, balance, metric, described):
@@ -75,14 +75,14 @@ def test_choice_follows_from_the_counts_and_is_told_with_the_reason(counts, bala
         f"balance: {balance}, chosen automatically; {described}",
         f"metric: {metric} on the validation clips selects the weights, chosen automatically; {ratio}",
     ]
-    given = ActionSettings(balance="sampler", metric="accuracy")
+    given = ActionSettings(balance="loss", metric="accuracy")
     assert balanced(given, counts_of(*counts)) == (given, []), "what the user chose stays"
 
 
 def test_choice_without_counts_and_with_several_classes():
     settings, lines = balanced(ActionSettings(), ClassCounts((), ("a", "b"), False))
-    assert (settings.balance, settings.metric) == ("none", "accuracy")
-    assert "clips are drawn equally often of each class" in lines[0]
+    assert (settings.balance, settings.metric, lines) == ("none", "accuracy", []), "built-in clips are equally many"
+    assert balanced(ActionSettings(metric="macro_f1"), ClassCounts((), ("a", "b"), False))[0].metric == "macro_f1"
     settings, lines = balanced(ActionSettings(multi_label=True), counts_of(30, 1, multi_label=True))
     assert (settings.balance, settings.metric) == ("none", "mAP")
     assert lines == [
@@ -174,11 +174,11 @@ def tiny(monkeypatch):
 def test_automatic_choice_is_saved_and_resumes(unequal, tmp_path):
     result, lines = train(unequal, tmp_path)
     about = load_weights_file(result.weights)["about"]
-    assert (about["balance"], about["metric"], result.best["metric"]) == ("loss", "macro_f1", "macro_f1")
-    assert any("balance: loss, chosen automatically" in line and "'red': 8 clips" in line for line in lines)
+    assert (about["balance"], about["metric"], result.best["metric"]) == ("sampler", "macro_f1", "macro_f1")
+    assert any("balance: sampler, chosen automatically" in line and "'red': 8 clips" in line for line in lines)
     assert set(load_weights_file(result.weights)["metrics"]) == {"accuracy", "balanced_accuracy", "macro_f1", "loss"}
     assert train(unequal, tmp_path)[0].status == "finished before"
-    with pytest.raises(ValueError, match=r"about\.balance \(saved: 'loss', given: 'none'\)"):
+    with pytest.raises(ValueError, match=r"about\.balance \(saved: 'sampler', given: 'none'\)"):
         train(unequal, tmp_path, dataclasses.replace(SETTINGS, balance="none"))
     with pytest.raises(ValueError, match=r"about\.mixup \(saved: 0\.0, given: 0\.2\)"):
         train(unequal, tmp_path, dataclasses.replace(SETTINGS, mixup=0.2))
@@ -187,15 +187,16 @@ def test_automatic_choice_is_saved_and_resumes(unequal, tmp_path):
 def test_dry_run_tells_the_choice(unequal):
     lines: list[str] = []
     action.check_data(unequal, SETTINGS, log=lines.append)
-    assert any(line.startswith("balance: loss, chosen automatically") for line in lines)
+    assert any(line.startswith("balance: sampler, chosen automatically") for line in lines)
 
 
 class Crash(Exception):  # noqa: N818 (stands for a killed process)
     pass
 
 
-def test_interrupted_run_with_every_option_ends_with_the_same_weights(unequal, tmp_path, monkeypatch):
-    options = {"balance": "sampler", "mixup": 0.4, "cutmix": 1.0, "rand_augment": 9, "dropout": 0.5}
+@pytest.mark.parametrize("balance", ["sampler", "loss"])
+def test_interrupted_run_with_every_option_ends_with_the_same_weights(unequal, tmp_path, monkeypatch, balance):
+    options = {"balance": balance, "mixup": 0.4, "cutmix": 1.0, "rand_augment": 9, "dropout": 0.5}
     settings = dataclasses.replace(SETTINGS, label_smoothing=0.1, **options)
     config = dataclasses.replace(CONFIG, epochs=3, batch_size=4, accumulate=2, checkpoint_minutes=0.0)
     train(unequal, tmp_path / "whole", settings, config)

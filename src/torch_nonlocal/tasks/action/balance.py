@@ -67,6 +67,10 @@ def balanced(settings: ActionSettings, found: ClassCounts) -> tuple[ActionSettin
         ValueError: the given values do not fit the data.
     """
     _check(settings, found)
+    if not found.labels:
+        unequal = {"balance": NONE} if settings.balance == AUTO else {}
+        settings = replace(settings, **unequal, metric=ACCURACY if settings.metric == AUTO else settings.metric)
+        return settings, []
     very = found.ratio >= UNEQUAL
     rule = f"ratio {found.ratio:.3g}, {'at least' if very else 'below'} {UNEQUAL:g}"
     lines = []
@@ -74,7 +78,7 @@ def balanced(settings: ActionSettings, found: ClassCounts) -> tuple[ActionSettin
         if found.is_multi_label:
             chosen, reason = NONE, "average precision compares the clips of each class by themselves"
         else:
-            chosen, reason = ("loss" if very else NONE), f"{found.described}; {rule}"
+            chosen, reason = ("sampler" if very else NONE), f"{found.described}; {rule}"
         settings = replace(settings, balance=chosen)
         lines.append(f"balance: {chosen}, chosen automatically; {reason}")
     if settings.metric == AUTO:

@@ -65,8 +65,8 @@ class ActionSettings:
             is 1.
         balance: what evens out classes with unequal numbers of training clips. loss weighs the loss of a clip inversely
             to the number of clips of its class, by at most 10 times (with several classes per clip, the positives of
-            each class); sampler draws clips of rare classes more often, by the same weights. auto is loss from 3 times
-            as many clips of the largest class as of the smallest, else none.
+            each class); sampler draws clips of rare classes more often, by the same weights. auto is sampler from 3
+            times as many clips of the largest class as of the smallest, else none, also with several classes per clip.
         metric: metric on the validation clips that selects the weights. auto is macro_f1 from a ratio of 3 to 1 as for
             balance, mAP with several classes per clip, else accuracy.
         label_smoothing: share of the target that is spread evenly over all classes.
