@@ -111,6 +111,12 @@ def _print(report: "CheckReport") -> None:
         show(f"frames per second: {rates[0]:.4g} to {rates[2]:.4g}, median {rates[1]:.4g}")
         if rates[2] >= _DIFFERENT_RATES * rates[0]:
             show(f"warning: the frame rates differ; train with --fps {rates[1]:.4g} to give all clips the same span")
+    if report.good:
+        from torch_nonlocal.media.lengths import Length
+        from torch_nonlocal.tasks.action.automatic_frames import automatic_frames
+
+        lengths = [Length(clip.frames, clip.seconds) for clip in report.good]
+        show(f"training: {automatic_frames(lengths, sampled=False).reason}")
     sizes = list(report.sizes().items())
     if sizes:
         more = f" and {len(sizes) - 5} more" if len(sizes) > 5 else ""

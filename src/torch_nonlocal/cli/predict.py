@@ -14,12 +14,14 @@ from rich.table import Table
 from torch_nonlocal._common.files import check_new_file, printable
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_lines, terminal
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
     from torch_nonlocal.data.broken import BrokenClips
     from torch_nonlocal.tasks.action.classifier import ActionClassifier, Prediction
 
+_NOTES = 20  # that are printed
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}
 _File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
 
@@ -44,8 +46,9 @@ def predict(
 ) -> None:
     """Predict the classes of clips with a network that nonlocal train action trained.
 
-    Prints the most probable classes of each clip. The probabilities are those of nonlocal test. Clips that cannot be
-    read, or have fewer frames than the network takes, are named and skipped; the exit code is 1 if there are any.
+    Prints the most probable classes of each clip. The probabilities are those of nonlocal test. In a clip with fewer
+    frames than the network takes, frames repeat, and a note says so. Clips that cannot be read are named and skipped;
+    the exit code is 1 if there are any.
 
     Example: nonlocal predict runs/action/checkpoints/best.pt clip.mp4
 
@@ -107,6 +110,8 @@ def predict(
         if picture is not None:
             prediction_files.write_time_picture(picture, model, found)
         terminal().print((_clip_table if seconds is None else _time_table)(model, found, top))
+        for line in _notes(model, found, seconds):
+            print_lines(line)
     for entry in entries:
         print_lines(f"{entry.kind}: {entry.reason}")
     for problem in problems:
@@ -185,6 +190,27 @@ def _time_table(model: "ActionClassifier", found: Sequence["Prediction"], top: i
         following = ", ".join(f"{name} {probability:.3f}" for name, probability in one.top(top)[1:])
         table.add_row(*cells, *([_text(following)] if following else []))
     return table
+
+
+def _notes(model: "ActionClassifier", found: Sequence["Prediction"], every: float | None) -> list[str]:
+    """What the rows of a time line cover, and the clips or rows in which frames repeat."""
+    noted = [one for one in found if one.note]
+    if every is None:
+        lines = [f"note: {printable(one.clip)}: {one.note}" for one in noted[:_NOTES]]
+        more = len(noted) - _NOTES
+        return [*lines, f"and {more} more clips with repeated frames"] if more > 0 else lines
+    schedule, rate = model.settings.schedule, model.settings.fps
+    if schedule.is_uniform:
+        frames = counted(schedule.length, "frame")
+        lines = [f"each row covers its own interval, {every:g} s: {frames} of equal parts of it"]
+    else:
+        time = "" if rate is None else f" at {rate:g} fps, {(schedule.span or 0) / rate:.1f} s"
+        lines = [f"each row covers {counted(schedule.span or 0, 'frame')}{time} around the middle of its interval"]
+    if noted:
+        lines.append(
+            f"note: {len(noted)} of {counted(len(found), 'row')} with repeated frames, such as {noted[0].note}"
+        )
+    return lines
 
 
 def _table(first: str, second: str, model: "ActionClassifier", more: tuple[str, ...] = ()) -> Table:

@@ -26,7 +26,8 @@ from torch_nonlocal.media.frame_times import frame_times, frames_between
 from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
-_FEWEST_FRAMES = 2  # one frame is an image
+FEWEST_FRAMES = 2
+"""Frames that a video has at least; one frame is an image."""
 _CUT_SECONDS = 1.0  # clips are cut at key frames or whole seconds
 
 
@@ -36,7 +37,7 @@ class _Videos(Dataset[Any]):
     def __init__(
         self,
         clips: ClipList,
-        sample: tuple[int, int],
+        sample: tuple[int, int | None],
         on_error: OnError,
         decode_timeout: float | None,
         broken: BrokenClips | None,
@@ -78,13 +79,13 @@ class _Videos(Dataset[Any]):
         path = clip.path
 
         def chosen(total: int) -> Sequence[int]:
-            if total < _FEWEST_FRAMES:
-                problem = f"{str(path)!r} has {total} frame, expected at least {_FEWEST_FRAMES}"
+            if total < FEWEST_FRAMES:
+                problem = f"{str(path)!r} has {total} frame, expected at least {FEWEST_FRAMES}"
                 raise BrokenVideoError(problem, "too short")
             if self.fps is None and clip.start is None and clip.end is None:
                 return choose(total)
             times = frame_times(path, total, time_limit=self.decode_timeout)
-            start, end = _span_in_file(clip, float(times.duration))
+            start, end = span_in_file(clip, float(times.duration))
             frames = frames_between(path, times, fps=self.fps, start=start, end=end)
             return [frames[index] for index in choose(len(frames))]
 
@@ -106,7 +107,7 @@ class ClipDataset(_Videos):
 
     Args:
         clips: result of `find_clips`.
-        sample: (length, stride) of a clip, such as `parse_schedule("8x8")`.
+        sample: (length, stride) of a clip, such as `parse_schedule("8x8")` or `parse_schedule("uniform-8")`.
         transform: random crop and flip.
         seed: seed of the random draws.
         on_error: "skip", or "fail" to raise for a broken clip.
@@ -121,7 +122,7 @@ class ClipDataset(_Videos):
     def __init__(
         self,
         clips: ClipList,
-        sample: tuple[int, int],
+        sample: tuple[int, int | None],
         transform: TrainTransform,
         *,
         seed: int = 0,
@@ -176,7 +177,7 @@ class ViewDataset(_Videos):
 
     Args:
         clips: result of `find_clips`.
-        sample: (length, stride) of a clip.
+        sample: (length, stride) of a clip, as for `ClipDataset`.
         transform: one crop, three crops, or the whole frame.
         views: clips per video; the papers use 10.
         on_error: "skip", or "fail" to raise for a broken clip.
@@ -191,7 +192,7 @@ class ViewDataset(_Videos):
     def __init__(
         self,
         clips: ClipList,
-        sample: tuple[int, int],
+        sample: tuple[int, int | None],
         transform: EvalTransform,
         *,
         views: int = 10,
@@ -249,7 +250,7 @@ def collate_clips(items: Sequence[tuple[Tensor, int | Tensor, int] | None]) -> t
     return clips, labels, indices
 
 
-def _span_in_file(clip: Clip, seconds: float) -> tuple[float | None, float | None]:
+def span_in_file(clip: Clip, seconds: float) -> tuple[float | None, float | None]:
     """The span of a clip; none for a file that holds the span only, which is not longer (by up to a second)."""
     is_cut = clip.start and clip.end is not None and seconds <= clip.end - clip.start + _CUT_SECONDS
     return (None, None) if is_cut else (clip.start, clip.end)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch_nonlocal._common.tensor_files import read_weights
 from torch_nonlocal.attention import added_magnitudes, gradient_times_activation, watch
 from torch_nonlocal.insertion import blocks
-from torch_nonlocal.media.sampling import parse_schedule, uniform_clips
+from torch_nonlocal.media.sampling import uniform_clips
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.footage import Choice, evenly, resized
@@ -47,7 +47,7 @@ class TrainedNetwork:
     @property
     def length(self) -> int:
         """Number of frames of a clip."""
-        return parse_schedule(self.settings.frames).length
+        return self.settings.schedule.length
 
     @property
     def at_chance(self) -> str:
@@ -58,8 +58,8 @@ class TrainedNetwork:
         return f"the network is at chance (validation accuracy {accuracy:.2f} with {len(self.classes)} classes)"
 
     def frames(self, *, frames: int, start: int, stride: int) -> Choice:
-        """Choose the frames of a clip as in tests, from the middle of the video; other numbers than 0 overrule that."""
-        length, step = parse_schedule(self.settings.frames)
+        """Choose the frames of the middle clip as in tests; other numbers than 0 overrule that."""
+        length, step = self.settings.schedule
         if start or stride or frames:
             return evenly(frames or length, start=start, stride=stride)
 

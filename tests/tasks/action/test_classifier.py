@@ -123,11 +123,12 @@ def test_moving_digits_are_predicted_as_they_are_tested(tmp_path, monkeypatch):
 def test_clips_that_cannot_be_predicted_are_named(run, tmp_path):
     clips, _ = run
     model = nl.load(weights(tmp_path, dataclasses.replace(SETTINGS, frames="8x1"), ("a", "b")))
-    with pytest.raises(BrokenVideoError, match=r"0.mp4' has 6 frames, the network needs 8$") as short:
-        model.predict(clips / "red" / "0.mp4")
+    single = film(tmp_path / "single.mp4", 0, frames=1)
+    with pytest.raises(BrokenVideoError, match=r"single.mp4' has 1 frame, expected at least 2$") as short:
+        model.predict(single)
     assert short.value.kind == "too short"
-    with pytest.raises(BrokenVideoError, match="the clip has 3 frames, the network needs 8"):
-        model.predict(torch.zeros(3, 16, 16, 3, dtype=torch.uint8))
+    with pytest.raises(BrokenVideoError, match="the clip has 1 frame, expected at least 2"):
+        model.predict(torch.zeros(1, 16, 16, 3, dtype=torch.uint8))
     with pytest.raises(BrokenVideoError, match=r"missing.mp4"):
         model.predict([clips / "red" / "0.mp4", tmp_path / "missing.mp4"][1:])
     with pytest.raises(ValueError, match=r"got \(8, 3, 16, 16\) uint8, expected frames \(T, H, W, 3\)"):
@@ -136,11 +137,26 @@ def test_clips_that_cannot_be_predicted_are_named(run, tmp_path):
         model.predict(torch.zeros(8, 16, 16, 3))
 
 
-def test_too_few_frames_at_the_frame_rate_of_the_training_are_named(tmp_path):
-    path = film(tmp_path / "clip.mp4", 0, frames=50, rate=25)
-    model = nl.load(weights(tmp_path, dataclasses.replace(SETTINGS, frames="4x1", fps=1), ("a", "b")))
-    with pytest.raises(BrokenVideoError, match="has 2 frames at 1 fps, the network needs 4"):
-        model.predict(path)
+@pytest.mark.parametrize(
+    ("frames", "fps", "note"),
+    [
+        ("8x1", None, "6 frames, the network takes 8: they repeat from the start"),
+        ("uniform-8", None, "6 frames, the network takes 8: frames repeat in order"),
+        ("4x1", 5.0, "2 frames at 5 fps, the network takes 4: they repeat from the start"),
+        ("uniform-6", None, ""),
+    ],
+)
+def test_too_few_frames_repeat_as_in_the_test_with_a_note(run, tmp_path, frames, fps, note):
+    clips, _ = run
+    path = weights(tmp_path, dataclasses.replace(SETTINGS, frames=frames, fps=fps), ("blue", "red"))
+    model, tested = nl.load(path), evaluate(path, clips, whole=True, views=2)
+    found = model.predict([clip.path for clip in tested.clips.clips], views=2)
+    assert {one.note for one in found} == {note}
+    for one, expected in zip(found, tested.probabilities, strict=True):
+        assert one.probabilities == tuple(expected.sort(descending=True).values.tolist())
+    if fps is None:
+        first = tested.clips.clips[0].path
+        assert model.predict(read_clip(first), views=2) == dataclasses.replace(found[0], clip="")
 
 
 def test_files_of_other_kinds_are_named_with_what_reads_them(run, tmp_path):

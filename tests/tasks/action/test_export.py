@@ -22,7 +22,7 @@ from torch_nonlocal.tasks.action.classifier import ActionClassifier  # noqa: E40
 from torch_nonlocal.tasks.action.export import export  # noqa: E402
 from torch_nonlocal.tasks.action.network import network  # noqa: E402
 from torch_nonlocal.tasks.action.recipes import RECIPES  # noqa: E402
-from torch_nonlocal.tasks.action.settings import NONE, ActionSettings  # noqa: E402
+from torch_nonlocal.tasks.action.settings import AUTO, NONE, ActionSettings  # noqa: E402
 from torch_nonlocal.training import TrainConfig  # noqa: E402
 from torch_nonlocal.training.run_folder import RunFolder  # noqa: E402
 
@@ -64,8 +64,9 @@ def trained(settings, classes=CLASSES):
 
 
 def small(settings):
-    """The settings with frames of at most 64 pixels; the graph is the same."""
-    return dataclasses.replace(settings, crop=min(settings.crop, 64))
+    """The settings with frames of at most 64 pixels; the graph is the same. The automatic choice is made."""
+    frames = "uniform-8" if settings.frames == AUTO else settings.frames
+    return dataclasses.replace(settings, crop=min(settings.crop, 64), frames=frames)
 
 
 def scores_of(path, clips):

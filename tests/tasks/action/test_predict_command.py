@@ -175,6 +175,41 @@ def test_a_row_of_a_time_line_is_the_prediction_of_its_frames():
         assert (row.classes, row.probabilities) == (expected.classes, expected.probabilities)
 
 
+def test_a_row_of_a_uniform_network_covers_its_own_interval(capsys):
+    from torch_nonlocal.media import read_clip
+    from torch_nonlocal.tasks.action.time_line import time_line
+
+    path = colors_over_time(Path("long.mp4"), [0, 2, 1, 0])  # 40 frames at 10 fps
+    saved(Path("best.pt"), dataclasses.replace(SETTINGS, frames="uniform-3"))
+    model = nl.load("best.pt")
+    rows = time_line(model, path, every=1.5)
+    assert [(row.start, row.end, row.note) for row in rows] == [(0.0, 1.5, ""), (1.5, 3.0, ""), (3.0, 4.0, "")]
+    for row, frames in zip(rows, ([2, 7, 12], [17, 22, 27], [31, 34, 38]), strict=True):
+        expected = model.predict(read_clip(path, frames=frames), views=1)
+        assert (row.classes, row.probabilities) == (expected.classes, expected.probabilities)
+    dense = time_line(model, path, every=0.05)
+    assert [row.label for row in dense] == [CLASSES[color] for color in (0, 2, 1, 0) for _ in range(20)]
+    assert run(path, "--every", "200ms") == 0
+    printed = capsys.readouterr().out
+    assert "each row covers its own interval, 0.2 s: 3 frames of equal parts of it" in printed
+    assert "note: 20 of 20 rows with repeated frames, such as 2 frames, the network takes 3: frames repeat" in printed
+
+
+def test_repeated_frames_are_noted(capsys):
+    saved(Path("best.pt"), dataclasses.replace(SETTINGS, frames="8x2"))
+    film(Path("films", "long.mp4"), 5, frames=8)
+    assert run("films", "--json", "p.json", "--csv", "p.csv") == 0
+    note = "6 frames, the network takes 8: they repeat from the start"
+    printed = capsys.readouterr().out
+    assert printed.count("note: ") == 3
+    assert f"note: films/red.mp4: {note}" in printed
+    held = json.loads(Path("p.json").read_text())["predictions"]
+    assert [one.get("note") for one in held] == [note, note, None, note]
+    assert [row["note"] for row in rows_of("p.csv")] == [note, note, "", note]
+    assert run("films/red.mp4", "--every", "1s") == 0
+    assert "each row covers 16 frames around the middle of its interval" in capsys.readouterr().out
+
+
 def test_several_classes_are_marked(capsys):
     saved(Path("best.pt"), dataclasses.replace(SETTINGS, multi_label=True), bias=(-6.0, 6.0, 6.0))
     assert run("films/red.mp4", "--csv", "p.csv") == 0

@@ -115,8 +115,9 @@ def test_another_batch_size_gives_a_hint(changes, expected):
     ("words", "network", "frames"),
     [
         ([], "digits", "8x1"),
-        (["--data", "x"], "small", "8x8"),
-        (["--recipe=laptop"], "small", "8x8"),
+        (["--data", "x"], "small", "auto"),
+        (["--recipe=laptop"], "small", "auto"),
+        (["--data", "x", "--frames", "8x8"], "small", "8x8  (recipe: auto)"),
         (["--recipe", "i3d-r50-nl5", "--frames", "128x1"], "ours:i3d_resnet50", "128x1  (recipe: 64-to-32)"),
     ],
 )

@@ -32,6 +32,7 @@ class Prediction:
         clip: path of the clip; "" for frames in memory.
         start: begin of the predicted part in seconds; None for the whole clip.
         end: end of the predicted part in seconds; None for the whole clip.
+        note: how frames repeat, if the clip has fewer than the network takes; else "".
     """
 
     classes: tuple[str, ...]
@@ -40,6 +41,7 @@ class Prediction:
     clip: str = ""
     start: float | None = None
     end: float | None = None
+    note: str = ""
 
     @property
     def label(self) -> str:
@@ -119,7 +121,7 @@ class ActionClassifier(nn.Module):
             A prediction, or a list of them for a list.
 
         Raises:
-            BrokenVideoError: (a ValueError) a file cannot be read or has fewer frames than the network takes.
+            BrokenVideoError: (a ValueError) a file cannot be read or has a single frame.
             ValueError: another shape or dtype of frames, or an invalid number of views or crops.
             ImportError: PyAV or torchvision is not installed; the message names the extra.
         """
@@ -132,8 +134,8 @@ class ActionClassifier(nn.Module):
                 data, name = FrameViews([clip], how), ""
             else:
                 data, name = FileViews([Path(clip)], how, "fail", BrokenClips()), os.fspath(clip)
-            (probabilities,) = self.probabilities(data)[0]
-            found.append(self.prediction(probabilities, clip=name, threshold=threshold))
+            (row,), (total,), _ = self._predict(data)
+            found.append(self.prediction(row, clip=name, threshold=threshold, note=how.note(int(total))))
         return found[0] if one else found
 
     def predict_files(
@@ -169,22 +171,31 @@ class ActionClassifier(nn.Module):
         data = FileViews(paths, how, on_error, BrokenClips() if broken is None else broken)
         options = {"batch": batch, "workers": workers, "on_views": on_views}
         try:
-            probabilities, indices = self.probabilities(data, **options)
+            probabilities, totals, indices = self._predict(data, **options)
         except NoClipsError:
             return []
-        rows = zip(probabilities, indices.tolist(), strict=True)
-        return [self.prediction(row, clip=str(paths[index]), threshold=threshold) for row, index in rows]
+        rows = zip(probabilities, totals.tolist(), indices.tolist(), strict=True)
+        return [
+            self.prediction(row, clip=str(paths[index]), threshold=threshold, note=how.note(total))
+            for row, total, index in rows
+        ]
 
     def probabilities(
         self, data: Any, *, batch: int = 8, workers: int = 0, on_views: Any = None
     ) -> tuple[Tensor, Tensor]:
         """Probabilities (N, classes) of the readable clips of a data set of views, and their indices (N,)."""
+        probabilities, _, indices = self._predict(data, batch=batch, workers=workers, on_views=on_views)
+        return probabilities, indices
+
+    def _predict(
+        self, data: Any, *, batch: int = 8, workers: int = 0, on_views: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As `probabilities`, with the labels of the views, (N,), between them."""
         parameter = next(self.network.parameters())
         prepare = preparation(self.inputs, parameter.dtype)
         options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": prepare, "on_views": on_views}
         with evaluating(self.network):
-            probabilities, _, indices = predict(self.network, data, multi_label=self.is_multi_label, **options)
-        return probabilities, indices
+            return predict(self.network, data, multi_label=self.is_multi_label, **options)
 
     def prediction(self, probabilities_K: Tensor, *, threshold: float = 0.5, **about: Any) -> Prediction:
         """The prediction of one row of probabilities."""

@@ -1,9 +1,13 @@
-"""How much time a clip covers at the frame rates of the data."""
+"""How much time a clip covers at the frame rates of the data, and whether videos have too few frames for it."""
 
+from collections.abc import Sequence
+
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.clip_list import ClipList
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.frame_times import frame_rate
-from torch_nonlocal.media.sampling import parse_schedule
+from torch_nonlocal.media.lengths import Length
+from torch_nonlocal.media.sampling import Schedule
 from torch_nonlocal.tasks.action.settings import ActionSettings
 
 _SAMPLED = 16
@@ -12,14 +16,15 @@ DIFFERENT = 1.5
 
 
 def span_lines(clips: ClipList, settings: ActionSettings) -> list[str]:
-    """Lines with the time that a clip spans, and a warning if frame rates differ much.
+    """Lines with the time that a window spans, and a warning if frame rates differ much; none for uniform clips.
 
     Args:
         clips: the headers of up to 16 of them are read.
         settings: frames of a clip, and the rate to which videos are resampled.
     """
-    length, stride = parse_schedule(settings.frames)
-    span = length * stride
+    span = settings.schedule.span
+    if span is None:
+        return []
     if settings.fps is not None:
         return [f"a clip spans {span} frames at {settings.fps:g} fps: {span / settings.fps:.1f} s"]
     rates = sorted(_rates(clips))
@@ -34,6 +39,25 @@ def span_lines(clips: ClipList, settings: ActionSettings) -> list[str]:
         middle = rates[len(rates) // 2]
         lines.append(f"warning: the frame rates differ; --fps {middle:.4g} gives all clips the same span")
     return lines
+
+
+def repeat_lines(lengths: Sequence[Length], schedule: Schedule) -> list[str]:
+    """A line about videos with fewer frames than a clip; none if there are none.
+
+    Args:
+        lengths: of a sample of the videos.
+        schedule: the frames of a clip.
+    """
+    short = sum(one.frames < schedule.length for one in lengths)
+    if not short:
+        return []
+    few = f"{short} of {counted(len(lengths), 'sampled clip')}"
+    return [f"note: {few} have fewer than {counted(schedule.length, 'frame')}: {repeat_rule(schedule)}"]
+
+
+def repeat_rule(schedule: Schedule) -> str:
+    """How frames repeat in a video that has fewer frames than a clip."""
+    return "frames repeat in order" if schedule.is_uniform else "they repeat from the start"
 
 
 def check_rates(clips: ClipList, settings: ActionSettings) -> None:

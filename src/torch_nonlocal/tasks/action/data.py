@@ -17,10 +17,11 @@ from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
 from torch_nonlocal.data.splits import assign
 from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform
-from torch_nonlocal.tasks.action.clip_span import check_rates, span_lines
+from torch_nonlocal.tasks.action.automatic_frames import automatic_frames, sampled_lengths
+from torch_nonlocal.tasks.action.clip_span import check_rates, repeat_lines, span_lines
 from torch_nonlocal.tasks.action.readable import check_readable
 from torch_nonlocal.tasks.action.run_split import as_before, run_record, without_trained
-from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings
+from torch_nonlocal.tasks.action.settings import AUTO, DIGITS, ActionSettings
 from torch_nonlocal.training.items import Items
 
 DIGIT_EPOCH = 3200
@@ -29,6 +30,7 @@ VALIDATION_DIGITS = 500
 TEST_DIGITS = 2000
 _TEST_SEED = 1_000_003  # other clips than those that choose the best checkpoint; the handwriting is the same
 _CLASSES_SHOWN = 5
+_DIGIT_FRAMES = "8x1"
 _SLOWEST, _FASTEST = 1, 3  # speeds of a digit, in pixels per frame
 
 Views = Dataset[tuple[Tensor, Any, int] | None]
@@ -42,6 +44,8 @@ class Source(Protocol):
     """Class names; a label is an index into them."""
     is_multi_label: bool
     """Whether a clip can have several classes."""
+    frames: str
+    """Schedule of the clips: that of the settings, or the automatic choice."""
     problems: tuple[str, ...]
     """Problems in the lists of clips, and classes without clips."""
     left_out: tuple[str, ...]
@@ -141,7 +145,14 @@ class _Videos:
         self.labels: Sequence[tuple[int, ...]] = [clip.all_labels for clip in self.train_list.clips]
         check_rates(self.train_list, settings)
         check_rates(self.validation_list, settings)
-        self.notes = (*notes, *span_lines(self.train_list, settings))
+        lengths = sampled_lengths(self.train_list, settings.fps)
+        if settings.frames == AUTO:
+            choice = automatic_frames(lengths)
+            settings = replace(settings, frames=choice.frames)
+            notes.append(choice.reason)
+        self.frames = settings.frames
+        notes += [*span_lines(self.train_list, settings), *repeat_lines(lengths, settings.schedule)]
+        self.notes = tuple(notes)
         names = ", ".join(self.classes[:_CLASSES_SHOWN]) + (", ..." if len(self.classes) > _CLASSES_SHOWN else "")
         clips = f"{len(self.train_list)} training clips, {len(self.validation_list)} validation clips ({splits.source})"
         self.summary = f"{data}: {clips}; {len(self.classes)} classes: {names}"
@@ -162,7 +173,7 @@ class _Videos:
         transform = TrainTransform(crop=settings.crop, flip=settings.flip, rand_augment=settings.rand_augment)
         options: dict[str, Any] = {"seed": seed, "on_error": self.on_error, "broken": broken, "fps": settings.fps}
         clips = self.train_list
-        data = ClipDataset(clips, parse_schedule(settings.frames), transform, **options)
+        data = ClipDataset(clips, settings.schedule, transform, **options)
         return data, lambda index: clips.name(clips.clips[index])
 
     def validation(self, settings: ActionSettings, views: int, broken: BrokenClips) -> Views | None:
@@ -197,7 +208,7 @@ def views_of(
     """Views of clips for validation and testing."""
     transform = EvalTransform(crop=settings.crop, crops=crops)
     options: dict[str, Any] = {"views": views, "on_error": on_error, "broken": broken, "fps": settings.fps}
-    return ViewDataset(clips, parse_schedule(settings.frames), transform, **options)
+    return ViewDataset(clips, settings.schedule, transform, **options)
 
 
 class Digits:
@@ -212,7 +223,11 @@ class Digits:
         self.labels: Sequence[tuple[int, ...]] = ()
         self.record: Mapping[str, str] = {}
         self.summary = f"moving digits: {DIGIT_EPOCH:,} new clips per epoch; test clips have other handwriting"
-        length, stride = parse_schedule(settings.frames)
+        self.frames = _DIGIT_FRAMES if settings.frames == AUTO else settings.frames
+        length, stride = parse_schedule(self.frames)
+        if stride is None:
+            generated = "moving digits are drawn frame by frame, and have no length of their own"
+            raise ValueError(f"frames={self.frames}: {generated}; expected FRAMESxSTRIDE such as {_DIGIT_FRAMES}")
         speeds = stride * _SLOWEST, stride * _FASTEST
         field: dict[str, Any] = {"frames": length, "size": settings.crop, "speeds": speeds}
         self.train_digits, self.test_digits = MovingDigits("train", **field), MovingDigits("test", **field)

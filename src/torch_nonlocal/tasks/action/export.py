@@ -21,7 +21,6 @@ from torch_nonlocal._common.optional import require
 from torch_nonlocal._common.plain_values import shown
 from torch_nonlocal._version import __version__
 from torch_nonlocal.data.moving_digits import RELATIONS
-from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.media.transforms import EvalTransform
 from torch_nonlocal.tasks.action.classifier import ActionClassifier
 
@@ -64,7 +63,7 @@ class Exported:
 def metadata(model: ActionClassifier) -> dict[str, Any]:
     """What a program needs to prepare clips for the network and to name its scores, as JSON values."""
     settings, inputs = model.settings, model.inputs
-    length, stride = parse_schedule(settings.frames)
+    length, stride = settings.schedule
     whole = model.classes == RELATIONS
     return {
         "classes": list(model.classes),
@@ -78,6 +77,7 @@ def metadata(model: ActionClassifier) -> dict[str, Any]:
         "short_side": settings.crop if whole else EvalTransform(crop=settings.crop).side,
         "frames": length,
         "stride": stride,
+        "sampling": "window" if stride is not None else "uniform",
         "fps": settings.fps,
         "task": "action",
         "producer": f"torch-nonlocal {__version__}",
@@ -130,7 +130,7 @@ def _rounding_error(network: nn.Module, compared: Sequence[tuple[Tensor, Tensor]
 
 def _scores(model: ActionClassifier) -> tuple[list[tuple[Tensor, Tensor]], bool]:
     """Random clips with the network's scores, and whether it takes clips of another length."""
-    length, _ = parse_schedule(model.settings.frames)
+    length, _ = model.settings.schedule
     generator = torch.Generator().manual_seed(0)
     shape = model.settings.crop, model.settings.crop
     dtype = next(model.network.parameters()).dtype

@@ -12,7 +12,6 @@ from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.layers import BlockOptions
-from torch_nonlocal.media.sampling import parse_schedule
 from torch_nonlocal.models.build import build
 from torch_nonlocal.models.fitting import last_linear, limited_to, load_exactly, load_pretrained, load_weights
 from torch_nonlocal.models.inputs import IMAGENET as IMAGENET_INPUTS
@@ -89,7 +88,7 @@ def _without_blocks(settings: ActionSettings, classes: int) -> nn.Module:
 def _insert_blocks(model: nn.Module, settings: ActionSettings) -> None:
     name = settings.network
     places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(name, "paper-5")
-    length, _ = parse_schedule(settings.frames)
+    length, _ = settings.schedule
     channels = 1 if name == DIGITS else 3
     device = next(model.parameters()).device
     example = torch.zeros(1, channels, length, settings.crop, settings.crop, device=device)

@@ -28,13 +28,15 @@ def write_predictions_json(
 ) -> None:
     """Write predictions as JSON: for each clip the predicted classes, the `top` classes and all probabilities.
 
-    "probabilities" are in the order of "classes". "not_read" lists the clips without a prediction.
+    "probabilities" are in the order of "classes". A "note" tells that frames repeat. "not_read" lists
+    the clips without a prediction.
     """
     clips = [
         {
             "clip": encodable(one.clip),
             **({} if one.start is None else {"start": one.start, "end": one.end}),
             "labels": list(one.labels),
+            **({"note": one.note} if one.note else {}),
             "top": [{"class": name, "probability": probability} for name, probability in one.top(top)],
             "probabilities": _row(one, model.classes),
         }
@@ -102,6 +104,8 @@ def _columns(
         names = ("predicted", "predicted_score") if not place else (f"top{place + 1}", f"top{place + 1}_score")
         columns[names[0]] = [text(one.classes[place]) for one in found]
         columns[names[1]] = torch.tensor([one.probabilities[place] for one in found])
+    if any(one.note for one in found):
+        columns["note"] = [text(one.note) for one in found]
     return columns
 
 

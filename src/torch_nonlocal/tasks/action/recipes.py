@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch_nonlocal.tasks.action.settings import DIGITS, IMAGENET, NONE, OURS, ActionSettings
+from torch_nonlocal.tasks.action.settings import AUTO, DIGITS, IMAGENET, NONE, OURS, ActionSettings
 from torch_nonlocal.tasks.base import Recipe
 from torch_nonlocal.training.config import TrainConfig
 
@@ -94,7 +94,7 @@ def _eight_frames(settings: ActionSettings) -> ActionSettings:
 
 
 _LAPTOP = Recipe(
-    ActionSettings(),
+    ActionSettings(frames=AUTO),
     TrainConfig(
         epochs=15,
         batch_size=8,
@@ -106,7 +106,7 @@ _LAPTOP = Recipe(
         channels_last="auto",
         workers=1,
     ),
-    "no GPU: the small network, 8 frames 8 apart, 112 x 112 pixels, batch size 8",
+    "no GPU: the small network, 8 frames, 112 x 112 pixels, batch size 8",
     needs_data=True,
 )
 _ONE_GPU = TrainConfig(
@@ -173,5 +173,5 @@ def hardware_recipe(device: torch.device | None = None) -> ActionRecipe:
         _LAPTOP,
         settings=replace(_LAPTOP.settings, crop=224),
         config=replace(_LAPTOP.config, batch_size=16, precision="bf16", workers=8),
-        source="a GPU: the small network, 8 frames 8 apart, 224 x 224 pixels, batch size 16, bf16",
+        source="a GPU: the small network, 8 frames, 224 x 224 pixels, batch size 16, bf16",
     )

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch_nonlocal._common.plain_values import settings_from
 from torch_nonlocal._common.text import did_you_mean
-from torch_nonlocal.media.sampling import parse_schedule
+from torch_nonlocal.media.sampling import Schedule, parse_schedule
 from torch_nonlocal.tasks.base import OnError
 
 SMALL = "small"
@@ -41,7 +41,9 @@ class ActionSettings:
     Attributes:
         network: small (EfficientNet-Lite0 with ImageNet weights, inflated to 3D), digits (RelationNet, for moving
             digits), or a model name such as torchvision:r3d_18, whose last layer is replaced.
-        frames: frames of a clip: 8x8 is 8 frames, 8 apart; 64-to-32 is 32 evenly spaced frames of a span of 64.
+        frames: frames of a clip: 8x8 is 8 frames, 8 apart; 64-to-32 is 32 evenly spaced frames of a span of 64;
+            uniform-8 is one frame of each of 8 equal parts of the whole video. auto chooses uniform-8 for short videos
+            and 8x8 for long ones, and prints the reason.
         crop: side length of the network's square input, in pixels.
         non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, or none. auto
             inserts two blocks in the small network, one in the network for moving digits, and paper-5 in ResNets.
@@ -107,8 +109,8 @@ class ActionSettings:
 
         Raises:
             ValueError: the network has nearly the name of one, the crop is not between 1 and 4,096 pixels, `frames` is
-                not a schedule of at most 1,024 frames, a clip has more than 16 million pixels, the frame rate is not
-                above 0, or another value is out of range.
+                neither auto nor a schedule of at most 1,024 frames, a clip has more than 16 million pixels, the frame
+                rate is not above 0, or another value is out of range.
         """
         _check_choices(self)
         hint = "" if self.network in _NETWORKS or ":" in self.network else did_you_mean(self.network, _NETWORKS)
@@ -118,21 +120,40 @@ class ActionSettings:
             raise ValueError(f"crop={self.crop}: expected 1 to {_MAX_CROP:,} pixels")
         if self.fps is not None and not 0 < self.fps <= _MAX_FPS:
             raise ValueError(f"fps={self.fps}: expected frames per second, above 0 and at most {_MAX_FPS:,}, or none")
-        length, stride = parse_schedule(self.frames)
-        if length > _MAX_FRAMES or stride > _MAX_STRIDE:
+        if self.frames == AUTO:
+            return
+        length, stride = self.schedule
+        if length > _MAX_FRAMES or (stride or 1) > _MAX_STRIDE:
             raise ValueError(f"frames={self.frames}: expected at most {_MAX_FRAMES:,} frames, {_MAX_STRIDE:,} apart")
         if length * self.crop**2 > _MAX_PIXELS:
             pixels = f"{length} x {self.crop} x {self.crop}"
             raise ValueError(f"frames={self.frames}, crop={self.crop}: expected {pixels} to be at most {_MAX_PIXELS:,}")
 
+    @property
+    def schedule(self) -> Schedule:
+        """The frames of a clip.
+
+        Raises:
+            ValueError: `frames` is auto, which `train` replaces by a schedule once it knows the videos.
+        """
+        try:
+            return parse_schedule(self.frames)
+        except ValueError as error:
+            known = "; auto is for training on videos" if self.frames == AUTO else ", or auto"
+            raise ValueError(f"{error}{known}") from error
+
 
 def resumed_settings(settings: ActionSettings, about: Mapping[str, Any]) -> ActionSettings:
-    """The settings with which a run resumes that began when the small network had 3D kernels only.
+    """The settings with which a run resumes: its automatic choices, whatever the data would now give.
+
+    A run without the setting `temporal` began when the small network had 3D kernels only.
 
     Args:
         settings: the user's.
         about: settings that the run saved.
     """
+    if settings.frames == AUTO and "frames" in about:
+        settings = replace(settings, frames=about["frames"])
     former = about.get("network") == SMALL == settings.network and "temporal" not in about
     return replace(settings, temporal="full") if former else settings
 
@@ -164,6 +185,7 @@ def settings_of_file(values: Mapping[str, Any], network: str = "") -> ActionSett
         ValueError: an unknown setting, a value of another type or out of range, or a network that is not a plain name.
     """
     settings = resumed_settings(settings_from(ActionSettings, values), values)
+    _ = settings.schedule  # a trained network has one
     if network:
         return replace(settings, network=network)
     if settings.network not in (SMALL, DIGITS, PACKAGED) and not _PLAIN_NAME.fullmatch(settings.network):

@@ -77,7 +77,7 @@ def train(
         # The file of initial weights may be gone.
         known |= record_of_weights(str(run_dir / "checkpoints" / "best.pt"))
     clips = source(data, settings, on_error, kept=kept, known=known)
-    settings = with_labels(settings, clips)
+    settings = of_data(settings, clips)
     settings = settings if saved is None else as_begun(settings, saved)
     counts = ClassCounts(clips.labels, clips.classes, bool(settings.multi_label))
     settings, choices = balanced(settings, counts)
@@ -126,7 +126,7 @@ def check_data(
         ImportError: a package is not installed; the message names the extra.
     """
     clips = source(data, settings, on_error)
-    settings = with_labels(settings, clips)
+    settings = of_data(settings, clips)
     _, choices = balanced(settings, ClassCounts(clips.labels, clips.classes, bool(settings.multi_label)))
     for line in (clips.summary, *clips.notes, *choices):
         log(line)
@@ -138,15 +138,15 @@ def check_data(
     log(start_from(model, without, clips.classes) if without is settings else "weights: ImageNet")
 
 
-def with_labels(settings: ActionSettings, clips: Source) -> ActionSettings:
-    """The settings with `multi_label` as the data have it.
+def of_data(settings: ActionSettings, clips: Source) -> ActionSettings:
+    """The settings with `multi_label` and `frames` as the data have them.
 
     Raises:
         ValueError: clips have several classes and multi_label is False.
     """
     if clips.is_multi_label and settings.multi_label is False:
         raise ValueError("multi_label=False, but the data have clips of several classes; expected none or True")
-    return replace(settings, multi_label=True) if clips.is_multi_label else settings
+    return replace(settings, frames=clips.frames, multi_label=True if clips.is_multi_label else settings.multi_label)
 
 
 class ActionTask(Task):

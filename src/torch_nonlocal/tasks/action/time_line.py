@@ -1,10 +1,11 @@
 """The classes of a long video over time: one prediction per interval.
 
-The clip of an interval lies around its middle, and may reach beyond the interval; near the ends of the video it is
-moved inside. Shapes: T frames, V crops, H height, W width.
+A window lies around the middle of its interval, and may reach beyond the interval; near the ends of the video it is
+moved inside. A uniform clip has one frame of each of equal parts of the interval itself. Shapes: T
+frames, V crops, H height, W width.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
@@ -14,21 +15,23 @@ from torch import Tensor
 
 from torch_nonlocal.media.decode import read_sampled
 from torch_nonlocal.media.frame_times import frame_times, frames_between
-from torch_nonlocal.media.sampling import parse_schedule, uniform_clips
+from torch_nonlocal.media.sampling import uniform_clips
 from torch_nonlocal.media.transforms import View
 from torch_nonlocal.tasks.action.classifier import ActionClassifier, Prediction
 from torch_nonlocal.tasks.action.views_to_predict import ViewOptions
 
 MOST_ROWS = 100_000
+_EPSILON = 1e-6  # more than a rounding error, less than a frame
 _HELD = 1 << 27  # bytes of frames in memory at a time; reading more at once lists the frames of the file less often
 
 
 class Interval(NamedTuple):
-    """A part of a video in seconds, and the frames of its clip."""
+    """A part of a video in seconds, the frames of its clip, and the number of frames that they were chosen from."""
 
     start: float
     end: float
     frames: list[int]
+    total: int
 
 
 def time_line(
@@ -56,7 +59,7 @@ def time_line(
         One prediction per interval, with its start and end in seconds.
 
     Raises:
-        BrokenVideoError: (a ValueError) the file cannot be read, has fewer frames than the network takes, or is a
+        BrokenVideoError: (a ValueError) the file cannot be read, has a single frame, or is a
             folder of images, which has no frame rate.
         ValueError: `every` is not above 0, or gives more than 100,000 intervals.
     """
@@ -74,11 +77,12 @@ def time_line(
             return views[0].cut(frame_HWC)
 
         cuts = read_sampled(path, plan.next_frames, cut)
-        clips = cuts.split(parse_schedule(options.settings.frames).length)
+        clips = cuts.split(options.settings.schedule.length)
         items = [(views[0].finish(clip_TVCHW), 0, number) for number, clip_TVCHW in enumerate(clips)]
         probabilities, _ = model.probabilities(items, batch=batch)
         for one, row in zip(plan.take(len(items)), probabilities, strict=True):
-            found.append(model.prediction(row, threshold=threshold, clip=str(path), start=one.start, end=one.end))
+            about = {"clip": str(path), "start": one.start, "end": one.end, "note": options.note(one.total)}
+            found.append(model.prediction(row, threshold=threshold, **about))
         if on_rows is not None:
             on_rows(len(found), plan.total)
     return found
@@ -120,13 +124,14 @@ def _intervals(path: Path, total: int, every: float, options: ViewOptions) -> li
     times = frame_times(path, total)
     seconds = float(times.duration)
     frames = frames_between(path, times, fps=options.settings.fps)
-    options.check_frames(len(frames), repr(str(path)))
-    count = ceil(seconds / every - 1e-6)  # a rounding error is no interval
+    options.check_frames(total, repr(str(path)))
+    count = ceil(seconds / every - _EPSILON)  # a rounding error is no interval
     if count > MOST_ROWS:
         raise ValueError(
             f"every={every:g} s gives {count:,} intervals of {str(path)!r}: expected at most {MOST_ROWS:,}"
         )
-    first, last = uniform_clips(len(frames), *parse_schedule(options.settings.frames), 2)
+    schedule = options.settings.schedule
+    first, last = uniform_clips(len(frames), *schedule, 2)
     rate = options.settings.fps
     begins = [
         float((times.ticks[frame] - times.ticks[0]) * times.tick) if rate is None else number / rate
@@ -135,13 +140,19 @@ def _intervals(path: Path, total: int, every: float, options: ViewOptions) -> li
     found = []
     for number in range(max(count, 1)):
         start, end = number * every, min((number + 1) * every, seconds)
-        middle = bisect_right(begins, (start + end) / 2) - 1
-        shift = min(max(middle - first[-1] // 2, 0), last[0])
-        found.append(Interval(start, end, [frames[index + shift] for index in first]))
+        middle = max(bisect_right(begins, (start + end) / 2) - 1, 0)
+        if schedule.is_uniform:
+            first_inside, stop = (bisect_left(begins, limit - _EPSILON) for limit in (start, end))
+            inside = frames[first_inside:stop] or [frames[middle]]
+            (chosen,) = uniform_clips(len(inside), *schedule, 1)
+            found.append(Interval(start, end, [inside[index] for index in chosen], len(inside)))
+        else:
+            shift = min(max(middle - first[-1] // 2, 0), last[0])
+            found.append(Interval(start, end, [frames[index + shift] for index in first], len(frames)))
     return found
 
 
 def _bytes_of_clip(options: ViewOptions) -> int:
-    length, _ = parse_schedule(options.settings.frames)
+    length, _ = options.settings.schedule
     side = ceil(options.settings.crop * 256 / 224)
     return 2 * 3 * 3 * length * side**2  # three crops, or a whole frame of a wide video

@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import Clip, ClipList, OnError
-from torch_nonlocal.data.dataset import ViewDataset
+from torch_nonlocal.data.dataset import FEWEST_FRAMES, ViewDataset
 from torch_nonlocal.data.moving_digits import RELATIONS
 from torch_nonlocal.media.broken import BrokenVideoError
-from torch_nonlocal.media.sampling import parse_schedule, uniform_clips
+from torch_nonlocal.media.sampling import uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, View
 from torch_nonlocal.models.inputs import Inputs
+from torch_nonlocal.tasks.action.clip_span import repeat_rule
 from torch_nonlocal.tasks.action.settings import ActionSettings
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -61,21 +63,27 @@ class ViewOptions:
         return EvalTransform(crop=self.settings.crop, crops=self.crops)
 
     def check_frames(self, total: int, name: str) -> None:
-        """Check that a clip has as many frames as the network takes.
+        """Check that a clip has at least two frames. If it has fewer than the network takes, frames repeat; see `note`.
 
         Raises:
             BrokenVideoError: it has fewer.
         """
-        needed, _ = parse_schedule(self.settings.frames)
-        if total < needed:
-            plural = "" if total == 1 else "s"
-            rate = "" if self.settings.fps is None else f" at {self.settings.fps:g} fps"
-            problem = f"{name} has {total} frame{plural}{rate}, the network needs {needed}"
-            raise BrokenVideoError(problem, "too short")
+        if total < FEWEST_FRAMES:
+            raise BrokenVideoError(
+                f"{name} has {counted(total, 'frame')}, expected at least {FEWEST_FRAMES}", "too short"
+            )
+
+    def note(self, total: int) -> str:
+        """What to know about a prediction from so many frames: whether frames repeat; "" if not."""
+        schedule, fps = self.settings.schedule, self.settings.fps
+        if total >= schedule.length:
+            return ""
+        rate = "" if fps is None else f" at {fps:g} fps"
+        return f"{counted(total, 'frame')}{rate}, the network takes {schedule.length}: {repeat_rule(schedule)}"
 
 
 class FileViews(ViewDataset):
-    """Views of files and folders of frames; a clip with fewer frames than the network takes counts as broken.
+    """Views of files and folders of frames. The label of a view is the number of frames it was taken from.
 
     Args:
         paths: the clips, at least one.
@@ -86,18 +94,19 @@ class FileViews(ViewDataset):
 
     def __init__(self, paths: Sequence[Path], options: ViewOptions, on_error: OnError, broken: BrokenClips) -> None:
         clips = ClipList(Path(), options.classes, tuple(Clip(path, 0) for path in paths))
-        sample, transform = parse_schedule(options.settings.frames), options.transform
+        sample, transform = options.settings.schedule, options.transform
         reading: dict[str, Any] = {"on_error": on_error, "broken": broken, "fps": options.settings.fps}
         super().__init__(clips, sample, transform, views=options.views, **reading)  # pyright: ignore[reportArgumentType]
-        self._options = options
+        self._frames: dict[int, int] = {}
+
+    def _label(self, video: int) -> int:
+        return self._frames[video]
 
     def _read(
         self, video: int, choose: Callable[[int], Sequence[int]], view_of: Callable[[int, int], View]
     ) -> Tensor | None:
-        name = repr(str(self.clips.clips[video].path))
-
         def chosen(total: int) -> Sequence[int]:
-            self._options.check_frames(total, name)
+            self._frames[video] = total
             return choose(total)
 
         return super()._read(video, chosen, view_of)
@@ -111,7 +120,7 @@ class FrameViews(Dataset[Any]):
         options: how they are read.
 
     Raises:
-        ValueError: a clip of another shape or dtype, or with fewer frames than the network takes.
+        ValueError: a clip of another shape or dtype, or a single frame.
     """
 
     def __init__(self, clips: Sequence[Tensor], options: ViewOptions) -> None:
@@ -124,13 +133,13 @@ class FrameViews(Dataset[Any]):
         return len(self._clips) * self._options.views
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        """Crops of a clip (V, 3, T, H, W) uint8, 0, and the index of the clip."""
+        """Crops of a clip (V, 3, T, H, W) uint8, the number of frames it was taken from, and the index of the clip."""
         number, view = divmod(index, self._options.views)
         clip_THWC = self._clips[number]
-        sample = parse_schedule(self._options.settings.frames)
+        sample = self._options.settings.schedule
         chosen = uniform_clips(len(clip_THWC), *sample, self._options.views)[view]
         cuts = self._options.transform.view(*clip_THWC.shape[1:3])
-        return cuts.finish(torch.stack([cuts.cut(frame) for frame in clip_THWC[chosen]])), 0, number
+        return cuts.finish(torch.stack([cuts.cut(frame) for frame in clip_THWC[chosen]])), len(clip_THWC), number
 
 
 def preparation(inputs: Inputs, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
