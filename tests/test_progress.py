@@ -2,7 +2,7 @@
 
 import pytest
 
-from torch_nonlocal._common import progress
+from torch_nonlocal._common import heartbeat, progress
 from torch_nonlocal._common.progress import ProgressBar
 
 
@@ -48,3 +48,21 @@ def test_nothing_is_drawn_without_rich(monkeypatch, capsys):
         bar.print("a line")
         assert not bar.visible
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "line"),
+    [
+        (0, 8.0, "predict: 0/40 views after 0:00:08"),
+        (10, 20.0, "predict: 10/40 views, 0.5 per second, 0:01:00 left"),
+    ],
+)
+def test_without_a_terminal_a_line_tells_how_far_the_work_is(monkeypatch, capsys, done, seconds, line):
+    now = [50.0]
+    monkeypatch.setattr(heartbeat, "_LOOK", 3600.0)  # the thread does not look; the test calls `beat`
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with ProgressBar("predict", unit="views") as bar:
+        bar.update(done, total=40)
+        now[0] += seconds
+        bar._heartbeat.beat()
+    assert capsys.readouterr().err.splitlines() == [line]

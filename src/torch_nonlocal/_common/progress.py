@@ -1,15 +1,20 @@
-"""A progress bar on a terminal; nothing where standard error is a file or a pipe, or without rich."""
+"""A progress bar on a terminal; a line from time to time where standard error is a file or a pipe, or without rich."""
 
+import sys
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
+from torch_nonlocal._common.heartbeat import Heartbeat, duration
 from torch_nonlocal._common.optional import is_installed
-from torch_nonlocal._common.terminal import terminal
+from torch_nonlocal._common.terminal import print_lines, terminal
 
 
 class ProgressBar:
     """A bar with a counter, named values and the remaining time, on standard error. A context manager.
+
+    Without a terminal, a line tells how far the work is, first after 8 seconds and then every 30.
 
     Args:
         description: what is in progress.
@@ -32,6 +37,10 @@ class ProgressBar:
         done: int = 0,
         values: tuple[str, ...] = (),
     ) -> None:
+        self._description, self._unit = description.strip(), unit
+        self._done, self._total, self._first = done, total, done
+        self._started = time.monotonic()
+        self._heartbeat: Heartbeat | None = None
         self._progress = _rich_progress(unit, values) if is_installed("rich") else None
         if self._progress is not None:
             blank = dict.fromkeys(values, float("nan"))
@@ -44,6 +53,8 @@ class ProgressBar:
 
     def update(self, done: int, total: int | None = None, *, description: str | None = None, **values: float) -> None:
         """Set the number of units done and, if given, the total, the description and the named values."""
+        self._done, self._total = done, self._total if total is None else total
+        self._description = self._description if description is None else description.strip()
         if self._progress is not None:
             changes: dict[str, Any] = {"completed": done, **values}
             changes |= {} if total is None else {"total": total}
@@ -52,6 +63,7 @@ class ProgressBar:
 
     def advance(self) -> None:
         """Count one more unit."""
+        self._done += 1
         if self._progress is not None:
             self._progress.advance(self._task)
 
@@ -63,14 +75,30 @@ class ProgressBar:
 
     def start(self) -> None:
         """Draw the bar from now on."""
-        if self._progress is not None:
+        self._started = time.monotonic()
+        if self._progress is not None and self.visible:
             self._progress.start()
+        else:
+            self._heartbeat = Heartbeat(self._line, lambda text: print_lines(text, file=sys.stderr))
+            self._heartbeat.__enter__()
 
     def stop(self) -> None:
         """Leave the bar as it is."""
-        if self._progress is not None:
+        if self._heartbeat is not None:
+            self._heartbeat.__exit__()
+            self._heartbeat = None
+        elif self._progress is not None:
             with suppress(OSError):
                 self._progress.stop()
+
+    def _line(self) -> str:
+        """How far the work is, as a line."""
+        seconds, new = time.monotonic() - self._started, self._done - self._first
+        of = f"{self._done:,}/{self._total:,}" if self._total is not None else f"{self._done:,}"
+        words = [f"{self._description}:" if self._description else "", of, self._unit]
+        rate = f", {new / seconds:.3g} per second" if new else f" after {duration(seconds)}"
+        left = duration(seconds / new * (self._total - self._done)) if new and self._total is not None else ""
+        return " ".join(filter(None, words)) + rate + (f", {left} left" if left else "")
 
     def __enter__(self) -> Self:
         self.start()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._version import __version__
 from torch_nonlocal.cli.needs import check_command_line
+from torch_nonlocal.cli.threads import wait_passively
 
 _MISTAKE = 2
 _INTERRUPTED = 130
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if os.environ.get("NO_COLOR"):
         os.environ.setdefault("PYTHON_TYRO_ANSI_CODES", "0")  # tyro reads it on import; rich knows NO_COLOR itself
+    wait_passively()
     try:
         check_command_line(words)
         from torch_nonlocal.cli.app import parse

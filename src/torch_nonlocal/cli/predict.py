@@ -16,6 +16,7 @@ from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_lines, terminal
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.cli import needs
+from torch_nonlocal.cli.threads import use_free_cores
 
 if TYPE_CHECKING:
     from torch_nonlocal.data.broken import BrokenClips
@@ -90,6 +91,7 @@ def predict(
     if picture is not None and (seconds is None or len(paths) != 1):
         missing = "--every" if seconds is None else f"one video, got {len(paths)} clips"
         raise ValueError(f"--picture draws a time line: expected {missing}")
+    use_free_cores(lambda line: print_lines(line, file=sys.stderr))
     model = _on_device(load_classifier(checkpoint, network=network))
     broken = BrokenClips()
     shape = {"crops": crops if crops == "full" else int(crops), "threshold": threshold, "batch": batch}

@@ -1,5 +1,6 @@
 """`nonlocal test TASK CHECKPOINT`: evaluate trained weights."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
+from torch_nonlocal.cli.threads import use_free_cores
 from torch_nonlocal.cli.train import Data
 from torch_nonlocal.tasks.base import TaskSpec, get_task, task_names
 
@@ -33,6 +35,7 @@ def _command(spec: TaskSpec[Any]) -> Callable[..., None]:
     ) -> None:
         check_folder(out)
         check_task(spec)
+        use_free_cores(lambda line: print_lines(line, file=sys.stderr))
         lines: list[str] = []  # printed when the bar is gone, to standard output
         with ProgressBar("test") as bar:
             spec.test(checkpoint, data, out, options, on_progress=bar.update, log=lines.append)

@@ -14,6 +14,7 @@ from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
 from torch_nonlocal.cli.seeds import SeedRun, seed_folders, train_seeds, write_summary
+from torch_nonlocal.cli.threads import use_free_cores
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
 from torch_nonlocal.training.config import RENAMED, TrainConfig
 
@@ -123,8 +124,10 @@ def _command(
             spec.check_data(data, settings, on_error=on_error, log=show)
             return
         from torch_nonlocal.training.errors import RunLengthError
+        from torch_nonlocal.training.run_folder import saved_threads
 
         def run(seed: int, folder: Path) -> "Result":
+            use_free_cores(show, kept=saved_threads(folder), seconds=0.5)
             result = spec.train(data, folder, settings, replace(config, seed=seed), on_error=on_error)
             show(f"seed {seed}: {_outcome(result)}" if folders else _outcome(result))
             return result

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from torch_nonlocal.distributed.processes import Processes, lost_processes
 from torch_nonlocal.training import checkpoint
 from torch_nonlocal.training.callbacks.log import Log, PrintLine
@@ -16,7 +18,7 @@ from torch_nonlocal.training.evaluator import Evaluator
 from torch_nonlocal.training.job import Job
 from torch_nonlocal.training.optimizer import EXTENSION_FACTOR
 from torch_nonlocal.training.precision import check_precision, flushed_denormals, memory_errors
-from torch_nonlocal.training.run_folder import RunFolder, saved_format
+from torch_nonlocal.training.run_folder import RunFolder, saved_format, saved_threads
 from torch_nonlocal.training.sampler import BatchSampler, RankBatchSampler
 from torch_nonlocal.training.signals import StopRequest
 from torch_nonlocal.training.step import StepResult, choose_memory_format, train_step
@@ -56,8 +58,8 @@ class Result:
 def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine | None = None) -> Result:
     """Train a task's model. Called again with the same arguments, it resumes from the last checkpoint.
 
-    On CPUs, a run that was killed at any moments and resumed ends with bit for bit the weights of an uninterrupted run,
-    if model and data draw random numbers only from torch, NumPy or Python.
+    On CPUs, a run that was killed at any moments and resumed with the same number of threads ends with bit for bit the
+    weights of an uninterrupted run, if model and data draw random numbers only from torch, NumPy or Python.
 
     Run it alone for one process, or by `accelerate launch` or torchrun for several; all processes make the same call.
 
@@ -66,7 +68,8 @@ def fit(task: Task, config: TrainConfig, run_dir: str | Path, *, log: PrintLine 
             has the last weights. With FSDP2 its parameters stay sharded.
         config: training options.
         run_dir: folder of the run; see `run_folder`.
-        log: called with each message, one line; None shows a progress bar in a terminal and prints to stderr elsewhere.
+        log: called with each message, one line, also from another thread; None shows a progress bar in a terminal and
+            prints to stderr elsewhere.
 
     Raises:
         RunLengthError: if the folder holds a run of another length, and `config.extend` does not permit a longer one.
@@ -165,10 +168,12 @@ def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status
             how = job.patience_ended or f"{progress.step:,} steps"
             (print_line or print)(f"{folder.path}: the run is finished ({how}); nothing to do")
         return "finished before"
+    threads = saved_threads(folder.path) if is_main and not job.is_new else None
     if is_main:
         folder.begin(step=progress.step, device=job.processes.device, processes=job.processes.count)
         job.task.begin(folder.path)
     done = {"step": progress.step, "evaluated": progress.evaluated}
+    done["batch_size"] = job.sampler.batch_size
     log = Log(folder.metrics, folder.board, steps=job.steps, **done, print_line=print_line, silent=not is_main)
     with log:
         if lost:
@@ -177,6 +182,9 @@ def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status
             job.save()  # the untrained weights: a run killed at once starts again from the same ones
         else:
             log.message(f"{folder.path}: resuming from the checkpoint after {progress.step:,} of {job.steps:,} steps")
+            if threads not in (None, torch.get_num_threads()):
+                own = torch.get_num_threads()
+                log.message(f"number of threads: {own}, before: {threads}; results may differ in the last digits")
         if folder.former_ends:
             steps = " and ".join(f"{end:,}" for end in folder.former_ends)
             rule = f"lr {EXTENSION_FACTOR * job.config.lr:g} for half of the new steps, then linearly to 0"
@@ -197,6 +205,7 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
         while not stop:
             if evaluator.is_due():
                 job.save()  # an evaluation may take long; the training so far is safe
+                log.doing("validation")
                 try:
                     metrics = evaluator.run()
                 except Exception:
@@ -217,7 +226,8 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                 stop = True
                 break
             if parts is None:  # workers start only if a step is left
-                parts = loaders.enter_context(job.loader(progress.step, job.steps, log.message))
+                loader = loaders.enter_context(job.loader(progress.step, job.steps, log.message))
+                parts = _announced(loader, log)
                 if job.state.channels_last is None:
                     line, parts = choose_memory_format(job, parts)
                     log.message(line)
@@ -234,6 +244,17 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
     return "stopped" if stop else "finished"
 
 
+def _announced(parts: Iterator[Any], log: Log) -> Iterator[Any]:
+    """The same parts; the log knows whether they are awaited or computed."""
+    while True:
+        log.doing("waiting for data")
+        part = next(parts, None)
+        if part is None:
+            return
+        log.doing("computing")
+        yield part
+
+
 def _advance(job: Job, result: StepResult, seconds: float, log: Log) -> None:
     """Count a step, update the averaged weights, and log."""
     progress, length = job.progress, job.sampler.steps_per_epoch
@@ -246,7 +267,7 @@ def _advance(job: Job, result: StepResult, seconds: float, log: Log) -> None:
     sums = {**result.scalars, "gradient_norm": result.gradient_norm}
     for name, value in {**sums, "seconds": seconds, "waited": result.waited, "steps": 1}.items():
         progress.window[name] = progress.window.get(name, 0.0) + value
-    log.stepped(progress.step, progress.loss)
+    log.stepped(progress.step, progress.loss, seconds)
     if progress.step % job.config.log_every == 0 or progress.step == job.steps:
         window, progress.window = progress.window, {}
         line = {name: window[name] / window["steps"] for name in sums if not math.isnan(window[name])}

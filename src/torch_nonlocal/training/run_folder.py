@@ -38,7 +38,8 @@ from torch_nonlocal.training.errors import RunLengthError
 from torch_nonlocal.training.items import Items, item_differences, plain_items
 
 WEIGHTS_FORMAT = "torch-nonlocal weights 1"
-_CONFIG, _DATA = "config.json", "data.json"
+_CONFIG, _DATA, _ENVIRONMENT = "config.json", "data.json", "environment.json"
+_MOST_THREADS = 4096
 _PACKAGES = ("torchvision", "accelerate", "av", "numpy", "timm")
 
 
@@ -63,7 +64,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.board = path / "tensorboard"
         self._config = path / _CONFIG
-        self._environment = path / "environment.json"
+        self._environment = path / _ENVIRONMENT
         self._data = path / _DATA
         self._items: Items = {}
         self._settings = {"config": config.plain(), "about": json.loads(json.dumps(dict(about)))}
@@ -234,6 +235,17 @@ def saved_format(run_dir: str | os.PathLike[str]) -> bool | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return found if isinstance(found, bool) else None
+
+
+def saved_threads(run_dir: str | os.PathLike[str]) -> int | None:
+    """Number of threads at the last start of the run in a folder, on a CPU; None if there is no such run."""
+    try:
+        start = read_json(Path(run_dir, _ENVIRONMENT), "the environment of a run")["starts"][-1]
+        device, threads = start["device"], start["threads"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    is_valid = isinstance(threads, int) and 1 <= threads <= _MOST_THREADS and str(device).startswith("cpu")
+    return threads if is_valid else None
 
 
 def _steps(config: Mapping[str, Any], steps_per_epoch: int) -> int:

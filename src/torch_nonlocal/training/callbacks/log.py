@@ -9,12 +9,15 @@ from types import TracebackType
 from typing import Any
 
 from torch_nonlocal._common import files
+from torch_nonlocal._common.heartbeat import FIRST, Heartbeat, duration
 from torch_nonlocal._common.optional import missing
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_lines
 
 PrintLine = Callable[[str], None]
 _HIDDEN = ("gradient_norm", "waiting_for_data", "seconds")  # in the files only
+_RATE = "items/s"  # beside the bar
+_SOON = 5.0  # seconds after which the first step that ends is reported at once
 _EVALUATION = ("validation", "eval", "test")  # former versions wrote "eval" and "test"
 
 
@@ -27,8 +30,10 @@ class Log:
         steps: steps of the whole run.
         step: steps done.
         evaluated: steps done at the last evaluation.
-        print_line: called with each message, one line; None shows a progress bar in a terminal (with rich) and prints
-            to stderr elsewhere.
+        batch_size: items per step.
+        print_line: called with each message, one line, also from another thread; None shows a progress bar in a
+            terminal (with rich) and prints to stderr elsewhere. Without a bar, what is in progress is printed whenever
+            no line was printed for a while.
         silent: write nothing.
     """
 
@@ -40,20 +45,26 @@ class Log:
         steps: int,
         step: int,
         evaluated: int,
+        batch_size: int,
         print_line: PrintLine | None,
         silent: bool,
     ) -> None:
         self._steps, self._silent = steps, silent
         self._bar: ProgressBar | None = None
+        self._batch_size = batch_size
         self._started, self._first_step = time.monotonic(), step
+        self._step, self._loss, self._seconds = step, 0.0, 0.0
+        self._doing, self._since = "starting", self._started
+        self._is_step_shown = False
         if silent:
             return
         self._board = _board_writer(board, step)
         _drop_repeated(metrics, step, evaluated)
         self._file = metrics.open("a")
-        self._print = print_line or (lambda text: print_lines(text, file=sys.stderr))
+        shown = print_line or (lambda text: print_lines(text, file=sys.stderr))
+        self._heartbeat = Heartbeat(self._progress_line, shown)
         if print_line is None and sys.stderr.isatty():
-            bar = ProgressBar("train", steps, done=step, values=("loss",))
+            bar = ProgressBar("train", steps, done=step, values=("loss", _RATE))
             if bar.visible:
                 bar.start()
                 self._bar = bar
@@ -61,6 +72,8 @@ class Log:
             self.message(f"no TensorBoard curves; {missing(['tensorboard'])}")
 
     def __enter__(self) -> "Log":
+        if not self._silent and self._bar is None:
+            self._heartbeat.__enter__()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -68,26 +81,43 @@ class Log:
             return
         if self._bar is not None:
             self._bar.stop()
+        else:
+            self._heartbeat.__exit__()
         self._file.close()
         if self._board is not None:
             self._board.close()
 
     def message(self, text: str) -> None:
         """Print a message."""
-        if not self._silent:
-            (self._bar.print if self._bar is not None else self._print)(text)
-
-    def stepped(self, step: int, loss: float) -> None:
-        """Show that a step is done."""
+        if self._silent:
+            return
         if self._bar is not None:
-            self._bar.update(step, loss=loss)
+            self._bar.print(text)
+        else:
+            self._heartbeat.print(text, progress=False)
+
+    def doing(self, what: str) -> None:
+        """Note what is in progress from now on, such as "waiting for data"."""
+        self._doing, self._since = what, time.monotonic()
+
+    def stepped(self, step: int, loss: float, seconds: float) -> None:
+        """Show that a step is done, which took these seconds."""
+        self._step, self._loss, self._seconds = step, loss, self._seconds + seconds
+        self.doing("finishing the step")
+        if self._silent:
+            return
+        if self._bar is not None:
+            values: dict[str, Any] = {"loss": loss, _RATE: self._rate()}
+            self._bar.update(step, **values)
+        elif not self._is_step_shown and time.monotonic() - self._started >= _SOON:
+            self._heartbeat.print(self._progress_line())
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Log means over the steps since the last call, after `step` steps."""
         self._write("train", step, values)
         if not self._silent and self._bar is None:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name not in _HIDDEN)
-            self._print(f"{step:,}/{self._steps:,}  {shown}  {self._left(step)} left")
+            self._heartbeat.print(self._line(step, shown))
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
         """Log the metrics of an evaluation after `step` steps."""
@@ -108,11 +138,24 @@ class Log:
         if kind == "validation":
             self._board.flush()
 
-    def _left(self, step: int) -> str:
+    def _progress_line(self) -> str:
+        """How far the run is, and what is in progress if that takes long."""
+        shown = f"loss {self._loss:.4g}  items_per_second {self._rate():.4g}" if self._step > self._first_step else ""
+        line, seconds = self._line(self._step, shown), time.monotonic() - self._since
+        return f"{line}  {self._doing} for {seconds:.0f} s" if seconds >= FIRST else line
+
+    def _line(self, step: int, shown: str) -> str:
+        """The line of a step; without values before the first step."""
         done = step - self._first_step
-        seconds = (time.monotonic() - self._started) / max(done, 1) * (self._steps - step)
-        minutes, seconds = divmod(round(seconds), 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        if not done:
+            return f"{step:,}/{self._steps:,}"
+        self._is_step_shown = True
+        seconds = (time.monotonic() - self._started) / done * (self._steps - step)
+        return f"{step:,}/{self._steps:,}  {shown}  {duration(seconds)} left"
+
+    def _rate(self) -> float:
+        """Items per second in the steps of this start."""
+        return self._batch_size * (self._step - self._first_step) / max(self._seconds, 1e-9)
 
 
 def _drop_repeated(metrics: Path, step: int, evaluated: int) -> None:
