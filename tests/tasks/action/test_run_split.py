@@ -75,6 +75,17 @@ class TestRecord:
         clips = {name: fingerprints(find_clips(split.root, name)) for name in ("train", "val", "test")}
         assert split.record == {one: name for name, prints in clips.items() for one in prints}
 
+    def test_a_validation_folder_with_the_names_of_training_clips_stays_apart(self, tmp_path):
+        root = film_classes(tmp_path / "data", 2)
+        other = film_classes(tmp_path / "other", 1, seed=9)
+        settings = dataclasses.replace(SETTINGS, val=str(other))
+        trained, held = (set(fingerprints(find_clips(one))) for one in (root, other))
+        for epochs in (1, 2):
+            config = dataclasses.replace(CONFIG, epochs=epochs, extend=True)
+            result, _ = train(root, tmp_path / "run", settings, config)
+            record = saved_record(load_weights_file(result.weights))
+            assert record == dict.fromkeys(trained, "train") | dict.fromkeys(held, "val")
+
     def test_a_record_survives_its_tensors(self):
         record = {"ab": "train", "name:ü": "train", "cd@1.5-2.5": "val", "ef": "test"}
         assert saved_record({"extra": {"split": record_tensors(record)}}) == record

@@ -36,18 +36,21 @@ def as_before(splits: Splits, kept: Items) -> tuple[ClipList, ClipList, str]:
     Returns:
         The training clips, the validation clips, and one line about the clips that were added; "" if there are none.
     """
-    found: dict[str, Clip] = {}
-    for one in splits.lists.values():
-        found.update({one.key(clip): clip for clip in one.clips})
-    parts = [[found[key] for key in kept.get(part, {}) if key in found] for part in (TRAINING, VALIDATION)]
-    of_run = {key for part in kept.values() for key in part}
     used = [splits.train, splits.validation]
+    parts: list[list[Clip]] = []
+    for part, own in zip((TRAINING, VALIDATION), used, strict=True):
+        found: dict[str, Clip] = {}
+        # Its own list last: the keys of a validation folder elsewhere may be those of training clips.
+        for one in (*splits.lists.values(), own):
+            found.update({one.key(clip): clip for clip in one.clips})
+        parts.append([found[key] for key in kept.get(part, {}) if key in found])
+    of_run = {key for part in kept.values() for key in part}
     added = [key for one in used for clip in one.clips if (key := one.key(clip)) not in of_run]
     line = ""
     if added:
         names = listed(added, most=3)
         line = f"{len(added)} clips were added to the data since the run began and are not used: {names}"
-    training, validation = (replace(splits.train, clips=tuple(part)) for part in parts)
+    training, validation = (replace(own, clips=tuple(part)) for own, part in zip(used, parts, strict=True))
     return training, validation, line
 
 
@@ -88,15 +91,15 @@ def run_record(splits: Splits, training: ClipList, validation: ClipList, known: 
         validation: the clips that choose the weights.
         known: record of the run that the initial weights come from.
     """
-    prints: dict[str, str] = {}
+    prints: dict[Clip, str] = {}
     for split, one in splits.lists.items():
-        prints.update(zip(map(one.key, one.clips), splits.fingerprints[split], strict=True))
+        prints.update(zip(one.clips, splits.fingerprints[split], strict=True))
     record = dict(known)
     parts = {"test": splits.lists.get("test", replace(training, clips=())), "val": validation, "train": training}
     for split, one in parts.items():
         for clip in one.clips:
-            if record.get(prints[one.key(clip)]) != "train":
-                record[prints[one.key(clip)]] = split
+            if record.get(prints[clip]) != "train":
+                record[prints[clip]] = split
     return record
 
 
