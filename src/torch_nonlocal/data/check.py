@@ -90,12 +90,12 @@ class CheckReport:
 
     @property
     def duplicates(self) -> tuple[tuple[ClipReport, ...], ...]:
-        """Groups of clips with identical bytes."""
+        """Groups of clips with identical bytes; clips that are parts of one file are in a group if it has a copy."""
         groups: dict[str, list[ClipReport]] = {}
         for clip in self.clips:
             if clip.digest:
                 groups.setdefault(clip.digest, []).append(clip)
-        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+        return tuple(tuple(group) for group in groups.values() if len({clip.path for clip in group}) > 1)
 
     @property
     def contradictions(self) -> tuple[tuple[ClipReport, ...], ...]:

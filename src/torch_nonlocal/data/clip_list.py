@@ -27,6 +27,7 @@ class Clip(NamedTuple):
         start: begin of the clip in the file, in seconds; None for the start of the file.
         end: end of the clip in the file, in seconds; None for the end of the file.
         labels: all classes, in data where a clip can have several; empty in other data.
+        frames: first frame, from 0, and number of frames, of a clip that is a part of a file or folder; None for all.
     """
 
     path: Path
@@ -34,6 +35,14 @@ class Clip(NamedTuple):
     start: float | None = None
     end: float | None = None
     labels: tuple[int, ...] = ()
+    frames: tuple[int, int] | None = None
+
+    @property
+    def part(self) -> str:
+        """The part of the file that is the clip, as the end of a key; "" for all of it."""
+        if self.frames is not None:
+            return f"@frames {self.frames[0]}-{sum(self.frames) - 1}"
+        return "" if self.start is None and self.end is None else f"@{self.start}-{self.end}"
 
     @property
     def all_labels(self) -> tuple[int, ...]:
@@ -83,9 +92,8 @@ class ClipList:
         return {self.key(clip): (clip.label, _size(clip.path)) for clip in self.clips}
 
     def key(self, clip: Clip) -> str:
-        """The clip's name, with its time span if it is a part of a file."""
-        span = "" if clip.start is None and clip.end is None else f"@{clip.start}-{clip.end}"
-        return self.name(clip) + span
+        """The clip's name, with its span if it is a part of a file."""
+        return self.name(clip) + clip.part
 
     def name(self, clip: Clip) -> str:
         """The clip's path relative to the root, with forward slashes, independent of the location of the data.
@@ -129,7 +137,7 @@ class Problems:
 
 
 def fingerprints(clips: ClipList, contents: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The fingerprint of each clip: its content and its time span, or its name if the content cannot be read.
+    """The fingerprint of each clip: its content and its span, or its name if the content cannot be read.
 
     Args:
         clips: the clips.
@@ -138,8 +146,7 @@ def fingerprints(clips: ClipList, contents: Sequence[str] | None = None) -> tupl
     known = content_digests([clip.path for clip in clips.clips]) if contents is None else contents
     found = []
     for clip, content in zip(clips.clips, known, strict=True):
-        span = "" if clip.start is None and clip.end is None else f"@{clip.start}-{clip.end}"
-        found.append(f"{content or 'name:' + clips.name(clip)}{span}")
+        found.append(f"{content or 'name:' + clips.name(clip)}{clip.part}")
     return tuple(found)
 
 

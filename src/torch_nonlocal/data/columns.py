@@ -30,6 +30,7 @@ _OBJECTS = _PLACES | _CLIPS | _CLASSES
 _SECOND = _NAMES | _IDS | _NUMBERS | _TEXTS | _PLACES | _CLASSES
 _KNOWN = _PLACES | _CLIPS | _CLASSES | _SEVERAL
 _HEADERS: dict[Role, str] = {
+    "clip": "frame dir|frame folder|frame path",
     "start": "time start|start time|start sec|start seconds|start s|t start|begin time|segment start|"
     "clip start|starttime|tstart|start timestamp|start|begin|from|onset",
     "end": "time end|end time|end sec|end seconds|end s|t end|stop time|segment end|clip end|endtime|tend|"
@@ -44,6 +45,7 @@ _CLIP: Role = "clip"
 _CLASS: Role = "class"
 _USUAL: dict[Role, str] = {"clip": "path", "class": "label"}
 _EXACT: dict[str, Role] = {name: role for role, names in _HEADERS.items() for name in names.split("|")}
+_COUNTS = ("num frames", "n frames", "nframes", "number of frames", "total frames", "frame count", "frames", "total")
 _BARE = ("start", "begin", "from", "onset", "end", "stop", "to", "offset")  # seconds or frames: a time goes before them
 
 
@@ -62,6 +64,7 @@ class Columns(NamedTuple):
         end: end of the clip in the file, in seconds.
         duration: duration of the clip, in seconds, for a start without an end.
         first_frame: number of the first frame.
+        part: first frame and number of frames of a clip that is a part of a file.
         split: split of the clip.
         fold: number of a fold.
         names: the names of all columns.
@@ -75,6 +78,7 @@ class Columns(NamedTuple):
     end: int | None
     duration: int | None
     first_frame: int | None
+    part: tuple[int, int] | None
     split: int | None
     fold: int | None
     names: tuple[str, ...]
@@ -88,7 +92,7 @@ class Columns(NamedTuple):
     def described(self) -> str:
         """What was recognized, for messages."""
         roles = {"clip": self.clip, "class": self.label, "start": self.start, "end": self.end}
-        roles |= {"duration": self.duration}
+        roles |= {"duration": self.duration, "first frame": self.part and self.part[0]}
         found = [f"{role} = {self.names[place]!r}" for role, place in roles.items() if place is not None]
         return "columns " + ", ".join(found)
 
@@ -115,14 +119,28 @@ def columns_of(names: Sequence[str], where: str) -> Columns | None:
     def first(role: Role) -> int | None:
         return min(found[role])[1] if role in found else None
 
+    part = _part_of(names, found)
     several = bool(set(words_of(names[label])) & _SEVERAL)
     end = first("end")
     duration = first("duration") if end is None and "start" in found else None
     times = first("start"), end, duration, first("first frame")
-    used = (clip, label, *times[:3], first("split"), first("fold"))
+    used = (clip, label, *times[:3], *(part or ()), first("split"), first("fold"))
     others = tuple(place for place in range(len(names)) if place not in used)
     shown = tuple(excerpt(name.strip()) for name in names)
-    return Columns(clip, label, several, *times, first("split"), first("fold"), shown, others)
+    return Columns(clip, label, several, *times, part, first("split"), first("fold"), shown, others)
+
+
+def _part_of(names: Sequence[str], found: dict[Role, list[tuple[int, int]]]) -> tuple[int, int] | None:
+    """The columns of the first frame and the number of frames (mmaction2); "offset" is a time only beside "onset"."""
+    words = [" ".join(words_of(name)) for name in names]
+    if "offset" not in words or "start" in found:
+        return None
+    offset = words.index("offset")
+    if ends := [one for one in found.pop("end", []) if one[1] != offset]:
+        found["end"] = ends
+        return None
+    count = next((place for place, name in enumerate(words) if name in _COUNTS), None)
+    return None if count is None else (offset, count)
 
 
 def has_role(name: str) -> bool:

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import Clip, ClipList, OnError, Problems
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.decode import read_sampled
-from torch_nonlocal.media.frame_times import frame_times, frames_between
+from torch_nonlocal.media.frame_times import FrameTimes, frame_times, frames_between
 from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
@@ -82,10 +83,13 @@ class _Videos(Dataset[Any]):
             if total < FEWEST_FRAMES:
                 problem = f"{str(path)!r} has {total} frame, expected at least {FEWEST_FRAMES}"
                 raise BrokenVideoError(problem, "too short")
+            if self.fps is None and clip.frames is not None:
+                first, count = _frames_in_file(clip, total)
+                return [first + index for index in choose(count)]
             if self.fps is None and clip.start is None and clip.end is None:
                 return choose(total)
             times = frame_times(path, total, time_limit=self.decode_timeout)
-            start, end = span_in_file(clip, float(times.duration))
+            start, end = _span_of_frames(clip, times) or span_in_file(clip, float(times.duration))
             frames = frames_between(path, times, fps=self.fps, start=start, end=end)
             return [frames[index] for index in choose(len(frames))]
 
@@ -248,6 +252,28 @@ def collate_clips(items: Sequence[tuple[Tensor, int | Tensor, int] | None]) -> t
         raise ValueError(f"clips of several sizes do not fit in one batch: {listed}; expected batch_size=1")
     clips, labels, indices = default_collate(flat)  # in a worker, writes to memory shared with the main process
     return clips, labels, indices
+
+
+def _frames_in_file(clip: Clip, total: int) -> tuple[int, int]:
+    """First frame and number of frames of a clip that is a part of a file.
+
+    Raises:
+        BrokenVideoError: the file has fewer frames, or the part is a single one.
+    """
+    first, count = clip.frames or (0, total)
+    if count < FEWEST_FRAMES or first + count > total:
+        part = f"the clip has {counted(count, 'frame')} from frame {first}"
+        raise BrokenVideoError(f"{str(clip.path)!r} has {counted(total, 'frame')}, and {part}", "too short")
+    return first, count
+
+
+def _span_of_frames(clip: Clip, times: FrameTimes) -> tuple[float, float | None] | None:
+    """The span of a clip that is given by its frames, None for its end at the end of the file; None for other clips."""
+    if clip.frames is None:
+        return None
+    first, count = _frames_in_file(clip, len(times.ticks))
+    start, *stop = (tick - times.ticks[0] for tick in times.ticks[first : first + count + 1 : count])
+    return float(start * times.tick), float(stop[0] * times.tick) if stop else None
 
 
 def span_in_file(clip: Clip, seconds: float) -> tuple[float | None, float | None]:

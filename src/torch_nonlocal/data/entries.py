@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from torch_nonlocal._common.text import excerpt
 from torch_nonlocal.data.columns import Columns
 from torch_nonlocal.data.folders import split_named
+from torch_nonlocal.data.texts import whole_number
 
 _LATEST = 10**6  # seconds; file names of Kinetics have six digits
 _CLOCK = re.compile(r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d(?:\.\d{1,9})?)")
@@ -33,6 +34,7 @@ class Entry(NamedTuple):
         labels: all classes, in lists where a clip can have several.
         split: "train", "val" or "test"; "" if the line names none.
         cuts: how many of `names`, from the first, are files that hold only the span.
+        frames: the clip's first frame, from 0, and its number of frames; None for the whole file or a span in seconds.
         may_be_comment: the line starts with "#": it is a comment if no such clip exists.
     """
 
@@ -46,6 +48,7 @@ class Entry(NamedTuple):
     labels: tuple[str, ...] = ()
     split: str = ""
     cuts: int = 0
+    frames: tuple[int, int] | None = None
     may_be_comment: bool = False
 
     @property
@@ -68,7 +71,7 @@ def plain_entry(path: str, label: str, file: Path, line: int) -> Entry:
     if "\n" in path or "\n" in label:
         got = excerpt(f"{path},{label}")
         return invalid(file, line, f"got {got!r}, expected one line; a quotation mark is not closed")
-    return Entry((path,), label, file, line, "", None, None, (), "", 0, path[0] == "#")
+    return Entry((path,), label, file, line, "", None, None, (), "", 0, None, path[0] == "#")
 
 
 def unquoted(path: str) -> str:
@@ -173,6 +176,17 @@ def with_split(entry: Entry, value: str) -> Entry:
     if not split:
         return invalid(entry.file, entry.line, f"split {excerpt(value)!r}, expected train, val or test")
     return entry._replace(split=split)
+
+
+def with_frames(entry: Entry, first: str, total: str, got: str) -> Entry:
+    """An entry that is a part of a video or folder, from its first frame and its number of frames as written."""
+    start, count = whole_number(first.strip()), whole_number(total.strip())
+    if entry.mistake:
+        return entry
+    if start is None or count is None or start < 0 or count < 1:
+        expected = "expected the first frame, 0 or more, and the number of frames, 1 or more"
+        return invalid(entry.file, entry.line, f"got {excerpt(got)!r}, {expected}")
+    return entry._replace(frames=(start, count))
 
 
 def is_kept(entries: Sequence[Entry]) -> bool:

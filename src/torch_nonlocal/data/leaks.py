@@ -48,6 +48,8 @@ def find_leaks(
 
 
 def _overlap(one: Clip, other: Clip) -> bool:
+    if one.frames and other.frames:
+        return max(one.frames[0], other.frames[0]) < min(sum(one.frames), sum(other.frames))
     starts = one.start or 0.0, other.start or 0.0
     ends = (clip.end if clip.end is not None else float("inf") for clip in (one, other))
     return max(starts) < min(ends)

@@ -20,7 +20,7 @@ _HINTS = 50  # mistakes that suggest the nearest class, which compares with all 
 _NUMBERED = 3 / 4  # from this fraction of numeric classes on, a class name is an error
 _CODE = re.compile(r"(c\d{3}) ")  # of a class of Charades, before its name
 
-Key = str | tuple[str, float | None, float | None]
+Key = str | tuple[str, float | None, float | None, tuple[int, int] | None]
 
 
 class Missing(Mapping[Path, str]):
@@ -77,11 +77,13 @@ def clips_of_lists(
                 problems.add(problem)
                 continue
             is_cut = 0 <= place < entry.cuts
-            key = path if is_cut or entry.start is entry.end is None else (path, entry.start, entry.end)
+            is_whole = is_cut or entry.start is entry.end is entry.frames is None
+            key = path if is_whole else (path, entry.start, entry.end, entry.frames)
             first, known = found.setdefault(key, (entry, labels))
             if first is entry:
                 span = (None, None) if is_cut else (entry.start, entry.end)
-                clips.append(Clip(Path(path), labels[0], *span, labels if lists.has_several else ()))
+                several = labels if lists.has_several else ()
+                clips.append(Clip(Path(path), labels[0], *span, several, entry.frames))
                 if place < 0:
                     missing.append((clips[-1], entry))
             elif set(known) != set(labels):
@@ -128,8 +130,8 @@ def _classes_of(lists: Lists) -> tuple[str, ...]:
     labels = [label for one in entries if not one.mistake for label in one.labels or (one.label,)]
     numbers = [number for label in labels if (number := whole_number(label)) is not None]
     if labels and len(numbers) >= _NUMBERED * len(labels):
-        # A number beyond the number of clips cannot be a class, because a class before it would be empty.
-        possible = [number for number in numbers if 0 <= number < len(entries)]
+        # A number beyond the number of labels cannot be a class, because a class before it would be empty.
+        possible = [number for number in numbers if 0 <= number < max(len(entries), len(labels))]
         return tuple(str(number) for number in range(max(possible, default=-1) + 1))
     return tuple(sorted(set(labels)))
 

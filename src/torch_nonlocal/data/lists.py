@@ -24,15 +24,16 @@ from torch_nonlocal.data.entries import (
     timed,
     times_of,
     with_decimal_points,
+    with_frames,
     with_split,
 )
+from torch_nonlocal.data.numbered_lists import numbered_line, numbered_row, read_numbered
 from torch_nonlocal.data.published import is_ava, segments
 from torch_nonlocal.data.rows import SAMPLE, Line, Row, delimiter_of, file_and_class, is_comment, rows_of, sample_of
 from torch_nonlocal.data.split_columns import splits_of
 from torch_nonlocal.data.suffixes import has_suffix
 from torch_nonlocal.data.texts import json_of, lines_of
 
-_FRAMES_AND_CLASS = re.compile(r"(.*\S)\s+(\d+)\s+(\d+)\s*")
 _WORD = re.compile(r"[^\W\d][\w .-]*")
 _NUMBERS = re.compile(r"\d+(?:\s+\d+)+")
 _JSON = (".json", ".jsonl", ".ndjson")
@@ -60,7 +61,7 @@ def read_list(file: Path, fold: int = 1) -> Read:
 
     Args:
         file: .json, .jsonl, .csv, .tsv or text. A header may name the columns; without one a list has two columns, the
-            path and the class, or folder, number of frames and class.
+            path and the class, or the forms of `numbered_lists`.
         fold: value of the column "fold" whose clips are tested.
 
     Raises:
@@ -83,19 +84,10 @@ def read_list(file: Path, fold: int = 1) -> Read:
 
 def _read_text(file: Path, lines: list[Line], fold: int) -> Read:
     sample = sample_of(lines)
-    frames = [_FRAMES_AND_CLASS.fullmatch(line) for line in sample]
-    are_files = [found is not None and has_suffix(found[1]) for found in frames]
-    if all(frames) and len(set(are_files)) == 1:
-        what = "video" if are_files[0] else "folder of frames"
-        entries = []
-        for number, line in lines:
-            found = _FRAMES_AND_CLASS.fullmatch(line)
-            if found:
-                entries.append(plain_entry(found[1], found[3], file, number))
-            elif not is_comment(line):
-                expected = f"expected a {what}, its number of frames and a class, as in other lines"
-                entries.append(invalid(file, number, f"got {excerpt(line.strip())!r}, {expected}"))
-        return Read(entries, f"{file.name}: {what}, number of frames, class")
+    numbered = (numbered_line(number, line) for number, line in lines)
+    counted = [numbered_line(number, line) for number, line in lines[:SAMPLE] if not is_comment(line)]
+    if counted and (found := read_numbered(file, counted, numbered)):
+        return Read(found.entries, found.recognized, has_several=found.has_several)
     if (columns := _header_of(file, sample)) is not None:
         names = sample[0].split()
         rows = [(number, _cells(line, len(names), columns.clip)) for number, line in lines]
@@ -168,10 +160,9 @@ def _is_comment(row: list[str], width: int) -> bool:
 def _read_two_columns(file: Path, rows: list[tuple[int, list[str]]], delimiter: str) -> Read:
     width = len(rows[0][1])
     counted = [row for _, row in rows[:SAMPLE] if not _is_comment(row, width)]
-    if width == 3 and all(len(row) == 3 and row[1].strip().isdigit() and row[2].strip().isdigit() for row in counted):
-        entries = [plain_entry(row[0], row[2], file, line) for line, row in rows if len(row) == 3]
-        what = "video" if all(has_suffix(row[0]) for row in counted) else "folder of frames"
-        return Read(entries, f"{file.name}: {what}, number of frames, class")
+    numbered = [numbered_row(line, row) for line, row in rows[:SAMPLE] if not _is_comment(row, width)]
+    if numbered and (found := read_numbered(file, numbered, (numbered_row(line, row) for line, row in rows))):
+        return Read(found.entries, found.recognized, has_several=found.has_several)
     if width > 2 and any(cell.strip() for cell in rows[0][1][2:]):
         shown = excerpt(", ".join(rows[0][1]))
         expected = "expected two columns, path and class, or a header that names them, such as path,label"
@@ -236,6 +227,9 @@ def _read_columns(
                 times = times_of(cells, columns)
                 is_id = not has_suffix(name) and "/" not in name
                 entry = timed(entry, *times, is_id=is_id, got=got, header=header)
+            if columns.part is not None:
+                first, total = columns.part
+                entry = with_frames(entry, cells.get(first, ""), cells.get(total, ""), got)
         entries.append(with_split(entry, split) if split else entry)
     has_splits = any(entry.split for entry in entries)
     recognized = f"{file.name}: {columns.described()}{about}"

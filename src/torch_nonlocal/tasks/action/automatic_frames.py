@@ -94,6 +94,9 @@ def sampled_lengths(clips: ClipList, fps: float | None = None) -> list[Length]:
 
 def _used(clip: Clip, file: Length) -> Length:
     """The length of the part of a file that a clip has."""
+    if clip.frames is not None and file.frames:
+        count = clip.frames[1]
+        return Length(count, file.seconds and file.seconds * count / file.frames)
     if file.seconds is None:
         return file
     start, end = span_in_file(clip, file.seconds)
