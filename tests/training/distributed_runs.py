@@ -22,7 +22,9 @@ reads = 0
 
 
 def curves(folder):
-    for name, changes in {"ddp": {}, "fsdp2": {"shard": True}, "parts": {"accumulate": 2}}.items():
+    changed = {"ddp": {}, "fsdp2": {"shard": True}, "parts": {"accumulate": 2}}
+    changed |= {"backbone": {"freeze_backbone": 1}, "fsdp2-backbone": {"freeze_backbone": 1, "shard": True}}
+    for name, changes in changed.items():
         model = network("group", dropout=0.0)
         config = plain_config(clip_grad=0.5, ema=0.9, **changes)
         train(folder / name, config, model=model, data=TinyClips(), evaluate=None)

@@ -220,6 +220,36 @@ def test_freeze_bn_freezes_all_norms_except_those_of_blocks(tmp_path):
     assert not torch.equal(after["0.non_local.norm.running_mean"], before["0.non_local.norm.running_mean"])
 
 
+BACKBONE = ("0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked")
+
+
+@pytest.mark.parametrize(("epochs", "trained"), [(-1, False), (2, False), (1, True)])
+def test_freeze_backbone_trains_the_last_layer_and_the_blocks_first(tmp_path, epochs, trained):
+    model, before, lines = network(), network().state_dict(), []
+    train(tmp_path, plain_config(epochs=2, freeze_backbone=epochs), model=model, log=lines.append)
+    after = model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert {name for name in BACKBONE if name in changed} == (set(BACKBONE) if trained else set())
+    assert {"5.weight", "5.bias", "0.non_local.norm.weight", "0.non_local.norm.running_mean"} <= changed
+    assert ("the whole network is trained from step 4 on" in lines) == trained
+    until = {-1: "", 1: " in the first 3 steps", 2: " in the first 6 steps"}[epochs]
+    assert f"only the last layer and the blocks are trained{until}" in lines
+
+
+def test_a_frozen_backbone_is_weights_without_gradient_and_frozen_norms(tmp_path):
+    train(tmp_path / "option", plain_config(freeze_backbone=-1, clip_grad=0.5))
+    model = network()
+    for parameter in model[0].weight, model[0].bias:
+        parameter.requires_grad_(False)
+    train(tmp_path / "by-hand", plain_config(freeze_bn=True, clip_grad=0.5), model=model)
+    assert same_state(last(tmp_path / "option"), last(tmp_path / "by-hand"))
+
+
+def test_a_model_without_a_last_layer_and_blocks_cannot_be_trained_with_a_frozen_backbone(tmp_path):
+    with pytest.raises(ValueError, match="freeze_backbone=1: Sequential has neither a last linear layer nor non-local"):
+        train(tmp_path, plain_config(freeze_backbone=1), model=nn.Sequential(nn.Conv3d(1, 3, (2, 5, 5)), nn.Flatten()))
+
+
 @pytest.mark.parametrize("kind", ["loss", "gradient"])
 def test_non_finite_loss_names_the_items(tmp_path, kind):
     def spoil(index, clip):

@@ -48,7 +48,16 @@ def assert_same_run(one, other):
             torch.testing.assert_close(tensor, expected[part][name], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "changes"), [("ddp", {}), ("fsdp2", {"shard": True}), ("parts", {"accumulate": 2})])
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ddp", {}),
+        ("fsdp2", {"shard": True}),
+        ("parts", {"accumulate": 2}),
+        ("backbone", {"freeze_backbone": 1}),
+        ("fsdp2-backbone", {"freeze_backbone": 1, "shard": True}),
+    ],
+)
 def test_two_processes_have_the_losses_of_one(runs, tmp_path, name, changes):
     config = plain_config(clip_grad=0.5, ema=0.9, **changes)
     train(tmp_path, config, model=network("group", dropout=0.0), evaluate=None)

@@ -47,6 +47,7 @@ SETTINGS = [
     {"optimizer": "adamw", "schedule": "one-cycle", "ema": 0.9, "clip_grad": 0.5},
     {"accumulate": 2, "nesterov": True, "schedule": "cosine", "warmup": 0.3, "precise_bn": 2},
     {"precision": "bf16", "eval_every": 2, "log_every": 4},
+    {"freeze_backbone": 1, "ema": 0.9, "precise_bn": 1},
     {"freeze_bn": True, "channels_last": True, "attention_items": 2},
 ]
 
@@ -68,6 +69,19 @@ def test_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, settings):
     assert without_times(tmp_path / "whole") == without_times(tmp_path / "broken")
     starts = json.loads((tmp_path / "broken" / "environment.json").read_text())["starts"]
     assert [start["from_step"] for start in starts] == [0, 0, 2, 3]
+
+
+def test_a_run_of_a_version_without_an_option_resumes_with_its_former_value(tmp_path):
+    config = plain_config(checkpoint_minutes=0.0)
+    with pytest.raises(CrashError):
+        train(tmp_path, config, data=crash_after(9))
+    file = tmp_path / "config.json"
+    held = json.loads(file.read_text())
+    assert held["config"].pop("freeze_backbone") == 0
+    file.write_text(json.dumps(held))
+    with pytest.raises(ValueError, match=r"freeze_backbone \(saved: 0, given: 1\)"):
+        train(tmp_path, plain_config(checkpoint_minutes=0.0, freeze_backbone=1))
+    assert train(tmp_path, config)[0].status == "finished"
 
 
 def test_steps_since_the_checkpoint_are_repeated_with_the_same_result(tmp_path):

@@ -8,13 +8,13 @@ from torch import nn
 
 from torch_nonlocal.layers import NonLocal
 
-_BatchNorm = nn.modules.batchnorm._BatchNorm
+BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
     """All batch norms except those of non-local blocks, whose weight starts at zero and must be trained."""
     in_blocks = {id(inner) for block in model.modules() if isinstance(block, NonLocal) for inner in block.modules()}
-    return [one for one in model.modules() if isinstance(one, _BatchNorm) and id(one) not in in_blocks]
+    return [one for one in model.modules() if isinstance(one, BatchNorm) and id(one) not in in_blocks]
 
 
 def freeze_parameters(norms: Iterable[nn.Module]) -> None:
@@ -42,7 +42,7 @@ def recompute_statistics(model: nn.Module, inputs: Iterable[Any], frozen: Iterab
     Reference: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021 (precise batch norm).
     """
     kept = {id(norm) for norm in frozen}
-    batch_norms = [one for one in model.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
+    batch_norms = [one for one in model.modules() if isinstance(one, BatchNorm) and one.track_running_stats]
     norms = [one for one in batch_norms if id(one) not in kept]
     momenta = [norm.momentum for norm in norms]
     model.eval()

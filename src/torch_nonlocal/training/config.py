@@ -17,6 +17,9 @@ HARMLESS = (
 )  # fmt: skip
 """Fields that change no weight; they may differ when a run resumes."""
 
+ADDED = {"freeze_backbone": 0}
+"""Fields that saved configurations of earlier versions lack, and their value then."""
+
 RENAMED = {"optimiser": "optimizer", "attention_clips": "attention_items"}
 """Former name of a field -> its name. `TrainConfig` accepts former names with a DeprecationWarning."""
 
@@ -90,6 +93,8 @@ class TrainConfig:
     """Use the channels-last memory format; auto does so on GPUs, and on a CPU if it is faster in a short trial."""
     freeze_bn: bool = False
     """Freeze all batch norms, statistics and parameters, except those of non-local blocks; for small batches."""
+    freeze_backbone: int = 0
+    """Epochs in which only the last layer and the blocks are trained, before the whole network; -1: in all epochs."""
     precise_bn: int = 0
     """Batches over which batch norm statistics are recomputed before each evaluation; 0 uses running averages."""
     shard: bool = False
@@ -132,6 +137,7 @@ class TrainConfig:
             "checkpoint_minutes",
         ):
             _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        _check("freeze_backbone", self.freeze_backbone, self.freeze_backbone >= -1, "a number of epochs, or -1 for all")
         _check("weight_decay", self.weight_decay, self.weight_decay >= 0, "at least 0")
         _check("lr", self.lr, 0 < self.lr < math.inf, "above 0")
         _check("momentum", self.momentum, 0 <= self.momentum < 1, "0 <= momentum < 1")

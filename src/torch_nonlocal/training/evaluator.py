@@ -48,7 +48,7 @@ class Evaluator:
             if ema is not None:
                 copy_into(job.model, ema.values)
             if job.config.precise_bn:
-                recompute_statistics(job.model, self._recent_inputs(), job.frozen)
+                recompute_statistics(job.model, self._recent_inputs(), job.frozen_norms(job.progress.step - 1))
                 job.processes.average_buffers(job.model)
             job.model.eval()
             with torch.no_grad(), autocast(job.config, job.processes.device):

@@ -1,12 +1,16 @@
 """A run in this process: model, optimizer, data and state, restored from a checkpoint if there is one."""
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+from torch import nn
 
 from torch_nonlocal._common.workers import WorkerBatches
 from torch_nonlocal.distributed.processes import Processes
 from torch_nonlocal.distributed.sharding import DistributedModel
 from torch_nonlocal.training import checkpoint
+from torch_nonlocal.training.backbone import Backbone
 from torch_nonlocal.training.batch_norm import freeze_parameters, frozen_norms, train_mode
 from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.ema import EMA
@@ -45,8 +49,13 @@ class Job:
         self.task, self.config, self.folder, self.processes, self.sampler = task, config, folder, processes, sampler
         self.steps = config.steps if config.steps is not None else (config.epochs or 0) * sampler.steps_per_epoch
         self.ends = (*folder.former_ends, self.steps)
-        self.frozen = frozen_norms(task.model) if config.freeze_bn else []
-        freeze_parameters(self.frozen)
+        self._frozen = frozen_norms(task.model) if config.freeze_bn else []
+        freeze_parameters(self._frozen)
+        name = f"freeze_backbone={config.freeze_backbone}"
+        self._backbone = Backbone(task.model, task.head(task.model), name=name) if config.freeze_backbone else None
+        if self._backbone is not None and config.freeze_backbone < 0:
+            for parameter in self._backbone.parameters():
+                parameter.requires_grad_(False)
         shard = config.shard or processes.shard_requested
         channels_last = planned_format(config, processes)
         if channels_last is None and saved is not None:
@@ -55,6 +64,7 @@ class Job:
             convert_weights(task.model, channels_last=True)
         self.distributed = DistributedModel(task.model, processes, shard=shard)
         self.model = self.distributed.model
+        self._frozen_at_first = [] if self._backbone is None else self._backbone.parameters()
         self.state = checkpoint.TrainState(
             self.model,
             task.optimizer(self.model) or make_optimizer(self.model, config),
@@ -105,9 +115,30 @@ class Job:
         """A loaded batch on this process's device, prepared by the task."""
         return self.task.prepare(self.processes.send(batch))
 
+    @property
+    def frozen_steps(self) -> float:
+        """Number of steps at the start in which only the last layer and the blocks are trained."""
+        epochs = self.config.freeze_backbone
+        return math.inf if epochs < 0 else epochs * self.sampler.steps_per_epoch
+
+    def frozen_norms(self, step: int) -> list[nn.Module]:
+        """Batch norms that keep their statistics in a step, counted from 0."""
+        if self._backbone is None or step >= self.frozen_steps:
+            return self._frozen
+        return [*self._frozen, *self._backbone.norms]
+
     def train_mode(self) -> None:
-        """Set train mode; frozen norms stay in eval mode."""
-        train_mode(self.model, self.frozen)
+        """Set train mode for the next step; frozen norms stay in eval mode, and frozen weights get no gradient."""
+        train_mode(self.model, self.frozen_norms(self.progress.step))
+        if self.processes.count == 1:  # DDP requires that the same parameters have a gradient in all steps
+            for parameter in self._frozen_at_first:
+                parameter.requires_grad_(self.progress.step >= self.frozen_steps)
+
+    def drop_frozen_gradients(self) -> None:
+        """Remove the gradients of weights that are not trained in this step."""
+        if self.progress.step < self.frozen_steps:
+            for parameter in self._frozen_at_first:
+                parameter.grad = None
 
     def save(self) -> None:
         """Write the whole state; all processes must call it.

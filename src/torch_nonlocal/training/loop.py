@@ -189,6 +189,9 @@ def _run(job: Job, request: StopRequest, print_line: PrintLine | None) -> Status
             steps = " and ".join(f"{end:,}" for end in folder.former_ends)
             rule = f"lr {EXTENSION_FACTOR * job.config.lr:g} for half of the new steps, then linearly to 0"
             log.message(f"extended after {steps} steps: {rule}")
+        if progress.step < job.frozen_steps:
+            until = "" if job.config.freeze_backbone < 0 else f" in the first {job.frozen_steps:,} steps"
+            log.message(f"only the last layer and the blocks are trained{until}")
         return _train(job, request, log)
 
 
@@ -232,6 +235,9 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                     line, parts = choose_memory_format(job, parts)
                     log.message(line)
                     clock.lap()
+            if progress.step == job.frozen_steps > 0:
+                job.train_mode()
+                log.message(f"the whole network is trained from step {progress.step + 1:,} on")
             result = train_step(job, parts, flags)
             _advance(job, result, clock.lap(), log)
             stop, checkpoint_due = result.flags

@@ -33,7 +33,7 @@ from torch_nonlocal._common.tensor_files import read_content
 from torch_nonlocal._common.text import near_path
 from torch_nonlocal._version import __version__
 from torch_nonlocal.training.checkpoint import write_torch
-from torch_nonlocal.training.config import HARMLESS, TrainConfig, current_names
+from torch_nonlocal.training.config import ADDED, HARMLESS, TrainConfig, current_names
 from torch_nonlocal.training.errors import RunLengthError
 from torch_nonlocal.training.items import Items, item_differences, plain_items
 
@@ -147,7 +147,8 @@ class RunFolder:
             ends = [int(end) for end in held.get("former_ends", [])]
             if ends != sorted({*ends}) or min(ends, default=1) < 1:
                 raise ValueError(f"former_ends={ends}: expected increasing numbers of steps")
-            return {"config": current_names(held["config"]), "about": dict(held["about"].items()), "former_ends": ends}
+            config = {**ADDED, **current_names(held["config"])}
+            return {"config": config, "about": dict(held["about"].items()), "former_ends": ends}
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self._config} is not the configuration of a run: {shown(error)}") from error
 

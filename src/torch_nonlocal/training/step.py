@@ -72,6 +72,7 @@ def train_step(job: Job, parts: Iterator[Any], flags: Callable[[], list[bool]]) 
     means = torch.stack([torch.stack([one[name] for one in computed]).mean() for name in names])
     values = job.processes.mean(torch.cat([means, raised])).tolist()
     averaged, agreed = dict(zip(names, values, strict=False)), values[len(names) :]
+    job.drop_frozen_gradients()
     norm = gradient_norm(trained).item() / scale.value
     losses = [one["loss"] for one in computed]
     if not math.isfinite(averaged["loss"]):

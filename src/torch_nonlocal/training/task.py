@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from torch_nonlocal.training.backbone import last_layer
 from torch_nonlocal.training.items import Items
 from torch_nonlocal.training.sampler import BatchSampler, ShuffledBatches
 
@@ -89,6 +90,10 @@ class Task:
     def evaluate(self, model: nn.Module) -> Mapping[str, float]:
         """Metrics of a model in eval mode, without gradients; every process calls it. Default: no metrics."""
         return {}
+
+    def head(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The modules that `freeze_backbone` trains besides non-local blocks; default: the last linear layer."""
+        return last_layer(model)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer | None:
         """An optimizer for the parameters of `model` that require a gradient; default: the configuration's.
