@@ -1,7 +1,7 @@
 """Evaluation between steps, optionally with averaged weights and recomputed statistics; training is not affected."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -34,8 +34,11 @@ class Evaluator:
         scheduled = progress.step % self._every == 0 or progress.step == steps
         return progress.step > 0 and scheduled and progress.evaluated != progress.step
 
-    def run(self) -> dict[str, float]:
+    def run(self, show: Callable[[Mapping[str, Tensor]], None] | None = None) -> dict[str, float]:
         """Evaluate, write the weights if they are the best so far, and return the metrics.
+
+        Args:
+            show: called with the task's pictures of this evaluation; None draws none.
 
         Raises:
             ValueError: if the task's `evaluate` does not return the task's metric.
@@ -56,6 +59,8 @@ class Evaluator:
                 self._check(metrics)
                 metrics |= self._attention()
             weights = full_on_cpu(state_tensors(job.model))
+            if show is not None and not job.distributed.sharded:
+                show(job.task.pictures(job.model))
         job.train_mode()
         is_better, job.progress.best = job.processes.in_main(lambda: self._keep_best(metrics, weights))
         job.progress.not_better = 0 if is_better else job.progress.not_better + 1

@@ -210,7 +210,7 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                 job.save()  # an evaluation may take long; the training so far is safe
                 log.doing("validation")
                 try:
-                    metrics = evaluator.run()
+                    metrics = evaluator.run(log.pictures if log.has_board else None)
                 except Exception:
                     if alone and request.requested:  # the signal may have ended worker processes of the task
                         log.message(f"interrupted in the validation after {progress.step:,} steps; {_RESUME}")
@@ -224,6 +224,7 @@ def _train(job: Job, request: StopRequest, log: Log) -> Status:
                 progress.finished = True
                 if job.patience_ended:
                     log.message(job.patience_ended)
+                log.hyperparameters({**job.config.plain(), **job.task.about}, progress.best)
                 break
             if alone and request.requested:  # several processes agree after a step
                 stop = True

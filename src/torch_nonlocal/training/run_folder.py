@@ -5,7 +5,7 @@ data.json                      names and sizes of the items, if the task gives t
 environment.json               versions and device, for each start
 run.lock                       process that trains now
 metrics.jsonl                  one line per logged step and per evaluation
-tensorboard/                   the same as curves, if TensorBoard is installed
+tensorboard/                   the same as curves, pictures and hyperparameters, if TensorBoard is installed
 checkpoints/last.pt            the whole state; a run resumes from it
 checkpoints/best.pt            weights of the best evaluation, with the configuration; for testing and use
 checkpoints/step-00001234.pt   weights of recent evaluations, with `keep`

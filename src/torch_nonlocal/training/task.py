@@ -95,6 +95,12 @@ class Task:
         """The modules that `freeze_backbone` trains besides non-local blocks; default: the last linear layer."""
         return last_layer(model)
 
+    def pictures(self, model: nn.Module) -> Mapping[str, Tensor]:
+        """Pictures by tag, (H, W, 3) uint8, for TensorBoard; called after `evaluate` in the main process if it is
+        installed, with the same model. Not called for sharded models. Default: none.
+        """
+        return {}
+
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer | None:
         """An optimizer for the parameters of `model` that require a gradient; default: the configuration's.
 

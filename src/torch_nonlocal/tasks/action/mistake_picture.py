@@ -182,8 +182,8 @@ def text_figure(lines: Sequence[str], width: float) -> Any:
 def _stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:
     from PIL import Image
 
-    parts = [_rendered(figure) for figure in figures]
-    parts.insert(0, _rendered(text_figure(lines, max(figure.get_figwidth() for figure in figures))))
+    parts = [rendered(figure) for figure in figures]
+    parts.insert(0, rendered(text_figure(lines, max(figure.get_figwidth() for figure in figures))))
     whole = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
     for part in parts:
@@ -192,7 +192,8 @@ def _stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:
     return whole
 
 
-def _rendered(figure: Any) -> Any:
+def rendered(figure: Any) -> Any:
+    """A matplotlib figure as an RGB PIL image."""
     from PIL import Image
 
     file = io.BytesIO()

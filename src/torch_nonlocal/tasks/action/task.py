@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_nonlocal._common.files import printable, write_text
+from torch_nonlocal._common.optional import is_installed
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.models.inputs import inputs_of
@@ -21,12 +22,13 @@ from torch_nonlocal.tasks.action.balance import (
     class_shares,
     loss_weights,
 )
+from torch_nonlocal.tasks.action.board_pictures import attention_image, confusion_image
 from torch_nonlocal.tasks.action.data import Source, Views, source
 from torch_nonlocal.tasks.action.dropout import add_dropout
 from torch_nonlocal.tasks.action.earlier_runs import about_as_begun, as_begun
 from torch_nonlocal.tasks.action.evaluation import predict
 from torch_nonlocal.tasks.action.losses import ClassLoss, accuracy
-from torch_nonlocal.tasks.action.metrics import score
+from torch_nonlocal.tasks.action.metrics import Scores, score
 from torch_nonlocal.tasks.action.mixing import Mixing
 from torch_nonlocal.tasks.action.multi_label import score_multi_label
 from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start_from
@@ -199,6 +201,7 @@ class ActionTask(Task):
                 f"{config.batch_size}, accumulate={config.accumulate}); expected two or more, or neither"
             )
         self._sampled = counts if settings.balance == "sampler" else None
+        self._scores: Scores | None = None
         self._config, self._views, self._names, self._problems = config, views, names, problems
 
     def sampler(self, batch_size: int, seed: int) -> BatchSampler:
@@ -259,10 +262,26 @@ class ActionTask(Task):
         if self._multi_label:
             loss = F.binary_cross_entropy(probabilities, labels)
             return {"mAP": score_multi_label(probabilities, labels).mean_ap, "loss": float(loss)}
-        scores = score(probabilities, labels)
+        scores = self._scores = score(probabilities, labels)
         loss = F.nll_loss(probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), labels)
         of_classes = {"balanced_accuracy": scores.balanced_accuracy, "macro_f1": scores.macro_f1}
         return {"accuracy": scores.top1, **of_classes, "loss": float(loss)}
+
+    def pictures(self, model: nn.Module) -> dict[str, Tensor]:
+        """The confusion matrix, and the attention of a block on the middle validation clip.
+
+        None where clips have several classes.
+        """
+        if self._views is None or self._scores is None or not is_installed("matplotlib"):
+            return {}
+        item = self._views[len(self._views) // 2]  # pyright: ignore[reportArgumentType]
+        found = {"validation/confusion": confusion_image(self._scores, self.about["classes"])}
+        if item is not None:
+            view = item[0] if item[0].ndim == 4 else item[0][0]  # (crops, C, T, H, W)
+            label = int(item[1])
+            options: dict[str, Any] = {"prepare": self._inputs.normalize}
+            found["attention/clip"] = attention_image(model, view, label, self.about["classes"], **options)
+        return {name: image for name, image in found.items() if image is not None}
 
 
 def _ignore(line: str) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import Tensor
+
 from torch_nonlocal._common import files
 from torch_nonlocal._common.heartbeat import FIRST, Heartbeat, duration
 from torch_nonlocal._common.optional import missing
@@ -125,6 +127,24 @@ class Log:
         shown = [f"{name} {value:.4g}" for name, value in values.items() if not name.startswith("attention/")]
         if shown:
             self.message(f"validation after {step:,} steps: {'  '.join(shown)}")
+
+    @property
+    def has_board(self) -> bool:
+        """Whether this process writes TensorBoard files."""
+        return not self._silent and self._board is not None
+
+    def pictures(self, images: Mapping[str, Tensor]) -> None:
+        """Add pictures, (H, W, 3) uint8 by tag, after the last step, to TensorBoard."""
+        if self.has_board:
+            for name, image in images.items():
+                self._board.add_image(name, image, self._step, dataformats="HWC")
+            self._board.flush()
+
+    def hyperparameters(self, values: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:
+        """Add the hyperparameters of a finished run and its best metric to TensorBoard; only numbers and text."""
+        if self.has_board and best is not None:
+            plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
+            self._board.add_hparams(plain, {f"best/{best['metric']}": best["value"]}, run_name=".")
 
     def _write(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if self._silent:
