@@ -18,10 +18,12 @@ from torch_nonlocal.models.inputs import IMAGENET as IMAGENET_INPUTS
 from torch_nonlocal.models.inputs import Inputs, inputs_of
 from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.relation_net import RelationNet
+from torch_nonlocal.models.time_moments import TimeMoments, moment_classifier
 from torch_nonlocal.tasks.action.settings import AUTO, DIGITS, IMAGENET, NONE, OURS, SMALL, ActionSettings
 from torch_nonlocal.tasks.digits.task import BLOCK
 
 _SMALL_TIME = [f"blocks.{stage}.*.conv_dw" for stage in range(2, 7)]  # small maps, which cost little
+_SMALL_CHANNELS = 1280
 _AUTO_PLACES = {SMALL: ["blocks.2.1", "blocks.4.2"], DIGITS: ["conv3"]}
 
 
@@ -71,8 +73,13 @@ def trained_network(settings: ActionSettings, classes: int, tensors: Mapping[str
 def _without_blocks(settings: ActionSettings, classes: int) -> nn.Module:
     name = settings.network
     if name == SMALL:
-        model = inflate(efficientnet_lite0(), at=_SMALL_TIME, separable=settings.temporal == "separable")
-        model.classifier = nn.Linear(1280, classes)  # scores are averaged over time
+        is_separable = settings.temporal == "separable"
+        model = inflate(efficientnet_lite0(), at=_SMALL_TIME, separable=is_separable)
+        if is_separable:
+            model.global_pool = TimeMoments()
+            model.classifier = moment_classifier(_SMALL_CHANNELS, classes)
+        else:  # as in version 0.1: features are averaged over time
+            model.classifier = nn.Linear(_SMALL_CHANNELS, classes)
     elif name == DIGITS:
         model = RelationNet()
     elif name.startswith(OURS):

@@ -96,10 +96,10 @@ def _eight_frames(settings: ActionSettings) -> ActionSettings:
 _LAPTOP = Recipe(
     ActionSettings(frames=AUTO),
     TrainConfig(
-        epochs=15,
+        epochs=24,
         batch_size=8,
         optimizer="adamw",
-        lr=1e-3,
+        lr=1e-4,
         weight_decay=0.01,
         schedule="one-cycle",
         freeze_bn=True,
