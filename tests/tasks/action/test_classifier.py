@@ -152,6 +152,8 @@ def test_too_few_frames_repeat_as_in_the_test_with_a_note(run, tmp_path, frames,
     model, tested = nl.load(path), evaluate(path, clips, whole=True, views=2)
     found = model.predict([clip.path for clip in tested.clips.clips], views=2)
     assert {one.note for one in found} == {note}
+    repeating = [line for line in tested.notes if line.startswith("note: ") and note and line.endswith(note[-20:])]
+    assert len(repeating) == bool(note)
     for one, expected in zip(found, tested.probabilities, strict=True):
         assert one.probabilities == tuple(expected.sort(descending=True).values.tolist())
     if fps is None:

@@ -16,6 +16,8 @@ from torch_nonlocal.data.clip_list import ClipList
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.data.moving_digits import RELATIONS
 from torch_nonlocal.models.inputs import inputs_of
+from torch_nonlocal.tasks.action.automatic_frames import sampled_lengths
+from torch_nonlocal.tasks.action.clip_span import repeat_lines
 from torch_nonlocal.tasks.action.clips_to_test import ClipsToTest, clips_to_test
 from torch_nonlocal.tasks.action.data import Digits, Views, views_of
 from torch_nonlocal.tasks.action.metrics import Scores, score
@@ -44,7 +46,7 @@ class Evaluation:
         views: the data set of views; each clip has the same number of consecutive views.
         summary: one line that describes the data.
         subset: what the clips are of the data, such as "the test clips".
-        notes: lines about clips that the weights were trained on, or that chose the weights.
+        notes: lines about clips that the weights were trained on, that chose the weights, or whose frames repeat.
         trained_on: names of the clips that the weights were trained on.
         left_out: whether those were left out of the test.
     """
@@ -127,6 +129,8 @@ def evaluate(
             raise ValueError(f"{data}: clips have several classes; {weights} was trained on one class per clip")
         clips = replace(chosen.clips, is_multi_label=multi_label)
         loaded = views_of(clips, settings, views, crops, on_error, broken)
+        short = repeat_lines(sampled_lengths(clips, settings.fps), settings.schedule)
+        chosen = replace(chosen, notes=(*chosen.notes, *short))
         summary = f"{data}: {len(clips)} clips; {len(classes)} classes: {listed(classes)}"
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": inputs_of(model).normalize}
