@@ -99,10 +99,9 @@ _LAPTOP = Recipe(
         epochs=24,
         batch_size=8,
         optimizer="adamw",
-        lr=1e-4,
+        lr=3e-4,  # 1e-3 leaves the accuracy at chance
         weight_decay=0.01,
         schedule="one-cycle",
-        freeze_bn=True,
         channels_last="auto",
         workers=1,
     ),
