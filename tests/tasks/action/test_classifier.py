@@ -67,6 +67,8 @@ def test_frames_in_memory_are_predicted_as_their_file(run):
     model, path = nl.load(checkpoint.parents[1]), clips / "red" / "0.mp4"
     found = model.predict(read_clip(path), views=3, crops=1)
     assert found == dataclasses.replace(model.predict(str(path), views=3, crops=1), clip="")
+    assert found == model.predict(read_clip(path).numpy(), views=3, crops=1)
+    assert [found, found] == model.predict([read_clip(path).numpy(), read_clip(path)], views=3, crops=1)
     assert found != model.predict(read_clip(clips / "blue" / "0.mp4"), views=3, crops=1)
 
 
@@ -75,7 +77,7 @@ def test_the_model_is_a_module_with_classes_and_inputs(run):
     assert isinstance(model, torch.nn.Module)
     assert not any(module.training for module in model.modules())
     assert model.classes == ("blue", "red")
-    assert model.inputs == IMAGENET
+    assert model.inputs == dataclasses.replace(IMAGENET, size=(16, 16), frames=2)
     x = torch.randn(2, 3, 2, 16, 16)
     assert torch.equal(model(x), model.network(x))
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):

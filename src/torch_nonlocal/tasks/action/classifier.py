@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
+import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import evaluating
@@ -17,8 +18,8 @@ from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.action.trained import read_trained
 from torch_nonlocal.tasks.action.views_to_predict import FileViews, FrameViews, ViewOptions, preparation
 
-ClipSource = str | os.PathLike[str] | Tensor
-"""A video file, a folder of frames, or frames (T, H, W, 3) RGB uint8."""
+ClipSource = str | os.PathLike[str] | Tensor | Any
+"""A video file, a folder of frames, or frames (T, H, W, 3) RGB uint8, as a tensor or a NumPy array."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Prediction:
         return f"{self.clip}: {shown}" if self.clip else shown
 
 
+def _is_array(clip: object) -> bool:
+    """Whether an object is a NumPy array or can be used as one."""
+    return hasattr(clip, "__array_interface__")
+
+
 class ActionClassifier(nn.Module):
     """A trained network with its classes and its preprocessing.
 
@@ -81,8 +87,9 @@ class ActionClassifier(nn.Module):
 
     @property
     def inputs(self) -> Inputs:
-        """Mean and standard deviation of the network's inputs, and their size."""
-        return inputs_of(self.network)
+        """Mean and standard deviation of the network's inputs, and the size and the frames it was trained at."""
+        side = self.settings.crop
+        return replace(inputs_of(self.network), size=(side, side), frames=self.settings.schedule.length)
 
     @property
     def is_multi_label(self) -> bool:
@@ -112,7 +119,8 @@ class ActionClassifier(nn.Module):
         """Classify one clip or several. Views and probabilities are those of `nonlocal test`.
 
         Args:
-            clips: a video file, a folder of frames, frames (T, H, W, 3) RGB uint8, or a list of these.
+            clips: a video file, a folder of frames, frames (T, H, W, 3) RGB uint8 as a tensor or a NumPy array, or a
+                list of these.
             views: clips per video, evenly spaced; the probabilities are averaged over them.
             crops: crops per view: 1, 3, or "full" for the whole frame; moving digits are not cropped.
             threshold: probability from which a class is predicted where a clip can have several.
@@ -125,8 +133,9 @@ class ActionClassifier(nn.Module):
             ValueError: another shape or dtype of frames, or an invalid number of views or crops.
             ImportError: PyAV or torchvision is not installed; the message names the extra.
         """
-        one = isinstance(clips, str | os.PathLike | Tensor)
-        several = [clips] if one else list(clips)
+        one = isinstance(clips, str | os.PathLike | Tensor) or _is_array(clips)
+        given: list[Any] = [clips] if one else list(clips)  # pyright: ignore[reportArgumentType]
+        several = [torch.as_tensor(clip) if _is_array(clip) else clip for clip in given]
         found: list[Prediction] = []
         for clip in several:
             how = ViewOptions(self.settings, self.classes, views, crops)
