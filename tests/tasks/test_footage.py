@@ -78,7 +78,7 @@ def test_a_folder_of_images_is_read_in_the_order_of_their_numbers(folder):
     assert read_footage([folder], evenly(2)).labels == ("beach 1.png", "beach 2.png")
     empty = folder / "none"
     empty.mkdir()
-    with pytest.raises(ValueError, match=r"no images in .*none: expected \.bmp, \.jpeg"):
+    with pytest.raises(ValueError, match=r"no images in .*none: expected \.bmp, \.jfif"):
         read_footage([empty], evenly(8))
 
 

@@ -138,6 +138,14 @@ def test_arrows_show_the_strongest_links_wider_and_on_top(digits, link):
     assert len(set(colors)) == 12
 
 
+def test_links_below_a_hundredth_of_the_strongest_have_no_arrow(digits, link):
+    weights = (0.9, 0.0091, 0.0089, -0.02, 1e-6)
+    picture = view.arrows(digits, [link((0, 2, 2), (n, 20, 20), weight) for n, weight in enumerate(weights, start=1)])
+    assert {arrow.get_gid() for arrow in drawn_arrows(picture)} == {"link-0", "link-1", "link-2"}
+    assert picture.frames == [0, 1, 2, 4]
+    assert "3 strongest links" in picture.figure.axes[0].texts[-1].get_text()
+
+
 def test_negative_links_rank_by_absolute_weight_and_have_another_color(digits, link):
     links = [link((0, 2, 2), (2, 20, 20), -3.0), link((0, 2, 2), (3, 20, 20), 2.9), link((0, 2, 2), (5, 9, 9), 0.1)]
     picture = view.arrows(digits, links, k=2)

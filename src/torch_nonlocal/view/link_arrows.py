@@ -14,6 +14,8 @@ from torch_nonlocal.view.colors import Scale, bright_part, scale_of
 from torch_nonlocal.view.picture import Picture
 from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, frame_labels, lay_out
 
+NEGLIGIBLE = 0.01
+"""Links below this fraction of the strongest one are not drawn."""
 _POINTS = 72  # per inch
 
 
@@ -59,7 +61,8 @@ def arrows(
         clip: (T, H, W, 3) or another layout of `torch_nonlocal.view`.
         links: links from one position, links to one position, or any others.
         frames: the frames to show; only links within them are drawn.
-        k: number of links to draw, those with the largest absolute weights.
+        k: largest number of links to draw, those with the largest absolute weights. Links that weigh less than 1% of
+            the strongest one are not drawn.
         title: lines of text above the frames.
         caption: text below the frames. Default: the number of links and their common end.
         labels: text above each frame of the clip. Default: its number; nothing for an image.
@@ -77,6 +80,7 @@ def arrows(
     if not drawn:
         raise ValueError("there are no links to draw")
     drawn.sort(key=lambda arrow: -abs(arrow[2]))
+    drawn = [arrow for arrow in drawn if abs(arrow[2]) >= NEGLIGIBLE * abs(drawn[0][2])]
     strongest = drawn[:k]
 
     connected = sorted({point[0] for arrow in strongest for point in arrow[:2]})

@@ -82,6 +82,10 @@ function sharesCell(scene, frame) {
   return nearestIndex(frame, centers) === scene.query.point[0];
 }
 
+// Links that are drawn; the list of keys has the weaker ones as well.
+const NEGLIGIBLE = 0.01;
+const visibleLinks = (scene) => scene.links.filter((link) => Math.abs(link.weight) >= NEGLIGIBLE * scene.strongest);
+
 // One large frame. On the query's frame it shows all links, on another frame those to it; they are dashed if their
 // other end is in another frame.
 export class Stage {
@@ -102,7 +106,7 @@ export class Stage {
     const here = tile.place(scene.query.pixel[1], scene.query.pixel[2]);
     const onFrame = frame === scene.query.frame;
     const arrows = [];
-    scene.links.forEach((link, rank) => {
+    visibleLinks(scene).forEach((link, rank) => {
       const [source, target] = ends(scene, link);
       if (!onFrame && (scene.mode === "out" ? target : source).frame !== frame) return;
       const drawn = arrow(scene, link, rank, tile.place(source.y, source.x), tile.place(target.y, target.x), 1.35);
@@ -174,7 +178,7 @@ export class Strip {
       tile.canvas.setAttribute("aria-label", `${frameLabel(frame)}${text}. Move the query to this frame`);
     });
     this.mark(shown);
-    const arrows = scene.links.map((link, rank) => {
+    const arrows = visibleLinks(scene).map((link, rank) => {
       const [source, target] = ends(scene, link);
       const from = this.tiles[source.frame].place(source.y, source.x);
       const to = this.tiles[target.frame].place(target.y, target.x);
