@@ -73,7 +73,8 @@ def test_the_dry_run_opens_the_data(data, capsys, tmp_path, monkeypatch):
     from torch_nonlocal.cli.entry import main
 
     monkeypatch.chdir(tmp_path)
-    words = ["train", "action", "--data", "data", "--dry-run", "--fps", "12.5", "--frames", "8x8", "--non-local", "none"]
+    words = ["train", "action", "--data", "data", "--dry-run", "--frames", "8x8", "--fps", "12.5"]
+    words += ["--non-local", "none"]
     main(words)
     printed = capsys.readouterr().out
     assert "data: 4 training clips, 4 validation clips" in printed
