@@ -13,7 +13,6 @@ pytest.importorskip("rich", reason="pip install 'torch-nonlocal[cli]'")
 
 from torch_nonlocal.cli.entry import main
 from torch_nonlocal.cli.train import INTERRUPTED
-from torch_nonlocal.tasks import base
 from torch_nonlocal.tasks.base import Recipe, TaskSpec
 from torch_nonlocal.training.config import TrainConfig
 
@@ -54,12 +53,9 @@ class Toy(TaskSpec[Settings]):
 
 
 @pytest.fixture
-def toy(monkeypatch, tmp_path):
+def toy(register):
     """A registered task in an empty working folder, whose runs have known metrics."""
-    spec = Toy()
-    monkeypatch.setitem(base._registered, "toy", spec)
-    monkeypatch.chdir(tmp_path)
-    return spec
+    return register(Toy())
 
 
 COMMAND = ["train", "toy", "--width", "3", "--out", "runs/toy", "--seed", "5", "--seeds"]

@@ -12,7 +12,6 @@ pytest.importorskip("rich", reason="pip install 'torch-nonlocal[cli]'")
 from torch_nonlocal.cli.entry import main
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
 from torch_nonlocal.cli.train import INTERRUPTED
-from torch_nonlocal.tasks import base
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task
 from torch_nonlocal.training.config import TrainConfig
 from torch_nonlocal.training.errors import RunLengthError
@@ -74,12 +73,9 @@ class Toy(TaskSpec[Settings]):
 
 
 @pytest.fixture
-def toy(monkeypatch, tmp_path):
+def toy(register):
     """A registered task that records how it is called, in an empty working folder."""
-    spec = Toy()
-    monkeypatch.setitem(base._registered, "toy", spec)
-    monkeypatch.chdir(tmp_path)
-    return spec
+    return register(Toy())
 
 
 def settings_printed(text):

@@ -1,6 +1,5 @@
 """A progress bar on a terminal; a line from time to time where standard error is a file or a pipe, or without rich."""
 
-import sys
 import time
 from contextlib import suppress
 from types import TracebackType
@@ -8,7 +7,7 @@ from typing import Any, Self
 
 from torch_nonlocal._common.heartbeat import Heartbeat, duration
 from torch_nonlocal._common.optional import is_installed
-from torch_nonlocal._common.terminal import print_lines, terminal
+from torch_nonlocal._common.terminal import print_errors, terminal
 
 
 class ProgressBar:
@@ -79,7 +78,7 @@ class ProgressBar:
         if self._progress is not None and self.visible:
             self._progress.start()
         else:
-            self._heartbeat = Heartbeat(self._line, lambda text: print_lines(text, file=sys.stderr))
+            self._heartbeat = Heartbeat(self._line, print_errors)
             self._heartbeat.__enter__()
 
     def stop(self) -> None:

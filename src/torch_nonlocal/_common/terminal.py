@@ -31,6 +31,11 @@ def print_lines(text: str, *, file: TextIO | None = None) -> None:
             discard(stream.fileno())
 
 
+def print_errors(text: str) -> None:
+    """Print text to standard error, as `print_lines` does."""
+    print_lines(text, file=sys.stderr)
+
+
 def discard(descriptor: int) -> None:
     """Drop everything that is written to a file descriptor from now on."""
     null = os.open(os.devnull, os.O_WRONLY)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 def did_you_mean(given: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str:
     """The nearest right name as a phrase, "did you mean 'r3d_18'?", or "" if none is near."""
-    near = _nearest(given, choices, cutoff)
+    near = nearest(given, choices, cutoff=cutoff)
     return "" if near is None else f"did you mean {near!r}?"
 
 
@@ -22,13 +22,14 @@ def near_path(path: str | os.PathLike[str]) -> str:
     while missing != missing.parent and not os.path.lexists(missing.parent):
         missing = missing.parent
     try:
-        near = _nearest(missing.name, sorted(os.listdir(missing.parent)), 0.6)
+        near = nearest(missing.name, sorted(os.listdir(missing.parent)), cutoff=0.6)
     except OSError:
         return ""
     return "" if near is None else f"; did you mean {str(missing.parent / near)!r}?"
 
 
-def _nearest(given: str, choices: Iterable[str], cutoff: float) -> str | None:
+def nearest(given: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """The nearest right name, or None if none is near; case, "-" and "_" do not count."""
     folded = {choice.lower().replace("_", "-"): choice for choice in choices}
     near = difflib.get_close_matches(given.lower().replace("_", "-"), folded, n=1, cutoff=cutoff)
     return folded[near[0]] if near else None

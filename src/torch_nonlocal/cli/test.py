@@ -1,6 +1,5 @@
 """`nonlocal test TASK CHECKPOINT`: evaluate trained weights."""
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +8,7 @@ import tyro
 
 from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.progress import ProgressBar
-from torch_nonlocal._common.terminal import print_lines
+from torch_nonlocal._common.terminal import print_errors, print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.threads import use_free_cores
 from torch_nonlocal.cli.train import Data
@@ -35,7 +34,7 @@ def _command(spec: TaskSpec[Any]) -> Callable[..., None]:
     ) -> None:
         check_folder(out)
         check_task(spec)
-        use_free_cores(lambda line: print_lines(line, file=sys.stderr))
+        use_free_cores(print_errors)
         lines: list[str] = []  # printed when the bar is gone, to standard output
         with ProgressBar("test") as bar:
             spec.test(checkpoint, data, out, options, on_progress=bar.update, log=lines.append)

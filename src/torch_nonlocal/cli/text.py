@@ -6,7 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Callable
 
-from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal._common.text import nearest
 
 _WIDEST = 100
 _SUGGESTIONS = ("Perhaps you meant", "Arguments similar to")
@@ -34,8 +34,8 @@ def one_line(box: str) -> str:
     suggestions = [section for section in sections[2:] if section[0].startswith(_SUGGESTIONS)]
     hint = " or ".join(sorted({section[1].split()[0].rstrip(",") for section in suggestions}))
     if chosen := re.match(r"invalid choice '(.*?)' for .* one of \((.*)\)", message, flags=re.IGNORECASE):
-        near = did_you_mean(chosen[1], re.findall(r"'(.*?)'", chosen[2]), cutoff=0.6)
-        hint = near.removeprefix("did you mean ").rstrip("?")
+        near = nearest(chosen[1], re.findall(r"'(.*?)'", chosen[2]), cutoff=0.6)
+        hint = "" if near is None else repr(near)
     text = f"{message} {', '.join(names)}" if names else message.rstrip(".")
     return text[:1].lower() + text[1:] + (f"; did you mean {hint}?" if hint else "")
 

@@ -104,6 +104,12 @@ class ClipList:
         return encodable(clip.path.relative_to(self.root).as_posix() if inside else str(clip.path))
 
 
+def sampled(clips: ClipList, most: int) -> list[Clip]:
+    """Up to `most` clips of a list, evenly spaced."""
+    count = min(len(clips), most)
+    return [clips.clips[number * len(clips) // count] for number in range(count)]
+
+
 def _size(path: Path) -> int | None:
     try:
         found = path.stat()

@@ -27,8 +27,7 @@ from torch_nonlocal.media.frame_times import FrameTimes, frame_times, frames_bet
 from torch_nonlocal.media.sampling import Schedule, random_clip, uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, TrainTransform, View
 
-FEWEST_FRAMES = 2
-"""Frames that a video has at least; one frame is an image."""
+_FEWEST_FRAMES = 2  # one frame is an image
 _CUT_SECONDS = 1.0  # clips are cut at key frames or whole seconds
 
 
@@ -80,9 +79,7 @@ class _Videos(Dataset[Any]):
         path = clip.path
 
         def chosen(total: int) -> Sequence[int]:
-            if total < FEWEST_FRAMES:
-                problem = f"{str(path)!r} has {total} frame, expected at least {FEWEST_FRAMES}"
-                raise BrokenVideoError(problem, "too short")
+            check_frames(total, repr(str(path)))
             if self.fps is None and clip.frames is not None:
                 first, count = _frames_in_file(clip, total)
                 return [first + index for index in choose(count)]
@@ -254,6 +251,16 @@ def collate_clips(items: Sequence[tuple[Tensor, int | Tensor, int] | None]) -> t
     return clips, labels, indices
 
 
+def check_frames(total: int, name: str) -> None:
+    """Check that a video has at least two frames.
+
+    Raises:
+        BrokenVideoError: it has fewer.
+    """
+    if total < _FEWEST_FRAMES:
+        raise BrokenVideoError(f"{name} has {counted(total, 'frame')}, expected at least {_FEWEST_FRAMES}", "too short")
+
+
 def _frames_in_file(clip: Clip, total: int) -> tuple[int, int]:
     """First frame and number of frames of a clip that is a part of a file.
 
@@ -261,7 +268,7 @@ def _frames_in_file(clip: Clip, total: int) -> tuple[int, int]:
         BrokenVideoError: the file has fewer frames, or the part is a single one.
     """
     first, count = clip.frames or (0, total)
-    if count < FEWEST_FRAMES or first + count > total:
+    if count < _FEWEST_FRAMES or first + count > total:
         part = f"the clip has {counted(count, 'frame')} from frame {first}"
         raise BrokenVideoError(f"{str(clip.path)!r} has {counted(total, 'frame')}, and {part}", "too short")
     return first, count

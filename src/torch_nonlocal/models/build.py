@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from torch_nonlocal._common.optional import require
-from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal._common.text import did_you_mean, nearest
 from torch_nonlocal.models.inputs import EFFICIENTNET_LITE0, IMAGENET, RGB, Inputs, inputs_of
 from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.registry import create_model, inputs_for, list_models
@@ -131,8 +131,8 @@ def _source_hint(name: str) -> str:
     full_names = {PACKAGED: PACKAGED} | {one: f"ours:{one}" for one in list_models()}
     if importlib.util.find_spec("torchvision") is not None:
         full_names |= {one: f"torchvision:{one}" for one in require("torchvision").models.list_models()}
-    hint = did_you_mean(name, full_names)
-    return next((hint.replace(repr(one), repr(full)) for one, full in full_names.items() if repr(one) in hint), "")
+    near = nearest(name, full_names)
+    return "" if near is None else f"did you mean {full_names[near]!r}?"
 
 
 def _from_file(path: Path, function: str) -> nn.Module:

@@ -3,7 +3,7 @@
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -217,6 +217,19 @@ def last_linear(model: nn.Module) -> str:
     if name is None:
         raise ValueError(f"{type(model).__name__} has no linear layer, expected one at its end for the class scores")
     return name
+
+
+def replace_last_linear(model: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replace a model's last linear layer by what `make` returns for it, in place.
+
+    Raises:
+        ValueError: the model has no linear layer.
+    """
+    name = last_linear(model)
+    parent, _, child = name.rpartition(".")
+    last = model.get_submodule(name)
+    assert isinstance(last, nn.Linear)
+    setattr(model.get_submodule(parent), child, make(last))
 
 
 def imagenet_tensors(depth: int) -> dict[str, Tensor]:

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from torch_nonlocal.layers import NonLocal
-from torch_nonlocal.training.batch_norm import BatchNorm
+from torch_nonlocal.training.batch_norm import BatchNorm, blocks_in, inside
 
 
 class Backbone:
@@ -27,11 +26,11 @@ class Backbone:
 
     def __init__(self, model: nn.Module, head: Iterable[nn.Module], *, name: str) -> None:
         self._model = model
-        self._trained = [*head, *(one for one in model.modules() if isinstance(one, NonLocal))]
+        self._trained = [*head, *blocks_in(model)]
         if not self._trained:
             raise ValueError(f"{name}: {type(model).__name__} has neither a last linear layer nor non-local blocks")
-        inside = {id(inner) for module in self._trained for inner in module.modules()}
-        self.norms = [one for one in model.modules() if isinstance(one, BatchNorm) and id(one) not in inside]
+        trained = inside(self._trained)
+        self.norms = [one for one in model.modules() if isinstance(one, BatchNorm) and id(one) not in trained]
 
     def parameters(self) -> list[nn.Parameter]:
         """The parameters of the backbone that require a gradient now."""
@@ -41,7 +40,6 @@ class Backbone:
 
 def last_layer(model: nn.Module) -> list[nn.Module]:
     """The last linear layer outside of non-local blocks in a list; empty if there is none."""
-    blocks = [one for one in model.modules() if isinstance(one, NonLocal)]
-    inside = {id(inner) for block in blocks for inner in block.modules()}
-    found: list[nn.Module] = [one for one in model.modules() if isinstance(one, nn.Linear) and id(one) not in inside]
+    in_blocks = inside(blocks_in(model))
+    found: list[nn.Module] = [one for one in model.modules() if isinstance(one, nn.Linear) and id(one) not in in_blocks]
     return found[-1:]

@@ -13,8 +13,18 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 def frozen_norms(model: nn.Module) -> list[nn.Module]:
     """All batch norms except those of non-local blocks, whose weight starts at zero and must be trained."""
-    in_blocks = {id(inner) for block in model.modules() if isinstance(block, NonLocal) for inner in block.modules()}
+    in_blocks = inside(blocks_in(model))
     return [one for one in model.modules() if isinstance(one, BatchNorm) and id(one) not in in_blocks]
+
+
+def blocks_in(model: nn.Module) -> list[nn.Module]:
+    """The non-local blocks of a model."""
+    return [one for one in model.modules() if isinstance(one, NonLocal)]
+
+
+def inside(modules: Iterable[nn.Module]) -> set[int]:
+    """Identities of modules and of all that they contain."""
+    return {id(inner) for module in modules for inner in module.modules()}
 
 
 def freeze_parameters(norms: Iterable[nn.Module]) -> None:

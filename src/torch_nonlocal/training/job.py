@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from torch_nonlocal._common.text import counted
 from torch_nonlocal._common.workers import WorkerBatches
 from torch_nonlocal.distributed.processes import Processes
 from torch_nonlocal.distributed.sharding import DistributedModel
@@ -93,9 +94,7 @@ class Job:
             return ""
         best = progress.best or {}
         held = f"best: {best['value']:.4g} after {best['step']:,} steps" if best else "there is no best one"
-        since = (
-            f"{metric.name} not better in {progress.not_better:,} evaluation{'s' if progress.not_better > 1 else ''}"
-        )
+        since = f"{metric.name} not better in {counted(progress.not_better, 'evaluation')}"
         return f"stopped early after {progress.step:,} of {self.steps:,} steps: {since}; {held}"
 
     def loader(self, start: int, stop: int, warn: Callable[[str], None] | None = None) -> WorkerBatches:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from torch_nonlocal._common.text import counted
-from torch_nonlocal.data.clip_list import Clip, ClipList
+from torch_nonlocal.data.clip_list import Clip, ClipList, sampled
 from torch_nonlocal.data.dataset import span_in_file
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.lengths import Length, video_length
@@ -77,10 +77,8 @@ def sampled_lengths(clips: ClipList, fps: float | None = None) -> list[Length]:
         clips: their headers are read; files are not decoded.
         fps: frames per second to which videos are resampled; None for their own.
     """
-    count = min(len(clips), _SAMPLED)
     found = []
-    for number in range(count):
-        clip = clips.clips[number * len(clips) // count]
+    for clip in sampled(clips, _SAMPLED):
         try:
             length = _used(clip, video_length(clip.path))
         except BrokenVideoError:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from torch_nonlocal._common.text import counted
-from torch_nonlocal.data.clip_list import ClipList
+from torch_nonlocal.data.clip_list import ClipList, sampled
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.frame_times import frame_rate
 from torch_nonlocal.media.lengths import Length
@@ -75,11 +75,10 @@ def check_rates(clips: ClipList, settings: ActionSettings) -> None:
 
 
 def _rates(clips: ClipList) -> list[float]:
-    count = min(len(clips), _SAMPLED)
     found = []
-    for number in range(count):
+    for clip in sampled(clips, _SAMPLED):
         try:
-            rate = frame_rate(clips.clips[number * len(clips) // count].path)
+            rate = frame_rate(clip.path)
         except BrokenVideoError:
             continue
         found += [] if rate is None else [rate]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_nonlocal.models.fitting import last_linear
+from torch_nonlocal.models.fitting import replace_last_linear
 
 
 class DropoutLinear(nn.Linear):
@@ -23,12 +23,11 @@ def add_dropout(model: nn.Module, p: float) -> None:
     Raises:
         ValueError: the model has no linear layer.
     """
-    name = last_linear(model)
-    parent, _, child = name.rpartition(".")
-    last = model.get_submodule(name)
-    assert isinstance(last, nn.Linear)
-    with torch.device("meta"):  # no random numbers are drawn
-        dropped = DropoutLinear(last.in_features, last.out_features, bias=last.bias is not None)
-    dropped.weight, dropped.bias, dropped.p = last.weight, last.bias, p
-    dropped.train(last.training)
-    setattr(model.get_submodule(parent), child, dropped)
+
+    def with_dropout(last: nn.Linear) -> DropoutLinear:
+        with torch.device("meta"):  # no random numbers are drawn
+            dropped = DropoutLinear(last.in_features, last.out_features, bias=last.bias is not None)
+        dropped.weight, dropped.bias, dropped.p = last.weight, last.bias, p
+        return dropped.train(last.training)
+
+    replace_last_linear(model, with_dropout)

@@ -13,7 +13,7 @@ from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.models.build import build
-from torch_nonlocal.models.fitting import last_linear, limited_to, load_exactly, load_pretrained, load_weights
+from torch_nonlocal.models.fitting import limited_to, load_exactly, load_pretrained, load_weights, replace_last_linear
 from torch_nonlocal.models.inputs import IMAGENET as IMAGENET_INPUTS
 from torch_nonlocal.models.inputs import Inputs, inputs_of
 from torch_nonlocal.models.packaged import efficientnet_lite0
@@ -88,7 +88,7 @@ def _without_blocks(settings: ActionSettings, classes: int) -> nn.Module:
         model = create_model(name.removeprefix(OURS), num_classes=classes)
     else:
         model = build(name, pretrained=settings.weights == IMAGENET)
-        _replace_last_linear(model, classes)
+        replace_last_linear(model, lambda last: nn.Linear(last.in_features, classes))
     return model
 
 
@@ -152,10 +152,3 @@ def set_saved_inputs(model: nn.Module, about: Mapping[str, Any]) -> None:
     elif str(about.get("network")).startswith(("torchvision:", "timm:")):
         own = replace(inputs_of(model), mean=IMAGENET_INPUTS.mean, std=IMAGENET_INPUTS.std)
         setattr(model, "inputs", own)  # noqa: B010
-
-
-def _replace_last_linear(model: nn.Module, classes: int) -> None:
-    name = last_linear(model)
-    parent, _, child = name.rpartition(".")
-    last = model.get_submodule(name)
-    setattr(model.get_submodule(parent), child, nn.Linear(last.in_features, classes))  # pyright: ignore[reportArgumentType]

@@ -81,7 +81,7 @@ def train(
     clips = source(data, settings, on_error, kept=kept, known=known)
     settings = of_data(settings, clips)
     settings = settings if saved is None else as_begun(settings, saved)
-    counts = ClassCounts(clips.labels, clips.classes, bool(settings.multi_label))
+    counts = _counts(clips, settings)
     settings, choices = balanced(settings, counts)
     torch.manual_seed(config.seed)
     model = network(settings, len(clips.classes))
@@ -129,7 +129,7 @@ def check_data(
     """
     clips = source(data, settings, on_error)
     settings = of_data(settings, clips)
-    _, choices = balanced(settings, ClassCounts(clips.labels, clips.classes, bool(settings.multi_label)))
+    _, choices = balanced(settings, _counts(clips, settings))
     for line in (clips.summary, *clips.notes, *choices):
         log(line)
     for problem in clips.problems:
@@ -149,6 +149,10 @@ def of_data(settings: ActionSettings, clips: Source) -> ActionSettings:
     if clips.is_multi_label and settings.multi_label is False:
         raise ValueError("multi_label=False, but the data have clips of several classes; expected none or True")
     return replace(settings, frames=clips.frames, multi_label=True if clips.is_multi_label else settings.multi_label)
+
+
+def _counts(clips: Source, settings: ActionSettings) -> ClassCounts:
+    return ClassCounts(clips.labels, clips.classes, bool(settings.multi_label))
 
 
 class ActionTask(Task):

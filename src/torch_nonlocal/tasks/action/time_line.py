@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from torch_nonlocal.data.dataset import check_frames
 from torch_nonlocal.media.decode import read_sampled
 from torch_nonlocal.media.frame_times import frame_times, frames_between
 from torch_nonlocal.media.sampling import uniform_clips
@@ -124,14 +125,14 @@ def _intervals(path: Path, total: int, every: float, options: ViewOptions) -> li
     times = frame_times(path, total)
     seconds = float(times.duration)
     frames = frames_between(path, times, fps=options.settings.fps)
-    options.check_frames(total, repr(str(path)))
+    check_frames(total, repr(str(path)))
     count = ceil(seconds / every - _EPSILON)  # a rounding error is no interval
     if count > MOST_ROWS:
         raise ValueError(
             f"every={every:g} s gives {count:,} intervals of {str(path)!r}: expected at most {MOST_ROWS:,}"
         )
     schedule = options.settings.schedule
-    first, last = uniform_clips(len(frames), *schedule, 2)
+    first, last = ([], []) if schedule.is_uniform else uniform_clips(len(frames), *schedule, 2)
     rate = options.settings.fps
     begins = [
         float((times.ticks[frame] - times.ticks[0]) * times.tick) if rate is None else number / rate

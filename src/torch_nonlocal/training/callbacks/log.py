@@ -14,7 +14,7 @@ from torch_nonlocal._common import files
 from torch_nonlocal._common.heartbeat import FIRST, Heartbeat, duration
 from torch_nonlocal._common.optional import missing
 from torch_nonlocal._common.progress import ProgressBar
-from torch_nonlocal._common.terminal import print_lines
+from torch_nonlocal._common.terminal import print_errors
 
 PrintLine = Callable[[str], None]
 _HIDDEN = ("gradient_norm", "waiting_for_data", "seconds")  # in the files only
@@ -63,8 +63,7 @@ class Log:
         self._board = _board_writer(board, step)
         _drop_repeated(metrics, step, evaluated)
         self._file = metrics.open("a")
-        shown = print_line or (lambda text: print_lines(text, file=sys.stderr))
-        self._heartbeat = Heartbeat(self._progress_line, shown)
+        self._heartbeat = Heartbeat(self._progress_line, print_line or print_errors)
         if print_line is None and sys.stderr.isatty():
             bar = ProgressBar("train", steps, done=step, values=("loss", _RATE))
             if bar.visible:
