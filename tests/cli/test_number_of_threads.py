@@ -30,9 +30,9 @@ def machine(monkeypatch):
     ("usable", "busy", "number", "lines"),
     [
         (4, 0, 4, []),
-        (4, 1, 3, ["3 threads: 4 CPU cores to use, 1 of them busy"]),
-        (4, 4, 1, ["1 thread: 4 CPU cores to use, 4 of them busy"]),
-        (1, 0, 1, ["1 thread: 1 CPU core to use, 0 of them busy"]),
+        (4, 1, 3, ["3 threads: 4 CPU cores, 1 in use by other work"]),
+        (4, 4, 1, ["1 thread: 4 CPU cores, 4 in use by other work"]),
+        (1, 0, 1, ["1 thread: 1 CPU core, 0 in use by other work"]),
         (8, 1, 4, []),
     ],
 )

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from torch_nonlocal._common.files import check_new_file, printable
 from torch_nonlocal._common.progress import ProgressBar
-from torch_nonlocal._common.terminal import print_lines, terminal
+from torch_nonlocal._common.terminal import print_errors, print_lines, terminal
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.cli import needs
 from torch_nonlocal.cli.threads import use_free_cores
@@ -91,7 +91,7 @@ def predict(
     if picture is not None and (seconds is None or len(paths) != 1):
         missing = "--every" if seconds is None else f"one video, got {len(paths)} clips"
         raise ValueError(f"--picture draws a time line: expected {missing}")
-    use_free_cores(lambda line: print_lines(line, file=sys.stderr))
+    use_free_cores(print_errors)
     model = _on_device(load_classifier(checkpoint, network=network))
     broken = BrokenClips()
     shape = {"crops": crops if crops == "full" else int(crops), "threshold": threshold, "batch": batch}
@@ -203,15 +203,15 @@ def _notes(model: "ActionClassifier", found: Sequence["Prediction"], every: floa
         return [*lines, f"and {more} more clips with repeated frames"] if more > 0 else lines
     schedule, rate = model.settings.schedule, model.settings.fps
     if schedule.is_uniform:
-        frames = counted(schedule.length, "frame")
-        lines = [f"each row covers its own interval, {every:g} s: {frames} of equal parts of it"]
+        parts = f"one frame of each of {schedule.length} equal parts"
+        lines = [f"each row covers its own interval of {every:g} s: {parts}"]
     else:
         time = "" if rate is None else f" at {rate:g} fps, {(schedule.span or 0) / rate:.1f} s"
         lines = [f"each row covers {counted(schedule.span or 0, 'frame')}{time} around the middle of its interval"]
     if noted:
-        lines.append(
-            f"note: {len(noted)} of {counted(len(found), 'row')} with repeated frames, such as {noted[0].note}"
-        )
+        hint = "; a larger --every gives them more frames" if schedule.is_uniform else ""
+        rows = f"{len(noted)} of {counted(len(found), 'row')}"
+        lines.append(f"note: {rows} with too few frames, such as {noted[0].note}{hint}")
     return lines
 
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from torch_nonlocal._common.cores import busy_cores, usable_cores
+from torch_nonlocal._common.text import counted
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _NUMBER = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -44,11 +45,7 @@ def use_free_cores(show: Callable[[str], None], *, kept: int | None = None, seco
     else:
         cores, busy = usable_cores(), busy_cores(seconds)
         threads = max(1, min(most, cores - busy))
-        reason = f"{_count(cores, 'CPU core')} to use, {busy} of them busy"
+        reason = f"{counted(cores, 'CPU core')}, {busy} in use by other work"
     torch.set_num_threads(threads)
     if threads != most:
-        show(f"{_count(threads, 'thread')}: {reason}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' if number != 1 else ''}"
+        show(f"{counted(threads, 'thread')}: {reason}")

@@ -191,8 +191,9 @@ def test_a_row_of_a_uniform_network_covers_its_own_interval(capsys):
     assert [row.label for row in dense] == [CLASSES[color] for color in (0, 2, 1, 0) for _ in range(20)]
     assert run(path, "--every", "200ms") == 0
     printed = capsys.readouterr().out
-    assert "each row covers its own interval, 0.2 s: 3 frames of equal parts of it" in printed
-    assert "note: 20 of 20 rows with repeated frames, such as 2 frames, the network takes 3: frames repeat" in printed
+    assert "each row covers its own interval of 0.2 s: one frame of each of 3 equal parts" in printed
+    assert "note: 20 of 20 rows with too few frames, such as 2 frames, the network takes 3: frames repeat" in printed
+    assert "in order; a larger --every gives them more frames" in printed
 
 
 def test_repeated_frames_are_noted(capsys):

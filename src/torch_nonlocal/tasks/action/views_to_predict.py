@@ -16,9 +16,8 @@ from torch.utils.data import Dataset
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.clip_list import Clip, ClipList, OnError
-from torch_nonlocal.data.dataset import FEWEST_FRAMES, ViewDataset
+from torch_nonlocal.data.dataset import ViewDataset, check_frames
 from torch_nonlocal.data.moving_digits import RELATIONS
-from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.sampling import uniform_clips
 from torch_nonlocal.media.transforms import EvalTransform, View
 from torch_nonlocal.models.inputs import Inputs
@@ -61,17 +60,6 @@ class ViewOptions:
         if self.classes == RELATIONS:
             return WholeFrame(self.settings.crop)
         return EvalTransform(crop=self.settings.crop, crops=self.crops)
-
-    def check_frames(self, total: int, name: str) -> None:
-        """Check that a clip has at least two frames. If it has fewer than the network takes, frames repeat; see `note`.
-
-        Raises:
-            BrokenVideoError: it has fewer.
-        """
-        if total < FEWEST_FRAMES:
-            raise BrokenVideoError(
-                f"{name} has {counted(total, 'frame')}, expected at least {FEWEST_FRAMES}", "too short"
-            )
 
     def note(self, total: int) -> str:
         """What to know about a prediction from so many frames: whether frames repeat; "" if not."""
@@ -127,7 +115,7 @@ class FrameViews(Dataset[Any]):
         self._clips = [_rgb(clip) for clip in clips]
         self._options = options
         for clip in self._clips:
-            options.check_frames(len(clip), "the clip")
+            check_frames(len(clip), "the clip")
 
     def __len__(self) -> int:
         return len(self._clips) * self._options.views
