@@ -1,19 +1,15 @@
 """From training to use: the commands of the README's section "Use a trained network", as processes."""
 
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 for package in ("accelerate", "av", "matplotlib", "rich", "sklearn", "torchmetrics", "torchvision", "tyro"):
     pytest.importorskip(package, reason="pip install 'torch-nonlocal[train]'")
-
-from torch_nonlocal.data.digit_clips import DigitClips  # noqa: E402
-from torch_nonlocal.data.moving_digits import MovingDigits  # noqa: E402
-from torch_nonlocal.media import write_mp4  # noqa: E402
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.split("## Use a trained network\n")[1].split("\n## ")[0]
@@ -26,10 +22,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("user")
     done = run("nonlocal train action --steps 2 --batch-size 4 --eval-every 2 --out runs/action", folder)
     assert done.returncode == 0, done.stderr
-    digits = DigitClips(MovingDigits("test"), 4)
-    clips = [digits[number][0][0][..., None].expand(-1, -1, -1, 3) for number in range(4)]
-    write_mp4(folder / "clip.mp4", clips[0], 8)
-    write_mp4(folder / "film.mp4", torch.cat(clips), 8)
+    (write,) = re.findall(r'`python -c "(.*?)"`', SECTION)
+    subprocess.run([sys.executable, "-c", write], cwd=folder, check=True)
     return folder
 
 

@@ -152,3 +152,15 @@ def test_output_has_no_colors_with_no_color(words):
     command = [sys.executable, "-m", "torch_nonlocal", *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert "\x1b" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["--batch-size", "--batch"])
+def test_test_and_predict_take_the_batch_size_by_its_former_name_too(name, capsys):
+    pytest.importorskip("av", reason="pip install 'torch-nonlocal[train]'")
+    for words in (["test", "action", "best.pt"], ["predict", "best.pt", "clip.mp4"]):
+        with pytest.raises(SystemExit):
+            main([*words, name, "0"])
+        assert "--batch-size 0: expected 1 or more" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main([*words, f"{name}=0"])
+        assert "--batch-size 0: expected 1 or more" in capsys.readouterr().err

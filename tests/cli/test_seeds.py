@@ -112,3 +112,23 @@ def test_runs_without_a_metric_cannot_be_compared(toy, capsys):
         main([*COMMAND, "3"])
     assert "the run in runs/toy/seed-5 has no metric to compare; expected validation data" in capsys.readouterr().err
     assert toy.seeds == [5]
+
+
+def test_data_without_validation_clips_are_refused_before_the_first_run(tmp_path, monkeypatch, capsys):
+    """A folder with a train split only: nothing can compare the runs."""
+    for package in ("accelerate", "av", "timm", "torchmetrics", "torchvision"):
+        pytest.importorskip(package, reason="pip install 'torch-nonlocal[train]'")
+    import torch
+
+    from torch_nonlocal.media import write_mp4
+
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("red", "blue")):
+        path = Path("films/train", name, "0.mp4")
+        path.parent.mkdir(parents=True)
+        write_mp4(path, torch.full((6, 32, 32, 3), 90 + 80 * number, dtype=torch.uint8), 10)
+    monkeypatch.setattr("torch_nonlocal.tasks.action.task.fit", lambda *given: pytest.fail("training began"))
+    with pytest.raises(SystemExit):
+        main(["train", "action", "--data", "films", "--seeds", "2", "--out", "runs"])
+    assert "--seeds 2: no validation data" in capsys.readouterr().err
+    assert not Path("runs").exists()

@@ -12,7 +12,14 @@ from typing import Any
 import tyro
 
 from torch_nonlocal._common.text import did_you_mean
-from torch_nonlocal.cli.text import help_of, one_line, summary_of, wrapped
+from torch_nonlocal.cli.text import (
+    FORMER_TEST_OPTIONS,
+    help_of,
+    one_line,
+    summary_of,
+    with_current_names,
+    wrapped,
+)
 
 COMMANDS = {
     "demo": "",
@@ -72,6 +79,8 @@ def _app(arguments: Sequence[str]) -> tuple[Any, Sequence[str]]:
         module = import_module(f"torch_nonlocal.cli.{name}")
         used = arguments[:1] == [name]
         if not kind:
+            if used and name == "predict":
+                arguments = with_current_names(arguments, FORMER_TEST_OPTIONS)
             _add(app, name, getattr(module, name), used)
             continue
         group = tyro.extras.SubcommandApp()

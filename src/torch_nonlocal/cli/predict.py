@@ -41,7 +41,7 @@ def predict(
     views: int = 10,
     crops: Literal["1", "3", "full"] = "3",
     threshold: float = 0.5,
-    batch: int = 8,
+    batch_size: int = 8,
     workers: int = 1,
     network: str = "",
 ) -> None:
@@ -61,19 +61,25 @@ def predict(
         top: number of classes that are printed for each clip.
         every: predict over time, once per interval of this length, such as 1s, 500ms or 2min.
         json: also write the predictions to this JSON file, with the clips that cannot be read.
-        csv: also write a table to this CSV file; it omits the scores of each class if there are more than 100.
-        parquet: also write a table to this Parquet file.
+        csv: also write a table to this CSV file, with the columns clip, label, probability, label_2, probability_2,
+            and so on, and "probability NAME" of each class, unless there are more than 100.
+        parquet: also write the same table to this Parquet file.
         picture: draw the probabilities over time to this PNG, PDF or SVG file; needs --every and one video.
         overwrite: replace output files that exist.
         views: evenly spaced clips per video; the probabilities are averaged. With --every there is one per interval.
         crops: crops per view: 1, 3, or full for the whole frame. Moving digits are not cropped.
         threshold: probability from which a class is predicted, if clips can have several classes.
-        batch: crops per forward pass.
+        batch_size: crops per forward pass.
         workers: processes that decode videos; not used with --every.
         network: FILE.py:FUNCTION, if the network is defined in a Python file. The file is executed, so its name is not
             taken from the checkpoint.
     """
-    for name, value, least in (("top", top, 1), ("views", views, 1), ("batch", batch, 1), ("workers", workers, 0)):
+    for name, value, least in (
+        ("top", top, 1),
+        ("views", views, 1),
+        ("batch-size", batch_size, 1),
+        ("workers", workers, 0),
+    ):
         if value < least:
             raise ValueError(f"--{name} {value}: expected {least} or more")
     seconds = _seconds(every)
@@ -94,7 +100,7 @@ def predict(
     use_free_cores(print_errors)
     model = _on_device(load_classifier(checkpoint, network=network))
     broken = BrokenClips()
-    shape = {"crops": crops if crops == "full" else int(crops), "threshold": threshold, "batch": batch}
+    shape = {"crops": crops if crops == "full" else int(crops), "threshold": threshold, "batch": batch_size}
     with ProgressBar("predict", unit="views" if seconds is None else "intervals") as bar:
         if seconds is None:
             how = {**shape, "views": views, "workers": workers}
@@ -172,7 +178,7 @@ def _seconds(text: str) -> float | None:
 
 
 def _clip_table(model: "ActionClassifier", found: Sequence["Prediction"], top: int) -> Table:
-    table = _table("clip", "class", model)
+    table = _table("clip", "label", model)
     for one in found:
         for number, (name, probability) in enumerate(one.top(top)):
             cells = [_text(one.clip) if not number else "", _text(name), f"{probability:.3f}"]
@@ -181,7 +187,7 @@ def _clip_table(model: "ActionClassifier", found: Sequence["Prediction"], top: i
 
 
 def _time_table(model: "ActionClassifier", found: Sequence["Prediction"], top: int) -> Table:
-    table = _table("time", "class", model, more=("next",) if top > 1 and len(model.classes) > 1 else ())
+    table = _table("time", "label", model, more=("next",) if top > 1 and len(model.classes) > 1 else ())
     clip = ""
     for one in found:
         if one.clip != clip and found[0].clip != found[-1].clip:

@@ -35,6 +35,21 @@ def seed_folders(out: Path, first: int, count: int) -> dict[int, Path]:
     return {seed: out / f"seed-{seed}" for seed in range(first, first + count)}
 
 
+def check_comparable(folders: dict[int, Path], has_metric: Callable[[], bool]) -> None:
+    """Check before the first run that the runs will have a metric; not when they resume.
+
+    Raises:
+        ValueError: they will have none.
+    """
+    if not folders or any((folder / "config.json").exists() for folder in folders.values()):
+        return
+    if not has_metric():
+        raise ValueError(
+            f"--seeds {len(folders)}: no validation data, so the runs have no metric to compare; expected validation "
+            "data, such as --val FOLDER, or a single run"
+        )
+
+
 def train_seeds(folders: dict[int, Path], train: Callable[[int, Path], "Result"], *, compared: bool) -> list[SeedRun]:
     """Train with each seed in turn; finished runs are not changed. An interrupted run is the last of the list.
 

@@ -1,6 +1,7 @@
 """`nonlocal test TASK CHECKPOINT`: evaluate trained weights."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_errors, print_lines
 from torch_nonlocal.cli.needs import check_task
+from torch_nonlocal.cli.text import FORMER_TEST_OPTIONS, with_current_names
 from torch_nonlocal.cli.threads import use_free_cores
 from torch_nonlocal.cli.train import Data
 from torch_nonlocal.tasks.base import TaskSpec, get_task, task_names
@@ -19,7 +21,11 @@ SUMMARY = "Test trained weights on data that they were not trained on."
 
 def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], Sequence[str]]:
     """`nonlocal test TASK` for every task; see `app.COMMANDS`."""
-    return {name: _command(get_task(name)) for name in task_names()}, arguments
+    specs = {name: get_task(name) for name in task_names()}
+    used = specs.get(arguments[0]) if arguments else None
+    if used is not None and "batch" not in {field.name for field in fields(used.test_options)}:
+        arguments = with_current_names(arguments, FORMER_TEST_OPTIONS)
+    return {name: _command(spec) for name, spec in specs.items()}, arguments
 
 
 def _command(spec: TaskSpec[Any]) -> Callable[..., None]:

@@ -4,16 +4,24 @@ import inspect
 import re
 import shutil
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from torch_nonlocal._common.text import nearest
 
+FORMER_TEST_OPTIONS = {"--batch": "--batch-size"}
+"""Former names of options of `nonlocal test` and `nonlocal predict`, which are still accepted."""
 _WIDEST = 100
 _SUGGESTIONS = ("Perhaps you meant", "Arguments similar to")
 _ANSI = r"\x1b\[[0-9;]*m"
 _HELP_COLUMN = 22  # where tyro's help of an option begins; longer names have a line of their own
 _OPTION_ALONE = r"^(  --\S.{0,16}?) *\n {22}(?=\S)"
 _HELP_INDENT = 6  # tyro indents option names by four, their help by eight
+
+
+def with_current_names(arguments: Sequence[str], former: Mapping[str, str]) -> list[str]:
+    """The arguments with former names of options replaced, as in --batch 4 and --batch=4."""
+    words = (word.partition("=") for word in arguments)
+    return [former.get(name, name) + sign + value for name, sign, value in words]
 
 
 def one_line(box: str) -> str:

@@ -13,7 +13,7 @@ from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
-from torch_nonlocal.cli.seeds import SeedRun, seed_folders, train_seeds, write_summary
+from torch_nonlocal.cli.seeds import SeedRun, check_comparable, seed_folders, train_seeds, write_summary
 from torch_nonlocal.cli.threads import use_free_cores
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
 from torch_nonlocal.training.config import RENAMED, TrainConfig
@@ -115,6 +115,7 @@ def _command(
             check_folder(out)
             _check_recipe(name, recipe_, settings, data)
             check_task(spec)
+            check_comparable(folders, lambda: spec.has_metric(data, settings, on_error=on_error))
         show = _printer()
         for line in _start_lines(name, recipe_, choice, settings, config):
             show(line)

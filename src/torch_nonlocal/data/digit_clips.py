@@ -14,8 +14,10 @@ from torch.utils.data import Dataset
 from torch_nonlocal.data.clip_list import Clip, ClipList
 from torch_nonlocal.data.dataset import item_generator
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
+from torch_nonlocal.media import write_mp4
 
 _ROOT = Path("moving-digits")
+_EXAMPLE_FPS = 8  # one clip of 8 frames lasts a second
 
 
 class DigitClips(Dataset[tuple[Tensor, int, int]]):
@@ -66,3 +68,18 @@ class DigitClips(Dataset[tuple[Tensor, int, int]]):
         folder = _ROOT / self.source.split
         clips = tuple(Clip(folder / str(index), self[index][1]) for index in range(self.length))
         return ClipList(_ROOT, RELATIONS, clips)
+
+
+def write_examples(folder: str | Path = ".") -> list[Path]:
+    """Write two videos of digits that were not trained on: clip.mp4, one motion, and film.mp4, four, a second each.
+
+    Raises:
+        ValueError: the folder does not exist.
+        ImportError: scikit-learn or PyAV is not installed.
+    """
+    digits = DigitClips(MovingDigits("test"), 4, channels=3)
+    clips_THWC = [digits[number][0].permute(1, 2, 3, 0) for number in range(4)]
+    return [
+        write_mp4(Path(folder, "clip.mp4"), clips_THWC[0], _EXAMPLE_FPS),
+        write_mp4(Path(folder, "film.mp4"), torch.cat(clips_THWC), _EXAMPLE_FPS),
+    ]

@@ -136,6 +136,16 @@ class TaskSpec(Generic[Settings]):
             log: receives messages, one line each.
         """
 
+    def has_metric(self, data: Path | None, settings: Settings, *, on_error: OnError = "skip") -> bool:
+        """Whether runs on these data have a metric to compare them by, for `nonlocal train --seeds`; default: yes.
+
+        Args:
+            data: as for `train`.
+            settings: model and data options.
+            on_error: "skip" skips data that cannot be read, "fail" raises.
+        """
+        return True
+
     def test(
         self,
         checkpoint: Path,

@@ -116,8 +116,8 @@ def test_a_run_is_trained_with_binary_cross_entropy_and_chosen_by_map(data, list
     assert "confusion" not in scores
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predictions.csv", "scores.json"]
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
-    assert [row["class"] for row in rows[:2]] == ["blue; bright", "red"]
-    assert {f"score {name}" for name in CLASSES} < set(rows[0])
+    assert [row["true_label"] for row in rows[:2]] == ["blue; bright", "red"]
+    assert {f"probability {name}" for name in CLASSES} < set(rows[0])
     assert "class_rank" not in rows[0]
 
 

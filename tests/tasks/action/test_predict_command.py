@@ -89,14 +89,18 @@ def test_files_hold_the_predictions_of_the_model(capsys):
         expected = dict(zip(one.classes, one.probabilities, strict=True))
         assert plain["clip"] == line["clip"] == row["clip"] == one.clip
         assert plain["labels"] == [one.label]
-        assert plain["top"] == [{"class": name, "probability": value} for name, value in one.top(2)]
+        assert plain["top"] == [{"label": name, "probability": value} for name, value in one.top(2)]
         assert plain["probabilities"] == [expected[name] for name in CLASSES]
-        assert line["predicted"] == row["predicted"] == one.label
-        assert line["top2"] == row["top2"] == one.classes[1]
+        assert (plain["label"], plain["probability"]) == (one.label, one.probability)
+        assert line["label"] == row["label"] == one.label
+        assert float(line["probability"]) == pytest.approx(one.probability, abs=1e-6)
+        assert line["label_2"] == row["label_2"] == one.classes[1]
         for name in CLASSES:
-            assert float(line[f"score {name}"]) == pytest.approx(expected[name], abs=1e-6)
-            assert row[f"score {name}"] == pytest.approx(expected[name], abs=1e-7)
-        assert {name for name in row if name.startswith("top")} == {"top2", "top2_score"}
+            assert float(line[f"probability {name}"]) == pytest.approx(expected[name], abs=1e-6)
+            assert row[f"probability {name}"] == pytest.approx(expected[name], abs=1e-7)
+        assert [name for name in row if not name.startswith("probability ")] == [
+            *("clip", "label", "probability", "label_2", "probability_2")
+        ]
 
 
 def test_broken_clips_are_named_and_skipped_with_exit_code_1(capsys):

@@ -52,21 +52,28 @@ def test_table_has_a_row_for_every_clip_that_was_read(kind, tmp_path):
     tested = outcome(["jump", "run", "wave"], [[0.5, 0.25, 0.25], [0.125, 0.625, 0.25]], [0, 2])
     first, second = READERS[kind](write_predictions(tested, tmp_path / f"predictions.{kind}"))
     assert list(first) == [
-        *("clip", "path", "class", "predicted", "predicted_score", "class_score", "class_rank"),
-        *("top2", "top2_score", "top3", "top3_score", "score jump", "score run", "score wave"),
+        *("clip", "path", "true_label", "label", "probability", "true_probability", "true_rank"),
+        *("label_2", "probability_2", "label_3", "probability_3"),
+        *(f"probability {name}" for name in ("jump", "run", "wave")),
     ]
-    assert (first["clip"], first["path"], first["predicted"]) == ("jump/0.mp4", str(ROOT / "jump/0.mp4"), "jump")
-    assert (second["class"], second["predicted"], second["top2"], second["top3"]) == ("wave", "run", "wave", "jump")
-    named = ("predicted_score", "class_score", "class_rank", "top2_score", "score jump", "score run", "score wave")
+    assert (first["clip"], first["path"], first["label"]) == ("jump/0.mp4", str(ROOT / "jump/0.mp4"), "jump")
+    assert (second["true_label"], second["label"], second["label_2"], second["label_3"]) == (
+        "wave",
+        "run",
+        "wave",
+        "jump",
+    )
+    named = ("probability", "true_probability", "true_rank", "probability_2")
+    named += tuple(f"probability {name}" for name in ("jump", "run", "wave"))
     assert [float(second[name]) for name in named] == [0.625, 0.25, 2, 0.25, 0.125, 0.625, 0.25]
-    assert int(first["class_rank"]) == 1
+    assert int(first["true_rank"]) == 1
 
 
 def test_classes_with_equal_scores_appear_once(tmp_path):
     tested = outcome(["a", "b", "c"], [[0.25, 0.375, 0.375]], [2])
     (row,) = read_csv(write_predictions(tested, tmp_path / "predictions.csv"))
-    assert sorted([row["predicted"], row["top2"], row["top3"]]) == ["a", "b", "c"]
-    assert row["class_rank"] == "1"
+    assert sorted([row["label"], row["label_2"], row["label_3"]]) == ["a", "b", "c"]
+    assert row["true_rank"] == "1"
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("csv", 7 + 2 * 4), ("parquet", 7 + 2 * 4 + 101)])
@@ -78,8 +85,10 @@ def test_only_parquet_has_all_scores_of_many_classes(kind, columns, tmp_path):
     (row,) = READERS[kind](write_predictions(tested, tmp_path / f"predictions.{kind}"))
     assert len(row) == columns
     order = scores[0].argsort(descending=True)[:5].tolist()
-    assert [row[name] for name in ("predicted", "top2", "top3", "top4", "top5")] == [f"class {k}" for k in order]
-    assert float(row["class_score"]) == pytest.approx(float(scores[0, 7]), abs=1e-6)
+    assert [row[name] for name in ("label", "label_2", "label_3", "label_4", "label_5")] == [
+        f"class {k}" for k in order
+    ]
+    assert float(row["true_probability"]) == pytest.approx(float(scores[0, 7]), abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -106,9 +115,9 @@ def test_any_file_name_can_be_written(kind, name, in_csv, in_parquet, tmp_path):
 def test_classes_are_no_formulas_in_csv_and_numbers_stay_numbers(tmp_path):
     tested = outcome(["-1", "=HYPERLINK(A1)", "+x"], [[0.5, 0.25, 0.25], [0.125, 0.625, 0.25]], [0, 2])
     first, second = read_csv(write_predictions(tested, tmp_path / "predictions.csv"))
-    assert (first["class"], first["top2"], second["predicted"]) == ("-1", "'=HYPERLINK(A1)", "'=HYPERLINK(A1)")
-    assert (second["class"], second["top2"]) == ("'+x", "'+x")
-    assert float(first["score =HYPERLINK(A1)"]) == 0.25
+    assert (first["true_label"], first["label_2"], second["label"]) == ("-1", "'=HYPERLINK(A1)", "'=HYPERLINK(A1)")
+    assert (second["true_label"], second["label_2"]) == ("'+x", "'+x")
+    assert float(first["probability =HYPERLINK(A1)"]) == 0.25
 
 
 def test_other_endings_raise_and_write_nothing(tmp_path):

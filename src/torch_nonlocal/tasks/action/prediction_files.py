@@ -10,7 +10,7 @@ from torch_nonlocal._common.files import encodable, printable, replacing, spread
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.data.broken import Broken
 from torch_nonlocal.tasks.action.classifier import ActionClassifier, Prediction
-from torch_nonlocal.tasks.action.tables import CSV_CLASSES, score_columns, write_csv, write_parquet
+from torch_nonlocal.tasks.action.tables import CSV_CLASSES, probability_columns, write_csv, write_parquet
 
 PICTURES = (".pdf", ".png", ".svg")
 """Suffixes of pictures."""
@@ -26,8 +26,9 @@ def write_predictions_json(
     weights: str,
     top: int,
 ) -> None:
-    """Write predictions as JSON: for each clip the predicted classes, the `top` classes and all probabilities.
+    """Write predictions as JSON: for each clip the predicted class, the `top` classes and all probabilities.
 
+    "label" is the class with the highest probability, "labels" all predicted classes where a clip can have several.
     "probabilities" are in the order of "classes". A "note" tells that frames repeat. "not_read" lists
     the clips without a prediction.
     """
@@ -35,9 +36,11 @@ def write_predictions_json(
         {
             "clip": encodable(one.clip),
             **({} if one.start is None else {"start": one.start, "end": one.end}),
+            "label": one.label,
+            "probability": one.probability,
             "labels": list(one.labels),
             **({"note": one.note} if one.note else {}),
-            "top": [{"class": name, "probability": probability} for name, probability in one.top(top)],
+            "top": [{"label": name, "probability": probability} for name, probability in one.top(top)],
             "probabilities": _row(one, model.classes),
         }
         for one in found
@@ -47,7 +50,7 @@ def write_predictions_json(
 
 
 def write_predictions_csv(path: Path, model: ActionClassifier, found: Sequence[Prediction], *, top: int) -> None:
-    """Write one row per prediction; names as `spreadsheet_text`, scores of each class for at most 100 classes."""
+    """Write one row per prediction; names as `spreadsheet_text`, those of each class for at most 100 classes."""
     columns = _columns(model, found, top, spreadsheet_text)
     if len(model.classes) <= CSV_CLASSES:
         columns |= _each_class(model, found, spreadsheet_text)
@@ -55,7 +58,7 @@ def write_predictions_csv(path: Path, model: ActionClassifier, found: Sequence[P
 
 
 def write_predictions_parquet(path: Path, model: ActionClassifier, found: Sequence[Prediction], *, top: int) -> None:
-    """Write one row per prediction, with names as they are and the score of each class.
+    """Write one row per prediction, with names as they are and the probability of each class.
 
     Raises:
         ImportError: pyarrow is not installed.
@@ -93,7 +96,7 @@ def write_time_picture(path: Path, model: ActionClassifier, found: Sequence[Pred
 def _columns(
     model: ActionClassifier, found: Sequence[Prediction], top: int, text: Callable[[str], str]
 ) -> dict[str, Any]:
-    """Columns with the names of the tables that `nonlocal test` writes."""
+    """Columns with the names of the tables that `nonlocal test` writes, see `predictions.write_predictions`."""
     columns: dict[str, Any] = {"clip": [text(one.clip) for one in found]}
     if any(one.start is not None for one in found):
         columns["start"] = torch.tensor([one.start or 0.0 for one in found])
@@ -101,9 +104,9 @@ def _columns(
     if model.is_multi_label:
         columns["labels"] = [text("; ".join(one.labels)) for one in found]
     for place in range(min(top, len(model.classes))):
-        names = ("predicted", "predicted_score") if not place else (f"top{place + 1}", f"top{place + 1}_score")
-        columns[names[0]] = [text(one.classes[place]) for one in found]
-        columns[names[1]] = torch.tensor([one.probabilities[place] for one in found])
+        rank = f"_{place + 1}" if place else ""
+        columns[f"label{rank}"] = [text(one.classes[place]) for one in found]
+        columns[f"probability{rank}"] = torch.tensor([one.probabilities[place] for one in found])
     if any(one.note for one in found):
         columns["note"] = [text(one.note) for one in found]
     return columns
@@ -111,7 +114,7 @@ def _columns(
 
 def _each_class(model: ActionClassifier, found: Sequence[Prediction], text: Callable[[str], str]) -> dict[str, Any]:
     scores_KR = torch.tensor([_row(one, model.classes) for one in found]).T
-    return score_columns(model.classes, scores_KR, text)
+    return probability_columns(model.classes, scores_KR, text)
 
 
 def _row(one: Prediction, classes: Sequence[str]) -> list[float]:

@@ -8,7 +8,7 @@ from torch_nonlocal._common.files import encodable, spreadsheet_text
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.settings import PredictionFormat
-from torch_nonlocal.tasks.action.tables import CSV_CLASSES, score_columns, write_csv, write_parquet
+from torch_nonlocal.tasks.action.tables import CSV_CLASSES, probability_columns, write_csv, write_parquet
 
 _TOP = 5
 
@@ -16,14 +16,16 @@ _TOP = 5
 def write_predictions(tested: Evaluation, path: Path) -> Path:
     """Write one row per clip, in the order of the clips.
 
-    Columns: clip (name relative to the data folder), path, class, predicted, predicted_score, class_score, class_rank
-    (1 if the true class has the highest score), then top2, top2_score to top5, top5_score (if there are as many
-    classes) and "score NAME" for each class. Scores are softmax scores averaged over views. With more than 100 classes
-    CSV omits the columns "score NAME"; Parquet has all of them. Parquet holds names as they are; in CSV, control
-    characters are escapes, and a name that a spreadsheet would take for a formula starts with an apostrophe.
+    Columns: clip (name relative to the data folder), path, true_label, label (the predicted class), probability (its
+    own), true_probability and true_rank (1 if the true class has the highest probability), then label_2, probability_2
+    to label_5, probability_5 (if there are as many classes) and "probability NAME" for each class. Probabilities are
+    those of softmax, averaged over views. With more than 100 classes CSV omits the columns "probability NAME"; Parquet
+    has all of them. Parquet holds names as they are; in CSV, control characters are escapes, and a name that a
+    spreadsheet would take for a formula starts with an apostrophe. `nonlocal predict` writes the same columns, without
+    those of the true class.
 
-    Where clips have several classes, the columns "class" (their names, joined by "; "), predicted and predicted_score
-    (the highest sigmoid score) are followed by top2 and so on; there is no class_score and no class_rank.
+    Where clips have several classes, true_label has their names, joined by "; ", and probabilities are those of
+    sigmoid; there is no true_probability and no true_rank.
 
     Args:
         tested: the outcome of a test.
@@ -58,12 +60,12 @@ def check_format(name: PredictionFormat) -> None:
 def _write_csv(tested: Evaluation, path: Path) -> None:
     columns = _columns(tested, spreadsheet_text)
     if len(tested.clips.classes) <= CSV_CLASSES:
-        columns |= score_columns(tested.clips.classes, tested.probabilities.T, spreadsheet_text)
+        columns |= probability_columns(tested.clips.classes, tested.probabilities.T, spreadsheet_text)
     write_csv(path, columns)
 
 
 def _write_parquet(tested: Evaluation, path: Path) -> None:
-    scores = score_columns(tested.clips.classes, tested.probabilities.T, encodable)
+    scores = probability_columns(tested.clips.classes, tested.probabilities.T, encodable)
     write_parquet(path, _columns(tested, encodable) | scores)
 
 
@@ -76,16 +78,16 @@ def _columns(tested: Evaluation, text: Callable[[str], str]) -> dict[str, Any]:
     columns: dict[str, Any] = {
         "clip": [text(tested.clips.key(clip)) for clip in clips],
         "path": [text(str(clip.path)) for clip in clips],
-        "class": [text("; ".join(tested.clips.classes[label] for label in clip.all_labels)) for clip in clips],
-        "predicted": [names[best] for best in best_N1.flatten().tolist()],
-        "predicted_score": scores_NK.amax(1),
+        "true_label": [text("; ".join(tested.clips.classes[label] for label in clip.all_labels)) for clip in clips],
+        "label": [names[best] for best in best_N1.flatten().tolist()],
+        "probability": scores_NK.amax(1),
     }
     if not tested.clips.is_multi_label:
         own_N1 = scores_NK.gather(1, tested.labels[:, None])
-        columns["class_score"] = own_N1.flatten()
-        columns["class_rank"] = (1 + (scores_NK > own_N1).sum(1)).tolist()
+        columns["true_probability"] = own_N1.flatten()
+        columns["true_rank"] = (1 + (scores_NK > own_N1).sum(1)).tolist()
     following = scores_NK.scatter(1, best_N1, -1.0).topk(min(_TOP, len(names)) - 1)
     for place in range(following.indices.shape[1]):
-        columns[f"top{place + 2}"] = [names[k] for k in following.indices[:, place].tolist()]
-        columns[f"top{place + 2}_score"] = following.values[:, place]
+        columns[f"label_{place + 2}"] = [names[k] for k in following.indices[:, place].tolist()]
+        columns[f"probability_{place + 2}"] = following.values[:, place]
     return columns

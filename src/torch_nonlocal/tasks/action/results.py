@@ -51,7 +51,7 @@ def run_test(
         data,
         views=options.views,
         crops=crops,
-        batch=options.batch,
+        batch=options.batch_size,
         workers=options.workers,
         on_error=options.on_error,
         split=options.split,

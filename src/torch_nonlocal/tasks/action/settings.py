@@ -204,9 +204,9 @@ class ActionTestOptions:
         views: evenly spaced clips per video.
         crops: crops per clip: 1, 3, or full for the whole frame.
         mistakes: number of mistakes to draw, lowest score of the true class first; 0 for none.
-        predictions: format of the table of predictions; csv omits the per-class scores if there are more
+        predictions: format of the table of predictions; csv omits the per-class probabilities if there are more
             than 100 classes.
-        batch: crops per forward pass.
+        batch_size: crops per forward pass.
         workers: processes that decode videos.
         on_error: skip videos that cannot be read (scores.json lists them), or fail.
         split: train, val or test. auto takes the test split, else the validation split, else all videos that the
@@ -224,7 +224,7 @@ class ActionTestOptions:
     crops: Literal["1", "3", "full"] = "3"
     mistakes: int = 5
     predictions: PredictionFormat = "csv"
-    batch: int = 8
+    batch_size: int = 8
     workers: int = 1
     on_error: OnError = "skip"
     split: TestSplit = "auto"
@@ -242,6 +242,6 @@ class ActionTestOptions:
         """
         if self.whole and self.split != "auto":
             raise ValueError(f"--whole takes all splits: expected no --split {self.split}")
-        for name, least in (("views", 1), ("mistakes", 0), ("batch", 1), ("workers", 0)):
+        for name, least in (("views", 1), ("mistakes", 0), ("batch_size", 1), ("workers", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"--{name} {getattr(self, name)}: expected {least} or more")
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: expected {least} or more")

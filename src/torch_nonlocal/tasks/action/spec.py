@@ -71,6 +71,14 @@ class ActionSpec(TaskSpec[ActionSettings]):
 
             check_data(data, settings, on_error=on_error, log=log)
 
+    def has_metric(self, data: Path | None, settings: ActionSettings, *, on_error: OnError = "skip") -> bool:
+        """Whether there are validation clips; always for built-in digits."""
+        if data is None:
+            return True
+        from torch_nonlocal.tasks.action.task import has_validation
+
+        return has_validation(data, settings, on_error=on_error)
+
     def test(
         self,
         checkpoint: Path,

@@ -11,19 +11,19 @@ from torch_nonlocal._common.files import replacing
 from torch_nonlocal._common.optional import require
 
 CSV_CLASSES = 100
-"""Maximum number of columns with scores of each class in a CSV file."""
+"""Maximum number of columns with probabilities of each class in a CSV file."""
 
 Columns = Mapping[str, Sequence[Any] | Tensor]
-"""Columns by name, all of the same length; scores are tensors."""
+"""Columns by name, all of the same length; probabilities are tensors."""
 
 
-def score_columns(names: Sequence[str], scores_KN: Tensor, text: Callable[[str], str]) -> dict[str, Any]:
-    """Return the column "score NAME" of each class; `text` is applied to the titles."""
-    return {text(f"score {name}"): row for name, row in zip(names, scores_KN, strict=True)}
+def probability_columns(names: Sequence[str], probabilities_KN: Tensor, text: Callable[[str], str]) -> dict[str, Any]:
+    """Return the column "probability NAME" of each class; `text` is applied to the titles."""
+    return {text(f"probability {name}"): row for name, row in zip(names, probabilities_KN, strict=True)}
 
 
 def write_csv(path: Path, columns: Columns) -> None:
-    """Write a CSV file in UTF-8; scores have six decimal places."""
+    """Write a CSV file in UTF-8; probabilities have six decimal places."""
     written = [
         [f"{value:.6f}" for value in values.tolist()] if isinstance(values, Tensor) else values
         for values in columns.values()
@@ -35,7 +35,7 @@ def write_csv(path: Path, columns: Columns) -> None:
 
 
 def write_parquet(path: Path, columns: Columns) -> None:
-    """Write a Parquet file; scores are float32.
+    """Write a Parquet file; probabilities are float32.
 
     Raises:
         ImportError: pyarrow is not installed.

@@ -140,6 +140,16 @@ def check_data(
     log(start_from(model, without, clips.classes) if without is settings else "weights: ImageNet")
 
 
+def has_validation(data: Path, settings: ActionSettings, *, on_error: OnError = "skip") -> bool:
+    """Whether the data of a run have validation clips.
+
+    Raises:
+        ValueError: as `train` does for the data.
+    """
+    clips = source(data, settings, on_error, known=record_of_weights(settings.weights))
+    return clips.validation(of_data(settings, clips), 1, BrokenClips()) is not None
+
+
 def of_data(settings: ActionSettings, clips: Source) -> ActionSettings:
     """The settings with `multi_label` and `frames` as the data have them.
 
