@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
     from torch_nonlocal.models.registry import create_model, list_models
     from torch_nonlocal.planning.plan import plan
+    from torch_nonlocal.replacing import replace, restore
     from torch_nonlocal.tasks.loading import load
     from torch_nonlocal.weights import load_weights, read_weights
 
@@ -37,6 +38,8 @@ __all__ = [
     "plan",
     "read_weights",
     "remove",
+    "replace",
+    "restore",
     "save_blocks",
     "view",
     "watch",
@@ -61,6 +64,8 @@ __getattr__, __dir__ = lazy_exports(
         "plan": ".planning.plan",
         "read_weights": ".weights",
         "remove": ".insertion",
+        "replace": ".replacing",
+        "restore": ".replacing",
         "save_blocks": ".insertion",
         "view": ".view:",
         "watch": ".attention",

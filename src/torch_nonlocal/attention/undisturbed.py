@@ -16,19 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_nonlocal._common.autocast import without_autocast
 from torch_nonlocal._common.capture import eager
 from torch_nonlocal._common.structural_copy import NotCopiedError, StructuralCopy
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.operation import is_observable
 
-_BYPASSED = (NonLocal, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+_BYPASSED = (nn.GroupNorm, nn.modules.batchnorm._NormBase)
 _FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
 # Hooks that are part of a network's computation: those of torch (weight norm, pruning) and of inserted blocks.
 _KEPT_HOOKS = ("torch.", "torch_nonlocal.insertion")
 _CONVOLUTION = torch.ops.aten.convolution.default
+_PAIRS = (torch.ops.aten.bmm.default, torch.ops.aten.baddbmm.default, torch.ops.aten.cat.default)
+_MOST_PAIRS = 2**26  # values in a result that may have one for each pair of positions
 
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[StructuralCopy]:
-    """Yield a copy of a model to run for its structure alone: normalization layers and blocks return their input.
+    """Yield a copy of a model to run for its structure alone.
+
+    Normalization layers, blocks, and modules that `nl.replace` took over return their input.
 
     The copy is in eval mode and has no hooks of others. Inside the context, this thread runs without gradients,
     autocast and compiled code, and operations are restricted as `_Apart` describes.
@@ -46,7 +50,7 @@ def undisturbed(model: nn.Module) -> Iterator[StructuralCopy]:
             attributes[kind] = OrderedDict((key, hook) for key, hook in attributes[kind].items() if _is_kept(hook))
         for kind in _BACKWARD_HOOKS:
             attributes[kind] = OrderedDict()
-        if isinstance(module, _BYPASSED):
+        if isinstance(module, _BYPASSED) or is_observable(module):
             attributes["forward"] = _identity
     devices = {tensor.device for tensor in model.parameters()} or {torch.device("cpu")}
     with ExitStack() as stack:
@@ -67,9 +71,12 @@ class _Apart(TorchDispatchMode):
       results, which would spread a NaN beyond the true receptive field.
     - An operation that changes a tensor of the network, or that uses one of its buffers (the copy has its own), is not
       run.
+    - The attention of other projects in the network may build the map of all pairs of positions. A map that is too
+      large for a probe is not built.
 
     Raises:
         NotCopiedError: from an operation that cannot be kept apart.
+        MemoryError: from an operation whose result would be too large.
     """
 
     def __init__(self, copy: StructuralCopy) -> None:
@@ -94,6 +101,8 @@ class _Apart(TorchDispatchMode):
             raise NotCopiedError(f"{func} uses a buffer of the network itself")
         if func._schema.is_mutable and not self._unchanged.isdisjoint(_storages(_written(func, args, kwargs))):
             raise NotCopiedError(f"{func} changes a tensor of the network")
+        if func in _PAIRS and _values(func, args) > _MOST_PAIRS:
+            raise MemoryError(f"{func}: the map of all pairs of positions is too large for a probe")
         if torch.Tag.nondeterministic_seeded in func.tags:
             return self._random(func, args, kwargs)
         return _convolved(*args) if func is _CONVOLUTION and not kwargs else func(*args, **kwargs)
@@ -186,3 +195,11 @@ def _is_kept(hook: Any) -> bool:
 
 def _identity(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
+
+
+def _values(func: Any, args: Any) -> int:
+    """The number of values in the result of a product of batches or a concatenation."""
+    if func is torch.ops.aten.cat.default:
+        return sum(one.numel() for one in args[0])
+    left, right = args[-2:] if func is torch.ops.aten.bmm.default else args[1:3]
+    return left.shape[0] * left.shape[1] * right.shape[2]

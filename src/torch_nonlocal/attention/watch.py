@@ -19,8 +19,8 @@ from torch_nonlocal.attention.locate import located
 from torch_nonlocal.attention.receptive import Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
-from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.layers.observed import observed_by
+from torch_nonlocal.layers.operation import is_observable
 
 
 class Seen(Mapping[str, BlockRecord]):
@@ -98,9 +98,12 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     def __init__(self, model: nn.Module) -> None:
         self._model = unwrapped(model)
         self._modules = named_modules(model)
-        self._blocks = {_target_name(n): module for n, module in self._modules.items() if isinstance(module, NonLocal)}
+        self._blocks = {_target_name(n): module for n, module in self._modules.items() if is_observable(module)}
         if not self._blocks:
-            raise ValueError("the model has no non-local blocks to watch; add them with nl.insert")
+            raise ValueError(
+                "the model has no non-local blocks to watch; add them with nl.insert, or let nl.replace take over the "
+                "attention of another project"
+            )
         self._open: list[_Opened] = []
 
     def __enter__(self) -> Seen:
@@ -144,7 +147,7 @@ class _Run:
     """Notes the input of the current run and makes a record for each block."""
 
     def __init__(
-        self, seen: Seen, model: nn.Module, blocks: dict[str, NonLocal], modules: dict[str, nn.Module]
+        self, seen: Seen, model: nn.Module, blocks: dict[str, nn.Module], modules: dict[str, nn.Module]
     ) -> None:
         self._seen, self._model, self._blocks, self._modules = seen, model, blocks, modules
         self._names = {block: name for name, block in blocks.items()}
@@ -178,12 +181,12 @@ class _Run:
         self._inside = [tuple(size) for size in output[0].image_sizes]
         self._inputs.clear()  # those of modules around it have other pixels
 
-    def note_block(self, block: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
-        name = self._names.get(block)
+    def note_block(self, module: Any, options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
+        name = self._names.get(module)
         if name is None:
             return
         grid = tuple(x.shape[2:])
-        pool = block.subsample or (1,) * len(grid)
+        pool = options.subsample or (1,) * len(grid)
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
         given, images = self._input(name, len(grid))
         even = Geometry.evenly(grid, key_grid, pool, given.shape[-len(grid) :] if given is not None else grid)
@@ -192,9 +195,9 @@ class _Run:
         self._ran.add(name)
         self._seen._records[name] = BlockRecord(
             name,
-            _weights(block, x, operands),
+            _weights(options, x, operands),
             even,
-            attend=block.attend,
+            attend=options.attend,
             batch=x.shape[0],
             locate=partial(self._locate, name, given, even),
             images=images,
@@ -218,13 +221,14 @@ class _Run:
 
 
 @torch.no_grad()
-def _weights(block: NonLocal, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> PairWeights:
-    if operands is None:
-        theta, phi, _ = block.embed(x.detach())
-        operands = block.scores(theta, phi, groups=block.groups.count(x.shape[2:]))
+def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> PairWeights:
+    seen = operands
+    if seen is None:  # `options` is a block
+        theta, phi, _ = options.embed(x.detach())
+        seen = options.scores(theta, phi, groups=options.groups.count(x.shape[2:]))
     # A contiguous copy: theta of a Gaussian block is the feature map itself, which the network may change in place.
-    query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in operands)
-    return PairWeights(block.pairwise, query, key, block.scale, block.normalize)
+    query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in seen)
+    return PairWeights(options.pairwise, query, key, options.scale, options.normalize)
 
 
 def _target_name(name: str) -> str:

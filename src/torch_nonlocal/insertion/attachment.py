@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.utils.parametrize import is_parametrized
 
+from torch_nonlocal._common.generated_classes import generated_subclass, reduced_by_base
 from torch_nonlocal.layers import NonLocal
 
 CHILD = "non_local"
@@ -66,6 +67,12 @@ def plain_type(module: nn.Module) -> type[nn.Module]:
     return _plain_class(type(module))
 
 
+def change_plain_type(module: nn.Module, kind: type[nn.Module]) -> None:
+    """Give a module another class; a host of a block stays one."""
+    is_host = hasattr(type(module), _GENERATED)
+    module.__class__ = _host_class(kind) if is_host else kind
+
+
 def is_fusable(parent: nn.Module, child: str) -> bool:
     """Return whether tools may fuse or replace a child by isinstance: a batch norm, or a convolution before one."""
     names = list(parent._modules)
@@ -105,21 +112,7 @@ def new_host(make: Callable[..., nn.Module], args: tuple[Any, ...]) -> nn.Module
 
 def _reduce_host(host: nn.Module, protocol: Any) -> Any:
     """`__reduce_ex__` of the generated classes: pickle by the host's own class, since they cannot be imported."""
-    kind = _plain_class(type(host))
-    made = kind.__reduce_ex__(host, max(int(protocol), 2))
-    if not isinstance(made, tuple):
-        return made
-    args = tuple(kind if arg is type(host) else arg for arg in made[1])
-    return new_host, (made[0], args), *made[2:]
-
-
-class _Unregistered(nn.Module):
-    """First base of a generated class while it is made: no `__init_subclass__` of the network's authors runs."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls) -> None:
-        pass
+    return reduced_by_base(host, _plain_class(type(host)), new_host, protocol)
 
 
 _host_classes: "weakref.WeakKeyDictionary[type, weakref.ref[type]]" = weakref.WeakKeyDictionary()
@@ -132,15 +125,7 @@ def _host_class(kind: type[nn.Module]) -> type[nn.Module]:
     known = _host_classes.get(kind)
     host = known() if known is not None else None
     if host is None:
-        contents = {
-            "__module__": kind.__module__,  # fx decides by the module's name whether it traces into a class
-            "__qualname__": f"{kind.__qualname__}[non_local]",
-            "__doc__": kind.__doc__,
-            "__reduce_ex__": _reduce_host,
-            _GENERATED: True,
-        }
-        host = type(kind)(kind.__name__, (_Unregistered, kind), contents)  # pyright: ignore[reportCallIssue]
-        host.__bases__ = (kind,)
+        host = generated_subclass(kind, CHILD, {"__reduce_ex__": _reduce_host, _GENERATED: True})
         _host_classes[kind] = weakref.ref(host)
     return host
 

@@ -3,19 +3,22 @@
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.layers.layout import expected, fits
 from torch_nonlocal.layers.non_local import NonLocal
+from torch_nonlocal.layers.operation import computed_by, operation_of
 from torch_nonlocal.layers.widths import device_and_dtype
 
 
-def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None = None) -> str:
+def explain(block: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None = None) -> str:
     """Explain which algorithm a block uses for an input shape: positions, algorithm, reason, and size of the N x M map.
 
     Args:
-        block: a non-local block on the device and in the mode (train or eval) in which it will run.
+        block: a non-local block, or a module that `nl.replace` took over, on the device and in the mode (train or eval)
+            in which it will run.
         shape: shape of the input, (B, C, *size) or that of the block's layout.
         dtype: dtype of the features. Defaults to the dtype of the parameters.
 
@@ -24,10 +27,38 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
 
     Raises:
         ValueError: if the shape does not fit the block.
+        TypeError: if the module is no block.
 
     Example:
         >>> print(nl.explain(nl.NonLocal3d(512), (1, 512, 16, 28, 28)))
     """
+    options = computed_by(block)
+    if options is None:
+        raise TypeError(f"explain: expected a non-local block, got {type(block).__name__}")
+    sizes = groups, queries, keys, width, _ = _sizes(block, shape)
+    device, own_dtype = _device_and_dtype(block)
+    choice = functional.choice(
+        options.pairwise,
+        sizes,
+        algorithm=block.algorithm if isinstance(block, NonLocal) else "auto",
+        device=device,
+        dtype=dtype or own_dtype,
+        training=block.training,
+        normalize=options.normalize,
+    )
+    dense_map = megabytes(4 * groups * queries * keys)
+    return (
+        f"{options.pairwise.replace('_', ' ')}, {groups} x (N = {queries:,} queries, M = {keys:,} keys, D = {width}): "
+        f"{choice.algorithm}, because {choice.why}. The N x M map would take {dense_map} in float32."
+    )
+
+
+def _sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
+    """The sizes (B', N, M, D, V) of the operation of a block on an input of a shape."""
+    if not isinstance(block, NonLocal):
+        operation = operation_of(block)
+        assert operation is not None
+        return operation.sizes(block, shape)
     if not fits(shape, *block.shape_form):
         count = 3 if block.layout == "tokens" else block.dims + 2
         where = "second" if block.layout == "channels_first" else "last"
@@ -40,19 +71,11 @@ def explain(block: NonLocal, shape: Sequence[int], *, dtype: torch.dtype | None 
     key_size = tuple(full // factor for full, factor in zip(size, pool, strict=True))
     groups = batch * block.groups.count(size)
     queries, keys = block.groups.size(size), block.groups.size(key_size)
-    width = block.embedding_channels
-    device, own_dtype = device_and_dtype(block)
-    choice = functional.choice(
-        block.pairwise,
-        (groups, queries, keys, width, block.inner_channels),
-        algorithm=block.algorithm,
-        device=device,
-        dtype=dtype or own_dtype,
-        training=block.training,
-        normalize=block.normalize,
-    )
-    dense_map = megabytes(4 * groups * queries * keys)
-    return (
-        f"{block.pairwise.replace('_', ' ')}, {groups} x (N = {queries:,} queries, M = {keys:,} keys, D = {width}): "
-        f"{choice.algorithm}, because {choice.why}. The N x M map would take {dense_map} in float32."
-    )
+    return groups, queries, keys, block.embedding_channels, block.inner_channels
+
+
+def _device_and_dtype(block: nn.Module) -> tuple[torch.device, torch.dtype]:
+    if isinstance(block, NonLocal):
+        return device_and_dtype(block)
+    found = next((one for one in block.parameters() if one.is_floating_point()), None)
+    return (torch.device("cpu"), torch.get_default_dtype()) if found is None else (found.device, found.dtype)

@@ -241,7 +241,7 @@ class NonLocal(KeepsIdentity):
         """Return y as a map (B, V, *size)."""
         folded = self._folded_scores(x)
         query, key, g_BMV = self._operands(x) if folded is None else folded
-        show_observers(self, x, None if folded is not None else (query, key))
+        show_observers(self, self, x, None if folded is not None else (query, key))
         return self.groups.to_map(self._weighted_sum(query, key, g_BMV), x.shape[2:])
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from torch_nonlocal._common.context_values import added
 
-Observer = Callable[[Any, Tensor, tuple[Tensor, Tensor] | None], None]
-"""Called with the block, its map (B, C, *size), and theta and phi, or a and b of the concatenation form.
+Observer = Callable[[Any, Any, Tensor, tuple[Tensor, Tensor] | None], None]
+"""Called with a module, its options, its map (B, C, *size), and theta and phi, or a and b of the concatenation form.
 
-The last is None where a and b were computed from w_f folded into theta and phi. The block's modules are ordinary then:
-the observer can call them without an effect.
+A block is its own options; those of a module of another project are a `Computed` (`layers.operation`). The last is None
+where a and b were computed from w_f folded into theta and phi. The block's modules are ordinary then: the observer can
+call them without an effect.
 """
 
 _observers: ContextVar[tuple[Observer, ...]] = ContextVar("torch_nonlocal_observers", default=())
@@ -31,9 +32,9 @@ def observed_by(observer: Observer) -> Iterator[None]:
         yield
 
 
-def show_observers(block: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
+def show_observers(module: Any, options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
     """Call the observers of this thread. Code that torch.compile makes has none."""
     if torch.compiler.is_dynamo_compiling():
         return
     for observer in _observers.get():
-        observer(block, x, operands)
+        observer(module, options, x, operands)

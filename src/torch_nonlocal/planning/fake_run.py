@@ -54,8 +54,7 @@ class Rehearsal:
         self._network: nn.Module | None = None
         self._example = None
         try:
-            own = [*model.parameters(), *model.buffers()]
-            self._network = copy.deepcopy(model, {id(tensor): self._fake.from_tensor(tensor) for tensor in own})
+            self._network = fake_copy(model, self._fake)
             self._example = tree_map_only(Tensor, self._without_values, example_input)
             with self._fake:
                 self._probe, self.flops = self._forward(self._network, self._example)
@@ -182,14 +181,25 @@ class Rehearsal:
         return peak
 
     def _peak(self, work: Callable[[], Any]) -> int:
-        live = _LiveBytes()
+        live = LiveBytes()
         with self._fake, live, torch.enable_grad():
             work()
         return live.peak
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the live bytes of the tensors that operations allocate."""
+def fake_copy(model: nn.Module, mode: FakeTensorMode) -> nn.Module:
+    """Return a copy of a network whose tensors have no values."""
+    own = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): mode.from_tensor(tensor) for tensor in own})
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the live bytes of the tensors that operations allocate. Enter it inside a fake tensor mode.
+
+    Attributes:
+        live: bytes of the tensors that exist now.
+        peak: the most bytes at one time.
+    """
 
     def __init__(self) -> None:
         super().__init__()

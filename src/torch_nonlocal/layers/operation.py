@@ -1,0 +1,78 @@
+"""Modules of other projects that compute a non-local operation through this package.
+
+A generated class of such a module has an `Operation` as the attribute `OPERATION`. `nl.watch` and `nl.explain` treat
+these modules as they treat blocks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from torch_nonlocal.functional import Normalize, Pairwise
+from torch_nonlocal.layers.groups import Attend, Groups
+from torch_nonlocal.layers.non_local import NonLocal
+
+OPERATION = "_torch_nonlocal_operation"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a module computes, as the options of `NonLocal`.
+
+    Attributes:
+        dims: axes of its maps: 3 for clips, 2 for images, 1 for sequences.
+        pairwise: pairwise form.
+        subsample: pooling factors of the keys, one per axis; None for no pooling.
+        scale: factor of the logits in the softmax forms.
+        normalize: axis over which weights sum to one.
+        attend: positions that a position attends to.
+    """
+
+    dims: int
+    pairwise: Pairwise = "embedded_gaussian"
+    subsample: tuple[int, ...] | None = None
+    scale: float = 1.0
+    normalize: Normalize = "keys"
+    attend: Attend = "spacetime"
+
+    @property
+    def groups(self) -> Groups:
+        """The groups of positions."""
+        return Groups(self.attend, self.dims)
+
+
+class Operation(ABC):
+    """The operation of a kind of modules."""
+
+    @abstractmethod
+    def computed(self, module: nn.Module) -> Computed:
+        """What a module computes."""
+
+    @abstractmethod
+    def sizes(self, module: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
+        """The sizes (B', N, M, D, V) of the operation on an input of a shape.
+
+        Raises:
+            ValueError: if the shape does not fit the module.
+        """
+
+
+def operation_of(module: nn.Module) -> Operation | None:
+    """Return the operation of a module of another project that computes through this package; None for all others."""
+    return getattr(type(module), OPERATION, None)
+
+
+def computed_by(module: nn.Module) -> NonLocal | Computed | None:
+    """Return the options of a block or of a module with an operation; None for all other modules."""
+    if isinstance(module, NonLocal):
+        return module
+    operation = operation_of(module)
+    return None if operation is None else operation.computed(module)
+
+
+def is_observable(module: Any) -> bool:
+    """Return whether a module shows its theta and phi to observers."""
+    return isinstance(module, NonLocal) or operation_of(module) is not None

@@ -1,0 +1,129 @@
+"""The numerical check of a module against its family: output and gradients on random values, in float64.
+
+A copy with random parameters runs, since a new module whose last norm is zero is the identity whatever it computes. The
+module itself, its buffers and the random numbers of the process are not changed.
+"""
+
+import copy
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from torch_nonlocal.replacing.family import Family
+
+TOLERANCE = 1e-5  # of the largest absolute value of each output and gradient
+_FLOOR = 1e-6  # of the largest value of all outputs and gradients
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The result of a check.
+
+    Attributes:
+        error: largest difference of an output or gradient, relative to its largest absolute value; inf if its own code
+            did not run.
+        where: what differs most, such as "the gradient of phi.0.weight".
+        failure: the error that the module's own code raised; None if it ran.
+    """
+
+    error: float
+    where: str
+    failure: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether outputs and gradients agree."""
+        return self.error <= TOLERANCE
+
+
+def check(module: nn.Module, family: Family) -> Checked:
+    """Compare a module with its family in eval and in train mode.
+
+    Args:
+        module: a module with its own code.
+        family: a family whose structure it has.
+    """
+    trial = _randomized(module)
+    worst = Checked(0.0, "")
+    for training in (False, True):
+        trial.train(training)
+        try:
+            own = _results(trial, trial, family)
+        except Exception as error:  # the code of others
+            return Checked(float("inf"), "", " ".join(str(error).split()) or type(error).__name__)
+        try:
+            ours = _results(trial, lambda x: family.run(trial, x), family)
+        except Exception as error:  # the structure differs in a way that `mismatch` does not see
+            return Checked(float("inf"), f"an error of the family: {' '.join(str(error).split())}")
+        floor = _FLOOR * max(float(value.abs().max()) for value in own.values() if value is not None and value.numel())
+        for name, value in own.items():
+            error = _difference(value, ours.get(name), floor)
+            if not error <= worst.error:
+                worst = Checked(error, f"{name} in {'train' if training else 'eval'} mode")
+    return worst
+
+
+def _results(trial: nn.Module, forward: Any, family: Family) -> dict[str, Tensor | None]:
+    """The outputs, and the gradients of the input and of all parameters."""
+    draw = torch.Generator().manual_seed(1)
+    state = {name: buffer.clone() for name, buffer in trial.named_buffers()}
+    example = family.example(trial, family.example_size(trial)).double()
+    x = torch.randn(example.shape, generator=draw, dtype=torch.float64, requires_grad=True)
+    trial.zero_grad(set_to_none=True)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        torch.manual_seed(0)
+        outputs = [one for one in tree_leaves(forward(x)) if isinstance(one, Tensor)]
+        loss = sum((one * torch.randn(one.shape, generator=draw, dtype=one.dtype)).sum() for one in outputs)
+        assert isinstance(loss, Tensor)
+        loss.backward()
+    results: dict[str, Tensor | None] = {f"output {number}": one.detach() for number, one in enumerate(outputs)}
+    results["the gradient of the input"] = x.grad
+    results |= {f"the gradient of {name}": one.grad for name, one in trial.named_parameters()}
+    results |= {f"the buffer {name}": buffer.clone() for name, buffer in trial.named_buffers()}
+    for name, buffer in trial.named_buffers():
+        buffer.copy_(state[name])
+    return results
+
+
+def _randomized(module: nn.Module) -> nn.Module:
+    """A copy in float64 on the CPU with random parameters and without hooks."""
+    draw = torch.Generator().manual_seed(0)
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        spread = max(parameter[0].numel(), 1) ** -0.5 if parameter.ndim > 1 else 0.5
+        values = torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * spread
+        memo[id(parameter)] = nn.Parameter(values)
+    for name, buffer in module.named_buffers():
+        positive = name.endswith("var")
+        if buffer.is_floating_point() and (positive or buffer.is_meta):
+            values = torch.rand(buffer.shape, generator=draw, dtype=torch.float64) + 0.5
+        elif buffer.is_meta:
+            values = torch.zeros(buffer.shape, dtype=buffer.dtype)
+        else:
+            values = buffer.detach().to("cpu", torch.float64 if buffer.is_floating_point() else buffer.dtype, copy=True)
+        memo[id(buffer)] = values
+    hooks = {id(vars(one)[kind]): OrderedDict() for one in module.modules() for kind in _HOOKS}
+    return copy.deepcopy(module, {**memo, **hooks})
+
+
+def _difference(one: Tensor | None, other: Tensor | None, floor: float) -> float:
+    """The largest difference relative to the largest value; inf if one is missing or has another shape.
+
+    Args:
+        one: an output or gradient, None if there is none.
+        other: the one to compare.
+        floor: values below it count as zero, such as the gradient of a bias before a batch norm.
+    """
+    if one is None or other is None:
+        return 0.0 if one is other or not (one if other is None else other).any() else float("inf")  # pyright: ignore
+    if one.shape != other.shape:
+        return float("inf")
+    if one.numel() == 0:
+        return 0.0
+    one, other = one.double(), other.double()
+    return float((one - other).abs().max() / one.abs().max().clamp(min=floor))

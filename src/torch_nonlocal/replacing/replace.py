@@ -1,0 +1,200 @@
+"""`replace` and `restore`: the attention of other projects, exact and without its map, in place."""
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.wrappers import all_names, named_modules
+from torch_nonlocal.insertion.targets import Places, find_targets
+from torch_nonlocal.replacing.check import Checked, check
+from torch_nonlocal.replacing.cost import costs
+from torch_nonlocal.replacing.families import FAMILIES
+from torch_nonlocal.replacing.family import Family
+from torch_nonlocal.replacing.report import Found, Replacement
+from torch_nonlocal.replacing.swap import family_of, give_back, original_type, take_over
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def replace(
+    model: nn.Module, only: Places | None = None, *, dry_run: bool = False, example_input: Any = None
+) -> Replacement:
+    """Let the non-local operations of other projects in a network compute through this package, in place.
+
+    A module is replaced if its class name and its structure are those of a known family, and if its output and its
+    gradients on random values agree with the family's to 1e-5. The module keeps its class for isinstance, its
+    parameters (the same objects), state_dict keys, buffers, hooks, dtype, device and mode: optimizers, checkpoints and
+    DistributedDataParallel work as before. Its N x M map is no longer built. `nl.watch` and `nl.explain` work on it.
+
+    Args:
+        model: any network; changed in place.
+        only: places, as for `nl.insert`, or names of families. A module that is named replaces its own code even if
+            that builds no map. None considers all modules, and leaves those without a map alone.
+        dry_run: report only; the model is not changed.
+        example_input: an input of the model, as for `nl.insert`. With it, the report has the positions, memory and time
+            of each place.
+
+    Returns:
+        The report: `replaced`, `left` with reasons, and a table when printed.
+
+    Raises:
+        ValueError: if the model has no module of a known family, or nothing matches `only`.
+
+    Example:
+        >>> report = nl.replace(model, example_input=torch.randn(1, 3, 8, 64, 64))
+        >>> print(report)
+    """
+    modules = named_modules(model)
+    families, places = _selected(model, only)
+    around = _Around(model)
+    found: dict[str, Found] = {}
+    left: dict[str, str] = {}
+    for name, module in modules.items():
+        if places is not None and name not in places:
+            continue
+        if family_of(module) is not None:
+            left[name] = "it was replaced before; nl.restore gives its own code back"
+            continue
+        alike = [family for family in families if _class_names(module) & set(family.class_names)]
+        if not alike:
+            if places is not None and only is not None and not _is_container(module):
+                left[name] = f"{type(module).__name__} is no class of a known family"
+            continue
+        reason = around.reason(module) or _decided(module, alike, found, name, asked=places is not None)
+        if reason is not None:
+            left[name] = reason
+    if not found and not left:
+        raise ValueError(_none_found(model, families))
+    described = found if example_input is None else costs(model, found, example_input)
+    if not dry_run:
+        for name in found:
+            take_over(modules[name], FAMILIES[found[name].family])
+    return Replacement(tuple(described.values()), left, dry_run)
+
+
+def restore(model: Model) -> Model:
+    """Give all replaced modules their own code back, with the weights as they are now.
+
+    Args:
+        model: a network; changed in place.
+
+    Returns:
+        The same model.
+    """
+    for module in named_modules(model).values():
+        if family_of(module) is not None:
+            give_back(module)
+    return model
+
+
+def _selected(model: nn.Module, only: Places | None) -> tuple[list[Family], set[str] | None]:
+    """The families and the names of the places to consider; None for all places."""
+    if only is None:
+        return list(FAMILIES.values()), None
+    given = [only] if isinstance(only, str | nn.Module) else list(only)
+    names = {one for one in given if isinstance(one, str) and any(_is_of(family, one) for family in FAMILIES.values())}
+    families = [family for family in FAMILIES.values() if any(_is_of(family, one) for one in names)]
+    rest = [one for one in given if not (isinstance(one, str) and one in names)]
+    places = set(find_targets(model, rest)) if rest else None
+    return families or list(FAMILIES.values()), places
+
+
+def _is_of(family: Family, name: str) -> bool:
+    return family.name == name or family.name.partition(".")[0] == name
+
+
+def _class_names(module: nn.Module) -> set[str]:
+    if isinstance(module, torch.jit.ScriptModule):
+        return {getattr(module, "original_name", "")}
+    return {kind.__name__ for kind in original_type(module).__mro__}
+
+
+def _is_container(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
+
+
+def _decided(
+    module: nn.Module, alike: Iterable[Family], found: dict[str, Found], name: str, *, asked: bool
+) -> str | None:
+    """Add a module to those found, or return why it is left."""
+    reasons: list[str] = []
+    nearest: Checked | None = None
+    for family in alike:
+        reason = family.mismatch(module)
+        if reason is not None:
+            reasons.append(f"not as in {family.project}: {reason}")
+            continue
+        avoided = None if asked else family.avoids_map(module)
+        if avoided is not None:
+            return f"{avoided}; name it in only= to replace it all the same"
+        result = check(module, family)
+        if result.passed:
+            found[name] = Found(name, type(module).__name__, family.name, family.project, family.computed(module))
+            return None
+        if result.failure is not None:
+            return f"its own code does not run on a random map: {result.failure}"
+        if nearest is None or result.error < nearest.error:
+            nearest = result
+    if nearest is not None:
+        return f"it computes something else: {nearest.where} differs by {nearest.error:.1g} of its largest value"
+    return "; ".join(dict.fromkeys(reasons))
+
+
+class _Around:
+    """What surrounds the modules of a network: their names, and compilation."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names: dict[nn.Module, list[str]] = {}
+        for name, module in all_names(model):
+            self._names.setdefault(module, []).append(name)
+        compiled = {
+            name: module
+            for name, module in model.named_modules()
+            if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
+        }
+        self._compiled = {inner: name for name, module in compiled.items() for inner in module.modules()}
+
+    def reason(self, module: nn.Module) -> str | None:
+        """Return why a module cannot be replaced whatever its family is."""
+        if isinstance(module, torch.jit.ScriptModule):
+            return "it is TorchScript code"
+        if len(self._names[module]) > 1:
+            return f"it is shared: {listed(self._names[module])} are one module"
+        if "forward" in vars(module):
+            return "its forward was replaced on the instance"
+        if is_parametrized(module):
+            return "it is parametrized itself"
+        if module in self._compiled:
+            around = self._compiled[module] or "the whole network"
+            return f"it runs under torch.compile ({around}): replace first, then compile"
+        return _quantized(module)
+
+
+def _quantized(module: nn.Module) -> str | None:
+    for name, one in module.named_modules():
+        kind = type(one)
+        if "quantiz" in kind.__module__ or kind.__module__.startswith("bitsandbytes"):
+            return f"it is quantized: {name or 'it'} is a {kind.__name__}"
+    for name, parameter in [*module.named_parameters(), *module.named_buffers()]:
+        data = type(parameter.data).__name__
+        if not parameter.is_floating_point() and name.rpartition(".")[2] in ("weight", "bias"):
+            return f"it is quantized: {name} is {parameter.dtype}"
+        if data not in ("Tensor", "Parameter", "FakeTensor", "DTensor"):
+            return f"its {name} is a {data}"
+    return None
+
+
+def _none_found(model: nn.Module, families: Iterable[Family]) -> str:
+    projects: dict[str, list[str]] = {}
+    for family in families:
+        names = projects.setdefault(family.project, [])
+        names += [name for name in family.class_names if name not in names]
+    looked = "; ".join(f"{', '.join(names)} ({project})" for project, names in projects.items())
+    return (
+        f"{type(model).__name__} has no attention module of a known project; looked for classes named {looked}. To add "
+        "blocks of this package, use nl.insert"
+    )
