@@ -218,7 +218,7 @@ def test_non_contiguous_and_channels_last_inputs():
         (nl.NonLocal2d, {"scale": "root"}, "expected None, 'sqrt' or a number"),
         (nl.NonLocal2d, {"scale": float("nan")}, "expected None, 'sqrt' or a number"),
         (nl.NonLocal2d, {"pairwise": "dot_product", "scale": "sqrt"}, "applies to the softmax forms"),
-        (nl.NonLocal2d, {"pairwise": "dot_product", "normalize": "queries"}, "applies to the softmax forms"),
+        (nl.NonLocal2d, {"pairwise": "concatenation", "normalize": "queries"}, "applies to the softmax forms"),
         (nl.NonLocal2d, {"norm": "instance"}, "norm='instance': expected one of 'batch'"),
         (nl.NonLocal2d, {"algorithm": "magic"}, "algorithm='magic': expected one of 'auto'"),
     ],

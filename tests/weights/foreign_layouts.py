@@ -30,7 +30,17 @@ CAFFE2_PARAMETERS = {"weight": "w", "bias": "b"}
 CAFFE2_NORM = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
 
 
-def random_parts(dims, channels=8, inner=4, *, form="embedded", norm="batch", biases=True, score_bias=False, seed=0):
+def random_parts(
+    dims,
+    channels=8,
+    inner=4,
+    *,
+    form="embedded",
+    norm: str | None = "batch",
+    biases: bool | str = True,
+    score_bias=False,
+    seed=0,
+):
     """Random float32 tensors of a block by parameter name: {"theta.weight": ..., ...}."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -87,7 +97,7 @@ def save_pickle(path, content, protocol=2):
         pickle.dump(content, file, protocol=protocol)
 
 
-def formula(x, parts, *, form="embedded", pool=None, pool_first=False, scale=1.0, groups=None):
+def formula(x, parts, *, form="embedded", pool=None, pool_first=False, scale=1.0, groups=None, by_queries=False):
     """z = W_z y + x in float64, computed with the N x M weights."""
     x = x.double()
     parts = {name: tensor.double() for name, tensor in parts.items()}
@@ -116,7 +126,7 @@ def formula(x, parts, *, form="embedded", pool=None, pool_first=False, scale=1.0
         f = torch.relu(a[:, :, None] + b[:, None, :] + parts.get("score.bias", 0.0)) / b.shape[1]
     else:
         f = torch.einsum("bdn,bdm->bnm", theta, phi)
-        f = f / f.shape[2] if form == "dot_product" else torch.softmax(f * scale, dim=2)
+        f = f / f.shape[1 if by_queries else 2] if form == "dot_product" else torch.softmax(f * scale, dim=2)
     y = torch.einsum("bnm,bdm->bdn", f, g).unflatten(2, x.shape[2:])
     y = convolved("out", y)
     view = (1, -1, *(1,) * dims)

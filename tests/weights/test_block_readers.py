@@ -50,7 +50,7 @@ CASES = {
     "alexhex7 bare": ("alexhex7 bare", 2, {"norm": None}, {}, {}, "alexhex7"),
     "alexhex7 dot": ("alexhex7", 1, {}, {"form": "dot_product"}, {"pairwise": "dot_product"}, "alexhex7"),
     "alexhex7 concatenation": ("alexhex7 pooled", 2, {"form": "concatenation"}, {"pool": 2}, {}, "alexhex7"),
-    "ste-nvan": ("alexhex7", 3, {}, {"pool": SPACE[3]}, {"subsample": 2}, "alexhex7"),
+    "alexhex7, pooled by the user": ("alexhex7", 3, {}, {"pool": SPACE[3]}, {"subsample": 2}, "alexhex7"),
     "densepose group norm": ("alexhex7 pooled", 2, {"norm": "group"}, {"pool": 2, "groups": 8}, {}, "alexhex7"),
     "agw": ("alexhex7", 2, {"inner": 1}, {"form": "dot_product"}, {}, "agw"),
     "tea1528": ("tea1528", 3, {}, {}, {}, "tea1528"),

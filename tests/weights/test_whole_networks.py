@@ -189,7 +189,7 @@ def test_other_networks_give_their_blocks_and_a_reason(tmp_path, case):
     torch.save(state, tmp_path / "theirs.pth")
     converted = convert_weights(tmp_path / "theirs.pth")
     assert converted.network is None
-    assert list(converted.plan) == ["layer2.1"]
+    assert list(converted.plan) == ["s3.pathway0_res1"]
     assert said in str(converted.no_network)
     with pytest.raises(ValueError, match="no whole network to save"):
         converted.save(tmp_path / "ours.pt", whole=True)

@@ -94,7 +94,8 @@ class BlockRecord:
             over = "each query" if self.weights.normalize == "keys" else "each key"
             return f"softmax: weights of {over} sum to one"
         if self.weights.pairwise == "dot_product":
-            return "dot product / M: signed, without a fixed sum"
+            count = "N" if self.weights.normalize == "queries" else "M"
+            return f"dot product / {count}: signed, without a fixed sum"
         return "ReLU(a + b) / M: nonnegative, without a fixed sum"
 
     def rows(self, points: Sequence[Sequence[float]], *, pixels: bool = False, batch: int = 0) -> Tensor:

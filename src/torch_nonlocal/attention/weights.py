@@ -5,6 +5,7 @@
 | Gaussian, embedded Gaussian    | exp(scale theta_i . phi_j) / sum_j | 1                                       |
 | the same, normalize="queries"  | exp(scale theta_i . phi_j) / sum_i | any; the sum over queries i is 1        |
 | dot product                    | theta_i . phi_j / M                | any; weights are signed                 |
+| the same, normalize="queries"  | theta_i . phi_j / N                | any; weights are signed                 |
 | concatenation                  | ReLU(a_i + b_j) / M                | any; weights are nonnegative            |
 
 Shapes: G groups (see `torch_nonlocal.layers.groups`), N queries and M keys per group, D inner width.
@@ -28,7 +29,7 @@ class PairWeights:
         query: theta (G, N, D), or a (G, N) for concatenation.
         key: phi (G, M, D), or b (G, M) for concatenation.
         scale: factor of the logits in the softmax forms.
-        normalize: "keys" or "queries", the axis of the softmax.
+        normalize: "keys" or "queries", the axis of the softmax, or what the dot product is divided by the number of.
     """
 
     pairwise: str
@@ -114,7 +115,9 @@ class PairWeights:
         if self.pairwise == "concatenation":
             return torch.add(query[:, None], key[None, :], out=out).relu_().div_(self.keys)
         pairs = torch.mm(query, key.mT, out=out)
-        return pairs.mul_(self.scale) if self.is_softmax else pairs.div_(self.keys)
+        if self.is_softmax:
+            return pairs.mul_(self.scale)
+        return pairs.div_(self.queries if self.normalize == "queries" else self.keys)
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """`nonlocal convert`: another project's checkpoint into ours."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,14 +67,16 @@ def convert(
     needs.check("convert", packages=["safetensors"] if _SAFETENSORS in (in_.suffix, out.suffix) else [])
     from torch_nonlocal.weights import convert_weights
 
-    converted = convert_weights(
-        in_,
-        source=source or None,
-        pairwise=pairwise or None,
-        subsample=subsample or None,
-        scale=_scale(scale),
-        places=dict(map(_place, place)),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the assumptions, which the report lists
+        converted = convert_weights(
+            in_,
+            source=source or None,
+            pairwise=pairwise or None,
+            subsample=subsample or None,
+            scale=_scale(scale),
+            places=dict(map(_place, place)),
+        )
     saves_network = (whole or converted.network is not None) and not blocks
     converted.save(out, whole=saves_network)
     _report(converted, out, saves_network)

@@ -36,14 +36,26 @@ _GENERATED = "_torch_nonlocal_host_of"
 
 def apply_non_local(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     """Forward hook of a host: apply the block to the host's output."""
-    return module.non_local(output)  # pyright: ignore[reportCallIssue]
+    return module._modules[CHILD](output)  # pyright: ignore[reportOptionalCall]
 
 
 def attach(module: nn.Module, block: NonLocal) -> None:
     """Insert a block after a module. The block takes the module's training or eval mode."""
     block.inserted = True
     _follow_moved_blocks()
-    module.add_module(CHILD, block.train(module.training))
+    _add_child(module, block.train(module.training))
+
+
+def _add_child(module: nn.Module, block: nn.Module) -> None:
+    """Register a block and make the module its host.
+
+    The residual blocks of mmaction2 have a plain attribute `non_local`, for which `add_module` raises an error.
+    """
+    if CHILD in module._modules or not hasattr(module, CHILD):
+        module.add_module(CHILD, block)
+        return
+    module._modules[CHILD] = block
+    _make_host(module)
 
 
 def detach(module: nn.Module) -> None:
@@ -53,7 +65,7 @@ def detach(module: nn.Module) -> None:
         del module._forward_hooks[key]
         module._forward_hooks_with_kwargs.pop(key, None)
         module._forward_hooks_always_called.pop(key, None)
-    delattr(module, CHILD)
+    del module._modules[CHILD]
     module.__class__ = _plain_class(type(module))
 
 
@@ -182,7 +194,7 @@ def _attach_moved(module: nn.Module, name: str, child: Any) -> None:
     if old is not None and is_attached(old) and isinstance(child, nn.Module) and _replaces(child, old, module):
         block = old._modules[CHILD]
         detach(old)
-        child.add_module(CHILD, block)  # not `attach`: the block keeps its mode
+        _add_child(child, block)  # not `attach`: the block keeps its mode
 
 
 def _replaces(new: nn.Module, old: nn.Module, parent: nn.Module) -> bool:

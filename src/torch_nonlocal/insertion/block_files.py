@@ -6,6 +6,7 @@ at each place. A file with any other suffix is a `torch.save` dictionary of the 
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch_nonlocal.insertion.attachment import CHILD, attach
 from torch_nonlocal.insertion.block_weights import check_writable, gathered, read, write
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks, warn_of_processes
 from torch_nonlocal.insertion.probe import placement
-from torch_nonlocal.insertion.stored_names import match_names
+from torch_nonlocal.insertion.stored_names import match_names, own_block
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.layers.options import check_option_names
 from torch_nonlocal.layers.widths import device_and_dtype
@@ -79,7 +80,8 @@ def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Read a file of `save_blocks`: insert the blocks that the model lacks, then load the weights of all blocks.
 
     Names of the file may be those of another nesting: "model.layer3.1" of a Lightning module is loaded at "layer3.1"
-    and the reverse, if one common prefix makes all names fit.
+    and the reverse, if one common prefix makes all names fit. A file of `nonlocal convert` also fits the network that
+    its checkpoint comes from: "layer2.1" stands for "s3.pathway0_res1" of PySlowFast.
 
     A network on the meta device is refused. Its own weights have to be loaded first, because `to_empty` and
     `load_state_dict(assign=True)` would discard or miss the weights of blocks.
@@ -95,8 +97,9 @@ def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a block file, names a module that the model does not have, differs from a block of
-            the model in options or shapes, or lacks a block of the model; or the model is on the meta device, or a tool
-            keeps the weights of its blocks in another form. The model is then unchanged.
+            the model in options or shapes, or lacks a block of the model; or the model applies the same blocks in its
+            own code, is on the meta device, or a tool keeps the weights of its blocks in another form. The model is
+            then unchanged.
         ImportError: the file is in safetensors format and safetensors is not installed.
     """
     plan, tensors = _read(Path(path))
@@ -108,7 +111,7 @@ def load_blocks(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 def _load(model: nn.Module, path: Any, plan: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     present, modules = blocks(model), named_modules(model)
     try:
-        places = match_names(plan, model, present)
+        places = _places(plan, model, present)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     lacking = sorted(set(present) - set(places.values()))
@@ -140,6 +143,37 @@ def _load(model: nn.Module, path: Any, plan: dict[str, Any], tensors: dict[str, 
             attach(modules[place], block)
     if not loaded.keys() <= present.keys():
         warn_of_processes(model)
+
+
+def _places(plan: dict[str, Any], model: nn.Module, present: Collection[str]) -> dict[str, str]:
+    """The place in the model of each name of the plan, by the name of torch-nonlocal or of the source's network."""
+    theirs = {name: found for name, entry in plan.items() if (found := _theirs(entry))}
+    if own := next(
+        (own for names in theirs.values() if (own := own_block(names["block"], names["part"], model))), None
+    ):
+        raise ValueError(
+            f"the model applies the block itself, at {own!r}, and would apply it twice: load the checkpoint into the "
+            "model as its project does; nl.replace(model) makes its blocks exact and without their map"
+        )
+    aliases = {name: theirs[name]["place"] for name in plan if "place" in theirs.get(name, {})}
+    try:
+        return match_names(plan, model, present)
+    except ValueError as error:
+        if len(aliases) < len(plan):
+            raise
+        try:
+            found = match_names(aliases.values(), model, present)
+        except ValueError:
+            raise error from None
+        return {name: found[alias] for name, alias in aliases.items()}
+
+
+def _theirs(entry: Any) -> dict[str, str]:
+    """Names in the network of another project, of an entry of a converted file: "block", "part" and maybe "place"."""
+    names = entry.get("theirs") if isinstance(entry, dict) else None
+    if not isinstance(names, dict) or not all(fits(names.get(key), str) for key in ("block", "part")):
+        return {}
+    return {key: value for key, value in names.items() if key in ("block", "part", "place") and fits(value, str)}
 
 
 def _with_parameters(module: nn.Module, model: nn.Module) -> nn.Module:

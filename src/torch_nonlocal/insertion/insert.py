@@ -115,11 +115,19 @@ def check_free(places: Mapping[str, nn.Module]) -> None:
     """Check that places have no block.
 
     Raises:
-        ValueError: if a place has a block. The message names the place.
+        ValueError: if a place has a block, or a child of another kind under the name of blocks. The message names the
+            place.
     """
     for name, module in places.items():
-        if hasattr(module, CHILD):
+        child = dict(module._modules.items()).get(CHILD)  # a plain attribute of this name is no block
+        if child is None:
+            continue
+        if isinstance(unwrapped(child), NonLocal):
             raise ValueError(f"{name!r} has a block already: remove it first, nl.remove(model, at={name!r})")
+        raise ValueError(
+            f"{name!r} has a child named {CHILD!r} of type {type(child).__name__}, which is not a block of "
+            "torch-nonlocal: choose another module"
+        )
 
 
 def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:

@@ -43,6 +43,22 @@ def match_names(stored: Iterable[str], model: nn.Module, present: Iterable[str])
     return dict(zip(stored, fitting.pop(), strict=True))
 
 
+def own_block(block: str, part: str, model: nn.Module) -> str | None:
+    """Return the name of a network's own module that a converted block was made from, or None if it has none.
+
+    Args:
+        block: name of the module in its checkpoint, such as "layer2.1.nl", with or without prefixes of the network.
+        part: name of a module inside it, such as "g.0", which tells it from other modules of its name.
+        model: the network.
+    """
+    modules = Names(model).first
+    for name in modules:
+        same = name == block or name.endswith(f".{block}") or (name and block.endswith(f".{name}"))
+        if same and block and f"{name}.{part}".removeprefix(".") in modules:
+            return name
+    return None
+
+
 def _moved(paths: list[_Path], known: Iterable[_Path]) -> Iterator[list[_Path]]:
     """Yield the paths with each common prefix that can be stripped or added."""
     common = next(

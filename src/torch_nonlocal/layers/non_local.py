@@ -49,7 +49,8 @@ class NonLocal(KeepsIdentity):
             power -1/2, or a number. Softmax forms only.
         norm: normalization after W_z: "batch", "group", "layer" or None.
         normalize: axis over which weights sum to one: "keys" for the weights of each query (the paper), "queries" for
-            the weights of each key. Softmax forms only.
+            the weights of each key. The dot product is divided by the number of keys or of queries, which differ if
+            keys are pooled. Not for the concatenation form.
         algorithm: how the sums are computed. All algorithms give the same result; see `torch_nonlocal.functional` and
             `torch_nonlocal.explain`.
         checkpoint: recompute the block in backward instead of keeping its activations. The norm is not recomputed,
@@ -278,7 +279,8 @@ class NonLocal(KeepsIdentity):
 
     def _weighted_sum(self, query: Tensor, key: Tensor, g_BMV: Tensor) -> Tensor:
         if self.pairwise == "dot_product":
-            return functional.dot_product(query, key, g_BMV, algorithm=self.algorithm)
+            y_BNV = functional.dot_product(query, key, g_BMV, algorithm=self.algorithm)
+            return y_BNV * (key.shape[1] / query.shape[1]) if self.normalize == "queries" else y_BNV
         if self.pairwise == "concatenation":
             return functional.concatenation(query, key, g_BMV, algorithm=self.algorithm)
         return functional.embedded_gaussian(

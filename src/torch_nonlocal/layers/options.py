@@ -94,8 +94,10 @@ def check_options(
     if algorithm not in algorithms:
         allowed = ", ".join(map(repr, algorithms))
         raise ValueError(f"algorithm={algorithm!r}: expected one of {allowed} for pairwise={pairwise!r}")
-    if normalize == "queries" and pairwise not in SOFTMAX_FORMS:
-        raise ValueError(f"normalize='queries' applies to the softmax forms, not to pairwise={pairwise!r}")
+    if normalize == "queries" and pairwise == "concatenation":
+        raise ValueError(
+            f"normalize='queries' applies to the softmax forms and the dot product, not to pairwise={pairwise!r}"
+        )
 
 
 def softmax_scale(scale: Scale, width: int, pairwise: Pairwise) -> float:

@@ -201,7 +201,7 @@ def _blocks(
     for name, module in named_modules(model).items():
         if name in named:
             blocks[name] = rehearsal.block(name, rehearsal.output(name, options), options)
-        elif name in offered and not hasattr(module, CHILD):
+        elif name in offered and CHILD not in module._modules:
             try:
                 output = rehearsal.output(name, options)
             except ValueError as error:

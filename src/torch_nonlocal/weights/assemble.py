@@ -1,7 +1,7 @@
 """Build a `NonLocal` block from a source's block: options and tensors, checked against each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES
 from torch_nonlocal.layers.options import PAIRWISE, SOFTMAX_FORMS
-from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source
+from torch_nonlocal.weights.consequences import consequence
+from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source, Stated
 
 _EPSILON = 1e-5  # of the batch norms of `NonLocal`
 _STATISTICS = {"norm.running_mean", "norm.running_var"}
@@ -49,8 +50,10 @@ class Assembled:
     assumed: dict[str, str]
 
 
-def assemble(block: FoundBlock, source: Source, overrides: Overrides) -> Assembled:
+def assemble(block: FoundBlock, source: Source, overrides: Overrides, stated: Stated) -> Assembled:
     """Options and tensors of a `NonLocal` block that computes the same as the source's block.
+
+    An option is taken from the user, else from what the file states, else it is the usual one of the source.
 
     Raises:
         ValueError: tensors are missing or inconsistent, or an override contradicts them; the message names the keys in
@@ -63,15 +66,22 @@ def assemble(block: FoundBlock, source: Source, overrides: Overrides) -> Assembl
     _fill_biases(block, tensors, norm)
     _fold_score_bias(block, tensors)
     computes = source.computes(block)
-    pairwise = _pairwise(block, computes.pairwise, overrides.pairwise)
-    subsample = computes.subsample if overrides.subsample is None else overrides.subsample
+    given = {
+        name: value
+        for name in ("pairwise", "subsample", "scale")
+        if (value := _first(getattr(overrides, name), stated.options.get(name))) is not None
+    }
+    pairwise = _pairwise(block, computes.pairwise, given.get("pairwise"))
+    subsample = given.get("subsample", computes.subsample)
     settings: dict[str, Any] = {
         "pairwise": pairwise,
         "subsample": None if subsample == 1 else subsample,
         "pool_first": computes.pool_first and subsample not in (None, 1),
-        "scale": _scale(pairwise, computes.scale, overrides.scale),
+        "scale": _scale(pairwise, computes.scale, given.get("scale"), asked=overrides.scale is not None),
         "norm": norm,
     }
+    if pairwise == "dot_product" and computes.dot_by_queries:
+        settings["normalize"] = "queries"
     if "score.weight" in tensors:
         tensors["score.weight"] = tensors["score.weight"].reshape(1, 2 * inner)
     built = BLOCK_CLASSES[axes](channels, inner_channels=inner, **settings)
@@ -79,14 +89,20 @@ def assemble(block: FoundBlock, source: Source, overrides: Overrides) -> Assembl
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, count)
     built.load_state_dict(tensors)
+    assembled = Assembled(type(built).__name__, built.config, settings, tensors, {})
     assumed = {
-        name: f"{name}={_shown(settings[name])}: usual for {source.project}; the tensors do not determine it"
+        name: f"{name}={_shown(settings[name])}: usual for {source.project}; the file does not state it"
+        + consequence(assembled, name, source.alternatives.get(name))
         for name in computes.assumed
-        if getattr(overrides, name) is None and not (name == "scale" and pairwise not in SOFTMAX_FORMS)
+        if name not in given and not (name == "scale" and pairwise not in SOFTMAX_FORMS)
     }
     if norm == "group":
         assumed["norm"] = "norm='group': the file does not hold the number of groups; 32 if it divides the channels"
-    return Assembled(type(built).__name__, built.config, settings, tensors, assumed)
+    return replace(assembled, assumed=assumed)
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)
 
 
 def _check_complete(block: FoundBlock, source: Source) -> None:
@@ -200,8 +216,9 @@ def _pairwise(block: FoundBlock, usual: str, wanted: str | None) -> str:
     return wanted
 
 
-def _scale(pairwise: str, usual: float | str | None, wanted: float | str | None) -> float | str | None:
-    if wanted is None:
+def _scale(pairwise: str, usual: float | str | None, wanted: float | str | None, *, asked: bool) -> float | str | None:
+    """The scale; one that the file states, not the user, applies to the softmax forms only."""
+    if wanted is None or (not asked and pairwise not in SOFTMAX_FORMS):
         return usual if pairwise in SOFTMAX_FORMS and not (pairwise == "gaussian" and usual == "sqrt") else None
     return None if wanted == 1 else wanted
 

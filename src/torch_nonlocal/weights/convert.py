@@ -1,6 +1,7 @@
 """Convert checkpoints of other projects to blocks and networks of torch-nonlocal."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.tensor_files import read_weights, write_tensors
+from torch_nonlocal._common.tensor_files import WeightsFile, read_weights, write_tensors
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.block_files import write_blocks
@@ -110,14 +111,18 @@ def convert_weights(
     """
     if source is not None and source not in SOURCES:
         raise ValueError(f"source={source!r}: expected one of {', '.join(SOURCES)}")
-    tensors = read_weights(path).tensors
+    file = read_weights(path)
     try:
-        return _convert(tensors, source, Overrides(pairwise, subsample, scale), dict(places or {}))
+        converted = _convert(file, source, Overrides(pairwise, subsample, scale), dict(places or {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if converted.assumptions:
+        warnings.warn(f"{path}: {'; '.join(converted.assumptions)}", stacklevel=2)
+    return converted
 
 
-def _convert(tensors: dict[str, Tensor], wanted: str | None, overrides: Overrides, places: dict[str, str]) -> Converted:
+def _convert(file: WeightsFile, wanted: str | None, overrides: Overrides, places: dict[str, str]) -> Converted:
+    tensors = file.tensors
     if other := other_kind(tensors):
         kind, name = other
         raise ValueError(f"{name!r} is {kind.name}, which has no equivalent in torch-nonlocal: {kind.reason}")
@@ -125,24 +130,35 @@ def _convert(tensors: dict[str, Tensor], wanted: str | None, overrides: Override
     if len(found) > _MAX_BLOCKS:
         raise ValueError(f"{len(found):,} blocks, expected at most {_MAX_BLOCKS}")
     _check_repeated(source, found, tensors)
-    placed, notes = _placed(source, found, tensors, places)
-    assembled = {place: assemble(block, source, overrides) for place, block in placed.items()}
-    renamed = {
-        key: f"{place}/{name}"
-        for place, block in placed.items()
-        for key, name in [*((key, name) for name, key in block.keys.items()), *block.repeated.items()]
-    }
+    stated = {block.name: source.stated(file.facts, block) for block in found}
+    unsure = [name for name, one in stated.items() if not one.options]
+    if source.unsure and wanted != source.name and unsure:
+        raise ValueError(f"{unsure[0]!r} is a block of {source.project}: {source.unsure}")
+    placed, notes, aliases = _placed(source, found, tensors, places)
+    assembled = {place: assemble(block, source, overrides, stated[block.name]) for place, block in placed.items()}
     network, of_network, no_network = whole_network(
         tensors,
         source,
         {place: one.tensors for place, one in assembled.items()},
         {place: one.settings for place, one in assembled.items()},
     )
+    if no_network:  # the names of a VideoResNet are of no use: the network that the blocks belong to is the source's
+        placed = {aliases.get(place, place): one for place, one in placed.items()}
+        assembled = {aliases.get(place, place): one for place, one in assembled.items()}
+        aliases = {}
+    renamed = {
+        key: f"{place}/{name}"
+        for place, block in placed.items()
+        for key, name in [*((key, name) for name, key in block.keys.items()), *block.repeated.items()]
+    }
     renamed |= of_network
     left_over = [key for key in tensors if key not in renamed]
     return Converted(
         source=source.name,
-        plan={place: {"class": one.kind, "options": one.options} for place, one in assembled.items()},
+        plan={
+            place: {"class": one.kind, "options": one.options, "theirs": _theirs(placed[place], aliases.get(place))}
+            for place, one in assembled.items()
+        },
         tensors={f"{place}/{name}": tensor for place, one in assembled.items() for name, tensor in one.tensors.items()},
         network=network,
         no_network=no_network,
@@ -196,7 +212,7 @@ def _blocks_of(source: Source, tensors: Mapping[str, Tensor]) -> list[FoundBlock
         named = source.named(key)
         if named is None:
             continue
-        block = grouped.setdefault(named.block, FoundBlock(named.block, {}, {}, {}))
+        block = grouped.setdefault(named.block, FoundBlock(named.block, {}, {}, {}, tensors))
         if named.parameter in block.tensors:
             block.repeated[key] = named.parameter
         else:
@@ -225,14 +241,16 @@ def _is_block(block: FoundBlock) -> bool:
 
 def _placed(
     source: Source, found: list[FoundBlock], tensors: Mapping[str, Tensor], places: dict[str, str]
-) -> tuple[dict[str, FoundBlock], list[str]]:
+) -> tuple[dict[str, FoundBlock], list[str], dict[str, str]]:
+    """The blocks by place, notes, and the names of places in the source's own network if they differ."""
     placed: dict[str, FoundBlock] = {}
     notes: list[str] = []
+    aliases: dict[str, str] = {}
     names = [block.name for block in found]
     unused = set(places)
     for block in found:
         usual = source.place(block.name, names, tensors)
-        asked = [name for name in (block.name, usual.name) if name in places]
+        asked = [name for name in (block.name, usual.name, usual.alias) if name in places]
         unused -= set(asked)
         place = places[asked[0]] if asked else usual.name
         if place in placed:
@@ -242,12 +260,20 @@ def _placed(
         placed[place] = block
         if usual.note and not asked:
             notes.append(usual.note)
+        if usual.alias and not asked:
+            aliases[place] = usual.alias
     if unused:
         blocks = ", ".join(map(repr, names))
         raise ValueError(
             f"places: no block {', '.join(map(repr, sorted(unused)))} in the file; it has {blocks or 'none'}"
         )
-    return placed, notes
+    return placed, notes, aliases
+
+
+def _theirs(block: FoundBlock, place: str | None) -> dict[str, str]:
+    """Names in the source's own network: of the block, of one of its modules, and of its place; see `load_blocks`."""
+    part = block.keys["g.weight"].removesuffix(".weight").removeprefix(f"{block.name}.")
+    return {"block": block.name, "part": part, **({"place": place} if place else {})}
 
 
 def _assumptions(assembled: Mapping[str, Assembled]) -> list[str]:

@@ -8,10 +8,17 @@ _CHILD = re.compile(r"(non_?local|nl)(_?block|_?layer)?_?\d*", re.IGNORECASE)
 
 
 class Place(NamedTuple):
-    """Name of the module that a block follows, and a note for the user."""
+    """Name of the module that a block follows, and a note for the user.
+
+    Attributes:
+        name: the module in the network of torch-nonlocal, or in the user's network.
+        note: a sentence for the user.
+        alias: the module in the source's own network, if it has another name there.
+    """
 
     name: str
     note: str | None = None
+    alias: str | None = None
 
 
 Placing = Callable[[str, Collection[str], Collection[str]], Place]

@@ -9,10 +9,11 @@ from torch_nonlocal.weights.foreign.mmcv import GCNET, MMCV
 from torch_nonlocal.weights.foreign.pytorchvideo import PYTORCHVIDEO
 from torch_nonlocal.weights.foreign.slowfast import SLOWFAST
 from torch_nonlocal.weights.foreign.source import Source
+from torch_nonlocal.weights.foreign.ste_nvan import STE_NVAN
 from torch_nonlocal.weights.foreign.tea1528 import TEA1528
 from torch_nonlocal.weights.foreign.timm import TIMM
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for source in (AGW, GLUONCV, ALEXHEX7, TEA1528, SLOWFAST, PYTORCHVIDEO, MMCV, GCNET, TIMM, CGNL, CAFFE2)
+    for source in (AGW, STE_NVAN, GLUONCV, ALEXHEX7, TEA1528, SLOWFAST, PYTORCHVIDEO, MMCV, GCNET, TIMM, CGNL, CAFFE2)
 }

@@ -1,7 +1,7 @@
 """AGW (ReID-Survey) and fast-reid: dot product with one inner channel, blocks such as "NL_2.0" beside the stages.
 
 Tensor names are those of AlexHex7. Its code computes the inner width as `reduc_ratio // reduc_ratio`, which is 1; the
-published weights have that width.
+published weights have that width. STE-NVAN has blocks of the same names, but for clips.
 """
 
 import re
@@ -11,18 +11,19 @@ from torch_nonlocal.weights.foreign.alexhex7 import MODULES
 from torch_nonlocal.weights.foreign.source import Computes, FoundBlock, Source, dotted
 from torch_nonlocal.weights.places import Place, follow
 
-_STAGE = re.compile(r"(?P<owner>(?:.+\.)?)NL_(?P<stage>\d)\.(?P<index>\d+)")
+STAGE = re.compile(r"(?P<owner>(?:.+\.)?)NL_(?P<stage>\d)\.(?P<index>\d+)")
 
 
 def _is_own(block: FoundBlock) -> bool:
     g = block.tensors.get("g.weight")
-    one_wide = g is not None and g.ndim > 2 and g.shape[0] == 1 < g.shape[1]
-    return one_wide or _STAGE.fullmatch(block.name) is not None
+    if g is None or g.ndim < 3:
+        return False
+    return g.shape[0] == 1 < g.shape[1] or (g.ndim == 4 and STAGE.fullmatch(block.name) is not None)
 
 
-def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
+def beside_stages(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     """n blocks "NL_2.0", "NL_2.1", ... follow the last n residual blocks of layer2."""
-    match = _STAGE.fullmatch(block)
+    match = STAGE.fullmatch(block)
     if match is None:
         return follow(block, blocks, keys)
     beside = f"{match['owner']}NL_{match['stage']}."
@@ -45,5 +46,5 @@ AGW = Source(
         "dot_product" if block.form == "embedded_gaussian" else block.form, 2 if block.pools_after else None
     ),
     is_own=_is_own,
-    place=_place,
+    place=beside_stages,
 )

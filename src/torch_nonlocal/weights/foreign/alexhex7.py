@@ -1,4 +1,4 @@
-"""AlexHex7/Non-local_pytorch and its copies in TSM, AP3D and detectron2's DensePose; STE-NVAN's names lack ".0".
+"""AlexHex7/Non-local_pytorch and its copies in TSM, AP3D and detectron2's DensePose.
 
 The block pools after phi and g and does not scale. With pooling, g is the first of two modules ("g.0"). W is a
 convolution and a norm ("W.0", "W.1"), or the convolution alone.

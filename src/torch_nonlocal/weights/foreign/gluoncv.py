@@ -24,7 +24,8 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     match = _BLOCK.fullmatch(block)
     if match is None:
         return follow(block, blocks, keys)
-    return Place(f"layer{int(match['stage']) + 1}.{match['index']}")
+    alias = block.removesuffix(".nonlocal_block")
+    return Place(f"layer{int(match['stage']) + 1}.{match['index']}", alias=alias)
 
 
 def _rename(key: str) -> str | None:

@@ -1,15 +1,27 @@
 """NonLocal of mmcv and networks of mmaction2: every convolution is a child "conv" of its module.
 
 The block pools after phi and g ("g.0.conv"). The embedded Gaussian form is scaled by d^-1/2 unless `use_scale=False`,
-which mmaction2's published models use. NonLocal2D of GCNet has the same names but multiplies by d^1/2; only
-`source="gcnet"` selects it.
+which mmaction2's published I3D and TSM use, but not its SlowOnly. Checkpoints of mmaction2 hold their configuration as
+Python text under "meta", which states form and scale. NonLocal2D of GCNet has the same names but multiplies by d^1/2;
+only `source="gcnet"` selects it.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from torch_nonlocal.layers.options import PAIRWISE
 from torch_nonlocal.models.video_resnet import TimePlan
-from torch_nonlocal.weights.foreign.source import Computes, FoundBlock, NetworkNames, Source, dotted
+from torch_nonlocal.weights.foreign.config_text import entry, read_python
+from torch_nonlocal.weights.foreign.source import (
+    Computes,
+    FoundBlock,
+    NetworkNames,
+    Source,
+    Stated,
+    dotted,
+    module_notes,
+)
 from torch_nonlocal.weights.places import Place, follow
 
 _NAMED = dotted(
@@ -31,9 +43,47 @@ def _in_mmaction2(block: FoundBlock) -> bool:
     return block.name.endswith("non_local_block")
 
 
+def _is_slow(file: Mapping[str, Any]) -> bool:
+    """Whether the network is a SlowOnly: time kernels in its last stages, and none in the stem."""
+    stem, inside = file.get("backbone.conv1.conv.weight"), file.get("backbone.layer3.1.conv1.conv.weight")
+    return (
+        stem is not None
+        and inside is not None
+        and stem.ndim == inside.ndim == 5
+        and (stem.shape[2] == 1 < inside.shape[2])
+    )
+
+
+def backbone_configuration(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration of the backbone beside the tensors; empty if there is none."""
+    meta = facts.get("meta")
+    for config in (entry(meta, "cfg"), entry(meta, "config"), facts.get("cfg")):
+        model = read_python(config, "model") if isinstance(config, str) else entry(config, "model")
+        if isinstance(backbone := entry(model, "backbone"), Mapping):
+            return backbone
+    return {}
+
+
+def _stated(facts: Mapping[str, Any], block: FoundBlock) -> Stated:
+    """`non_local_cfg` of the configuration, or the attributes of the module in the file."""
+    notes, by = module_notes(facts, block.name), "the module in the file"
+    if not notes and _in_mmaction2(block):
+        backbone = backbone_configuration(facts)
+        notes, by = entry(backbone, "non_local_cfg"), "the file's configuration (meta)"
+        if not isinstance(notes, Mapping) or not backbone.get("non_local"):
+            return Stated()
+        notes = {"mode": "embedded_gaussian", "use_scale": True, **notes}  # mmcv's defaults
+    if not notes or str(notes.get("mode")) not in PAIRWISE:
+        return Stated()
+    options: dict[str, Any] = {"pairwise": str(notes["mode"])}
+    if isinstance(notes.get("use_scale"), bool):
+        options["scale"] = "sqrt" if notes["use_scale"] and notes["mode"] == "embedded_gaussian" else 1
+    return Stated(options, by)
+
+
 def _computes(block: FoundBlock) -> Computes:
     alike = block.form == "embedded_gaussian"
-    scale = "sqrt" if alike and not _in_mmaction2(block) else None
+    scale = "sqrt" if alike and (not _in_mmaction2(block) or _is_slow(block.file)) else None
     return Computes(
         block.form,
         2 if block.pools_after else None,
@@ -48,8 +98,8 @@ def _computes_gcnet(block: FoundBlock) -> Computes:
 
 
 def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
-    place, note = follow(block, blocks, keys)
-    return Place(place.removeprefix(BACKBONE), note)
+    usual = follow(block, blocks, keys)
+    return usual._replace(name=usual.name.removeprefix(BACKBONE))
 
 
 def _rename(key: str) -> str | None:
@@ -76,6 +126,7 @@ MMCV = Source(
     named=_NAMED,
     computes=_computes,
     place=_place,
+    stated=_stated,
     network=NetworkNames(
         _rename,
         _time,

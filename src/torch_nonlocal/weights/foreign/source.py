@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -31,12 +31,14 @@ class FoundBlock:
             "score.bias".
         keys: key in the file of each tensor; if several keys hold the same tensor, the first.
         repeated: maps further keys of the same tensors to their parameter names.
+        file: all tensors of the file by key.
     """
 
     name: str
     tensors: dict[str, Tensor]
     keys: dict[str, str]
     repeated: dict[str, str]
+    file: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def pools_after(self) -> bool:
@@ -61,6 +63,7 @@ class Computes:
         pool_first: whether x is pooled before phi and g.
         scale: scale of the softmax forms.
         assumed: which of "pairwise", "subsample" and "scale" the tensors do not determine.
+        dot_by_queries: whether the dot product is divided by the number of queries, although keys are pooled.
     """
 
     pairwise: str
@@ -68,6 +71,20 @@ class Computes:
     pool_first: bool = False
     scale: float | str | None = None
     assumed: tuple[str, ...] = ("pairwise",)
+    dot_by_queries: bool = False
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Options that a file states about a block, beside its tensors.
+
+    Attributes:
+        options: some of "pairwise", "subsample" and "scale", and "norm_options".
+        by: where the file states them, such as "cfg".
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +115,10 @@ class Source:
         place: the module that a block follows.
         network: tensor names of whole networks, if torch-nonlocal has such networks.
         affine: whether norms without statistics compute y = weight x + bias; otherwise they are group norms.
+        stated: what the values beside the tensors, `WeightsFile.facts`, state about a block. Raises ValueError if they
+            state a function without an equivalent.
+        alternatives: the value of an option that another use of the source's code has, for messages about assumptions.
+        unsure: a reason why blocks of this source are converted only if the user or the file names their function.
     """
 
     name: str
@@ -108,6 +129,9 @@ class Source:
     place: Placing = follow
     network: NetworkNames | None = None
     affine: bool = False
+    stated: Callable[[Mapping[str, Any], FoundBlock], Stated] = lambda facts, block: Stated()
+    alternatives: Mapping[str, Any] = field(default_factory=dict)
+    unsure: str | None = None
 
 
 def dotted(modules: Mapping[str, Iterable[str]]) -> Callable[[str], Named | None]:
@@ -130,3 +154,10 @@ def dotted(modules: Mapping[str, Iterable[str]]) -> Callable[[str], Named | None
 def norm_key(parameter: str) -> str | None:
     """PyTorch's name of a norm's tensor by its short name in Caffe2; None if it has none."""
     return {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}.get(parameter)
+
+
+def module_notes(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Class name and plain attributes of a module, in files that hold a whole module; empty in all others."""
+    modules = facts.get("modules")
+    notes = modules.get(name) if isinstance(modules, Mapping) else None
+    return notes if isinstance(notes, Mapping) else {}
