@@ -46,7 +46,7 @@ def attach(module: nn.Module, block: NonLocal) -> None:
     _add_child(module, block.train(module.training))
 
 
-def _add_child(module: nn.Module, block: nn.Module) -> None:
+def _add_child(module: nn.Module, block: nn.Module | None) -> None:
     """Register a block and make the module its host.
 
     The residual blocks of mmaction2 have a plain attribute `non_local`, for which `add_module` raises an error.
