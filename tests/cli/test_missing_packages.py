@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 COMMANDS = {
     "demo": ["demo"],
     "plan": ["plan", "torchvision:r3d_18", "--input", "3x8x32x32"],
+    "replace": ["replace", "torchvision:r3d_18", "--input", "3x8x32x32"],
     "plan timm": ["plan", "timm:resnet18", "--input", "3x32x32"],
     "train": ["train", "action"],
     "train with data": ["train", "action", "--data", "clips"],

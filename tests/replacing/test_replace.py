@@ -47,7 +47,7 @@ def test_the_report_names_form_and_project_and_restore_is_exact(network, x):
     report = nl.replace(network)
     assert report.replaced == ["first", "second"]
     assert report.left == {}
-    assert "second: NONLocalBlock2D, dot product" in str(report)
+    assert "second  dot product        alexhex7" in str(report)
     torch.testing.assert_close(network(x), expected)
     assert torch.equal(nl.restore(network)(x), expected)
 

@@ -24,6 +24,7 @@ from torch_nonlocal.cli.text import (
 COMMANDS = {
     "demo": "",
     "plan": "",
+    "replace": "",
     "train": "task",
     "test": "task",
     "predict": "",

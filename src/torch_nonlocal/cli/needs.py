@@ -32,6 +32,7 @@ NEEDS = {
     "export": Needs(("torchvision",), "cli,export,models"),
     "plan": Needs((), "cli,models"),
     "predict": Needs(("av", "numpy", "torchvision"), "cli,models,video"),
+    "replace": Needs((), "cli,models"),
     "view": Needs(_DRAWING, "cli,models,view"),
 }
 """By command. `train` and `test` ask their task instead; the network that a command is given may need more packages."""

@@ -50,7 +50,7 @@ def plan(
     if json is not None:
         check_output_file(json, "--json")
     needs.check("plan", model=model)
-    shape = _shape(input, batch)
+    shape = input_shape(input, batch)
     import torch
 
     from torch_nonlocal.models.build import build
@@ -73,7 +73,8 @@ def show(plan: "Plan", console: "Console") -> None:
         console.print(line, style="bold" if bold else None, highlight=False, markup=False, soft_wrap=True)
 
 
-def _shape(text: str, batch: int) -> tuple[int, ...]:
+def input_shape(text: str, batch: int) -> tuple[int, ...]:
+    """Return the shape of an input from its sizes as text, such as "3x224x224", and the batch size."""
     try:
         sizes = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:

@@ -1,6 +1,8 @@
 """The report of `replace`."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch_nonlocal._common.text import counted, megabytes
 from torch_nonlocal.layers.operation import Computed
@@ -72,18 +74,47 @@ class Replacement:
 
     def __str__(self) -> str:
         verb = "would be replaced" if self.dry_run else "replaced"
-        lines = [f"{counted(len(self.found), 'module')} {verb}, {len(self.left)} left"]
-        lines += [f"  {one.name or '(the network)'}: {_described(one)}" for one in self.found]
-        lines += [f"  left: {name or '(the network)'}: {reason}" for name, reason in self.left.items()]
+        lines = [f"{counted(len(self.found), 'module')} {verb}, {len(self.left)} left alone"]
+        if self.found:
+            lines += ["", *_table(self.found)]
+        if any(one.predicted is not None and one.predicted.time is not None for one in self.found):
+            lines += [
+                "",
+                "time: CPU time of a forward pass divided by that of its own code, on at most 2,048 positions",
+            ]
+        if self.left:
+            lines += ["", "left alone:", *(f"  {_shown(name)}: {reason}" for name, reason in self.left.items())]
         return "\n".join(lines)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
+        return {**asdict(self), "found": [asdict(one) for one in self.found], "replaced": self.replaced}
 
-def _described(one: Found) -> str:
-    form = one.computed.pairwise.replace("_", " ")
-    text = f"{one.kind}, {form} ({one.project})"
-    what = one.predicted
+
+def _table(found: Sequence[Found]) -> list[str]:
+    """The places in columns aligned by spaces; costs only where an example input was given."""
+    head: tuple[str, ...] = ("module", "form", "as in")
+    rows = [(_shown(one.name), one.computed.pairwise.replace("_", " "), one.family.partition(".")[0]) for one in found]
+    if any(one.predicted is not None for one in found):
+        head = (*head, "N", "M", "memory before", "after", "time")
+        rows = [(*row, *_costs(one.predicted)) for row, one in zip(rows, found, strict=True)]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < 3 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, tuple("-" * width for width in widths), *rows)
+    ]
+
+
+def _costs(what: Predicted | None) -> tuple[str, ...]:
     if what is None:
-        return text
-    text += f"; N = {what.queries:,}, M = {what.keys:,}: {megabytes(what.memory_before)} before, "
-    text += f"{megabytes(what.memory_after)} after"
-    return text if what.time is None else f"{text}, {what.time:.2f} of the time"
+        return ("", "", "did not run", "", "")
+    share = "" if what.time is None else f"x {what.time:.2f}"
+    memory = megabytes(what.memory_before), megabytes(what.memory_after)
+    return (f"{what.queries:,}", f"{what.keys:,}", *memory, share)
+
+
+def _shown(name: str) -> str:
+    return name or "(the network)"
