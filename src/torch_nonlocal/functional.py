@@ -12,6 +12,10 @@
 Shapes: B batch, N query positions, M key positions, D inner width, V value width. The last axis holds
 the features: `x.flatten(2).transpose(1, 2)` turns a map (B, C, T, H, W) into (B, N, C) without a copy.
 
+With `frames=T`, a form is causal over frames: a query sees the keys of its own and of earlier frames only. Positions
+are numbered frame by frame, as in the view above: N = T n and M = T m. Weights of keys that a query does not see are
+zero, and C(x) = M is the number of keys that it sees. Only "dense" builds a mask.
+
 For B = 0 or N = 0 the result is empty and gradients are zero. M = 0 raises a ValueError if there are queries, since
 eq. 1 then is 0 / 0.
 """
@@ -23,8 +27,9 @@ from torch import Tensor
 
 from torch_nonlocal._common.autocast import autocast_dtype
 from torch_nonlocal._common.tracing import is_dual, is_exported, is_recorded, needs_plain_operations
-from torch_nonlocal.ops import dense, exported, fused, reassociated, sorted, tiled
+from torch_nonlocal.ops import causal, dense, exported, fused, reassociated, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
+from torch_nonlocal.ops.frames import CausalFrames, causal_frames, visible
 from torch_nonlocal.ops.names import Algorithm, Normalize, Pairwise
 
 NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
@@ -44,6 +49,8 @@ def gaussian(
     *,
     normalize: Normalize = "keys",
     algorithm: Algorithm = "auto",
+    frames: int | None = None,
+    window_frames: int | None = None,
 ) -> Tensor:
     """Compute the Gaussian form, y_i = sum_j softmax_j(x_i . x_j) g_j.
 
@@ -53,16 +60,26 @@ def gaussian(
         g_BMV: values at the key positions, (B, M, V).
         normalize: see `embedded_gaussian`.
         algorithm: see `embedded_gaussian`.
+        frames: see `embedded_gaussian`.
+        window_frames: see `embedded_gaussian`.
 
     Returns:
         y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: if shapes or dtypes disagree, or `normalize` or `algorithm` is unknown.
+        ValueError: as for `embedded_gaussian`.
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 2.
     """
-    return embedded_gaussian(x_query_BND, x_key_BMD, g_BMV, normalize=normalize, algorithm=algorithm)
+    return embedded_gaussian(
+        x_query_BND,
+        x_key_BMD,
+        g_BMV,
+        normalize=normalize,
+        algorithm=algorithm,
+        frames=frames,
+        window_frames=window_frames,
+    )
 
 
 def embedded_gaussian(
@@ -74,6 +91,8 @@ def embedded_gaussian(
     normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
     algorithm: Algorithm = "auto",
+    frames: int | None = None,
+    window_frames: int | None = None,
 ) -> Tensor:
     """Compute the embedded Gaussian form, y_i = sum_j softmax_j(scale * theta_i . phi_j + bias_j) g_j.
 
@@ -92,13 +111,16 @@ def embedded_gaussian(
             uses PyTorch's fused attention, for D = V, without bias, with normalize="keys". "dense" is the definition.
             All give the same result and have derivatives of any order; "tiled" and "fused" have no forward-mode
             derivatives. `torch.func` transforms use the definition.
+        frames: number of frames T of a form that is causal over frames; None for all keys. N and M are T times the
+            positions of a frame. Not with normalize="queries", where the weights of a key depend on later frames.
+        window_frames: number of frames that a query sees, its own included; None for all up to its own.
 
     Returns:
         y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: if shapes or dtypes disagree, `normalize` or `algorithm` is unknown, or the algorithm does not
-            support the combination.
+        ValueError: if shapes or dtypes disagree, `normalize` or `algorithm` is unknown, N or M is not a multiple of
+            `frames`, or the algorithm does not support the combination.
         NotImplementedError: for forward-mode derivatives with "tiled" or "fused".
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 3.
@@ -107,6 +129,13 @@ def embedded_gaussian(
     _check_choice("normalize", normalize, NORMALIZE)
     _check_bias(key_bias_BM, phi_BMD, normalize)
     _check_choice("algorithm", algorithm, ALGORITHMS["embedded_gaussian"])
+    if (seen := causal_frames("embedded_gaussian", theta_BND, phi_BMD, frames, window_frames)) is not None:
+        if normalize == "queries":
+            raise ValueError(
+                "normalize='queries' is not causal: the weights of a key would depend on the queries of later frames; "
+                "expected normalize='keys' with frames"
+            )
+        return _causal_softmax(theta_BND, phi_BMD, g_BMV, seen, scale, key_bias_BM, algorithm)
     if algorithm != "dense" and is_exported(theta_BND):
         return exported.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
     algorithm = _differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
@@ -138,7 +167,48 @@ def embedded_gaussian(
     return tiled.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=bias, keep=keep)
 
 
-def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm: Algorithm = "auto") -> Tensor:
+def _causal_softmax(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    frames: CausalFrames,
+    scale: float,
+    key_bias_BM: Tensor | None,
+    algorithm: Algorithm,
+) -> Tensor:
+    """Compute the embedded Gaussian form, causal over frames. The arguments have been checked."""
+    if algorithm != "dense" and is_exported(theta_BND):
+        return exported.causal_softmax(theta_BND, phi_BMD, g_BMV, frames, scale=scale, key_bias_BM=key_bias_BM)
+    algorithm = _differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
+    if algorithm != "dense":
+        theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+    if algorithm == "auto":
+        algorithm = choose.for_causal_softmax(
+            (theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1], phi_BMD.shape[2], g_BMV.shape[2]),
+            frames,
+            device=g_BMV.device,
+            dtype=g_BMV.dtype,
+            biased=key_bias_BM is not None,
+        ).algorithm
+    if algorithm == "dense":
+        visible_NM = visible(frames, theta_BND, phi_BMD)
+        return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, key_bias_BM=key_bias_BM, visible_NM=visible_NM)
+    if algorithm == "fused":
+        _check_fused(theta_BND, g_BMV, "keys", key_bias_BM)
+        return causal.softmax(theta_BND, phi_BMD, g_BMV, frames, scale=scale, flash=True)
+    bias = key_bias_BM if key_bias_BM is None else key_bias_BM.to(theta_BND.dtype)
+    return causal.softmax(theta_BND, phi_BMD, g_BMV, frames, scale=scale, key_bias_BM=bias)
+
+
+def dot_product(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    *,
+    algorithm: Algorithm = "auto",
+    frames: int | None = None,
+    window_frames: int | None = None,
+) -> Tensor:
     """Compute the dot product form, y_i = 1 / M * sum_j (theta_i . phi_j) g_j.
 
     Args:
@@ -147,26 +217,41 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, algorithm:
         g_BMV: values, (B, M, V).
         algorithm: "auto" and "reassociated" multiply in the cheaper order, theta (phi^T g) except for small maps.
             "dense" is the definition. Exported graphs always multiply in the order theta (phi^T g).
+        frames: number of frames T of a form that is causal over frames, as for `embedded_gaussian`. The divisor M is
+            then the number of keys that a query sees, and phi^T g a running sum over frames.
+        window_frames: as for `embedded_gaussian`.
 
     Returns:
         y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: if shapes or dtypes disagree, or `algorithm` is unknown.
+        ValueError: if shapes or dtypes disagree, `algorithm` is unknown, or N or M is not a multiple of `frames`.
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 4.
     """
     _check_features("dot_product", theta_BND, phi_BMD, g_BMV)
     _check_choice("algorithm", algorithm, ALGORITHMS["dot_product"])
-    if algorithm == "dense":
-        return dense.dot_product(theta_BND, phi_BMD, g_BMV)
-    if is_exported(theta_BND):
+    seen = causal_frames("dot_product", theta_BND, phi_BMD, frames, window_frames)
+    if algorithm == "dense" or (seen is not None and is_recorded(theta_BND)):
+        visible_NM = None if seen is None else visible(seen, theta_BND, phi_BMD)
+        return dense.dot_product(theta_BND, phi_BMD, g_BMV, visible_NM)
+    if is_exported(theta_BND) and seen is None:
         return exported.dot_product(theta_BND, phi_BMD, g_BMV)
     theta_BND, phi_BMD, g_BMV = _one_dtype("dot_product", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+    if seen is not None:
+        return causal.dot_product(theta_BND, phi_BMD, g_BMV, seen)
     return reassociated.dot_product(theta_BND, phi_BMD, g_BMV)
 
 
-def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algorithm = "auto") -> Tensor:
+def concatenation(
+    a_BN: Tensor,
+    b_BM: Tensor,
+    g_BMV: Tensor,
+    *,
+    algorithm: Algorithm = "auto",
+    frames: int | None = None,
+    window_frames: int | None = None,
+) -> Tensor:
     """Compute the concatenation form, y_i = 1 / M * sum_j ReLU(a_i + b_j) g_j.
 
     w_f . [theta_i, phi_j] is the sum of the scalars a_i = w_theta . theta_i and b_j = w_phi . phi_j. The tensor of all
@@ -179,30 +264,32 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, *, algorithm: Algor
         algorithm: "sorted" uses sorting and prefix sums, in N log N time. "dense" is the definition, which "auto"
             chooses for small maps. Both give the same result and have derivatives of any order; "sorted" has no
             forward-mode derivatives, for which "auto" uses the definition, as do `torch.func` transforms.
+        frames: number of frames T of a form that is causal over frames, as for `embedded_gaussian`. The divisor M is
+            then the number of keys that a query sees.
+        window_frames: as for `embedded_gaussian`.
 
     Returns:
         y, (B, N, V), with the dtype of g.
 
     Raises:
-        ValueError: if shapes or dtypes disagree, or `algorithm` is unknown.
+        ValueError: if shapes or dtypes disagree, `algorithm` is unknown, or N or M is not a multiple of `frames`.
         NotImplementedError: for forward-mode derivatives with "sorted".
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 5.
     """
     _check_scores(a_BN, b_BM, g_BMV)
     _check_choice("algorithm", algorithm, ALGORITHMS["concatenation"])
+    seen = causal_frames("concatenation", a_BN, b_BM, frames, window_frames)
     if algorithm != "dense" and is_exported(a_BN):
-        return exported.concatenation(a_BN, b_BM, g_BMV)
+        return exported.concatenation(a_BN, b_BM, g_BMV, seen)
     algorithm = _differentiable(algorithm, a_BN, b_BM, g_BMV)
+    if algorithm != "dense":
+        a_BN, b_BM, g_BMV = _one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
+    if algorithm == "auto":
+        algorithm = choose.for_concatenation(a_BN.shape[0], a_BN.shape[1], b_BM.shape[1], g_BMV.dtype).algorithm
     if algorithm == "dense":
-        return dense.concatenation(a_BN, b_BM, g_BMV)
-    a_BN, b_BM, g_BMV = _one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
-    if (
-        algorithm == "auto"
-        and choose.for_concatenation(a_BN.shape[0], a_BN.shape[1], b_BM.shape[1], g_BMV.dtype).algorithm == "dense"
-    ):
-        return dense.concatenation(a_BN, b_BM, g_BMV)
-    return sorted.concatenation(a_BN, b_BM, g_BMV)
+        return dense.concatenation(a_BN, b_BM, g_BMV, None if seen is None else visible(seen, a_BN, b_BM))
+    return sorted.concatenation(a_BN, b_BM, g_BMV) if seen is None else causal.concatenation(a_BN, b_BM, g_BMV, seen)
 
 
 def choice(
@@ -214,6 +301,7 @@ def choice(
     dtype: torch.dtype,
     training: bool,
     normalize: Normalize = "keys",
+    frames: CausalFrames | None = None,
 ) -> choose.Choice:
     """Return the algorithm and the reason for one form and the sizes (B, N, M, D, V).
 
@@ -222,9 +310,11 @@ def choice(
     if algorithm != "auto":
         return choose.Choice(algorithm, "it was set by name")
     if pairwise == "dot_product":
-        return choose.for_dot_product(*sizes[1:])
+        return choose.for_causal_dot_product(*sizes[3:]) if frames else choose.for_dot_product(*sizes[1:])
     if pairwise == "concatenation":
         return choose.for_concatenation(*sizes[:3], dtype)
+    if frames is not None:
+        return choose.for_causal_softmax(sizes, frames, device=device, dtype=dtype)
     return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
 
 

@@ -14,35 +14,46 @@ from torch import Tensor
 
 from torch_nonlocal._common.autocast import without_autocast
 from torch_nonlocal.ops import dense
+from torch_nonlocal.ops.frames import CausalFrames, numbers
 from torch_nonlocal.ops.names import Normalize
 
 PART_BYTES, ACCELERATOR_PART_BYTES = 2 * 2**20, 64 * 2**20
 """Size of the map of one part. About 18 tensors of this size are held at a time."""
 
 
-def register_second_gradients(backward: Any, *, normalize: Normalize) -> None:
+def register_second_gradients(backward: Any, *, normalize: Normalize, scale_at: int = -1) -> None:
     """Register the autograd formula of a backward operator of a softmax form.
 
     Its arguments are dy, theta, phi, g, then the key bias or a tensor without gradient, other such tensors, and the
     scale. Its results are the gradients of theta, phi and g, and a fourth one if the operator has a key bias.
+
+    Args:
+        backward: the operator.
+        normalize: the axis of the softmax.
+        scale_at: the index of the scale in the arguments. The two after it, if any, are those of `CausalFrames`.
     """
 
     def setup(ctx, inputs, output):
         biased = len(output) > 3 and inputs[4] is not None
-        ctx.count, ctx.scale = len(inputs), inputs[-1]
+        ctx.count, ctx.scale = len(inputs), inputs[scale_at]
+        ctx.causal = None if scale_at == -1 else CausalFrames(*inputs[scale_at + 1 : scale_at + 3])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[: 5 if biased else 4])
 
     def derive(ctx, *seconds):
         inputs = ctx.saved_tensors
-        derived = _second_gradients(inputs, seconds[: len(inputs) - 1], ctx.scale, normalize)
+        derived = _second_gradients(inputs, seconds[: len(inputs) - 1], ctx.scale, normalize, ctx.causal)
         return *derived, *(None,) * (ctx.count - len(derived))
 
     backward.register_autograd(derive, setup_context=setup)
 
 
 def _second_gradients(
-    inputs: Sequence[Tensor], seconds: Sequence[Tensor | None], scale: float, normalize: Normalize
+    inputs: Sequence[Tensor],
+    seconds: Sequence[Tensor | None],
+    scale: float,
+    normalize: Normalize,
+    causal: CausalFrames | None,
 ) -> list[Tensor | None]:
     """Return the gradients of dy, theta, phi, g and, if given, the key bias.
 
@@ -51,6 +62,7 @@ def _second_gradients(
         seconds: the gradients of the gradients of theta, phi, g and, if given, the key bias.
         scale: the factor of the logits.
         normalize: the axis of the softmax.
+        causal: the frames, if the form is causal over frames.
     """
     if all(second is None for second in seconds):
         return [None] * len(inputs)
@@ -61,7 +73,10 @@ def _second_gradients(
         for part in _parts(inputs, in_parts):
             own = [_source(t[:, part] if i in in_parts else t, recorded) for i, t in enumerate(inputs)]
             dy, theta, phi, g, *bias = own
-            y = dense.softmax(theta, phi, g, scale=scale, normalize=normalize, key_bias_BM=bias[0] if bias else None)
+            options: dict[str, Any] = {"key_bias_BM": bias[0] if bias else None}
+            if causal is not None:
+                options["visible_NM"] = _visible(causal, inputs[1], inputs[2], part)
+            y = dense.softmax(theta, phi, g, scale=scale, normalize=normalize, **options)
             first = torch.autograd.grad(y, own[1:], dy, create_graph=True)
             given = [
                 (gradient, second[:, part] if i in in_parts else second)
@@ -78,6 +93,11 @@ def _second_gradients(
                 else:
                     pieces[i][0] = pieces[i][0] + gradient
     return [torch.cat(piece, 1).to(tensor.dtype) for piece, tensor in zip(pieces, inputs, strict=True)]
+
+
+def _visible(causal: CausalFrames, theta: Tensor, phi: Tensor, part: slice) -> Tensor:
+    query_R, key_M = numbers(theta)[part], numbers(phi)
+    return causal.visible(query_R, key_M, theta.shape[1], phi.shape[1])
 
 
 def _source(tensor: Tensor, recorded: bool) -> Tensor:

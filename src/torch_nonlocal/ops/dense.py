@@ -3,9 +3,14 @@
 The tests compare every other algorithm with this one, forward and backward. It supports all floating dtypes, higher
 derivatives and forward-mode differentiation, since it consists of ordinary tensor operations.
 
+Attention that is causal over frames has a mask, `visible_NM`: whether a query sees a key (`CausalFrames.visible`). The
+weights of other keys are zero, and C(x) = M becomes the number of keys that the query sees.
+
 Shapes: B batch, N query positions, M key positions, D inner width, V value width.
 Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 1 to 5.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +25,7 @@ def softmax_weights(
     scale: float = 1.0,
     normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
+    visible_NM: Tensor | None = None,
 ) -> Tensor:
     """Return the weights exp(scale * theta_i . phi_j + bias_j) / sum, (B, N, M).
 
@@ -28,17 +34,26 @@ def softmax_weights(
     logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2) * scale
     if key_bias_BM is not None:
         logits_BNM = logits_BNM + key_bias_BM.unsqueeze(-2)
+    if visible_NM is not None:
+        logits_BNM = logits_BNM.masked_fill(~visible_NM, -torch.inf)
     return torch.softmax(logits_BNM, dim=-1 if normalize == "keys" else -2)
 
 
-def dot_product_weights(theta_BND: Tensor, phi_BMD: Tensor) -> Tensor:
+def dot_product_weights(theta_BND: Tensor, phi_BMD: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Return the weights theta_i . phi_j / M (eq. 4 with C(x) = M), (B, N, M), signed."""
-    return theta_BND @ phi_BMD.transpose(-1, -2) / phi_BMD.shape[-2]
+    return _mean_over_keys(theta_BND @ phi_BMD.transpose(-1, -2), visible_NM)
 
 
-def concatenation_weights(a_BN: Tensor, b_BM: Tensor) -> Tensor:
+def concatenation_weights(a_BN: Tensor, b_BM: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Return the weights ReLU(a_i + b_j) / M (eq. 5, w_f split for theta and phi), (B, N, M), non-negative."""
-    return torch.relu(a_BN.unsqueeze(-1) + b_BM.unsqueeze(-2)) / b_BM.shape[-1]
+    return _mean_over_keys(torch.relu(a_BN.unsqueeze(-1) + b_BM.unsqueeze(-2)), visible_NM)
+
+
+def _mean_over_keys(pairs_BNM: Tensor, visible_NM: Tensor | None) -> Tensor:
+    """Divide by the number of keys that a query sees."""
+    if visible_NM is None:
+        return pairs_BNM / pairs_BNM.shape[-1]
+    return pairs_BNM.masked_fill(~visible_NM, 0.0) / visible_NM.sum(-1, keepdim=True)
 
 
 def softmax(
@@ -49,16 +64,18 @@ def softmax(
     scale: float = 1.0,
     normalize: Normalize = "keys",
     key_bias_BM: Tensor | None = None,
+    visible_NM: Tensor | None = None,
 ) -> Tensor:
     """Compute the embedded Gaussian form, or with theta = phi = x the Gaussian form: (B, N, V)."""
-    return softmax_weights(theta_BND, phi_BMD, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM) @ g_BMV
+    options: dict[str, Any] = {"normalize": normalize, "key_bias_BM": key_bias_BM, "visible_NM": visible_NM}
+    return softmax_weights(theta_BND, phi_BMD, scale=scale, **options) @ g_BMV
 
 
-def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
+def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Compute the dot product form: (B, N, V)."""
-    return dot_product_weights(theta_BND, phi_BMD) @ g_BMV
+    return dot_product_weights(theta_BND, phi_BMD, visible_NM) @ g_BMV
 
 
-def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
+def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Compute the concatenation form: (B, N, V)."""
-    return concatenation_weights(a_BN, b_BM) @ g_BMV
+    return concatenation_weights(a_BN, b_BM, visible_NM) @ g_BMV

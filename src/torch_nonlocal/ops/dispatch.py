@@ -9,6 +9,7 @@ import torch
 
 from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.ops import fused, reassociated
+from torch_nonlocal.ops.frames import CausalFrames
 from torch_nonlocal.ops.names import Algorithm, Normalize
 
 DENSE_BYTES = 4 * 2**20
@@ -16,6 +17,9 @@ DENSE_BYTES = 4 * 2**20
 
 SMALL_BYTES = 256 * 2**10
 """Largest map for the dense algorithm of the concatenation form, whose other algorithm sorts."""
+
+CAUSAL_DENSE_BYTES = 1 * 2**20
+"""Largest map for the dense algorithm with a mask, of which half is masked."""
 
 KEEP_BYTES = 48 * 2**20
 """Largest map whose softmax weights the tiled algorithm keeps for backward, which saves one product of seven."""
@@ -77,6 +81,32 @@ def for_softmax(
     if kept:
         reason += "; {map} of weights are kept for backward"
     return Choice("tiled", reason, {"map": map_bytes, "width": width, "values": values})
+
+
+def for_causal_softmax(
+    sizes: tuple[int, int, int, int, int],
+    frames: CausalFrames,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    biased: bool = False,
+) -> Choice:
+    """Choose the algorithm of the same forms if they are causal over frames, for the sizes (B, N, M, D, V)."""
+    batch, queries, keys, width, values = sizes
+    map_bytes = _map_bytes(batch, queries, keys, dtype)
+    if dtype in (torch.float32, torch.float64) and map_bytes <= CAUSAL_DENSE_BYTES:
+        return Choice("dense", "the map and its mask are small ({map})", {"map": map_bytes})
+    named = {"frames": frames.count, "width": width, "values": values}
+    calls = "one call for each of {frames} frames, whose keys are a view, needs no mask"
+    if not biased and fused.can_run(device, dtype, width, values) and _fused_wins(device, width):
+        return Choice("fused", f"{calls}; PyTorch's fused attention kernel keeps its tiles in the caches", named)
+    return Choice("tiled", f"{calls}; matrix products on tiles of queries with an in-place softmax", named)
+
+
+def for_causal_dot_product(width: int, values: int) -> Choice:
+    """Choose the algorithm of the dot product form if it is causal over frames."""
+    reason = "theta (phi^T g) needs one {width} x {values} matrix for each frame, a running sum"
+    return Choice("reassociated", reason, {"width": width, "values": values})
 
 
 def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: bool) -> bool:

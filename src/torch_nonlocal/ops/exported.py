@@ -7,6 +7,9 @@
 | dot product          | theta (phi^T g)   | theta (phi^T g)                   |
 | concatenation        | loop over queries | the N x M map                     |
 
+Forms that are causal over frames are those of each frame with the keys that it sees or, in recorded graphs, where the
+number of frames is not known, the definition with its mask. The dot product has running sums (`ops.causal`).
+
 A loop is PyTorch's `scan` operator, which becomes the operator Scan of ONNX. It has no derivative here; programs of
 torch.export, which can be trained, contain no loops. ONNX also has an operator Attention, but onnxruntime builds the
 map for it. Maps that are known to be small are built instead of a loop: this graph runs everywhere.
@@ -23,6 +26,7 @@ from torch.nn import functional as F
 
 from torch_nonlocal._common.tracing import is_recorded
 from torch_nonlocal.ops import dense
+from torch_nonlocal.ops.frames import CausalFrames, visible
 from torch_nonlocal.ops.names import Normalize
 
 try:
@@ -70,8 +74,39 @@ def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor) -> Tensor:
     return theta_BND @ (phi_BMD.transpose(1, 2) @ (g_BMV / phi_BMD.shape[1]))
 
 
-def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor) -> Tensor:
+def causal_softmax(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    frames: CausalFrames,
+    *,
+    scale: float = 1.0,
+    key_bias_BM: Tensor | None = None,
+) -> Tensor:
+    """Compute the softmax forms over keys, causal over frames, as `dense.softmax`: (B, N, V)."""
+    if is_recorded(theta_BND):
+        mask_NM = visible(frames, theta_BND, phi_BMD)
+        return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, key_bias_BM=key_bias_BM, visible_NM=mask_NM)
+    y_of_frames = [
+        softmax(
+            theta_BND[:, part],
+            phi_BMD[:, seen],
+            g_BMV[:, seen],
+            scale=scale,
+            key_bias_BM=None if key_bias_BM is None else key_bias_BM[:, seen],
+        )
+        for part, seen in frames.parts(theta_BND.shape[1], phi_BMD.shape[1])
+    ]
+    return torch.cat(y_of_frames, 1)
+
+
+def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, frames: CausalFrames | None = None) -> Tensor:
     """Compute the concatenation form, as `dense.concatenation`: (B, N, V)."""
+    if frames is not None and is_recorded(a_BN):
+        return dense.concatenation(a_BN, b_BM, g_BMV, visible(frames, a_BN, b_BM))
+    if frames is not None:
+        parts = frames.parts(a_BN.shape[1], b_BM.shape[1])
+        return torch.cat([concatenation(a_BN[:, part], b_BM[:, seen], g_BMV[:, seen]) for part, seen in parts], 1)
     if not _loops(a_BN, b_BM):
         return dense.concatenation(a_BN, b_BM, g_BMV)
     return _over_queries(dense.concatenation, a_BN, b_BM, g_BMV)

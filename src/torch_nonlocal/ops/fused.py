@@ -159,8 +159,12 @@ def _split_heads(tensor_BNC: Tensor, heads: int) -> Tensor:
 
 
 def _expand_heads(heads: int, *tensors_BMC: Tensor) -> list[Tensor]:
-    """Expand keys to all heads without a copy, (B, M, C) -> (B, heads, M, C), token-major."""
-    return [tensor.contiguous().unsqueeze(1).expand(-1, heads, -1, -1) for tensor in tensors_BMC]
+    """Expand keys to all heads without a copy, (B, M, C) -> (B, heads, M, C), token-major.
+
+    The kernel takes any strides of batch items and positions, such as those of a part of the keys.
+    """
+    token_major = [tensor if tensor.stride(2) == 1 else tensor.contiguous() for tensor in tensors_BMC]
+    return [tensor.unsqueeze(1).expand(-1, heads, -1, -1) for tensor in token_major]
 
 
 def _join_heads(tensor_BHNC: Tensor, positions: int) -> Tensor:

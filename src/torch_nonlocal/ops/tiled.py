@@ -291,7 +291,9 @@ def _ready(*tensors: Tensor | None) -> list[Any]:
 
 
 def _channel_major(tensor: Tensor) -> Tensor:
-    return tensor.mT.contiguous().mT if tensor.ndim == 2 else tensor.contiguous()
+    if tensor.ndim != 2:
+        return tensor.contiguous()
+    return tensor if tensor.stride(0) == 1 else tensor.mT.contiguous().mT  # BLAS takes any stride of the other axis
 
 
 def _wide(tensor: Tensor) -> Tensor:
