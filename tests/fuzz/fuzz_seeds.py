@@ -1,5 +1,6 @@
 """Small valid files of every kind that doors read, and a few hostile ones, as starting points of mutations."""
 
+import argparse
 import io
 import json
 import os
@@ -87,6 +88,9 @@ def _tensors(folder: Path) -> Iterator[Seed]:
     parts = random_parts(3)
     yield Seed("state.pth", _saved(dict(state)), "tensors", "zip")
     yield Seed("wrapped.pth", _saved({"state_dict": state, **numbers}), "tensors", "zip")
+    objects = {"net": torch.nn.Sequential(model), "args": argparse.Namespace(lr=0.1), "rng": np.random.get_state()}
+    yield Seed("objects.pth", _saved(objects), "tensors", "zip")
+    yield Seed("objects-legacy.pth", _saved(objects, _use_new_zipfile_serialization=False), "tensors", "pickle")
     yield Seed("legacy.pth", _saved(dict(state), _use_new_zipfile_serialization=False), "tensors", "pickle")
     yield Seed("dtypes.pth", _saved(dtypes), "tensors", "zip")
     yield Seed("mmcv.pth", _saved({"state_dict": named_as("mmcv", parts, "layer2.0.non_local")}), "tensors", "zip")

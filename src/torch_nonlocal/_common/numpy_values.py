@@ -22,36 +22,47 @@ _DTYPES = {
     "i4": torch.int32,
     "i8": torch.int64,
     "u1": torch.uint8,
+    "u2": torch.uint16,
+    "u4": torch.uint32,
+    "u8": torch.uint64,
     "b1": torch.bool,
 }
 _MAX_SIZE = 1 << 48
+_MAX_TEXT = 4000  # bytes of a scalar text
 
 
 class NumpyDtype(StandIn):
-    """Stand-in for a NumPy dtype."""
+    """Stand-in for a NumPy dtype.
 
-    __slots__ = ("kind",)
+    Attributes:
+        kind: its name, such as "f4".
+        unread: why arrays of this dtype are not read as weights; None for numbers.
+    """
+
+    __slots__ = ("kind", "unread")
 
     def __init__(self, kind: Any, *_: Any) -> None:
-        name = kind.lstrip("<=|") if isinstance(kind, str) else ""
-        if name.startswith("O"):
-            raise RefusedError("it has an array of Python objects")
-        if name not in _DTYPES:
-            raise RefusedError(f"it has an array of dtype {str(kind)[:40]!r}, expected one of {', '.join(_DTYPES)}")
-        self.kind = name
+        self.kind = kind.lstrip("<=|") if isinstance(kind, str) else ""
+        self.unread: str | None = None
+        if self.kind.startswith("O"):
+            self.unread = "an array of Python objects"
+        elif self.kind not in _DTYPES:
+            self.unread = f"an array of dtype {str(kind)[:40]!r}, expected one of {', '.join(_DTYPES)}"
 
     def set_state(self, state: Any) -> None:
         """Take (version, byte order, subarray, names, fields, ...); numeric dtypes have None after the byte order."""
+        if self.unread:
+            return
         if not isinstance(state, tuple) or len(state) < 5 or any(part is not None for part in state[2:5]):
-            raise RefusedError("it has an array of structures")
-        if state[1] == ">":
-            raise RefusedError("it has an array in big-endian byte order")
+            self.unread = "an array of structures"
+        elif state[1] == ">":
+            self.unread = "an array in big-endian byte order"
 
 
 class NumpyArray(StandIn):
     """Stand-in for a NumPy array: its raw bytes, until they are known to fit the shape."""
 
-    __slots__ = ("fortran", "kind", "raw", "shape")
+    __slots__ = ("fortran", "kind", "raw", "shape", "unread")
 
     def set_state(self, state: Any) -> None:
         """Take (version, shape, dtype, Fortran order, bytes)."""
@@ -70,6 +81,9 @@ class NumpyArray(StandIn):
             raise RefusedError("it has an array in a form that NumPy does not write")
         if any(not isinstance(size, int) or not 0 <= size < _MAX_SIZE for size in shape):
             raise RefusedError(f"it has an array of shape {str(shape)[:100]}")
+        self.unread = dtype.unread
+        if dtype.unread:
+            return self
         raw = raw.encode("latin-1") if isinstance(raw, str) else raw
         if not isinstance(raw, bytes):
             raise RefusedError(f"it has an array with data of type {type(raw).__name__}, expected bytes")
@@ -88,8 +102,10 @@ class NumpyArray(StandIn):
         """The values as a tensor with memory of its own.
 
         Raises:
-            RefusedError: the array was never filled.
+            RefusedError: the array was never filled, or does not hold numbers.
         """
+        if getattr(self, "unread", None):
+            raise RefusedError(f"it has {self.unread}")
         if not hasattr(self, "raw"):
             raise RefusedError("it has an array without content")
         dtype = _DTYPES[self.kind]
@@ -102,7 +118,9 @@ class NumpyArray(StandIn):
 
 
 def plain(value: Any) -> Any:
-    """Convert arrays at any depth to tensors. Dictionaries and lists change in place.
+    """Convert arrays at any depth to tensors, and those of other things than numbers to a text that says so.
+
+    Dictionaries and lists change in place.
 
     Args:
         value: content that passed `pickles.check_contents`.
@@ -116,7 +134,7 @@ def _plain(value: Any, visited: dict[int, tuple[Any, Any]]) -> Any:
     if id(value) in visited:
         return visited[id(value)][1]
     if isinstance(value, NumpyArray):
-        new = value.tensor()
+        new = value.unread if getattr(value, "unread", None) else value.tensor()
     elif isinstance(value, dict):
         new = value
         for key, one in value.items():
@@ -139,7 +157,10 @@ def _frombuffer(raw: Any, dtype: Any, shape: Any, order: Any = "C") -> NumpyArra
     return NumpyArray().fill(shape, dtype, order == "F", raw)
 
 
-def _scalar(dtype: Any, raw: Any = b"") -> float | int | bool:
+def _scalar(dtype: Any, raw: Any = b"") -> float | int | bool | str | None:
+    if isinstance(dtype, NumpyDtype) and dtype.unread:
+        is_text = dtype.kind.startswith("U") and isinstance(raw, bytes) and len(raw) <= _MAX_TEXT
+        return raw.decode("utf-32-le", "replace") if is_text else dtype.unread
     return NumpyArray().fill((), dtype, False, raw).tensor().item()
 
 

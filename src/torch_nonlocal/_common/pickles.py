@@ -1,10 +1,11 @@
 """A reader for pickles that executes nothing: an interpreter of its own, with a budget.
 
 A pickle is a program for a stack machine that names functions and classes for its reader to call. The interpreter here
-builds plain containers, numbers and texts. A name leads to an inert stand-in from a table, and any name outside the
-table is refused. The work is bounded as well: every operation and every copied item counts against a budget, texts and
-integers have a largest size, and a container that holds itself, or that shared containers expand to millions of items,
-is refused. `check_contents` guarantees that whoever walks through the result ends soon.
+builds plain containers, numbers and texts. A name leads to an inert stand-in from a table, or to the note that a
+function makes of it; any other name is refused. The work is bounded as well: every operation and every copied item
+counts against a budget, texts and integers have a largest size, and a container that holds itself, or that shared
+containers expand to millions of items, is refused. `check_contents` guarantees that whoever walks through the result
+ends soon.
 """
 
 import codecs
@@ -12,6 +13,8 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Any
+
+from torch import Tensor
 
 _MAX_WORK = 2_000_000  # operations; a network of 2,000 tensors with its optimizer state takes 200,000
 _MAX_DIGITS = 64  # bytes of an integer, and of the text of a number
@@ -40,7 +43,7 @@ class Call:
 
 
 class StandIn:
-    """An object that a pickle can set the state of."""
+    """An object that a pickle can set the state of, and use as a key: its hash is its identity."""
 
     __slots__ = ()
 
@@ -53,11 +56,35 @@ class StandIn:
         raise NotImplementedError
 
 
+class Noted(StandIn):
+    """The name of a class whose objects are kept as notes."""
+
+    __slots__ = ()
+
+    def made(self, args: Any, *, called: bool) -> "Note":
+        """Return the note of an object. `called`: the pickle calls the name as a function, not as a class."""
+        raise NotImplementedError
+
+
+class Note(StandIn):
+    """The note of an object, which a pickle can add items to.
+
+    Attributes:
+        items: those of a list.
+        entries: those of a dictionary.
+    """
+
+    __slots__ = ("entries", "items")
+    items: list[Any]
+    entries: dict[Any, Any]
+
+
 def read_pickle(
     file: IO[bytes],
     size: int,
     names: Mapping[str, Any],
     persistent: Callable[[Any], Any] | None = None,
+    noted: Callable[[str, str], Any] = lambda module, name: None,
 ) -> Any:
     """Read one pickle; the file is left behind it.
 
@@ -66,12 +93,13 @@ def read_pickle(
         size: bytes that the file has from its current position.
         names: what each full name stands for; a pickle can call a `Call`.
         persistent: maps a persistent id to an object.
+        noted: maps module and name of any other name to a stand-in, or to None to refuse it.
 
     Raises:
         RefusedError: the pickle asks for another name, or exceeds a limit. The message names it.
         ValueError, EOFError: the pickle is broken.
     """
-    return _Machine(file, size, names, persistent).run()
+    return _Machine(file, size, names, persistent, noted).run()
 
 
 def check_contents(content: Any) -> None:
@@ -112,10 +140,15 @@ def _children(value: Any) -> Iterable[Any]:
 
 class _Machine:
     def __init__(
-        self, file: IO[bytes], size: int, names: Mapping[str, Any], persistent: Callable[[Any], Any] | None
+        self,
+        file: IO[bytes],
+        size: int,
+        names: Mapping[str, Any],
+        persistent: Callable[[Any], Any] | None,
+        noted: Callable[[str, str], Any],
     ) -> None:
         self._file, self._left = file, size
-        self._names, self._persistent = names, persistent
+        self._names, self._persistent, self._noted = names, persistent, noted
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
@@ -184,7 +217,7 @@ class _Machine:
             self.charge(len(key))
             if self._tuple_keys > _MAX_TUPLE_KEYS:
                 raise RefusedError(f"it has more than {_MAX_TUPLE_KEYS:,} tuples as keys")
-        elif not isinstance(key, str | int | float | bytes | None):
+        elif not isinstance(key, str | int | float | bytes | StandIn | Tensor | None):
             raise RefusedError(f"it has a key of type {type(key).__name__}")
         return key
 
@@ -206,11 +239,20 @@ class _Machine:
         if not isinstance(module, str) or not isinstance(name, str):
             raise RefusedError("it has a name that is not a text")
         full_name = f"{module}.{name}"
-        if full_name not in self._names:
+        found = self._names.get(full_name)
+        if found is None:
+            self.charge(3)  # a note takes as much memory as several small values
+            found = self._noted(module, name)
+        if found is None:
             raise RefusedError(f"it asks for {full_name[:200]}, which tensors do not need")
-        self.push(self._names[full_name])
+        self.push(found)
 
-    def call(self, function: Any, args: Any) -> None:
+    def call(self, function: Any, args: Any, *, called: bool = True) -> None:
+        """Call a stand-in, or make a note of an object. `called`: as a function, not as a class."""
+        if isinstance(function, Noted) and isinstance(args, tuple | list):
+            self.charge(3 + len(args))
+            self.push(function.made(args, called=called))
+            return
         if not isinstance(function, Call) or not isinstance(args, tuple | list):
             raise RefusedError(f"it calls a {type(function).__name__}")
         for one in args:  # a function may copy what it is given
@@ -229,6 +271,8 @@ class _Machine:
         target = self._stack[-1]
         if isinstance(target, StandIn):
             target.set_state(state)
+        elif isinstance(target, Tensor) and isinstance(state, tuple):  # of parameters before PyTorch 0.4
+            return
         elif isinstance(target, Call):
             raise RefusedError("it changes a function of NumPy or PyTorch")
         elif type(target) is not OrderedDict:  # the state of a state dict holds versions, which readers need not know
@@ -239,12 +283,16 @@ class _Machine:
 
     def append(self, items: list[Any]) -> None:
         target = self._stack[-1]
+        if isinstance(target, Note):
+            target = target.items
         if not isinstance(target, list):
             raise RefusedError(f"it appends to a {type(target).__name__}")
         target.extend(items)
 
     def update(self, items: list[Any]) -> None:
         target = self._stack[-1]
+        if isinstance(target, Note):
+            target = target.entries
         if not isinstance(target, dict):
             raise RefusedError(f"it sets items of a {type(target).__name__}")
         target.update(self.pairs(items))
@@ -298,6 +346,11 @@ def _tuple_of(count: int) -> Callable[[_Machine], None]:
 def _called(m: _Machine) -> None:
     args = m.pop()
     m.call(m.pop(), args)
+
+
+def _made(m: _Machine) -> None:
+    args = m.pop()
+    m.call(m.pop(), args, called=False)
 
 
 def _named_call(m: _Machine) -> None:
@@ -360,7 +413,7 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"c": lambda m: m.named(m.line(200).decode("ascii"), m.line(200).decode("ascii")),
     b"\x93": _stack_named,
     b"R": _called,
-    b"\x81": _called,
+    b"\x81": _made,
     b"i": _named_call,
     b"b": lambda m: m.build(m.pop()),
     b"P": lambda m: m.fetch(m.line(200).decode("ascii")),

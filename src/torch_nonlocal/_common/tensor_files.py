@@ -8,7 +8,7 @@ found: zip containers by their checksums, files of this package by a checksum of
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -17,18 +17,19 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common import files, safetensors_files
+from torch_nonlocal._common.best_weights import bare_name, unwrapped
 from torch_nonlocal._common.file_kinds import describe, describe_records
+from torch_nonlocal._common.foreign_objects import without_notes
 from torch_nonlocal._common.guarded import open_guarded
 from torch_nonlocal._common.numpy_values import NumpyArray, plain
 from torch_nonlocal._common.pickles import RefusedError, check_contents
+from torch_nonlocal._common.tar_files import is_tar
 from torch_nonlocal._common.text import listed, near_path
-from torch_nonlocal._common.torch_files import LEGACY_MAGIC, Unsupported, read_legacy, read_plain, read_zip
+from torch_nonlocal._common.torch_files import LEGACY_MAGIC, Unsupported, read_legacy, read_plain, read_tar, read_zip
 from torch_nonlocal._common.zip_records import SignedWriter, ZipRecords
 
 Container = Literal["safetensors", "torch.save", "pickle"]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "blobs", "tensors")
-_MAX_DEPTH = 4  # of wrappers in wrappers; a hostile file can hold itself
 _ZIP = b"PK\x03\x04"
 _OUR_FORMAT = re.compile(r"torch-nonlocal (.+) \d+")
 _OUR_ENTRIES = {"format", "plan", "call"}
@@ -71,9 +72,12 @@ class WeightsFile:
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """Read the tensors of a weights file by name. Nothing in the file is executed.
 
-    Reads safetensors under any name, files of `torch.save`, and pickles of NumPy arrays (Caffe2). The weights can be in
-    a larger dictionary, under "state_dict", "model_state_dict", "model_state", "model" or "blobs", also nested, with
-    other values beside them. NumPy arrays count as weights only where there are no tensors.
+    Reads safetensors under any name, files of `torch.save` of any age, and pickles of NumPy arrays (Caffe2). The weights
+    can be in a larger dictionary, also nested, with other values beside them: under a usual key such as "state_dict",
+    "model", "net" or "weights", where averages ("ema_state_dict") are the last choice; under any other key; or as
+    several networks, whose keys become prefixes. NumPy arrays count as weights only where there are no tensors. A whole
+    network counts as its state dict; class names and plain attributes of its modules are in `facts["modules"]`. Other
+    objects, such as `argparse.Namespace`, become plain values in `facts`.
 
     Args:
         path: the file.
@@ -81,7 +85,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, truncated, damaged, of another kind, holds no tensors by name, asks for code to
-            be executed, or holds a tensor with NaN, infinite or complex values, or a sparse, quantized, nested or meta
+            be executed (a call of a function), or holds a tensor with NaN, infinite or complex values, or a sparse, quantized, nested or meta
             tensor. The message says which, and names the tensor.
         ImportError: the file is in safetensors format and safetensors is not installed.
     """
@@ -90,7 +94,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     if not isinstance(content, dict):
         raise _error(path, f"holds a {type(content).__name__}, expected tensors by name")
     try:
-        tensors, facts = _unwrapped(content) or ({}, {})
+        tensors, facts = unwrapped(content) or ({}, {})
         if not tensors:
             keys = listed(str(key)[:_MAX_NAME] for key in content) or "nothing"
             raise _error(path, f"holds no tensors by name; its keys: {keys}")
@@ -98,8 +102,11 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
         found = facts.get("format")
         ours = _OUR_FORMAT.fullmatch(found) if isinstance(found, str) else None
         _check_names(tensors)
+        _check_size(tensors.values(), path.stat().st_size)
         if ours is None or ours[1] != "blocks":  # names in block files are exact: a network may have a child `module`
             tensors = _without_prefixes(path, tensors)
+            if isinstance(modules := facts.get("modules"), dict):
+                facts["modules"] = {bare_name(f"{name}.")[:-1]: notes for name, notes in modules.items()}
         for name, tensor in tensors.items():
             _check_values(name, tensor)
     except RefusedError as error:
@@ -121,6 +128,7 @@ def read_content(path: str | os.PathLike[str]) -> Any:
     content = _load(path)[1]
     try:
         content = plain(content)
+        _check_size((tensor for _, tensor in _tensors_in(content, "")), Path(path).stat().st_size)
         for name, tensor in _tensors_in(content, ""):
             _check_values(name, tensor)
         return content
@@ -181,6 +189,7 @@ def _load(path: Path) -> tuple[Container, Any, dict[str, str]]:
             raise ValueError(f"{path} is empty")
         try:
             container, content, metadata = _content(path, file, size, head)
+            content = without_notes(content)
             check_contents(content)
             _check_tensors(content, size)
             return container, content, metadata
@@ -206,15 +215,28 @@ def _content(path: Path, file: BinaryIO, size: int, head: bytes) -> tuple[Contai
         return "torch.save", read_zip(records), {}
     if head.startswith(LEGACY_MAGIC):
         return "torch.save", read_legacy(file, size), {}
+    if is_tar(head):
+        return "torch.save", read_tar(file, size), {}
     return "pickle", read_plain(file, size), {}
 
 
 def _check_tensors(content: Any, size: int) -> None:
     """Refuse tensors that are not read, and tensors that share memory and together far exceed the file."""
-    total = 0
+    found = dict(_by_identity(content))
+    _check_size(found.values(), size)
+
+
+def _by_identity(content: Any) -> Iterator[tuple[int, Any]]:
+    """Each tensor once, although objects beside the weights, such as an optimizer, may hold it again."""
     for name, tensor in _tensors_in(content, ""):
         if isinstance(tensor, Unsupported):
             raise RefusedError(f"the tensor {name!r} is {tensor.kind}")
+        yield id(tensor), tensor
+
+
+def _check_size(tensors: Iterable[Any], size: int) -> None:
+    total = 0
+    for tensor in tensors:
         total += tensor.size if isinstance(tensor, NumpyArray) else tensor.numel() * tensor.element_size()
         if total > 2 * size + _MAX_SHARING:
             raise RefusedError("its tensors share memory and would take far more than the file if copied")
@@ -266,24 +288,6 @@ def _problem(path: Path, head: bytes, error: Exception) -> str:
     return f"cannot be read as a checkpoint: it is truncated, damaged or of another kind{reason}"
 
 
-def _unwrapped(content: dict[Any, Any], depth: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Tensors by name and everything beside them, from the innermost wrapper that has tensors; None if none has."""
-    if depth < _MAX_DEPTH:
-        for key in _WRAPPERS:
-            inner = content.get(key)
-            if isinstance(inner, dict) and (found := _unwrapped(inner, depth + 1)):
-                tensors, facts = found
-                return tensors, {**facts, **{str(name): one for name, one in content.items() if name != key}}
-    names = [key for key, value in content.items() if isinstance(value, Tensor)]
-    if not names:
-        names = [key for key, value in content.items() if isinstance(value, NumpyArray)]
-    if not names:
-        return None
-    tensors = {str(key): plain(content[key]).detach() for key in names}
-    chosen = set(names)
-    return tensors, {str(key): value for key, value in content.items() if key not in chosen}
-
-
 def _check_names(tensors: dict[str, Tensor]) -> None:
     if len(tensors) > _MAX_TENSORS:
         raise RefusedError(f"it holds {len(tensors):,} tensors, expected at most {_MAX_TENSORS:,}")
@@ -296,9 +300,7 @@ def _without_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tenso
     """Names as in the network itself: without the prefixes of data-parallel and compiled modules."""
     bare: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        name = re.sub(r"(?<![^.])_orig_mod\.", "", key)
-        while name.startswith("module."):
-            name = name.removeprefix("module.")
+        name = bare_name(key)
         if name in bare:
             raise _error(path, f"holds {name!r} twice, with and without a prefix")
         bare[name] = tensor

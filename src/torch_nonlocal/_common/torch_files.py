@@ -1,4 +1,4 @@
-"""Content of files of torch.save, both containers, without PyTorch's unpickler.
+"""Content of files of torch.save, all three containers, without PyTorch's unpickler.
 
 A tensor is built only from a storage that the file really holds, and only if its offset, shape and strides stay inside
 it. Tensors that are not plain numbers in memory (sparse, quantized, nested, on the meta device) become `Unsupported`,
@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common import tar_files
+from torch_nonlocal._common.foreign_objects import FOREIGN_CALLS, ForeignName, foreign_name
 from torch_nonlocal._common.numpy_values import NUMPY_NAMES
 from torch_nonlocal._common.pickles import CONTAINERS, Call, RefusedError, read_pickle
 from torch_nonlocal._common.zip_records import DAMAGED, ZipRecords
@@ -73,6 +75,7 @@ class Unsupported:
 class _StorageType:
     def __init__(self, dtype: torch.dtype | None) -> None:
         self.dtype = dtype
+        self.itemsize = 0 if dtype is None else dtype.itemsize
 
 
 class _Storage:
@@ -101,7 +104,9 @@ def read_zip(records: ZipRecords) -> Any:
     program = records.read(f"{top}data.pkl")
     raws: dict[str, bytearray] = {}
 
-    def storage(identifier: Any) -> _Storage | Unsupported:
+    def storage(identifier: Any) -> Any:
+        if kind := _module_class(identifier):
+            return kind
         dtype, key, count = _identified(identifier)
         if dtype is None:
             return Unsupported("quantized")
@@ -114,7 +119,7 @@ def read_zip(records: ZipRecords) -> Any:
             raise ValueError(f"{DAMAGED}: a storage has two sizes")
         return _Storage(raws[key], dtype)
 
-    return read_pickle(io.BytesIO(program), len(program), _NAMES, storage)
+    return read_pickle(io.BytesIO(program), len(program), _NAMES, storage, foreign_name)
 
 
 def read_legacy(file: BinaryIO, size: int) -> Any:
@@ -130,10 +135,12 @@ def read_legacy(file: BinaryIO, size: int) -> Any:
     total = 0
 
     def pickled(persistent: Callable[[Any], Any] | None = None) -> Any:
-        return read_pickle(file, size - file.tell(), _NAMES, persistent)
+        return read_pickle(file, size - file.tell(), _NAMES, persistent, foreign_name)
 
-    def storage(identifier: Any) -> _Storage | Unsupported:
+    def storage(identifier: Any) -> Any:
         nonlocal total
+        if kind := _module_class(identifier):
+            return kind
         dtype, key, count = _identified(identifier)
         if dtype is None:
             return Unsupported("quantized")
@@ -168,7 +175,33 @@ def read_legacy(file: BinaryIO, size: int) -> Any:
 
 def read_plain(file: BinaryIO, size: int) -> Any:
     """The content of a pickle without PyTorch's container, such as NumPy arrays of Caffe2, with NumPy stand-ins."""
-    return read_pickle(file, size, {**CONTAINERS, **NUMPY_NAMES})
+    return read_pickle(file, size, {**CONTAINERS, **NUMPY_NAMES, **FOREIGN_CALLS}, noted=foreign_name)
+
+
+def read_tar(file: BinaryIO, size: int) -> Any:
+    """The content of a file of torch.save before 0.1.10, with NumPy stand-ins.
+
+    Raises:
+        RefusedError: it asks for something that tensors and plain values do not need.
+        ValueError, EOFError: it is damaged.
+    """
+
+    def pickled(part: BinaryIO, left: int, persistent: Callable[[Any], Any] | None = None) -> Any:
+        return read_pickle(part, left, _NAMES, persistent, foreign_name)
+
+    def storage(kind: Any, raw: bytearray) -> _Storage | Unsupported:
+        if not isinstance(kind, _StorageType):
+            raise RefusedError("it refers to data in a form that torch.save does not write")
+        return Unsupported("quantized") if kind.dtype is None else _Storage(raw, kind.dtype)
+
+    return tar_files.read_tar(file, size, pickled, storage, _tensor)
+
+
+def _module_class(identifier: Any) -> ForeignName | None:
+    """The class of a module, which files before PyTorch 1.6 refer to with its source; None for any other identifier."""
+    if isinstance(identifier, tuple) and len(identifier) == 4 and isinstance(identifier[1], ForeignName):
+        return identifier[1]
+    return None
 
 
 def _identified(identifier: Any) -> tuple[torch.dtype | None, str, int]:
@@ -261,6 +294,7 @@ _REBUILDERS = {
 _NAMES: dict[str, Any] = {
     **CONTAINERS,
     **NUMPY_NAMES,
+    **FOREIGN_CALLS,
     **{f"torch.{name}": _StorageType(dtype) for name, dtype in _STORAGES.items()},
     "torch.storage.UntypedStorage": _StorageType(torch.uint8),
     **{f"torch.{name}": _StorageType(None) for name in ("QUInt8Storage", "QInt8Storage", "QInt32Storage")},
