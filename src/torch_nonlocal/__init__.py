@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.insertion import blocks, insert, load_blocks, remove, save_blocks
     from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
     from torch_nonlocal.models.registry import create_model, list_models
+    from torch_nonlocal.optimization import optimize
     from torch_nonlocal.planning.plan import plan
     from torch_nonlocal.replacing import replace, restore
     from torch_nonlocal.tasks.loading import load
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "load_blocks",
     "load_weights",
+    "optimize",
     "plan",
     "read_weights",
     "remove",
@@ -61,6 +63,7 @@ __getattr__, __dir__ = lazy_exports(
         "load": ".tasks.loading",
         "load_blocks": ".insertion",
         "load_weights": ".weights",
+        "optimize": ".optimization",
         "plan": ".planning.plan",
         "read_weights": ".weights",
         "remove": ".insertion",
