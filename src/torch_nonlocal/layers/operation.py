@@ -7,7 +7,7 @@ these modules as they treat blocks.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -29,6 +29,8 @@ class Computed:
         scale: factor of the logits in the softmax forms.
         normalize: axis over which weights sum to one.
         attend: positions that a position attends to.
+        causal: "frames" if a position attends to its own and earlier frames only; None for all frames.
+        window_frames: number of frames that a position attends to, its own included; None for all.
     """
 
     dims: int
@@ -37,6 +39,8 @@ class Computed:
     scale: float = 1.0
     normalize: Normalize = "keys"
     attend: Attend = "spacetime"
+    causal: Literal["frames"] | None = None
+    window_frames: int | None = None
 
     @property
     def groups(self) -> Groups:

@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal.replacing.family import Family
@@ -18,6 +22,7 @@ from torch_nonlocal.replacing.family import Family
 TOLERANCE = 1e-5  # of the largest absolute value of each output and gradient
 _FLOOR = 1e-6  # of the largest value of all outputs and gradients
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_WEIGHT_HOOKS = (SpectralNorm, WeightNorm, BasePruningMethod)  # they compute a weight before each forward
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,45 @@ def check(module: nn.Module, family: Family) -> Checked:
     return worst
 
 
+def builds_map(module: nn.Module, family: Family) -> bool:
+    """Return whether the own code of a module makes a tensor with two axes of the sizes N and M.
+
+    Args:
+        module: a module that agrees with its family.
+        family: its family.
+    """
+    if next((one.device.type for one in module.parameters()), "cpu") == "mps":
+        return True  # PyTorch's fused attention builds the map there
+    trial = _randomized(module).eval()
+    widths = {size for one in [*trial.parameters(), *trial.buffers()] for size in one.shape}
+    size = list(family.example_size(trial))
+    for _ in range(len(widths) + 2):
+        example = family.example(trial, size).double().normal_()
+        _, queries, keys, _, _ = family.sizes(trial, example.shape)
+        if not {queries, keys} & widths and queries > 2 * len(example):  # no parameter has an axis of this size
+            with _Maps(queries, keys) as maps, torch.no_grad(), torch.autocast("cpu", enabled=False):
+                trial(example)
+            return maps.found
+        size[-1] += 2
+    return True
+
+
+class _Maps(TorchDispatchMode):
+    """Notes whether a tensor has the axes N and M."""
+
+    def __init__(self, queries: int, keys: int) -> None:
+        super().__init__()
+        self._axes, self.found = sorted((queries, keys)), False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        for one in tree_leaves(outputs):
+            if isinstance(one, Tensor):
+                sizes = [size for size in one.shape if size in self._axes]
+                self.found |= len(sizes) > 1 and {*self._axes} <= {*sizes}
+        return outputs
+
+
 def _results(trial: nn.Module, forward: Any, family: Family) -> dict[str, Tensor | None]:
     """The outputs, and the gradients of the input and of all parameters."""
     draw = torch.Generator().manual_seed(1)
@@ -91,7 +135,7 @@ def _results(trial: nn.Module, forward: Any, family: Family) -> dict[str, Tensor
 
 
 def _randomized(module: nn.Module) -> nn.Module:
-    """A copy in float64 on the CPU with random parameters and without hooks."""
+    """A copy in float64 on the CPU with random parameters and without hooks, except those that compute weights."""
     draw = torch.Generator().manual_seed(0)
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
@@ -107,8 +151,15 @@ def _randomized(module: nn.Module) -> nn.Module:
         else:
             values = buffer.detach().to("cpu", torch.float64 if buffer.is_floating_point() else buffer.dtype, copy=True)
         memo[id(buffer)] = values
-    hooks = {id(vars(one)[kind]): OrderedDict() for one in module.modules() for kind in _HOOKS}
-    return copy.deepcopy(module, {**memo, **hooks})
+    for one in module.modules():
+        for value in vars(one).values():  # a weight that a hook or a pruning computed
+            if isinstance(value, Tensor):
+                memo[id(value)] = value.detach().to("cpu", torch.float64 if value.is_floating_point() else value.dtype)
+        for kind in _HOOKS:
+            hooks = vars(one)[kind]
+            kept = [(key, copy.copy(hook)) for key, hook in hooks.items() if isinstance(hook, _WEIGHT_HOOKS)]
+            memo[id(hooks)] = OrderedDict(kept)
+    return copy.deepcopy(module, memo)
 
 
 def _difference(one: Tensor | None, other: Tensor | None, floor: float) -> float:

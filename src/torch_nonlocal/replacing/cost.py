@@ -5,6 +5,7 @@ machine. Time is measured on a part of the input that has few positions.
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -114,7 +115,8 @@ def _peak(module: nn.Module, family: Family | None, shape: Sequence[int], mode: 
         before = live.live
         output = trial(x) if family is None else family.run(trial, x)
         if module.training:
-            sum(one.sum() for one in tree_leaves(output) if isinstance(one, Tensor)).backward()  # pyright: ignore
+            first = next(one for one in tree_leaves(output) if isinstance(one, Tensor))
+            first.sum().backward()  # a map that is returned beside the output counts if the module's own code builds it
     return live.peak - before
 
 
@@ -124,7 +126,7 @@ def _time(module: nn.Module, family: Family, shape: Sequence[int]) -> float | No
     if parameter is None or parameter.device.type != "cpu" or module.training:
         return None
     trial = copy.deepcopy(module)
-    x = torch.randn(1, shape[1], *_smaller(shape[2:]), dtype=parameter.dtype)
+    x = torch.randn(_smaller(shape, family.position_axes(shape)), dtype=parameter.dtype)
     own: list[float] = []
     ours: list[float] = []
     with torch.no_grad():
@@ -134,12 +136,16 @@ def _time(module: nn.Module, family: Family, shape: Sequence[int]) -> float | No
     return sorted(ours)[_ROUNDS // 2] / sorted(own)[_ROUNDS // 2]
 
 
-def _smaller(size: Sequence[int]) -> list[int]:
-    """A size with at most as many positions as a timed run may have: the largest axis is halved repeatedly."""
-    kept = list(size)
-    while torch.Size(kept).numel() > _MOST_POSITIONS:
-        largest = kept.index(max(kept))
-        kept[largest] //= 2
+def _smaller(shape: Sequence[int], axes: Sequence[int]) -> list[int]:
+    """The shape of one item with at most as many positions as a timed run may have.
+
+    Args:
+        shape: shape of an input.
+        axes: its axes that are positions; the largest is halved repeatedly.
+    """
+    kept = [1, *shape[1:]]
+    while math.prod(kept[axis] for axis in axes) > _MOST_POSITIONS:
+        kept[max(axes, key=lambda axis: kept[axis])] //= 2
     return kept
 
 

@@ -52,8 +52,12 @@ class Family(Operation):
         """Return a (B, N) and b (B, M) of the form "concatenation" from theta (B, N, D) and phi (B, M, D)."""
         raise NotImplementedError
 
+    def heads(self, module: Any) -> int:
+        """Return the number of heads. theta, phi and g hold one head after the other."""
+        return 1
+
     def avoids_map(self, module: Any) -> str | None:
-        """Return how a module avoids the N x M map itself; None if it builds the map."""
+        """Return how a module avoids the N x M map itself, if that is known without running it; else None."""
         return None
 
     def input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -68,26 +72,36 @@ class Family(Operation):
         """Return an empty input of a module with a map of a size."""
         return torch.empty(batch, self.channels(module), *size)
 
-    def run(self, module: Any, x: Tensor) -> Tensor:
+    def position_axes(self, shape: Sequence[int]) -> range:
+        """Return the axes of an input of a shape that are positions."""
+        return range(2, len(shape))
+
+    def run(self, module: Any, x: Tensor) -> Any:
         """Return the output of a module for its input."""
         theta, phi, g = self.embed(module, x)
         return self.finish(module, self.respond(module, x, theta, phi, g), x)
 
     def respond(self, module: Any, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         """Return y as a map (B, V, *size) from theta, phi and g as maps."""
-        what = self.computed(module)
-        theta_BND, phi_BMD, g_BMV = (one.flatten(2).transpose(1, 2) for one in (theta, phi, g))
+        what, heads = self.computed(module), self.heads(module)
+        theta_BND, phi_BMD, g_BMV = (_split_heads(one.flatten(2).transpose(1, 2), heads) for one in (theta, phi, g))
         query, key = (
             self.scores(module, theta_BND, phi_BMD) if what.pairwise == "concatenation" else (theta_BND, phi_BMD)
         )
-        show_observers(module, what, x, (query, key))
+        # Observers of several heads see a batch of B times heads; of the map, they use the shape.
+        shown = x if heads == 1 else x.new_empty(()).expand(x.shape[0] * heads, *x.shape[1:])
+        show_observers(module, what, shown, (query, key))
+        frames = theta.shape[2] if what.causal == "frames" else None
         if what.pairwise == "dot_product":
-            y_BNV = functional.dot_product(query, key, g_BMV)
+            y_BNV = functional.dot_product(query, key, g_BMV, frames=frames)
         elif what.pairwise == "concatenation":
-            y_BNV = functional.concatenation(query, key, g_BMV)
+            y_BNV = functional.concatenation(query, key, g_BMV, frames=frames)
         else:
-            y_BNV = functional.embedded_gaussian(query, key, g_BMV, scale=what.scale, normalize=what.normalize)
-        return y_BNV.transpose(1, 2).unflatten(2, theta.shape[2:])
+            y_BNV = functional.embedded_gaussian(
+                query, key, g_BMV, scale=what.scale, normalize=what.normalize, frames=frames
+            )
+        y_BVN = _join_heads(y_BNV, heads).transpose(1, 2).contiguous()  # the network may call `view` on the output
+        return y_BVN.unflatten(2, theta.shape[2:])
 
     def sizes(self, module: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
         """The sizes (B', N, M, D, V) of the operation on a map of a shape (B, C, *size)."""
@@ -99,8 +113,8 @@ class Family(Operation):
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             x = torch.empty(tuple(shape), dtype=like.dtype, device=like.device)
             theta, phi, g = self.embed(module, x)
-        queries, keys = theta.flatten(2).shape[2], phi.flatten(2).shape[2]
-        return theta.shape[0], queries, keys, theta.shape[1], g.shape[1]
+        queries, keys, heads = theta.flatten(2).shape[2], phi.flatten(2).shape[2], self.heads(module)
+        return theta.shape[0] * heads, queries, keys, theta.shape[1] // heads, g.shape[1] // heads
 
 
 def is_pointwise(module: Any, dims: int | None = None) -> bool:
@@ -136,6 +150,20 @@ def split_scores(weight: Tensor, bias: Tensor | None, theta_BND: Tensor, phi_BMD
     w_theta, w_phi = weight.flatten().split([theta_BND.shape[2], phi_BMD.shape[2]])
     a_BN = theta_BND @ w_theta
     return (a_BN if bias is None else a_BN + bias), phi_BMD @ w_phi
+
+
+def _split_heads(positions_BNC: Tensor, heads: int) -> Tensor:
+    """Turn the heads of (B, N, heads * D) into batch items: (B * heads, N, D)."""
+    if heads == 1:
+        return positions_BNC
+    return positions_BNC.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)
+
+
+def _join_heads(positions_BNC: Tensor, heads: int) -> Tensor:
+    """The inverse of `_split_heads`."""
+    if heads == 1:
+        return positions_BNC
+    return positions_BNC.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
 
 
 def _per_axis(value: Any, dims: int) -> tuple[int, ...]:

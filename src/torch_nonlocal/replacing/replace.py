@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from torch_nonlocal._common.text import listed
-from torch_nonlocal._common.wrappers import all_names, named_modules
+from torch_nonlocal._common.wrappers import all_names, join, named_modules
 from torch_nonlocal.insertion.targets import Places, find_targets
-from torch_nonlocal.replacing.check import Checked, check
+from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.replacing.check import Checked, builds_map, check
 from torch_nonlocal.replacing.cost import costs
 from torch_nonlocal.replacing.families import FAMILIES
 from torch_nonlocal.replacing.family import Family
@@ -56,9 +57,13 @@ def replace(
     for name, module in modules.items():
         if places is not None and name not in places:
             continue
+        if any(name != outer and name.startswith(join(outer, "")) for outer in found):
+            continue  # a part of a module that is replaced as a whole
         if family_of(module) is not None:
             left[name] = "it was replaced before; nl.restore gives its own code back"
             continue
+        if isinstance(module, NonLocal):
+            continue  # a block of this package, whose class has the name of others
         alike = [family for family in families if _class_names(module) & set(family.class_names)]
         if not alike:
             if places is not None and only is not None and not _is_container(module):
@@ -132,6 +137,8 @@ def _decided(
         if avoided is not None:
             return f"{avoided}; name it in only= to replace it all the same"
         result = check(module, family)
+        if result.passed and not asked and not builds_map(module, family):
+            return "its own code builds no N x M map; name it in only= to replace it all the same"
         if result.passed:
             found[name] = Found(name, type(module).__name__, family.name, family.project, family.computed(module))
             return None

@@ -1,6 +1,12 @@
 """The families, one file each. The numerical check decides between those with the same class names."""
 
 from torch_nonlocal.replacing.families.alexhex7 import ALEXHEX7
+from torch_nonlocal.replacing.families.diffusers import DIFFUSERS
+from torch_nonlocal.replacing.families.hunyuan import HUNYUAN
+from torch_nonlocal.replacing.families.ldm import LDM
+from torch_nonlocal.replacing.families.monai import MONAI
 from torch_nonlocal.replacing.family import Family
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (*ALEXHEX7,)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for families in (ALEXHEX7, DIFFUSERS, HUNYUAN, LDM, MONAI) for family in families
+}
