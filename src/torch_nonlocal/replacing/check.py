@@ -54,6 +54,7 @@ def check(module: nn.Module, family: Family) -> Checked:
         family: a family whose structure it has.
     """
     trial = _randomized(module)
+    family.prepare(trial)
     worst = Checked(0.0, "")
     for training in (False, True):
         trial.train(training)

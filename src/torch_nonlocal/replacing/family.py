@@ -72,6 +72,9 @@ class Family(Operation):
         """Return an empty input of a module with a map of a size."""
         return torch.empty(batch, self.channels(module), *size)
 
+    def prepare(self, trial: Any) -> None:
+        """Adjust the float64 copy of a module for the numerical check, such as switch off a cast to float32."""
+
     def position_axes(self, shape: Sequence[int]) -> range:
         """Return the axes of an input of a shape that are positions."""
         return range(2, len(shape))

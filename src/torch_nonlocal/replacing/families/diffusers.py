@@ -64,6 +64,11 @@ def mismatch_of_attention(module: Any) -> str | None:
     return None
 
 
+def without_upcast(trial: Any) -> None:
+    """Let a copy of an `Attention` compute its map in the dtype of the input, not in float32."""
+    trial.upcast_attention = trial.upcast_softmax = False
+
+
 class DiffusersAttention(Family):
     """Self-attention without a mask."""
 
@@ -89,6 +94,9 @@ class DiffusersAttention(Family):
         if not isinstance(x, Tensor) or x.ndim not in (3, 4) or len(args) > 3:
             return None
         return x if all(value is None for value in given.values()) else None
+
+    def prepare(self, trial: Any) -> None:
+        without_upcast(trial)
 
     def position_axes(self, shape: Sequence[int]) -> range:
         return range(1, 2) if len(shape) == 3 else range(2, len(shape))

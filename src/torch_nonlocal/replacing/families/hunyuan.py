@@ -5,6 +5,7 @@ attention, `HunyuanVideoMidBlock3D`, which is replaced as a whole. Here, the key
 and there is no mask.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,12 +13,20 @@ from torch import Tensor, nn
 
 from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.replacing.convolutional import ConvolutionalAttention, Parts, Rule
-from torch_nonlocal.replacing.families.diffusers import Tokens, mismatch_of_attention
+from torch_nonlocal.replacing.families.diffusers import Tokens, mismatch_of_attention, without_upcast
 from torch_nonlocal.replacing.family import Family
 
 _PROJECT = "HunyuanVideo in diffusers, or a copy"
 
-HUNYUAN_15 = ConvolutionalAttention(
+
+class _Hunyuan15(ConvolutionalAttention):
+    """Its own code runs with one clip only, because of the shape of its mask."""
+
+    def example(self, module: Any, size: Sequence[int], batch: int = 1) -> Tensor:
+        return super().example(module, size, batch)
+
+
+HUNYUAN_15 = _Hunyuan15(
     "hunyuan15",
     _PROJECT,
     ("HunyuanVideo15AttnBlock",),
@@ -50,6 +59,9 @@ class HunyuanMidBlock(Family):
 
     def channels(self, module: Any) -> int:
         return module.attentions[0].to_q.in_features
+
+    def prepare(self, trial: Any) -> None:
+        without_upcast(trial.attentions[0])
 
     def embed(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return Tokens(module.attentions[0]).embed(self._before(module, x))
