@@ -337,3 +337,52 @@ def test_names_of_blocks_in_pictures_are_neither_formulas_nor_control_characters
     assert "$\\frac{$" in texts
     assert r"red \x1b[31m\u202e" in texts
     assert picture.array.ndim == 3  # drawing does not fail
+
+
+def texts_on(picture) -> list:
+    """The texts of a picture except those of the color scale, with their boxes in inches, y downward."""
+    renderer = FigureCanvasAgg(picture.figure).get_renderer()
+    sheet, dpi = picture.figure.axes[0], picture.figure.dpi
+    height = picture.figure.get_size_inches()[1]
+    boxes = [text.get_window_extent(renderer) for text in sheet.texts]
+    return [(one.x0 / dpi, height - one.y1 / dpi, one.x1 / dpi, height - one.y0 / dpi) for one in boxes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "frames", "label"),
+    [((8, 32, 32), None, "frame {}"), ((6, 272, 640), None, "frame {}, 0.40 s"), ((4, 64, 64), None, "frame {}"),
+     ((8, 60, 200), None, "a long name of an image {}.png"), ((24, 40, 60), range(24), "frame {}, 12.50 s"),
+     ((4, 60, 20), None, "frame {}, 0.40 s")],
+    ids=["squares", "wide", "one line", "long names", "more than two lines", "upright"],
+)  # fmt: skip
+def test_no_arrow_crosses_a_text(shape, frames, label, link):
+    clip = torch.zeros(shape)
+    total, height, width = shape
+    generator = np.random.default_rng(0)
+    corners = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1)]
+    targets = [(t, *corners[n % 4]) for n, t in enumerate(range(total)) if t != total // 2]
+    targets += [(int(t), y * height, x * width) for t, y, x in generator.random((10, 3)) * [total, 0.9, 0.9]]
+    links = [link((total // 2, 1, width // 2), target, 0.1 + n / 100) for n, target in enumerate(targets)]
+    names = [label.format(t) for t in range(total)]
+    picture = view.arrows(clip, links, k=len(links), frames=frames, labels=names, title="what it shows")
+    opaque = [text.get_bbox_patch() is not None for text in picture.figure.axes[0].texts]
+    lines = {top for *_, top in frame_extents(picture)}
+    assert not any(opaque) or len(lines) > 2  # up to two lines, no text lies between frames
+    free = [box for box, on_top in zip(texts_on(picture), opaque, strict=True) if not on_top]
+    for arrow in drawn_arrows(picture):
+        line = arrow.get_transform().transform_path(arrow.get_path()).interpolated(30).vertices / picture.figure.dpi
+        line[:, 1] = picture.figure.get_size_inches()[1] - line[:, 1]
+        for left, top, right, bottom in free:
+            inside = (line[:, 0] > left) & (line[:, 0] < right) & (line[:, 1] > top) & (line[:, 1] < bottom)
+            assert not inside.any()
+
+
+@pytest.mark.parametrize("label", ["frame {}, 411.50 s", "IMG_20260102_1234567890_{}.jpg"])
+@pytest.mark.parametrize("shape", [(7, 32, 32), (8, 20, 60), (8, 60, 20)])
+def test_long_labels_of_frames_do_not_overlap(shape, label):
+    clip = torch.zeros(shape)
+    picture = view.heatmap(clip, torch.rand(shape[0], 4, 4), labels=[label.format(12000 + t) for t in range(shape[0])])
+    boxes = texts_on(picture)
+    for n, one in enumerate(boxes):
+        for two in boxes[n + 1 :]:
+            assert one[2] <= two[0] or two[2] <= one[0] or one[3] <= two[1] or two[3] <= one[1]

@@ -35,7 +35,14 @@ EVIDENCE = torch.linspace(-1, 1, T * 30).reshape(T, 6, 5)
 @pytest.fixture(scope="module")
 def saved(records, tmp_path_factory) -> Path:
     clip = np.random.default_rng(0).random((T, *SIZE, 3))
-    trained = nl.view.BlockFacts("runs/a", [("walking", 0.75), ("running", 0.25)], EVIDENCE, 0.1)
+    trained = nl.view.BlockFacts(
+        "runs/a",
+        [("walking", 0.75), ("running", 0.25)],
+        EVIDENCE,
+        0.1,
+        scored="From 10 views.",
+        seen="The network saw whole frames.",
+    )
     facts = nl.view.Facts(**FACTS, blocks={"one": trained})
     return nl.view.save_page(
         tmp_path_factory.mktemp("page") / "page.html", clip, records, point=(2, 13, 10), facts=facts
@@ -60,15 +67,75 @@ def test_file_network_class_block_and_time_are_stated(opened):
     for part in ("walk.mp4", "runs/a", "walking (75.0 %)", "running", "one: gaussian"):
         assert part in text
     assert opened.tab.locator("#player output").inner_text() == "frame 20, 2.00 s (3 of 4)"
-    assert opened.tab.locator("#why").inner_text() == "The first query was given."
+    assert opened.tab.locator("#why").inner_text() == FACTS["why"]
     assert opened.get("summary").startswith("Frame 20, 2.00 s, y 28, x 20 attends")  # in pixels of the file
     opened.click(0, 1, 1, SIZE)
-    assert not opened.tab.locator("#why").is_visible()
+    assert opened.tab.locator("#why").inner_text() == "Query chosen by you."
+    opened.tab.locator("#back").click()
+    assert opened.tab.locator("#why").inner_text() == FACTS["why"]
+    assert [opened.get("query")[axis] for axis in ("frame", "y", "x")] == [2, 3, 2]
+    assert not opened.tab.locator("#back").is_visible()
+
+
+def test_positions_are_those_of_the_file_if_the_clip_shows_a_region_of_it(browser, records, tmp_path):
+    facts = nl.view.Facts(size=SIZE, origin=(100, 40))
+    clip = np.random.default_rng(0).random((T, *SIZE, 3))
+    page = page_browser.Opened(browser, nl.view.save_page(tmp_path / "page.html", clip, records, facts=facts))
+    page.click(1, 13, 10, SIZE)
+    assert page.get("summary").startswith("Frame 1, y 114, x 50 attends")  # the centers of the cell, 13.5 and 9.5
+    page.close()
+
+
+def test_the_judgment_of_a_block_stands_below_the_prediction(opened):
+    verdict = opened.tab.locator("#verdict")
+    prediction, source = (opened.tab.locator(name).bounding_box()["y"] for name in ("#prediction", "#source"))
+    assert prediction < verdict.bounding_box()["y"] < source
+    assert verdict.inner_text().startswith("one: weights are selective")
+    assert verdict.get_attribute("title").startswith("Selective: ")
+    assert "is-warning" not in (verdict.get_attribute("class") or "")
+    assert opened.tab.locator("#scored").inner_text() == "From 10 views. The network saw whole frames."
+
+
+def test_statistics_have_the_values_of_uniform_weights_beside_them(opened):
+    rows = opened.tab.locator("#statistics tbody tr").all_inner_texts()
+    uniform = {row.split("\t")[0]: row.split("\t")[-1] for row in rows}
+    assert uniform["Entropy"] == "1.000"
+    assert uniform["Largest ÷ uniform"] == "1.00"
+    assert uniform["Own frame"] == "25.0 %"
+    assert uniform["Self-weight"] == "0.83 %"  # one of 120 keys
+    assert uniform["Distance, frames"] == "1.00"  # from frame 2 to 0, 1, 2, 3
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_texts_of_the_strip_do_not_overlap(browser, saved, width):
+    page = page_browser.Opened(browser, saved, width=width)
+    assert page.tab.evaluate(OVERLAPS) == []
+    page.close()
+
+
+# Pairs of texts below frames that overlap, and texts that are wider than their frame.
+OVERLAPS = """() => {
+  const texts = [...document.querySelectorAll("#strip .name, #strip .share")];
+  const boxes = texts.map((text) => text.getBoundingClientRect());
+  const wide = texts.filter((text, n) => boxes[n].width > text.closest("figure").clientWidth + 1);
+  const pairs = boxes.flatMap((a, n) => boxes.slice(n + 1).filter((b) =>
+    a.left < b.right - 0.5 && b.left < a.right - 0.5 && a.top < b.bottom - 0.5 && b.top < a.bottom - 0.5));
+  return [...wide, ...pairs].map(String);
+}"""
+
+
+def test_the_legend_explains_dashed_arrows_where_there_are_several_frames(opened):
+    assert "dashed: the other end is in another frame" in opened.tab.locator("#legend").inner_text()
+    assert opened.tab.locator("#stage .elsewhere").count() > 0
+    opened.tab.keyboard.press("w")
+    assert "from a query, which has a dot" in opened.tab.locator("#legend").inner_text()
 
 
 def test_the_evidence_is_shown_beside_the_attention_and_follows_the_query(opened, records):
     assert opened.get("beside") == "evidence"
-    assert opened.tab.locator("#title-2").inner_text() == "Evidence for walking at one"
+    assert opened.tab.locator("#title-2").inner_text() == (
+        "Contribution to walking (gradient \u00d7 activation) at the output of one"
+    )
     assert np.reshape(opened.get("besideRow"), EVIDENCE.shape) == pytest.approx(EVIDENCE.numpy())
     opened.tab.locator("#beside").select_option("two")
     opened.tab.locator("#strip-2 canvas").nth(1).click()  # the cursors are linked

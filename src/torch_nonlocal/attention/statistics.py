@@ -30,9 +30,10 @@ class Statistics:
         reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
         alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
         silent: fraction of positions whose weights are all zero; the other means exclude them.
-        not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
         keys: M, the number of keys of a position.
         shares: description of how shares follow from weights.
+        not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
+        uniform_on_own_frame: share on the frame of the position if all keys had the same weight; None if unknown.
     """
 
     entropy: float
@@ -45,6 +46,7 @@ class Statistics:
     keys: int
     shares: str
     not_finite: float = 0.0
+    uniform_on_own_frame: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -77,7 +79,8 @@ class Statistics:
             f"self-weight           {self.on_itself:.2%} (uniform: {1 / self.keys:.2%})",
         ]
         if self.on_own_frame is not None:
-            lines.append(f"weight on own frame   {self.on_own_frame:.1%}")
+            even = "" if self.uniform_on_own_frame is None else f" (uniform: {self.uniform_on_own_frame:.1%})"
+            lines.append(f"weight on own frame   {self.on_own_frame:.1%}{even}")
         lines.append(f"attention distance    {self.reach_pixels:.1f} pixels")
         if self.reach_frames is not None:
             lines[-1] += f", {self.reach_frames:.1f} frames"
@@ -129,6 +132,7 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         keys=weights.keys,
         shares=_shares(weights),
         not_finite=sums.not_finite / sums.queries,
+        uniform_on_own_frame=1 / len(places.key_frame_T) if is_clip else None,
     )
 
 

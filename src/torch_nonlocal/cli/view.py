@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import tyro
 
@@ -13,6 +13,7 @@ from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
     from torch_nonlocal.tasks.footage import Footage
+    from torch_nonlocal.tasks.trained_viewing import TrainedNetwork
     from torch_nonlocal.tasks.viewing import Attended
 
 PACKAGED = "packaged"
@@ -31,6 +32,8 @@ def view(
     frames: int = 0,
     start: int = 0,
     stride: int = 0,
+    views: int = 10,
+    crops: Literal["1", "3", "full"] = "3",
     size: int = 272,
     temperature: float = 0.1,
     k: int = 20,
@@ -40,11 +43,12 @@ def view(
 ) -> None:
     """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
-    If best.pt of `nonlocal train action` precedes the video, the page shows its blocks, the predicted class and what
-    contributes to it. If a blocks file (written by nl.save_blocks) precedes it, its blocks are shown in the network
-    named by --model. Otherwise the softmax of feature similarities (a block without parameters) is computed from the
-    features of --model. The packaged model is pretrained. Models of torchvision, timm or this library have random
-    weights unless --pretrained is given, which downloads weights.
+    If best.pt of `nonlocal train action` precedes the video, the page shows its blocks, the class that nonlocal predict
+    predicts and what contributes to it, on the region of the frames that the network sees. If a blocks file (written
+    by nl.save_blocks) precedes it, its blocks are shown in the network named by --model. Otherwise the softmax of
+    feature similarities (a block without parameters) is computed from the features of --model. The packaged model is
+    pretrained. Models of torchvision, timm or this library have random weights unless --pretrained is given, which
+    downloads weights.
 
     Example: nonlocal view runs/action/checkpoints/best.pt clip.mp4 -o out/
 
@@ -66,6 +70,9 @@ def view(
         frames: number of frames taken from a video; 0 takes 8, or as many as the trained network takes.
         start: index of the first frame, from 0.
         stride: step between sampled frames; 0 spreads them evenly over the video, or takes that of the training.
+        views: evenly spaced clips per video over which a trained network's probabilities are averaged, as by nonlocal
+            predict; the middle of the video is shown.
+        crops: crops per view, as for nonlocal predict: 1, 3, or full for the whole frame. The middle one is shown.
         size: maximum length of the shorter side in pixels; larger frames are downscaled.
         temperature: softmax temperature of the block without parameters; smaller is sharper.
         k: number of arrows per query.
@@ -77,24 +84,30 @@ def view(
     needs.check("view", model=model)
     from torch_nonlocal import view as drawing
     from torch_nonlocal.tasks.view_pictures import Scene, save_evidence, save_pictures
-    from torch_nonlocal.view.page.save import first_query
-    from torch_nonlocal.view.verdict import verdict
+    from torch_nonlocal.view.page.save import first_query, reason
+    from torch_nonlocal.view.verdict import judge
 
-    if k < 1:
-        raise ValueError(f"--k {k}: expected at least 1")
+    for option, value in (("k", k), ("views", views)):
+        if value < 1:
+            raise ValueError(f"--{option} {value}: expected at least 1")
     networks = {"model": model, "at": at, "temperature": temperature, "pretrained": pretrained}
     sampling = {"frames": frames, "start": start, "stride": stride}
-    footage, attended, beside = _attended(paths, compare, size, sampling, networks)
+    testing = {"views": views, "crops": crops if crops == "full" else int(crops)}
+    footage, attended, beside = _attended(paths, compare, size, sampling, networks, testing)
     name = _chosen(attended.records, block)
     partner = _partner(name, beside, attended)
     record, about = attended.records[name], attended.facts[name]
-    scene = Scene(footage, record, about, (partner, attended.records[partner]) if partner else None, smooth)
-    points, why = [footage.point(text) for text in point], "The first query was given."
-    if not points:
-        points, why = [first_query(record, about, scene.clip)], _reason(about)
+    statistics = record.statistics()
+    judged = judge(statistics, added=about.added, untrained=about.untrained)
+    why = reason(about, given=bool(point))
+    scene = Scene(
+        footage, record, about, judged, why, (partner, attended.records[partner]) if partner else None, smooth
+    )
+    points = [footage.point(text) for text in point] or [first_query(record, about, scene.clip)]
     looks = [scene.look(one, k) for one in points]
     facts = drawing.Facts(
-        footage.file, footage.labels, footage.size, why=why, beside=partner, blocks=attended.facts
+        footage.file, footage.labels, footage.region[2:], why=why, beside=partner, blocks=attended.facts,
+        origin=footage.region[:2],
     )  # fmt: skip
     order = {name: record, **attended.records}
     page = drawing.Page(scene.clip, order, point=points[0], title=_title(footage, about), facts=facts)
@@ -103,7 +116,8 @@ def view(
     console = terminal()
     if about.classes:
         scores = ", ".join(f"{label} {score:.3f}" for label, score in about.classes[:3])
-        console.print(f"predicted class on these frames: {scores}", highlight=False, markup=False)
+        console.print(f"predicted class: {scores}", highlight=False, markup=False)
+        console.print(" ".join(filter(None, (about.scored, about.seen))), highlight=False, markup=False)
     if about.evidence is not None:
         path = save_evidence(scene, name, out / "evidence.png", looks[0].query)
         console.print(f"what contributes to {about.classes[0][0]}: {path}", highlight=False, markup=False)
@@ -114,9 +128,8 @@ def view(
     if not point:
         console.print(why, highlight=False, markup=False)
     path = page.save(out / "page.html")
-    statistics = record.statistics()
     lines = str(statistics).splitlines()
-    lines[0] = f"{name}: {verdict(statistics, added=about.added, untrained=about.untrained)}"
+    lines[0] = f"{name}: {judged.text}"
     console.print("\n".join([repr(record), *lines]), highlight=False, markup=False)
     console.print(f"{path}: open it and click any pixel", highlight=False, markup=False)
 
@@ -130,7 +143,12 @@ class _Read(NamedTuple):
 
 
 def _attended(
-    paths: Sequence[Path], compare: Path | None, size: int, sampling: dict[str, int], networks: dict[str, Any]
+    paths: Sequence[Path],
+    compare: Path | None,
+    size: int,
+    sampling: dict[str, int],
+    networks: dict[str, Any],
+    testing: dict[str, Any],
 ) -> _Read:
     from torch_nonlocal.tasks.footage import evenly, read_footage
     from torch_nonlocal.tasks.trained_viewing import attend_trained, is_trained, load_trained
@@ -146,21 +164,33 @@ def _attended(
         kind = "best.pt of `nonlocal train action`" if kinds[0] else "a file of blocks"
         raise ValueError(f"--compare {compare}: expected {kind}, as {first}")
     own_network = networks["model"] if networks["model"].partition(":")[0].endswith(".py") else ""
-    trained = [load_trained(path, own_network) for path in checkpoints] if any(kinds) else []
-    choose = (
-        trained[0].frames(**sampling) if trained else evenly(**{**sampling, "frames": sampling["frames"] or FRAMES})
-    )
-    footage = read_footage(files, choose, size=size)
+    trained = [load_trained(path, own_network, **testing) for path in checkpoints] if any(kinds) else []
     if trained:
-        footage = footage.repeated(trained[0].length)
-        found = [attend_trained(one, footage.clip) for one in trained]
+        file = files[0] if len(files) == 1 else None
+        choose = trained[0].frames(file, **sampling)
+        footage = read_footage(files, choose, size=size, view_of=trained[0].view_of).repeated(trained[0].length)
+        _check_same_region(trained, footage, compare)
+        found = [attend_trained(one, footage, file) for one in trained]
     else:
+        footage = read_footage(files, evenly(**{**sampling, "frames": sampling["frames"] or FRAMES}), size=size)
         found = [attend(footage.clip, checkpoint=path, **networks) for path in checkpoints or [None]]
     if len(found) == 1:
         return _Read(footage, found[0], "")
     labels = _labels(checkpoints)
     one, two = (part.named(label) for part, label in zip(found, labels, strict=True))
     return _Read(footage, Attended({**one.records, **two.records}, {**one.facts, **two.facts}), labels[1])
+
+
+def _check_same_region(trained: Sequence["TrainedNetwork"], footage: "Footage", compare: Path | None) -> None:
+    """Check that the networks see the region that is shown, up to a pixel of rounding."""
+    from torch_nonlocal.tasks.footage import shown_crop
+
+    for one in trained:
+        box = shown_crop(one.view_of, footage.size).boxes[0]
+        if max(abs(side - shown) for side, shown in zip(box, footage.region, strict=True)) > 1:
+            raise ValueError(
+                f"--compare {compare}: the networks see different regions of the frames; expected --crops full"
+            )
 
 
 def _labels(checkpoints: Sequence[Path]) -> list[str]:
@@ -189,15 +219,6 @@ def _partner(name: str, beside: str, attended: "Attended") -> str:
     others = [other for other in attended.records if other.startswith(f"{beside}: ")]
     same = [other for other in others if other.rpartition(": ")[2] == name.rpartition(": ")[2]]
     return next(other for other in (*same, *others) if other != name)
-
-
-def _reason(about: Any) -> str:
-    if not about.has_evidence:
-        return "The first query is the region with the most contrast and motion."
-    return (
-        "The first query is the position with the largest gradient \u00d7 activation for "
-        f"{about.classes[0][0]}, the predicted class."
-    )
 
 
 def _title(footage: "Footage", about: Any) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from torch_nonlocal import view as drawing
-from torch_nonlocal._common.text import counted
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.tasks.footage import Footage
 from torch_nonlocal.view.facts import BlockFacts
 from torch_nonlocal.view.look import Look, look
 from torch_nonlocal.view.placement import axis_centers, placed
+from torch_nonlocal.view.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Scene:
         footage: the frames.
         record: record of the block.
         facts: what is known about the block.
+        judged: what its statistics mean.
+        why: why the query was chosen, a sentence.
         other: name and record of the block to compare with, if any.
         smooth: interpolate weights between the centers of the cells.
     """
@@ -32,6 +34,8 @@ class Scene:
     footage: Footage
     record: BlockRecord
     facts: BlockFacts
+    judged: Verdict
+    why: str
     other: tuple[str, BlockRecord] | None = None
     smooth: bool = False
 
@@ -45,16 +49,23 @@ class Scene:
         return look(self.record, point, self.clip, k=k, smooth=self.smooth)
 
     def head(self, what: str, name: str) -> str:
-        """Lines above a picture: what it shows, and what was predicted."""
-        lines = [f"{self.footage.file}: {what} of {name}"]
-        if self.facts.network:
-            lines.append(f"network {self.facts.network}")
-        if self.facts.classes:
-            scores = ", ".join(f"{label} {score:.2f}" for label, score in self.facts.classes[:3])
-            lines.append(f"predicted class: {self.facts.prediction} (scores: {scores})")
-        if self.facts.untrained:
-            lines.append(f"caution: {self.facts.untrained}")
+        """Lines above a picture: what it shows, what was predicted, what the network saw, and how good the block is."""
+        facts = self.facts
+        lines = [f"{self.footage.file}: {what} {name}"]
+        if facts.classes:
+            (label, score), *following = facts.classes[:3]
+            rest = ", ".join(f"{other} {100 * value:.1f} %" for other, value in following)
+            predicted = f"Predicted class: {label} {100 * score:.1f} %{f' (then {rest})' if rest else ''}."
+            lines.append(f"{predicted} {facts.scored}".strip())
+        lines.append(f"{'Caution, ' if self.judged.is_warning else ''}{name}: {self.judged.text}.")
+        if facts.network:
+            lines.append(f"Network: {facts.network}. {facts.seen}".strip())
         return "\n".join(lines)
+
+    def foot(self, query: Sequence[float]) -> str:
+        """Lines below a picture: the query, why it was chosen, and what the term of the verdict means."""
+        lines = [f"Ring: the query, {self.footage.describe(query)}. {self.why}", self.judged.meaning]
+        return "\n".join(line for line in lines if line)
 
 
 def save_pictures(scene: Scene, name: str, seen: Look, stem: Path, *, film: bool) -> list[Path]:
@@ -71,19 +82,17 @@ def save_pictures(scene: Scene, name: str, seen: Look, stem: Path, *, film: bool
         The paths.
     """
     clip, labels = scene.clip, scene.footage.labels
-    query = f"query: {scene.footage.describe(seen.query)} (ring)"
-    common = {"labels": labels, "caption": query}
+    common = {"labels": labels, "caption": scene.foot(seen.query)}
     heat = drawing.heatmap(
-        clip, seen.weights, query=seen.query, vmax=seen.brightest, title=scene.head("attention", name), **common
+        clip, seen.weights, query=seen.query, vmax=seen.brightest, title=scene.head("attention of", name), **common
     )
     saved = [heat.save(stem.with_name(f"{stem.name}-heatmap.png"))]
     if seen.links:
-        title = scene.head("strongest links", name)
-        caption = f"{counted(len(seen.links), 'strongest link')} from {scene.footage.describe(seen.query)} (ring)"
+        title = scene.head("strongest links of", name)
         frames = heat.frames if len({link.target_pixel[0] for link in seen.links}) > 1 else None
         arrows = drawing.arrows(
             clip, seen.links, k=len(seen.links), frames=frames if len(clip) <= 8 else None, title=title,
-            labels=labels, caption=caption,
+            **common,
         )  # fmt: skip
         saved.append(arrows.save(stem.with_name(f"{stem.name}-arrows.png")))
     if scene.other:
@@ -126,7 +135,7 @@ def save_evidence(scene: Scene, name: str, path: Path, query: Sequence[float]) -
     label = scene.facts.classes[0][0]
     picture = drawing.heatmap(
         clip, values, query=query, vmax=float(np.abs(values).max()) or None, labels=scene.footage.labels,
-        title=scene.head(f"evidence for {label} (gradient \u00d7 activation at the output)", name),
-        caption=f"ring: {scene.footage.describe(query)}", quantity="evidence",
+        title=scene.head(f"contribution to {label} (gradient \u00d7 activation) at the output of", name),
+        caption=f"Red raises the score (logit) of {label}, blue lowers it.\n{scene.foot(query)}", quantity="logit",
     )  # fmt: skip
     return picture.save(path)

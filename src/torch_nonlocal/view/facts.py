@@ -18,6 +18,8 @@ class BlockFacts:
             times activation: (T', H', W') on the block's grid, or None.
         added: norm of what the block adds relative to its input; None if unknown.
         untrained: why the network counts as untrained, such as "the network has random weights"; "" if it does not.
+        scored: what the scores were computed from, a sentence.
+        seen: which region of the frames the network saw, and at which size, a sentence.
     """
 
     network: str = ""
@@ -25,6 +27,8 @@ class BlockFacts:
     evidence: Any = None
     added: float | None = None
     untrained: str = ""
+    scored: str = ""
+    seen: str = ""
 
     @property
     def has_evidence(self) -> bool:
@@ -44,10 +48,12 @@ class Facts:
     Attributes:
         file: name of the file.
         labels: text of each frame of the clip, such as "frame 93, 3.10 s"; empty for "frame 0", "frame 1", ...
-        size: height and width of the file in pixels, in which positions are stated; None for those of the clip.
-        why: why the first query was chosen, a sentence.
+        size: height and width in pixels of the file, in which positions are stated, of the region that the clip shows;
+            None for those of the clip.
+        why: why the first query was chosen, a sentence; "" for the reason of `Page`.
         beside: name of the block that the page first shows beside the first one; "" shows the evidence of the first.
         blocks: facts about each block by name.
+        origin: top and left pixel in the file of the region that the clip shows.
     """
 
     file: str = ""
@@ -56,6 +62,7 @@ class Facts:
     why: str = ""
     beside: str = ""
     blocks: Mapping[str, BlockFacts] = field(default_factory=dict)
+    origin: tuple[int, int] = (0, 0)
 
     def of(self, block: str) -> BlockFacts:
         """Facts about a block."""

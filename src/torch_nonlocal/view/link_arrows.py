@@ -17,6 +17,7 @@ from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, frame_labels, lay_o
 NEGLIGIBLE = 0.01
 """Links below this fraction of the strongest one are not drawn."""
 _POINTS = 72  # per inch
+_BENDS = (-0.12, 0.12, -0.06, 0.06)  # curvatures of arrows, the usual one first
 
 
 class Link(Protocol):
@@ -64,7 +65,8 @@ def arrows(
         k: largest number of links to draw, those with the largest absolute weights. Links that weigh less than 1% of
             the strongest one are not drawn.
         title: lines of text above the frames.
-        caption: text below the frames. Default: the number of links and their common end.
+        caption: lines of text below the frames, followed by a legend. Default: the number of links and their common
+            end.
         labels: text above each frame of the clip. Default: its number; nothing for an image.
 
     Raises:
@@ -94,9 +96,14 @@ def arrows(
     if caption is None:
         caption = _caption(shown, clip_THWC, within=shown != strongest)
     strip = Strip([clip_THWC[number] for number in numbers], numbers, scale, labels=frame_labels(labels, clip_THWC))
-    sheet = lay_out([strip], title=title, caption=caption)
+    legend = "Wider and brighter arrows: larger weights. No arrow: below 1 % of the largest."
+    sheet = lay_out([strip], title=title, caption=f"{caption}\n{legend}".strip(), for_arrows=True)
+    bends = [_bend(sheet, arrow) for arrow in shown]
     for rank, arrow in reversed(list(enumerate(shown))):  # the strongest is drawn last, on top
-        _draw(sheet, arrow, scale, rank)
+        _draw(sheet, arrow, scale, rank, bends[rank])
+    curves = [_curve(sheet, arrow, bend) for arrow, bend in zip(shown, bends, strict=True)]
+    for label in sheet.labels:
+        label.keep_clear(curves)
     sources, targets = {source for source, _, _ in shown}, {target for _, target, _ in shown}
     for shared in (sources, targets):
         if len(shared) == 1:
@@ -138,7 +145,27 @@ def _caption(shown: list[Arrow], clip_THWC: np.ndarray, *, within: bool) -> str:
     return f"{count}{where}"
 
 
-def _draw(sheet: Sheet, arrow: Arrow, scale: Scale, rank: int) -> None:
+def _bend(sheet: Sheet, arrow: Arrow) -> float:
+    """The curvature with which an arrow crosses no label and stays within the frames; 0 if there is none."""
+    left, top, right, bottom = sheet.bounds()
+    for bend in _BENDS:
+        across, down = _curve(sheet, arrow, bend)
+        is_inside = across.min() >= left and across.max() <= right and down.min() >= top and down.max() <= bottom
+        if is_inside and not any(label.covers(across, down) for label in sheet.labels):
+            return bend
+    return 0.0
+
+
+def _curve(sheet: Sheet, arrow: Arrow, bend: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points of an arrow, in inches from the left and from the top; those of matplotlib's connection style arc3."""
+    begin, end = np.array(sheet.place(0, *arrow[0])), np.array(sheet.place(0, *arrow[1]))
+    control = (begin + end) / 2 + bend * np.array([begin[1] - end[1], end[0] - begin[0]])
+    t = np.linspace(0, 1, 200)[:, None]
+    points = (1 - t) ** 2 * begin + 2 * t * (1 - t) * control + t**2 * end
+    return points[:, 0], points[:, 1]
+
+
+def _draw(sheet: Sheet, arrow: Arrow, scale: Scale, rank: int, bend: float) -> None:
     source, target, weight = arrow
     begin, end = sheet.place(0, *source), sheet.place(0, *target)
     strength = float(scale.strength(np.array(weight)))
@@ -157,7 +184,7 @@ def _draw(sheet: Sheet, arrow: Arrow, scale: Scale, rank: int) -> None:
         begin,
         end,
         arrowstyle="-|>,head_length=0.6,head_width=0.28",
-        connectionstyle="arc3,rad=-0.12",
+        connectionstyle=f"arc3,rad={bend}",
         mutation_scale=head,
         shrinkA=0,
         shrinkB=0,

@@ -82,7 +82,7 @@ def heatmap(
         scale_bar: draw the color scale.
         interpolation: "nearest" shows the cells of the grid; "bilinear" interpolates between their centers.
         title: lines of text above the frames.
-        caption: text below the frames. Default: the position of the query.
+        caption: lines of text below the frames. Default: the position of the query.
         labels: text above each frame of the clip. Default: its number; nothing for an image.
         quantity: what the color scale shows, in a word.
 

@@ -18,6 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
@@ -27,13 +28,15 @@ from torch_nonlocal.view.colors import Scale
 
 _SHEET = 7.5  # inches, the text width of a two-column paper
 _MARGIN, _GAP = 0.08, 0.07
-_LABEL, _TITLE, _CAPTION, _LINE = 0.2, 0.22, 0.24, 0.17  # heights of text lines
-_LETTER = 0.068  # mean width of a letter of 8 points
+_LABEL, _TITLE, _CAPTION, _LINE, _SMALL_LINE = 0.2, 0.22, 0.24, 0.17, 0.135  # heights of text lines
+_LETTER, _SMALL_LETTER = 0.068, 0.06  # mean widths of a letter of 8 and of 7 points
+_WIDEST_LABEL = 1.5  # longer labels are shortened
 _SCALE = 0.78  # width reserved for the color scale
 _LOWEST, _NARROWEST, _HIGHEST = 0.6, 0.8, 4.0  # smallest height and width and largest height of a frame
 _TEXT, _SMALL_TEXT = 8, 7  # points
 _INK = "#1a1a1a"
 _FRAME_DOTS_PER_INCH = 300
+_CLEAR = 0.04  # inches between a label and an arrow
 MARK = "#ffffff"
 OUTLINE = "#000000"
 
@@ -64,6 +67,39 @@ class Strip:
 
 
 @dataclass
+class Label:
+    """The text of a frame.
+
+    Attributes:
+        artist: the text.
+        width: its width in inches, estimated.
+        middle: its vertical position in inches.
+        slot: left and right end of the space that it may use, in inches.
+    """
+
+    artist: Text
+    width: float
+    middle: float
+    slot: tuple[float, float]
+
+    def covers(self, across: np.ndarray, down: np.ndarray) -> bool:
+        """Whether one of some points, in inches, lies on the text."""
+        left = self.artist.get_position()[0] - self.width / 2
+        inside = (across > left - _CLEAR) & (across < left + self.width + _CLEAR)
+        return bool((inside & (np.abs(down - self.middle) < _LABEL / 2)).any())
+
+    def keep_clear(self, curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Move the text to where no curve crosses it; if there is no such place, it interrupts the curves."""
+        left, right = self.slot[0] + self.width / 2, self.slot[1] - self.width / 2
+        center = self.artist.get_position()[0]
+        for place in sorted(np.linspace(left, right, 9).tolist(), key=lambda place: abs(place - center)):
+            self.artist.set_x(place)
+            if not any(self.covers(*curve) for curve in curves):
+                return
+        self.artist.set(x=center, zorder=7, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+
+
+@dataclass
 class Sheet:
     """A figure with the positions of its frames, to draw marks on.
 
@@ -72,12 +108,25 @@ class Sheet:
         axes: axes over the whole figure, in inches, y downward.
         size: (H, W) of a frame in pixels.
         boxes: for each strip, frame number -> (left, top, width, height) in inches.
+        labels: texts above and below the frames.
     """
 
     figure: Figure
     axes: Axes
     size: tuple[int, int]
     boxes: list[dict[int, tuple[float, float, float, float]]] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of all frames together, in inches."""
+        boxes = [box for strip in self.boxes for box in strip.values()]
+        ends = [(left + width, top + height) for left, top, width, height in boxes]
+        return (
+            min(box[0] for box in boxes),
+            min(box[1] for box in boxes),
+            max(x for x, _ in ends),
+            max(y for _, y in ends),
+        )
 
     def place(self, strip: int, frame: int, y: float, x: float) -> tuple[float, float]:
         """Return the position of a pixel's center on the sheet, in inches from the left and from the top."""
@@ -111,7 +160,7 @@ def frame_labels(labels: Sequence[str] | None, clip_THWC: np.ndarray) -> list[st
     return [printable(str(label)) for label in labels]
 
 
-def lay_out(strips: Sequence[Strip], *, title: str = "", caption: str = "") -> Sheet:
+def lay_out(strips: Sequence[Strip], *, title: str = "", caption: str = "", for_arrows: bool = False) -> Sheet:
     """Draw strips below each other, or several strips of one frame in rows.
 
     The frames of a strip form one line, and wrap if they would become too small.
@@ -119,11 +168,12 @@ def lay_out(strips: Sequence[Strip], *, title: str = "", caption: str = "") -> S
     Args:
         strips: strips with the same number of frames of one size.
         title: lines of text above all strips, the first in bold.
-        caption: one line of text below them.
+        caption: lines of text below them.
+        for_arrows: place the labels of the last line of frames below it, so that none lies between two lines.
     """
-    plan = _Plan.of(strips, title)
+    plan = _Plan.of(strips, title, caption, for_arrows=for_arrows)
     head = plan.lines * _LINE + (0.06 if plan.lines else 0.0)
-    bottom = _CAPTION if caption else 0.0
+    bottom = _CAPTION + (len(plan.caption) - 1) * _SMALL_LINE if plan.caption else 0.0
     sheet_height = 2 * _MARGIN + head + plan.rows * plan.height + (plan.rows - 1) * 2 * _GAP + bottom
 
     figure = Figure(figsize=(plan.sheet_width, sheet_height), facecolor="white")
@@ -140,8 +190,9 @@ def lay_out(strips: Sequence[Strip], *, title: str = "", caption: str = "") -> S
         left = _MARGIN + column * (plan.width + 2 * _GAP)
         top = _MARGIN + head + row * (plan.height + 2 * _GAP)
         _draw_strip(sheet, strip, plan, left, top)
-    if caption:
-        _write(axes, _MARGIN, sheet_height - _MARGIN - 0.06, printable(caption), fontsize=_SMALL_TEXT)
+    if plan.caption:
+        style = {"fontsize": _SMALL_TEXT, "va": "bottom", "linespacing": 1.35}
+        _write(axes, _MARGIN, sheet_height - _MARGIN, "\n".join(plan.caption), **style)
     return sheet
 
 
@@ -161,7 +212,10 @@ class _Plan:
         width: width of a strip with its color scale.
         height: height of a strip with its title.
         title: wrapped lines of the title.
+        caption: wrapped lines of the caption.
         sheet_width: width of the sheet.
+        lines_of_frames: lines of frames in a strip.
+        last_below: whether the labels of the last line are below it.
     """
 
     pixels: tuple[int, int]
@@ -175,7 +229,10 @@ class _Plan:
     width: float
     height: float
     title: list[str]
+    caption: list[str]
     sheet_width: float
+    lines_of_frames: int
+    last_below: bool
 
     @property
     def lines(self) -> int:
@@ -183,18 +240,20 @@ class _Plan:
         return len(self.title)
 
     @staticmethod
-    def of(strips: Sequence[Strip], title: str) -> _Plan:
+    def of(strips: Sequence[Strip], title: str, caption: str, *, for_arrows: bool) -> _Plan:
         """Plan the sheet of these strips."""
         height, width = strips[0].frames[0].shape[:2]
         count = len(strips[0].frames)
         right = _SCALE if any(strip.scale for strip in strips) else 0.0
+        letters = max(len(strip.labels[number]) for strip in strips for number in strip.numbers)
+        label_width = min(letters * _SMALL_LETTER, _WIDEST_LABEL)
         room = _SHEET - 2 * _MARGIN
         across, columns = 1, 1
         if count == 1:
             across, frame_width, frame_height = _cells(len(strips), width / height, room - right, right + 2 * _GAP)
         else:
-            columns, frame_width, frame_height = _cells(count, width / height, room - right, _GAP)
-        slot = max(frame_width, 0.7)
+            columns, frame_width, frame_height = _cells(count, width / height, room - right, _GAP, label_width)
+        slot = max(frame_width, 0.7, label_width)
         lines = math.ceil(count / columns)
         has_labels = any(strip.labels[number] for strip in strips for number in strip.numbers)
         label = _LABEL if has_labels or right else 0.0
@@ -202,12 +261,21 @@ class _Plan:
         strip_width = right + columns * slot + (columns - 1) * _GAP
         strip_height = strip_title + lines * (label + frame_height) + (lines - 1) * _GAP
         sheet_width = max(2 * _MARGIN + across * strip_width + (across - 1) * 2 * _GAP, 3.7)
-        letters = int((sheet_width - 2 * _MARGIN) / _LETTER)
-        wrapped = [part for line in title.splitlines() for part in textwrap.wrap(printable(line), letters)]
+        room = sheet_width - 2 * _MARGIN
         return _Plan(
             (height, width), across, math.ceil(len(strips) / across), columns, (frame_width, frame_height), slot,
-            label, strip_title, strip_width, strip_height, wrapped, sheet_width,
+            label, strip_title, strip_width, strip_height, _wrapped(title, room / _LETTER),
+            _wrapped(caption, room / _SMALL_LETTER), sheet_width, lines, for_arrows and lines > 1,
         )  # fmt: skip
+
+    def upper(self, line: int) -> float:
+        """Top of a line of frames below the top of the first label, in inches."""
+        above = line if self.last_below and line == self.lines_of_frames - 1 else line + 1
+        return line * (self.frame[1] + _GAP) + above * self.label
+
+
+def _wrapped(text: str, letters: float) -> list[str]:
+    return [part for line in text.splitlines() for part in textwrap.wrap(printable(line), int(letters))]
 
 
 def _elided(text: str, letters: int) -> str:
@@ -228,13 +296,16 @@ def _draw_strip(sheet: Sheet, strip: Strip, plan: _Plan, left: float, top: float
     for place, (frame, number) in enumerate(zip(strip.frames, strip.numbers, strict=True)):
         line, column = divmod(place, plan.columns)
         across = left + column * (plan.slot + _GAP) + (plan.slot - width) / 2
-        upper = top + line * (plan.label + height + _GAP) + plan.label
+        upper = top + plan.upper(line)
         boxes[number] = (across, upper, width, height)
         _draw_frame(sheet.axes, frame, boxes[number])
-        name = strip.labels[number]
-        # below the arrows (zorder 4), which may cross it on their way to another line
-        style = {"fontsize": _SMALL_TEXT, "ha": "center", "zorder": 2.5}
-        _write(sheet.axes, across + width / 2, upper - 0.5 * plan.label, name, **style)
+        is_below = plan.last_below and line == plan.lines_of_frames - 1
+        middle = upper + height + 0.5 * plan.label if is_below else upper - 0.5 * plan.label
+        name = _elided(strip.labels[number], int(plan.slot / _SMALL_LETTER))
+        artist = _write(sheet.axes, across + width / 2, middle, name, fontsize=_SMALL_TEXT, ha="center")
+        if artist is not None:
+            start = left + column * (plan.slot + _GAP)
+            sheet.labels.append(Label(artist, len(name) * _SMALL_LETTER, middle, (start, start + plan.slot)))
     sheet.boxes.append(boxes)
     if strip.scale:
         right = left + plan.columns * plan.slot + (plan.columns - 1) * _GAP + 0.1
@@ -242,18 +313,19 @@ def _draw_strip(sheet: Sheet, strip: Strip, plan: _Plan, left: float, top: float
         _draw_scale(sheet.figure, strip, strip.scale, right, top + plan.label, min(room, 2.5))
 
 
-def _write(axes: Axes, left: float, middle: float, text: str, **style: Any) -> None:
-    """Write one line; parse_math=False: a dollar sign in a name does not start a formula."""
-    if text:
-        axes.text(left, middle, text, **{"color": _INK, "va": "center", "parse_math": False, **style})
+def _write(axes: Axes, left: float, middle: float, text: str, **style: Any) -> Text | None:
+    """Write a text, if there is one; parse_math=False: a dollar sign in a name does not start a formula."""
+    return (
+        axes.text(left, middle, text, **{"color": _INK, "va": "center", "parse_math": False, **style}) if text else None
+    )
 
 
-def _cells(count: int, aspect: float, room: float, gap: float) -> tuple[int, float, float]:
-    """Return columns, width and height of a frame for the fewest lines in which frames are not too small."""
+def _cells(count: int, aspect: float, room: float, gap: float, label: float = 0.0) -> tuple[int, float, float]:
+    """Return columns, width and height of a frame for the fewest lines in which frames and labels are not too small."""
     for lines in range(1, count + 1):
         columns = math.ceil(count / lines)
         width = (room - (columns - 1) * gap) / columns
-        if (width >= _NARROWEST and width / aspect >= _LOWEST) or columns == 1:
+        if (width >= max(_NARROWEST, label) and width / aspect >= _LOWEST) or columns == 1:
             break
     height = min(width / aspect, _HIGHEST)
     return columns, height * aspect, height

@@ -20,7 +20,7 @@ from torch_nonlocal.view.facts import BlockFacts
 from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
 from torch_nonlocal.view.page.quantize import BITS, Quantized, packed_size, quantize
 from torch_nonlocal.view.placement import axis_centers
-from torch_nonlocal.view.verdict import verdict
+from torch_nonlocal.view.verdict import judge
 
 TOLERANCE = 0.02  # largest relative error of the strongest weights of sampled rows; it determines the number of bits
 _STRONGEST = 20  # weights per row whose error is measured, the default number of arrows
@@ -131,6 +131,8 @@ class Block:
             "distance": self.distance,
             "inputSize": list(geometry.input_size),
             "network": facts.network,
+            "scored": facts.scored,
+            "seen": facts.seen,
             "classes": [[name, float(score)] for name, score in facts.classes],
             "evidence": self._evidence(store, facts),
             **_statistics(self.record, self.batch, facts),
@@ -244,10 +246,11 @@ def _means(values: list[float], step: int) -> list[float]:
 def _statistics(record: BlockRecord, batch: int, facts: BlockFacts) -> dict[str, Any]:
     """Return means over all queries and their summary; empty where computing all weights would take minutes."""
     if math.prod(record.geometry.grid) * math.prod(record.geometry.key_grid) > _MOST_PAIRS:
-        return {"statistics": {}, "verdict": ""}
+        return {"statistics": {}, "verdict": "", "meaning": "", "isWarning": False}
     found = record.statistics(batch=batch)
     means = {name: value for name, value in asdict(found).items() if isinstance(value, int | float)}
-    return {"statistics": means, "verdict": verdict(found, added=facts.added, untrained=facts.untrained)}
+    judged = judge(found, added=facts.added, untrained=facts.untrained)
+    return {"statistics": means, "verdict": judged.text, "meaning": judged.meaning, "isWarning": judged.is_warning}
 
 
 def _floats(values: Tensor | np.ndarray) -> bytes:

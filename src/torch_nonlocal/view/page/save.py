@@ -111,8 +111,9 @@ class Page:
                 "file": facts.file,
                 "labels": list(facts.labels),
                 "size": facts.size,
-                "why": facts.why,
+                "why": facts.why or reason(facts.of(first), given=start is not None),
                 "beside": facts.beside,
+                "origin": facts.origin,
             },
             "blocks": [
                 {**block.describe(store, clip_THWC.shape, facts.of(name)), "name": name}
@@ -181,6 +182,23 @@ def save_page(
         clip, seen, batch=batch, point=point, title=title, max_bytes=max_bytes, coarser=coarser, facts=facts
     )  # fmt: skip
     return page.save(path)
+
+
+def reason(facts: BlockFacts, *, given: bool) -> str:
+    """Return why the first query was chosen, as a sentence.
+
+    Args:
+        facts: facts about the block.
+        given: whether the caller chose it, and `first_query` did not.
+    """
+    if given:
+        return "Query given, not chosen automatically."
+    if not facts.has_evidence:
+        return "Query chosen automatically: the region with the most contrast and motion."
+    return (
+        "Query chosen automatically: the position with the largest gradient \u00d7 activation for "
+        f"{facts.classes[0][0]}, the predicted class."
+    )
 
 
 def first_query(record: BlockRecord, facts: BlockFacts, clip_THWC: np.ndarray) -> Point:

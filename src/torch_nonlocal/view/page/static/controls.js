@@ -58,16 +58,16 @@ export function showBeside(blocks, current, chosen) {
 }
 
 function evidenceName(block) {
-  return block.classes.length ? `Evidence for ${block.classes[0][0]}` : "Evidence";
+  return block.classes.length ? `Contribution to ${block.classes[0][0]}` : "Contribution to the score";
 }
 
-// The titles of the views; a single view has none on the screen, but one in pictures.
-export function showTitles(scene, second) {
+// The titles of the views; a single view has none on the screen, but one in pictures. They name the network and its
+// prediction where there are several.
+export function showTitles(scene, second, several) {
   const title = ({ block, isEvidence }) => {
-    const predicted = block.classes.length && !isEvidence ? ` · predicted ${score(block.classes[0])}` : "";
-    const what = isEvidence ? `${evidenceName(block)} at ${block.name}` : `Attention of ${block.name}`;
-    const named = block.network && !isEvidence && !block.name.startsWith(block.network);
-    return `${what}${named ? ` · ${block.network}` : ""}${predicted}`;
+    if (isEvidence) return `${evidenceName(block)} (gradient × activation) at the output of ${block.name}`;
+    const predicted = several && block.classes.length ? ` · predicted ${score(block.classes[0])}` : "";
+    return `Attention of ${block.name}${predicted}`;
   };
   byId("title").textContent = title(scene);
   byId("title").classList.toggle("unseen", second === null);
@@ -78,12 +78,26 @@ function score([name, value]) {
   return `${name} (${formatShare(value)})`;
 }
 
-// File, network and predicted classes.
+// Predicted classes and what they were computed from, a judgment of the block, file and network.
 export function showSource(facts, block) {
   byId("source").textContent = [facts.file, block.network && `network ${block.network}`].filter(Boolean).join(" · ");
   const rest = block.classes.slice(1, 4).map(score).join(", ");
   byId("prediction").textContent = block.classes.length
     ? `Predicted class: ${score(block.classes[0])}${rest && `; then ${rest}`}` : "";
+  byId("scored").textContent = [block.scored, block.seen].filter(Boolean).join(" ");
+  const verdict = byId("verdict");
+  verdict.textContent = block.verdict && `${block.isWarning ? "Caution, " : ""}${block.name}: ${block.verdict}.`;
+  verdict.title = block.meaning;
+  verdict.classList.toggle("is-warning", block.isWarning);
+}
+
+// What rings and arrows mean.
+export function showLegend(block, mode, frames) {
+  const [own, verb, other] = mode === "out" ? ["query", "to a key", "key"] : ["key", "from a query, which has a dot", "query"];
+  byId("legend-query").textContent = own;
+  byId("legend-arrow").textContent =
+    `${verb}; wider and brighter: larger weight; no arrow: below 1 % of the largest; dot alone: ${other} at the same place`;
+  byId("legend-dashed").hidden = frames < 2 || block.axes < 3;
 }
 
 export function onSlider(name, onInput) {
@@ -123,36 +137,36 @@ export function startTheme() {
 
 const MEASURES = [
   { name: "entropy", label: "Entropy", show: (value) => value.toFixed(3) },
-  { name: "peak", label: "Largest weight", show: (value) => `${value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3)} × uniform` },
+  { name: "peak", label: "Largest ÷ uniform", show: (value) => (value >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3)) },
   { name: "on_itself", label: "Self-weight", show: formatShare },
   { name: "on_own_frame", label: "Own frame", show: formatShare, clip: true },
-  { name: "reach_pixels", label: "Distance", show: (value) => `${value.toFixed(1)} px` },
-  { name: "reach_frames", label: "Time distance", show: (value) => `${value.toFixed(2)} frames`, clip: true },
+  { name: "reach_pixels", label: "Distance, pixels", show: (value) => value.toFixed(1) },
+  { name: "reach_frames", label: "Distance, frames", show: (value) => value.toFixed(2), clip: true },
 ];
 
-export function showStatistics(block, measures, mode) {
+export function showStatistics(block, measures, uniform, mode) {
   const rows = MEASURES.filter((entry) => !entry.clip || (block.axes === 3 && block.grid[0] > 1)).map((entry) => [
     entry.label, entry.show(measures[entry.name]),
-    entry.name in block.statistics ? entry.show(block.statistics[entry.name]) : "",
+    entry.name in block.statistics ? entry.show(block.statistics[entry.name]) : "", entry.show(uniform[entry.name]),
   ]);
   if (mode === "in" || !(block.softmax && block.normalize === "keys")) {
     const text = block.softmax && mode === "in" && block.normalize === "keys"
       ? `${((measures.total * block.keyCount) / block.queryCount).toPrecision(3)} × average`
       : formatWeight(measures.total, false);
-    rows.push([mode === "in" ? "Total received" : "Sum of weights", text, ""]);
+    rows.push([mode === "in" ? "Total received" : "Sum of weights", text, "", ""]);
   }
   const withAll = Object.keys(block.statistics).length > 0;
   byId("statistics-all").hidden = !withAll;
   byId("query-title").textContent = mode === "out" ? "Query" : "Key";
   byId("statistics-query").textContent = mode === "out" ? "this query" : "this key";
-  byId("verdict").textContent = block.verdict && `Block summary: ${block.verdict}.`;
-  byId("statistics").tBodies[0].replaceChildren(...rows.map(([label, value, all]) => {
+  byId("statistics").tBodies[0].replaceChildren(...rows.map(([label, value, all, even]) => {
     const row = document.createElement("tr");
     const head = document.createElement("th");
     head.scope = "row";
     head.textContent = label;
     row.append(head, cell(value));
     if (withAll) row.append(cell(all));
+    row.append(cell(even));
     return row;
   }));
 }
@@ -168,7 +182,7 @@ export function showScale(id, { block, scale, isEvidence }) {
   const high = formatWeight(scale.high, block.softmax && !isEvidence);
   byId(`${id}-low`).textContent = scale.signed ? `${scale.clipped ? "≤ " : ""}\u2212${high}` : "0";
   byId(`${id}-high`).textContent = `${scale.clipped ? "≥ " : ""}${high}`;
-  byId(`${id}-name`).textContent = isEvidence ? "gradient × activation" : scale.signed ? "weight, signed" : "weight";
+  byId(`${id}-name`).textContent = isEvidence ? "contribution to the score (logit)" : scale.signed ? "weight, signed" : "weight";
 }
 
 export function showLinks(block, links, { mode, clipFrames }, onSelect) {
@@ -194,18 +208,20 @@ export function showLinks(block, links, { mode, clipFrames }, onSelect) {
 }
 
 export function showSubtitle(block, clip) {
+  const order = ["frames", "height", "width"].slice(3 - block.axes).join(" × ");
   const sizes = (grid) => grid.slice(3 - block.axes).join(" × ");
   const keys = String(block.keyGrid) === String(block.grid) ? "" : `, keys ${sizes(block.keyGrid)}`;
   const form = block.pairwise.replaceAll("_", " ");
   const over = block.groups.within && `, each position within ${block.groups.within}`;
   const frames = block.axes === 3 ? `${count(clip[0], "frame")} of ` : "";
+  const shown = block.seen ? "" : ` · ${frames}${clip[1]} × ${clip[2]} pixels`;
   byId("subtitle").textContent =
-    `${block.name}: ${form}${over} · grid ${sizes(block.grid)} = ${count(block.queryCount, "position")}${keys} · ${frames}${clip[1]} × ${clip[2]} pixels`;
+    `${block.name}: ${form}${over} · grid ${sizes(block.grid)} (${order}) = ${count(block.queryCount, "position")}${keys}${shown}`;
 }
 
 export function showAbout(block) {
   const { error, query } = block;
-  const parts = [`The page computes weights from theta and phi of the block when you select a position (${block.shown}).`];
+  const parts = [block.meaning, `The page computes weights from theta and phi of the block when you select a position (${block.shown}).`];
   if (query.bits === 32) {
     parts.push("The scores of the block are stored as 32-bit floats, without rounding.");
   } else {
@@ -226,7 +242,7 @@ export function showAbout(block) {
     "of the largest in the query's frame. For a single image, it is the largest weight. The self-weight does not count: " +
     "it is often much larger than all others.",
   );
-  byId("about").replaceChildren(...parts.map((text, index) => {
+  byId("about").replaceChildren(...parts.filter(Boolean).map((text, index) => {
     const paragraph = document.createElement("p");
     paragraph.textContent = text;
     paragraph.classList.toggle("warning", text.startsWith("Approximation") && index > 0);

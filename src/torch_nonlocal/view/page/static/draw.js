@@ -92,7 +92,7 @@ function arrowShape({ from, to, strength, color, rank, weight, size = 1, dotted 
     }));
     return group;
   }
-  const bend = Math.min(0.12 * length, 24);
+  const bend = Math.min(0.12 * length, 24) * (to.x < from.x ? -1 : 1); // upward, away from the captions
   const middle = {
     x: (from.x + to.x) / 2 + (bend * (to.y - from.y)) / length,
     y: (from.y + to.y) / 2 - (bend * (to.x - from.x)) / length,

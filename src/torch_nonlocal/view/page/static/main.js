@@ -2,7 +2,7 @@
 
 import { Block, toIndex, readFloats } from "./data.js";
 import {
-  available, formatPixel, formatWeight, measure, nearestIndex, sentence, setUnits, strongestLinks,
+  available, formatPixel, formatWeight, measure, measureUniform, nearestIndex, sentence, setUnits, strongestLinks,
 } from "./measures.js";
 import { Scale, brightest, readTables } from "./colors.js";
 import { loadFrames } from "./draw.js";
@@ -11,7 +11,7 @@ import { Player } from "./player.js";
 import { readState, writeState } from "./address.js";
 import { savePicture } from "./picture.js";
 import {
-  buildTabs, onChoice, onSlider, onToggle, setChoice, setSlider, setToggle, showAbout, showBeside, showLinks, showScale,
+  buildTabs, onChoice, onSlider, onToggle, setChoice, setSlider, setToggle, showAbout, showBeside, showLegend, showLinks, showScale,
   showSource, showStatistics, showSubtitle, showTitles, startTheme,
 } from "./controls.js";
 
@@ -35,6 +35,7 @@ async function start() {
     return block;
   });
   const names = blocks.map((block) => block.name);
+  const several = new Set(blocks.map((block) => block.network)).size > 1;
   const [frame, y, x] = page.start;
   const state = {
     block: 0, mode: "out", frames: "others", k: 20, gain: 1, heat: true, arrows: true, smooth: false, follow: true,
@@ -181,13 +182,16 @@ async function start() {
     const summary = sentence(block, query, links, { mode: state.mode, frames: scene.frames, clipFrames: clip[0] });
     document.getElementById("summary").textContent = summary;
     const atStart = state.selected.frame === frame && state.selected.y === y && state.selected.x === x;
-    document.getElementById("why").textContent = atStart ? facts.why : "";
+    const chosen = state.follow ? "Query under the pointer; a click keeps it." : "Query chosen by you.";
+    document.getElementById("why").textContent = atStart ? facts.why : chosen;
+    document.getElementById("back").hidden = atStart;
     clearTimeout(announcement);
     announcement = setTimeout(() => (document.getElementById("live").textContent = summary), 300);
     setSlider("k", Math.max(k, 1), String(k), Math.max(most, 1));
     document.getElementById("k").disabled = most < 2;
     setToggle("follow", state.follow);
-    showStatistics(block, measures, state.mode);
+    showStatistics(block, measures, measureUniform(block, query.point, state.mode), state.mode);
+    showLegend(block, state.mode, clip[0]);
     showScale("scale", scene);
     if (second) showScale("scale-2", second);
     showLinks(block, links, { mode: state.mode, clipFrames: clip[0] }, (target) => {
@@ -214,7 +218,7 @@ async function start() {
 
   function showSecond(on) {
     const hidden = document.getElementById("view-2").hidden;
-    showTitles(scene, second);
+    showTitles(scene, second, several);
     if (hidden === !on) return;
     document.getElementById("view-2").hidden = !on;
     document.getElementById("strip-card-2").hidden = !on || clip[0] < 2;
@@ -352,6 +356,15 @@ async function start() {
       remember();
     });
   }
+  const back = document.getElementById("back");
+  back.title = facts.why;
+  back.addEventListener("click", () => {
+    state.follow = false;
+    player.pause();
+    select({ frame, y, x });
+    player.show(frame);
+    document.getElementById("stage").focus({ preventScroll: true });
+  });
   document.getElementById("copy-link").addEventListener("click", async (event) => {
     const link = location.href.replace(/#.*/, "") + fragment();
     let done = "The link is in the address bar";
@@ -373,7 +386,9 @@ async function start() {
       const title = document.getElementById(`title${suffix}`).textContent;
       return { root: clip[0] > 1 ? view.strip.root : view.stage.tile.root, title, scale: drawn.scale, low, name, high };
     };
-    const lines = ["source", "prediction", "summary", "why"].map((id) => document.getElementById(id).textContent);
+    const lines = ["prediction", "scored", "verdict", "source", "summary", "why"]
+      .map((id) => document.getElementById(id).textContent);
+    if (state.arrows) lines.push(`Ring: ${document.getElementById("legend-query").textContent}. Arrow: ${document.getElementById("legend-arrow").textContent}.`);
     const stem = `${(facts.file || page.title).replace(/\.\w{1,5}$/, "")}-${names[state.block]}`;
     savePicture(
       `${stem.replace(/[^\w.-]+/g, "_")}.png`, [page.title, ...lines].filter(Boolean),

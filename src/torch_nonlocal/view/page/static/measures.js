@@ -74,11 +74,12 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
   });
 }
 
-// How positions are written: names of the frames, and pixels of the file per pixel of the clip.
-const units = { labels: [], y: 1, x: 1 };
+// How positions are written: names of the frames, pixels of the file per pixel of the clip, and the first one shown.
+const units = { labels: [], y: 1, x: 1, top: 0, left: 0 };
 
-export function setUnits({ labels, size }, clip) {
-  Object.assign(units, { labels, y: size ? size[0] / clip[1] : 1, x: size ? size[1] / clip[2] : 1 });
+export function setUnits({ labels, size, origin }, clip) {
+  const [top, left] = origin;
+  Object.assign(units, { labels, y: size ? size[0] / clip[1] : 1, x: size ? size[1] / clip[2] : 1, top, left });
 }
 
 export function frameLabel(frame) {
@@ -126,6 +127,16 @@ export function measure(block, values, point, mode) {
   };
 }
 
+// The statistics if all positions of the group had the same weight.
+export function measureUniform(block, point, mode) {
+  const outward = mode === "out";
+  const group = block.group(outward ? block.coveringKey(point) : point, outward ? "keys" : "queries");
+  const grid = outward ? block.keyGrid : block.grid;
+  const values = new Float32Array(grid[0] * grid[1] * grid[2]);
+  for (let n = 0; n < group.offsets.length; n++) values[group.first + group.offsets[n]] = 1;
+  return measure(block, values, point, mode);
+}
+
 export function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
@@ -148,7 +159,7 @@ function minus(text) {
 
 // A pixel of the clip in pixels of the file.
 export function filePixel(y, x) {
-  return [(y + 0.5) * units.y - 0.5, (x + 0.5) * units.x - 0.5];
+  return [units.top + (y + 0.5) * units.y - 0.5, units.left + (x + 0.5) * units.x - 0.5];
 }
 
 export function formatPixel([frame, y, x], block) {

@@ -64,12 +64,6 @@ async function drawPart(context, { root }, left, top) {
     const box = canvas.getBoundingClientRect();
     context.drawImage(canvas, left + box.left - outer.left, top + box.top - outer.top, box.width, box.height);
   }
-  for (const caption of root.querySelectorAll("figcaption")) {
-    const box = caption.getBoundingClientRect();
-    const share = caption.querySelector(".share");
-    const [x, y] = [left + box.left - outer.left, top + box.top - outer.top + 13];
-    write(context, `${caption.firstChild.textContent}${share ? ` · ${share.textContent}` : ""}`, x, y);
-  }
   const svg = root.querySelector("svg").cloneNode(true);
   svg.querySelectorAll(".cursor").forEach((node) => node.remove());
   svg.setAttribute("xmlns", "http://www.w3.org/2000/svg");
@@ -79,6 +73,22 @@ async function drawPart(context, { root }, left, top) {
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(new XMLSerializer().serializeToString(svg))}`;
   await image.decode();
   context.drawImage(image, left, top, outer.width, outer.height);
+  for (const text of root.querySelectorAll("figcaption .name, figcaption .share")) {
+    const figure = text.closest("figure").getBoundingClientRect();
+    const shown = elided(context, text.title || text.textContent, figure.width);
+    const [x, y] = [left + figure.left - outer.left, top + text.getBoundingClientRect().top - outer.top];
+    context.fillStyle = "#fff";
+    context.fillRect(x, y, context.measureText(shown).width, 15);
+    write(context, shown, x, y + 12);
+  }
+}
+
+// The text, without its end if it is wider than the room.
+function elided(context, text, room) {
+  context.font = FONT;
+  let kept = text;
+  while (kept && context.measureText(kept === text ? text : `${kept}…`).width > room) kept = kept.slice(0, -1);
+  return kept === text ? text : `${kept}…`;
 }
 
 function drawBar(context, { scale, low, name, high }, left, top) {

@@ -204,6 +204,7 @@ export class Strip {
 
 function captionOf(frame, share) {
   const number = document.createElement("span");
+  number.className = "name";
   const text = frameLabel(frame);
   const word = document.createElement("span");
   word.className = "word";
