@@ -72,21 +72,21 @@ class WeightsFile:
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """Read the tensors of a weights file by name. Nothing in the file is executed.
 
-    Reads safetensors under any name, files of `torch.save` of any age, and pickles of NumPy arrays (Caffe2). The weights
-    can be in a larger dictionary, also nested, with other values beside them: under a usual key such as "state_dict",
-    "model", "net" or "weights", where averages ("ema_state_dict") are the last choice; under any other key; or as
-    several networks, whose keys become prefixes. NumPy arrays count as weights only where there are no tensors. A whole
-    network counts as its state dict; class names and plain attributes of its modules are in `facts["modules"]`. Other
-    objects, such as `argparse.Namespace`, become plain values in `facts`.
+    Reads safetensors under any name, files of `torch.save` of any age, and pickles of NumPy arrays (Caffe2). The
+    weights can be in a larger dictionary, also nested, with other values beside them: under a usual key such as
+    "state_dict", "model", "net" or "weights", where averages ("ema_state_dict") are the last choice; under any other
+    key; or as several networks, whose keys become prefixes. NumPy arrays count as weights only where there are no
+    tensors. A whole network counts as its state dict; class names and plain attributes of its modules are in
+    `facts["modules"]`. Other objects, such as `argparse.Namespace`, become plain values in `facts`.
 
     Args:
         path: the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty, truncated, damaged, of another kind, holds no tensors by name, asks for code to
-            be executed (a call of a function), or holds a tensor with NaN, infinite or complex values, or a sparse, quantized, nested or meta
-            tensor. The message says which, and names the tensor.
+        ValueError: the file is empty, truncated, damaged, of another kind, holds no tensors by name, calls a function,
+            or holds a tensor with NaN, infinite or complex values, or a sparse, quantized, nested or meta tensor. The
+            message says which, and names the tensor.
         ImportError: the file is in safetensors format and safetensors is not installed.
     """
     path = Path(path)
