@@ -142,3 +142,62 @@ def test_networks_with_their_own_blocks_are_left_unchanged(tmp_path, layout, nam
     with pytest.raises(ValueError, match=r"applies the block itself, at 'layer2\.\d.*nl.replace"):
         nl.load_blocks(model, tmp_path / "ours.pt")
     assert not nl.blocks(model)
+
+
+class Shifted(nn.Module):
+    """A residual block for images, as in TSM."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        return torch.relu(self.conv(x) + x)
+
+
+def test_networks_that_see_frames_as_images(tmp_path):
+    torch.manual_seed(3)
+    model = nn.ModuleDict({"base_model": nn.ModuleDict({"layer2": nn.Sequential(Shifted())})}).double().eval()
+    images = X.transpose(1, 2).flatten(0, 1)
+    parts = random_parts(3)
+    others = {"base_model.layer2.0.block.conv.weight": torch.zeros(1, 1, 1, 1)}
+    torch.save({**named_as("alexhex7 pooled", parts, "base_model.layer2.0.nl"), **others}, tmp_path / "theirs.pth")
+    convert_weights(tmp_path / "theirs.pth", frames=2).save(tmp_path / "ours.pt")
+    place = model.get_submodule("base_model.layer2.0")
+    features = place(images)
+    nl.load_blocks(model, tmp_path / "ours.pt")
+    clips = features.unflatten(0, (2, 2)).transpose(1, 2)
+    expected = formula(clips, parts, pool=(1, 2, 2)).transpose(1, 2).flatten(0, 1)
+    torch.testing.assert_close(place(images), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"expected \(B \* 2, 8, H, W\), got \(3, 8"):
+        place(images[:3])
+    with pytest.raises(ValueError, match=r"frames=0.*number of frames"):
+        convert_weights(tmp_path / "theirs.pth", frames=0)
+
+
+def test_blocks_on_images_of_frames_are_watched_and_planned():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()).eval()
+    images = torch.randn(8, 3, 16, 20)
+    assert "8x8x10 frames" in str(nl.plan(net, images, layout="frames", grid=(4,)))
+    nl.insert(net, "1", images, layout="frames", grid=(4,), subsample=2)
+    with nl.watch(net) as records:
+        net(images)
+    geometry = records["1"].geometry
+    assert (geometry.grid, geometry.key_grid, geometry.input_size) == ((4, 8, 10), (4, 4, 5), (4, 16, 20))
+    assert (geometry.offset, geometry.stride, geometry.probed) == ((0.0, 0.0, 0.0), (1.0, 2.0, 2.0), True)
+    exported = torch.export.export(net, (images,)).module()
+    torch.testing.assert_close(exported(images), net(images))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nl.NonLocal2d(8, layout="frames", grid=(4,)), "applies to NonLocal3d"),
+        (lambda: nl.NonLocal3d(8, layout="frames", grid=(4, 4)), "number of frames of a clip"),
+        (lambda: nl.NonLocal3d(8, layout="frames"), "number of frames of a clip"),
+    ],
+)
+def test_wrong_numbers_of_frames_raise(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

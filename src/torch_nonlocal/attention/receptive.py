@@ -207,7 +207,9 @@ class _Probe:
     def _keep(self, outputs: dict[str, Tensor], name: str) -> Callable[..., None]:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
-                outputs[name] = module.to_map(output) if isinstance(module, NonLocal) else output
+                outputs[name] = (
+                    module.to_map(output) if isinstance(module, NonLocal) and module.layout != "frames" else output
+                )
             if len(outputs) == len(self._modules):
                 raise _Reached
 

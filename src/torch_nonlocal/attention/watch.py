@@ -16,7 +16,7 @@ from torch_nonlocal._common.wrappers import is_a, named_modules, unwrapped
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.inputs import Images, Placement, example_of, images_of, placements
 from torch_nonlocal.attention.locate import located
-from torch_nonlocal.attention.receptive import Example, pixel_rules
+from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers.observed import observed_by
@@ -188,8 +188,11 @@ class _Run:
         grid = tuple(x.shape[2:])
         pool = options.subsample or (1,) * len(grid)
         key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
-        given, images = self._input(name, len(grid))
-        even = Geometry.evenly(grid, key_grid, pool, given.shape[-len(grid) :] if given is not None else grid)
+        frames = grid[:1] if getattr(module, "layout", None) == "frames" else ()  # the network sees images
+        axes = len(grid) - len(frames)
+        given, images = self._input(name, axes)
+        input_size = (*frames, *given.shape[-axes:]) if given is not None else grid
+        even = Geometry.evenly(grid, key_grid, pool, input_size)
         if name not in self._ran:  # a block may run again in backward, which does not change the order
             self._seen._records.pop(name, None)
         self._ran.add(name)
@@ -199,7 +202,7 @@ class _Run:
             even,
             attend=options.attend,
             batch=x.shape[0],
-            locate=partial(self._locate, name, given, even),
+            locate=partial(self._locate, name, given, even, len(frames)),
             images=images,
         )
 
@@ -212,12 +215,17 @@ class _Run:
         images = placements(self._images, given.shape, self._inside)
         return given if images else None, images
 
-    def _locate(self, name: str, given: _Input | None, even: Geometry) -> Geometry:
+    def _locate(self, name: str, given: _Input | None, even: Geometry, unseen: int) -> Geometry:
+        """Return the geometry of a record; `unseen`: leading axes, of frames, that the network's images lack."""
         if given is None or given.example is None:
             return even
         inside = set(given.module.modules())  # all blocks in it at once, in the same runs
         running = {other: block for other in self._seen if (block := self._blocks[other]) in inside}
-        return located(even, pixel_rules(given.module, running, given.example)[name])
+        rules = pixel_rules(given.module, running, given.example)[name]
+        return located(
+            even,
+            [AxisRule(0.0, 1.0, even.grid[0], even.grid[0], 1)] * unseen + list(rules)[-(len(even.grid) - unseen) :],
+        )
 
 
 @torch.no_grad()

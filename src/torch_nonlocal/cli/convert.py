@@ -30,6 +30,7 @@ def convert(
     subsample: int = 0,
     scale: str = "",
     place: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    frames: int = 0,
     whole: bool = False,
     blocks: bool = False,
     overwrite: Annotated[bool, tyro.conf.arg(aliases=["--force"])] = False,
@@ -43,7 +44,7 @@ def convert(
 
     Example: nonlocal convert I3D_NLN_8x8_R50.pkl i3d.safetensors
 
-    Example: nonlocal convert tsm.pth blocks.safetensors --blocks --pairwise dot_product
+    Example: nonlocal convert tsm.pth blocks.safetensors --blocks --pairwise dot_product --frames 8
 
     Example: nonlocal convert mine.pth blocks.safetensors --place nl_1=layer2.3 --place nl_2=layer3.5
 
@@ -51,11 +52,13 @@ def convert(
         in_: checkpoint of another project: .pth, .pkl or .safetensors.
         out: file to write: safetensors if its name ends in .safetensors, else torch.save's format.
         source: project of the checkpoint, if the tensor names do not identify it: agw, alexhex7, caffe2, cgnl, gcnet,
-            gluoncv, mmcv, pytorchvideo, slowfast, tea1528 or timm.
+            gluoncv, mmcv, pytorchvideo, slowfast, ste-nvan, tea1528 or timm.
         pairwise: embedded_gaussian or dot_product, if the checkpoint does not use its project's default.
         subsample: max-pooling factor of keys and values; 1 for no pooling, 0 for the default of the source project.
         scale: factor before the softmax, a number or sqrt for 1/sqrt(D), if it is not the project's default.
         place: BLOCK=MODULE inserts the block named BLOCK after the module MODULE. Repeat the option for several.
+        frames: number of frames of a clip, if the blocks are for a network that sees frames as a batch of images, such
+            as TSM.
         whole: write the whole network, for nl.create_model, and fail if it cannot be converted. Without --whole and
             --blocks, the whole network is written if it can be converted, else the blocks.
         blocks: write only the blocks, for nl.load_blocks.
@@ -76,6 +79,7 @@ def convert(
             subsample=subsample or None,
             scale=_scale(scale),
             places=dict(map(_place, place)),
+            frames=frames or None,
         )
     saves_network = (whole or converted.network is not None) and not blocks
     converted.save(out, whole=saves_network)

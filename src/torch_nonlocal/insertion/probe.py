@@ -123,6 +123,12 @@ class Probe:
         if layout is None:
             layout = self._layout(name, place, x, tokens=grid is not None)
         dtype = self._dtype(name, module, x)
+        if layout == "frames":
+            if x.ndim != 4:
+                raise ValueError(
+                    f"{place} returns {tuple(x.shape)}: layout='frames' applies to images (B * T, C, H, W)"
+                )
+            return Output(x.shape[1], 3, x.device, dtype, layout, grid)  # pyright: ignore[reportArgumentType]
         if layout != "tokens":
             channels = x.shape[1] if layout == "channels_first" else x.shape[-1]
             return Output(channels, x.ndim - 2, x.device, dtype, layout)

@@ -60,8 +60,8 @@ def _sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, 
         assert operation is not None
         return operation.sizes(block, shape)
     if not fits(shape, *block.shape_form):
-        count = 3 if block.layout == "tokens" else block.dims + 2
-        where = "second" if block.layout == "channels_first" else "last"
+        count = {"tokens": 3, "frames": 4}.get(block.layout, block.dims + 2)
+        where = "second" if block.layout in ("channels_first", "frames") else "last"
         raise ValueError(
             f"shape {tuple(shape)}: expected {count} sizes, the {where} {block.channels} channels, "
             f"{expected(*block.shape_form)}"

@@ -5,6 +5,7 @@
 | "channels_first" | (B, C, *size)                          | convolutional networks                       |
 | "channels_last"  | (B, *size, C)                          | Swin, the inside of ConvNeXt, sequences      |
 | "tokens"         | (B, P + N, C), N the positions of grid | ViT: P prefix tokens such as the class token |
+| "frames"         | (B * T, C, H, W), grid is (T,)         | TSM, TSN: networks that see frames as images |
 
 A block computes on maps (B, C, *size). `to_map` and `from_map` convert; the conversions are views where strides allow.
 """
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.tracing import is_recorded
 
-Layout = Literal["channels_first", "channels_last", "tokens"]
+Layout = Literal["channels_first", "channels_last", "tokens", "frames"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 _AXES = (("L",), ("H", "W"), ("T", "H", "W"))
 
@@ -26,10 +27,13 @@ def check_layout(layout: Any, grid: Any, prefix_tokens: Any, dims: int) -> tuple
     """Check the options `layout`, `grid` and `prefix_tokens` of a block and return the grid as a tuple.
 
     Raises:
-        ValueError: if the layout is unknown, tokens have no grid of `dims` positive sizes, or another layout has one.
+        ValueError: if the layout is unknown, tokens have no grid of `dims` positive sizes, frames have no grid of one
+            size or the block is not for clips, or another layout has a grid.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r}: expected one of {', '.join(map(repr, LAYOUTS))}")
+    if layout == "frames":
+        return _check_frames(grid, prefix_tokens, dims)
     if layout != "tokens":
         for name, given in (("grid", grid), ("prefix_tokens", prefix_tokens)):
             if given is not None:
@@ -44,6 +48,16 @@ def check_layout(layout: Any, grid: Any, prefix_tokens: Any, dims: int) -> tuple
     return sizes
 
 
+def _check_frames(grid: Any, prefix_tokens: Any, dims: int) -> tuple[int, ...]:
+    count: tuple[Any, ...] = tuple(grid) if isinstance(grid, Sequence) else (grid,)
+    if dims != 3 or prefix_tokens is not None:
+        wrong = f"prefix_tokens={prefix_tokens!r}" if dims == 3 else f"a block for maps of {dims} axes"
+        raise ValueError(f"layout='frames' applies to NonLocal3d without prefix tokens, not to {wrong}")
+    if len(count) != 1 or not _is_count(count[0], least=1):
+        raise ValueError(f"grid={grid!r}: layout='frames' requires the number of frames of a clip, such as grid=(8,)")
+    return count
+
+
 def to_map(x: Tensor, layout: Layout, grid: tuple[int, ...] | None) -> Tensor:
     """Return the map (B, C, *size) of a tensor in a layout, without the prefix tokens."""
     if layout == "channels_first":
@@ -51,6 +65,8 @@ def to_map(x: Tensor, layout: Layout, grid: tuple[int, ...] | None) -> Tensor:
     if layout == "channels_last":
         return x.movedim(-1, 1)
     assert grid is not None
+    if layout == "frames":
+        return x.unflatten(0, (-1, *grid)).transpose(1, 2)
     return x[:, -math.prod(grid) :].unflatten(1, grid).movedim(-1, 1)
 
 
@@ -60,6 +76,8 @@ def from_map(map_BCthw: Tensor, layout: Layout, like: Tensor) -> Tensor:
         return map_BCthw
     if layout == "channels_last":
         return map_BCthw.movedim(1, -1)
+    if layout == "frames":
+        return map_BCthw.transpose(1, 2).flatten(0, 1)
     tokens_BNC = map_BCthw.flatten(2).transpose(1, 2)
     prefix = like.shape[1] - tokens_BNC.shape[1]
     return nn.functional.pad(tokens_BNC, (0, 0, prefix, 0)) if is_recorded(like) or prefix else tokens_BNC
@@ -69,6 +87,9 @@ def map_shape(shape: Sequence[int], layout: Layout, grid: tuple[int, ...] | None
     """Return the shape (B, C, *size) of the map of a tensor of a shape that fits the layout."""
     if layout == "channels_first":
         return tuple(shape)
+    if layout == "frames":
+        assert grid is not None
+        return shape[0] // grid[0], shape[1], grid[0], *shape[2:]
     size = grid if grid is not None else tuple(shape[1:-1])
     return shape[0], shape[-1], *size
 
@@ -86,6 +107,8 @@ def fits(
         grid: sizes of the map of tokens.
         prefix: P, the number of prefix tokens; None for any.
     """
+    if layout == "frames":
+        return len(shape) == 4 and shape[1] == channels and shape[0] % (grid or (1,))[0] == 0
     if layout != "tokens":
         return len(shape) == dims + 2 and shape[1 if layout == "channels_first" else -1] == channels
     if len(shape) != 3 or shape[2] != channels:
@@ -97,6 +120,8 @@ def fits(
 def expected(layout: Layout, dims: int, channels: int, grid: tuple[int, ...] | None, prefix: int | None) -> str:
     """Return the shapes that `fits` accepts as text, such as "(B, H, W, 192)"."""
     axes = _AXES[dims - 1]
+    if layout == "frames":
+        return f"(B * {(grid or (1,))[0]}, {channels}, H, W)"
     if layout == "tokens":
         positions = math.prod(grid or ())
         count = f"{prefix} + {positions}" if prefix else str(positions) if prefix == 0 else f"P + {positions}"

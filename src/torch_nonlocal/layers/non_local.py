@@ -57,8 +57,10 @@ class NonLocal(KeepsIdentity):
             since this would update its running statistics twice.
         layout: order of the axes of input and output. "channels_first": (B, C, *size). "channels_last":
             (B, *size, C), as in Swin. "tokens": (B, P + N, C), as in ViT, where the last N tokens are the positions of
-            `grid`, row by row, and the P tokens before them pass unchanged.
-        grid: sizes of the map of tokens, such as (14, 14), one per axis of the block. layout="tokens" only.
+            `grid`, row by row, and the P tokens before them pass unchanged. "frames": (B * T, C, H, W), as in networks
+            that see the frames of a clip as images (TSM). `NonLocal3d` only, with grid=(T,).
+        grid: sizes of the map of tokens, such as (14, 14), one per axis of the block, or the number of frames of a
+            clip, such as (8,). layout="tokens" and layout="frames" only.
         prefix_tokens: number P of tokens before the map. None accepts any number. layout="tokens" only.
         device: device of the parameters.
         dtype: dtype of the parameters.

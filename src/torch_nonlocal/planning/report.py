@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 HEADER = ("", "place", "output", "N", "M", "D", "parameters", "GFLOPs", "share", "memory", "with the map")
 RIGHT = (False, False, False, True, True, True, True, True, True, True, True)
 CHOSEN = "*"
-_LAYOUTS = {"channels_first": "", "channels_last": " channels last", "tokens": " tokens"}
+_LAYOUTS = {"channels_first": "", "channels_last": " channels last", "tokens": " tokens", "frames": " frames"}
 _MOST_REFUSED = 3  # reasons in the text; `Plan.refused` has all
 
 EVIDENCE = (

@@ -101,6 +101,21 @@ def assemble(block: FoundBlock, source: Source, overrides: Overrides, stated: St
     return replace(assembled, assumed=assumed)
 
 
+def of_frames(assembled: Assembled, frames: int) -> Assembled:
+    """The block for a network that sees the frames of clips as images.
+
+    Raises:
+        ValueError: the block is not for clips, or the number of frames is not positive.
+    """
+    layout = {"layout": "frames", "grid": (frames,)}
+    axes = next(axes for axes, kind in BLOCK_CLASSES.items() if kind.__name__ == assembled.kind)
+    try:
+        options = BLOCK_CLASSES[axes](**{**assembled.options, **layout}).config
+    except ValueError as error:
+        raise ValueError(f"frames={frames}: {error}") from error
+    return replace(assembled, options=options, settings={**assembled.settings, **layout})
+
+
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 

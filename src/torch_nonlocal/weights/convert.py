@@ -14,7 +14,7 @@ from torch_nonlocal._common.tensor_files import WeightsFile, read_weights, write
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.block_files import write_blocks
-from torch_nonlocal.weights.assemble import Assembled, Overrides, assemble
+from torch_nonlocal.weights.assemble import Assembled, Overrides, assemble, of_frames
 from torch_nonlocal.weights.foreign import SOURCES
 from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source
 from torch_nonlocal.weights.refused import other_kind
@@ -81,6 +81,7 @@ def convert_weights(
     subsample: int | Sequence[int] | None = None,
     scale: float | str | None = None,
     places: Mapping[str, str] | None = None,
+    frames: int | None = None,
 ) -> Converted:
     """Convert the non-local blocks of another project's checkpoint, and the whole network if torch-nonlocal has it.
 
@@ -93,6 +94,8 @@ def convert_weights(
         scale: of the softmax: "sqrt" or a number; 1 for no scaling. None for the source's usual scale.
         places: maps a block's name in the file, or its usual place, to the name of the module that it follows in your
             network.
+        frames: number of frames of a clip, for networks that see frames as a batch of images (B * T, C, H, W), such as
+            TSM: the blocks then have layout="frames".
 
     Returns:
         The converted blocks and network, with the names that were renamed and left over and the options assumed.
@@ -113,7 +116,7 @@ def convert_weights(
         raise ValueError(f"source={source!r}: expected one of {', '.join(SOURCES)}")
     file = read_weights(path)
     try:
-        converted = _convert(file, source, Overrides(pairwise, subsample, scale), dict(places or {}))
+        converted = _convert(file, source, Overrides(pairwise, subsample, scale), dict(places or {}), frames)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if converted.assumptions:
@@ -121,7 +124,9 @@ def convert_weights(
     return converted
 
 
-def _convert(file: WeightsFile, wanted: str | None, overrides: Overrides, places: dict[str, str]) -> Converted:
+def _convert(
+    file: WeightsFile, wanted: str | None, overrides: Overrides, places: dict[str, str], frames: int | None
+) -> Converted:
     tensors = file.tensors
     if other := other_kind(tensors):
         kind, name = other
@@ -136,6 +141,8 @@ def _convert(file: WeightsFile, wanted: str | None, overrides: Overrides, places
         raise ValueError(f"{unsure[0]!r} is a block of {source.project}: {source.unsure}")
     placed, notes, aliases = _placed(source, found, tensors, places)
     assembled = {place: assemble(block, source, overrides, stated[block.name]) for place, block in placed.items()}
+    if frames is not None:
+        assembled = {place: of_frames(one, frames) for place, one in assembled.items()}
     network, of_network, no_network = whole_network(
         tensors,
         source,
@@ -164,7 +171,9 @@ def _convert(file: WeightsFile, wanted: str | None, overrides: Overrides, places
         no_network=no_network,
         renamed=renamed,
         left_over=left_over,
-        assumptions=_assumptions(assembled) + notes + _frames_as_images(assembled, [tensors[key] for key in left_over]),
+        assumptions=_assumptions(assembled)
+        + notes
+        + (_frames_as_images(assembled, [tensors[key] for key in left_over]) if frames is None else []),
     )
 
 
@@ -285,6 +294,7 @@ def _frames_as_images(assembled: Mapping[str, Assembled], others: list[Tensor]) 
     """A note for TSM networks: they run frames as a batch of images, and wrap the block so that it sees clips."""
     if any(one.kind == "NonLocal3d" for one in assembled.values()) and any(tensor.ndim == 4 for tensor in others):
         return [
-            "blocks expect clips (B, C, T, H, W), but the file has 2D convolutions: its network sees frames as images"
+            "blocks expect clips (B, C, T, H, W), but the file has 2D convolutions: its network sees frames as images; "
+            "frames=8 converts them for batches of images (8 frames a clip)"
         ]
     return []
