@@ -46,55 +46,76 @@ class Checked:
         return self.error <= TOLERANCE
 
 
-def check(module: nn.Module, family: Family) -> Checked:
-    """Compare a module with its family in eval and in train mode.
+class Trial:
+    """A copy of a module with random parameters, compared with one family after the other.
 
     Args:
         module: a module with its own code.
-        family: a family whose structure it has.
+
+    Raises:
+        ValueError: if the module cannot be copied.
     """
-    trial = _randomized(module)
-    family.prepare(trial)
-    worst = Checked(0.0, "")
-    for training in (False, True):
-        trial.train(training)
+
+    def __init__(self, module: nn.Module) -> None:
         try:
-            own = _results(trial, trial, family)
+            self._copy = _randomized(module)
         except Exception as error:  # the code of others
-            return Checked(float("inf"), "", " ".join(str(error).split()) or type(error).__name__)
-        try:
-            ours = _results(trial, lambda x: family.run(trial, x), family)
-        except Exception as error:  # the structure differs in a way that `mismatch` does not see
-            return Checked(float("inf"), f"an error of the family: {' '.join(str(error).split())}")
-        floor = _FLOOR * max(float(value.abs().max()) for value in own.values() if value is not None and value.numel())
-        for name, value in own.items():
-            error = _difference(value, ours.get(name), floor)
-            if not error <= worst.error:
-                worst = Checked(error, f"{name} in {'train' if training else 'eval'} mode")
-    return worst
+            raise ValueError(f"it cannot be copied: {_message(error)}") from error
+        self._on_mps = next((one.device.type for one in module.parameters()), "cpu") == "mps"
+        self._own: dict[Any, dict[str, Tensor | None]] = {}
 
+    def check(self, family: Family) -> Checked:
+        """Compare the module with a family in eval and then in train mode.
 
-def builds_map(module: nn.Module, family: Family) -> bool:
-    """Return whether the own code of a module makes a tensor with two axes of the sizes N and M.
+        Args:
+            family: a family whose structure it has.
+        """
+        trial = self._copy
+        family.prepare(trial)
+        worst = Checked(0.0, "")
+        for training in (False, True):
+            trial.train(training)
+            shape = tuple(family.example(trial, family.example_size(trial)).shape)
+            run = (training, shape, type(family).prepare)
+            try:
+                if run not in self._own:
+                    self._own[run] = _results(trial, trial, shape)
+                own = self._own[run]
+            except Exception as error:  # the code of others
+                return Checked(float("inf"), "", _message(error))
+            try:
+                ours = _results(trial, lambda x: family.run(trial, x), shape)
+            except Exception as error:  # the structure differs in a way that `mismatch` does not see
+                return Checked(float("inf"), f"an error of the family: {_message(error)}")
+            largest = max(float(value.abs().max()) for value in own.values() if value is not None and value.numel())
+            for name, value in own.items():
+                error = _difference(value, ours.get(name), _FLOOR * largest)
+                if not error <= worst.error:
+                    worst = Checked(error, f"{name} in {'train' if training else 'eval'} mode")
+            if not worst.passed:
+                break
+        return worst
 
-    Args:
-        module: a module that agrees with its family.
-        family: its family.
-    """
-    if next((one.device.type for one in module.parameters()), "cpu") == "mps":
-        return True  # PyTorch's fused attention builds the map there
-    trial = _randomized(module).eval()
-    widths = {size for one in [*trial.parameters(), *trial.buffers()] for size in one.shape}
-    size = list(family.example_size(trial))
-    for _ in range(len(widths) + 2):
-        example = family.example(trial, size).double().normal_()
-        _, queries, keys, _, _ = family.sizes(trial, example.shape)
-        if not {queries, keys} & widths and queries > 2 * len(example):  # no parameter has an axis of this size
-            with _Maps(queries, keys) as maps, torch.no_grad(), torch.autocast("cpu", enabled=False):
-                trial(example)
-            return maps.found
-        size[-1] += 2
-    return True
+    def builds_map(self, family: Family) -> bool:
+        """Return whether the own code of the module makes a tensor with two axes of the sizes N and M.
+
+        Args:
+            family: the family that it agrees with.
+        """
+        if self._on_mps:
+            return True  # PyTorch's fused attention builds the map there
+        trial = self._copy.eval()
+        widths = {size for one in [*trial.parameters(), *trial.buffers()] for size in one.shape}
+        size = list(family.example_size(trial))
+        for _ in range(len(widths) + 2):
+            example = family.example(trial, size).double().normal_()
+            _, queries, keys, _, _ = family.sizes(trial, example.shape)
+            if not {queries, keys} & widths and queries > 2 * len(example):  # no parameter has an axis of this size
+                with _Maps(queries, keys) as maps, torch.no_grad(), torch.autocast("cpu", enabled=False):
+                    trial(example)
+                return maps.found
+            size[-1] += 2
+        return True
 
 
 class _Maps(TorchDispatchMode):
@@ -113,12 +134,11 @@ class _Maps(TorchDispatchMode):
         return outputs
 
 
-def _results(trial: nn.Module, forward: Any, family: Family) -> dict[str, Tensor | None]:
+def _results(trial: nn.Module, forward: Any, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
     """The outputs, and the gradients of the input and of all parameters."""
     draw = torch.Generator().manual_seed(1)
     state = {name: buffer.clone() for name, buffer in trial.named_buffers()}
-    example = family.example(trial, family.example_size(trial)).double()
-    x = torch.randn(example.shape, generator=draw, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
     trial.zero_grad(set_to_none=True)
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast("cpu", enabled=False):
         torch.manual_seed(0)
@@ -140,7 +160,7 @@ def _randomized(module: nn.Module) -> nn.Module:
     draw = torch.Generator().manual_seed(0)
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
-        spread = max(parameter[0].numel(), 1) ** -0.5 if parameter.ndim > 1 else 0.5
+        spread = max(parameter.shape[1:].numel(), 1) ** -0.5 if parameter.ndim > 1 else 0.5
         values = torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * spread
         memo[id(parameter)] = nn.Parameter(values)
     for name, buffer in module.named_buffers():
@@ -161,6 +181,10 @@ def _randomized(module: nn.Module) -> nn.Module:
             kept = [(key, copy.copy(hook)) for key, hook in hooks.items() if isinstance(hook, _WEIGHT_HOOKS)]
             memo[id(hooks)] = OrderedDict(kept)
     return copy.deepcopy(module, memo)
+
+
+def _message(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _difference(one: Tensor | None, other: Tensor | None, floor: float) -> float:

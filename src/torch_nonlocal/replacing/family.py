@@ -62,7 +62,8 @@ class Family(Operation):
 
     def input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Return the map of a call; None for calls that the original forward must answer, such as for the map."""
-        return args[0] if len(args) == 1 and not kwargs else None
+        given = [*args, *kwargs.values()]
+        return given[0] if len(given) == 1 and isinstance(given[0], Tensor) else None
 
     def example_size(self, module: Any) -> tuple[int, ...]:
         """Return a small size for the numerical check, with a different length on each axis."""
@@ -97,6 +98,8 @@ class Family(Operation):
         frames = theta.shape[2] if what.causal == "frames" else None
         if what.pairwise == "dot_product":
             y_BNV = functional.dot_product(query, key, g_BMV, frames=frames)
+            if what.normalize == "queries":
+                y_BNV = y_BNV * (key.shape[1] / query.shape[1])
         elif what.pairwise == "concatenation":
             y_BNV = functional.concatenation(query, key, g_BMV, frames=frames)
         else:
@@ -138,14 +141,13 @@ def dims_of(conv: Any) -> int:
 
 
 def pool_factors(pool: Any, dims: int) -> tuple[int, ...] | None:
-    """Return the factors of a max pooling whose windows do not overlap; None for any other module."""
-    if not isinstance(pool, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d):
+    """Return the factors of a max or average pooling whose windows do not overlap; None for any other module."""
+    if not isinstance(pool, nn.MaxPool1d | nn.MaxPool2d | nn.MaxPool3d | nn.AvgPool1d | nn.AvgPool2d | nn.AvgPool3d):
         return None
-    kernel, stride, padding, dilation = (
-        _per_axis(one, dims) for one in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
-    )
+    kernel, stride, padding = (_per_axis(one, dims) for one in (pool.kernel_size, pool.stride, pool.padding))
+    dilation = _per_axis(getattr(pool, "dilation", 1), dims)
     plain = kernel == stride and set(padding) == {0} and set(dilation) == {1} and not pool.ceil_mode
-    return kernel if plain and not pool.return_indices else None
+    return kernel if plain and not getattr(pool, "return_indices", False) else None
 
 
 def split_scores(weight: Tensor, bias: Tensor | None, theta_BND: Tensor, phi_BMD: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """`replace` and `restore`: the attention of other projects, exact and without its map, in place."""
 
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import all_names, join, named_modules
 from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import NonLocal
-from torch_nonlocal.replacing.check import Checked, builds_map, check
+from torch_nonlocal.replacing.check import Checked, Trial
 from torch_nonlocal.replacing.cost import costs
 from torch_nonlocal.replacing.families import FAMILIES
 from torch_nonlocal.replacing.family import Family
@@ -19,6 +20,7 @@ from torch_nonlocal.replacing.report import Found, Replacement
 from torch_nonlocal.replacing.swap import family_of, give_back, original_type, take_over
 
 Model = TypeVar("Model", bound=nn.Module)
+_RESEMBLING = re.compile(r"non_?local|nl_?block|^nl(_?[123]d)?$|nl$", re.IGNORECASE)  # names that copies have
 
 
 def replace(
@@ -62,12 +64,10 @@ def replace(
         if family_of(module) is not None:
             left[name] = "it was replaced before; nl.restore gives its own code back"
             continue
-        if isinstance(module, NonLocal):
-            continue  # a block of this package, whose class has the name of others
-        alike = [family for family in families if _class_names(module) & set(family.class_names)]
+        alike = _alike(module, families)
         if not alike:
             if places is not None and only is not None and not _is_container(module):
-                left[name] = f"{type(module).__name__} is no class of a known family"
+                left[name] = f"{type(module).__name__} is {_unknown(module)}"
             continue
         reason = around.reason(module) or _decided(module, alike, found, name, asked=places is not None)
         if reason is not None:
@@ -109,7 +109,22 @@ def _selected(model: nn.Module, only: Places | None) -> tuple[list[Family], set[
 
 
 def _is_of(family: Family, name: str) -> bool:
-    return family.name == name or family.name.partition(".")[0] == name
+    return f"{family.name}.".startswith(f"{name}.")
+
+
+def _alike(module: nn.Module, families: Iterable[Family]) -> list[Family]:
+    """The families that name the class of a module, then those that have its structure if its name resembles one."""
+    if isinstance(module, NonLocal):
+        return []  # a block of this package, whose class has the name of others
+    names = _class_names(module)
+    named = [family for family in families if names & set(family.class_names)]
+    if isinstance(module, torch.jit.ScriptModule) or not any(_RESEMBLING.search(name) for name in names):
+        return named
+    return named + [one for one in families if one not in named and one.mismatch(module) is None]
+
+
+def _unknown(module: nn.Module) -> str:
+    return "a block of this package" if isinstance(module, NonLocal) else "no class of a known family"
 
 
 def _class_names(module: nn.Module) -> set[str]:
@@ -126,6 +141,10 @@ def _decided(
     module: nn.Module, alike: Iterable[Family], found: dict[str, Found], name: str, *, asked: bool
 ) -> str | None:
     """Add a module to those found, or return why it is left."""
+    try:
+        trial = Trial(module)
+    except ValueError as error:
+        return str(error)
     reasons: list[str] = []
     nearest: Checked | None = None
     for family in alike:
@@ -136,8 +155,8 @@ def _decided(
         avoided = None if asked else family.avoids_map(module)
         if avoided is not None:
             return f"{avoided}; name it in only= to replace it all the same"
-        result = check(module, family)
-        if result.passed and not asked and not builds_map(module, family):
+        result = trial.check(family)
+        if result.passed and not asked and not trial.builds_map(family):
             return "its own code builds no N x M map; name it in only= to replace it all the same"
         if result.passed:
             found[name] = Found(name, type(module).__name__, family.name, family.project, family.computed(module))

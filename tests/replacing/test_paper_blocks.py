@@ -1,0 +1,165 @@
+"""Blocks in the layouts of many projects: every option, and near misses that are left."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from agreement import assert_replaced_exactly, randomized
+from layouts import mmcv, slowfast, spatial
+from torch import Tensor, nn
+
+import torch_nonlocal as nl
+from torch_nonlocal.attention.weights import PairWeights
+
+CLIP, IMAGE, SEQUENCE = (2, 8, 3, 4, 6), (2, 8, 6, 7), (2, 8, 12)
+MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
+MMCV = {SEQUENCE: mmcv.NonLocal1d, IMAGE: mmcv.NonLocal2d, CLIP: mmcv.NonLocal3d}
+
+BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
+    f"mmcv {kind.__name__} {mode} {options}": (
+        lambda kind=kind, mode=mode, options=options: kind(8, mode, **options),
+        shape,
+        f"mmcv.{mode}" + (".scaled_inner" if mode == MODES[0] and options.get("use_scale", True) else ""),
+    )
+    for shape, kind in MMCV.items()
+    for mode in MODES
+    for options in ({}, {"sub_sample": True, "norm": True, "use_scale": False})
+}
+BLOCKS |= {
+    "GCNet": (lambda: mmcv.NonLocal2D(8, MODES[0]), IMAGE, "gcnet.embedded_gaussian.scaled_inverse"),
+    "GCNet unscaled": (lambda: mmcv.NonLocal2D(8, MODES[0], use_scale=False), IMAGE, "gcnet.embedded_gaussian"),
+    "GCNet dot product": (lambda: mmcv.NonLocal2D(8, "dot_product"), IMAGE, "gcnet.dot_product"),
+}
+BLOCKS |= {
+    f"PySlowFast {form} {pool} {norm}": (
+        lambda form=form, pool=pool, norm=norm: slowfast.Nonlocal(8, 4, pool, form, norm),
+        CLIP,
+        f"slowfast.{'embedded_gaussian.scaled_inner' if form == 'softmax' else form}",
+    )
+    for form in ("softmax", "dot_product")
+    for pool, norm in (([1, 2, 2], "bn"), ([2, 1, 2], "layer"), (None, "none"))
+}
+BLOCKS |= {
+    f"PyTorchVideo {form} {norm}": (
+        lambda form=form, norm=norm: slowfast.pytorchvideo_block(8, 4, (1, 2, 2) if norm else None, form, norm=norm),
+        CLIP,
+        f"pytorchvideo.{'embedded_gaussian.scaled_inner' if form == 'softmax' else form}",
+    )
+    for form in ("softmax", "dot_product")
+    for norm in (True, False)
+}
+BLOCKS |= {
+    "timm": (lambda: spatial.NonLocalAttn(8), IMAGE, "timm.embedded_gaussian.scaled_input"),
+    "timm unscaled": (lambda: spatial.NonLocalAttn(8, use_scale=False), IMAGE, "timm.embedded_gaussian"),
+    "cgnl": (lambda: spatial.SpatialNL(8, 4, use_scale=True), IMAGE, "cgnl.embedded_gaussian.scaled_inner"),
+    "cgnl unscaled": (lambda: spatial.SpatialNL(8, 4), IMAGE, "cgnl.embedded_gaussian"),
+    "cgnl 1D": (lambda: spatial.SpatialNL(8, 4, dims=1, axis=1), SEQUENCE, "cgnl.embedded_gaussian.queries"),
+    "gluon-cv": (lambda: spatial.NonLocal(8), CLIP, "gluoncv.embedded_gaussian.scaled_inner"),
+    "gluon-cv without norm": (lambda: spatial.NonLocal(8, False), CLIP, "gluoncv.embedded_gaussian.scaled_inner"),
+    "AGW": (lambda: spatial.Non_local(8), IMAGE, "agw.dot_product"),
+    "fast-reid, wider": (lambda: spatial.Non_local(8, 4, sequential=False), IMAGE, "agw.dot_product"),
+    "STE-NVAN": (lambda: spatial.NonLocalBlock(8, "soft"), CLIP, "ste-nvan.embedded_gaussian"),
+    "STE-NVAN dot product": (
+        lambda: spatial.NonLocalBlock(8, "dot", sub_sample=True, bn_layer=False),
+        CLIP,
+        "ste-nvan.dot_product.queries",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_computes_the_same(name):
+    make, shape, family = BLOCKS[name]
+    block = randomized(make())
+    (found,) = nl.replace(block, dry_run=True).found
+    assert found.family == family
+    assert_replaced_exactly(block, torch.randn(shape))
+
+
+@pytest.mark.parametrize("name", ["mmcv NonLocal3d concatenation {}", "GCNet", "STE-NVAN dot product", "cgnl 1D"])
+def test_watched_weights_are_those_of_the_block(name):
+    make, shape, _ = BLOCKS[name]
+    block = randomized(make()).eval()
+    maps: list[Tensor] = []
+
+    def note(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        maps.append(args[0])
+
+    nl.replace(block)
+    out = block.W if isinstance(block, spatial.NonLocalBlock) else getattr(block, "conv_out", getattr(block, "z", None))
+    assert isinstance(out, nn.Module)
+    out.register_forward_pre_hook(note)
+    x = torch.randn(shape)
+    with nl.watch(block) as seen:
+        block(x)
+    weights = seen[""].weights
+    assert isinstance(weights, PairWeights)
+    g = block.g(x).flatten(2)[0]  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(
+        weights.rows(0, torch.arange(weights.queries)) @ g.T, maps[0].flatten(2)[0].T, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_block_inside_a_residual_block_of_mmaction2_is_found():
+    network = nn.Sequential(mmcv.Bottleneck3d(8))
+    assert_replaced_exactly(randomized(network), torch.randn(CLIP), ["0.non_local_block"])
+    assert "N = 72 queries, M = 72 keys, D = 4" in nl.explain(_replaced(network)[0].non_local_block, CLIP)  # pyright: ignore
+
+
+def test_a_copy_under_another_name_is_recognized_by_its_structure():
+    class MyNLBlock(spatial.SpatialNL):
+        pass
+
+    class SpatialNonLocal(slowfast.Nonlocal):
+        pass
+
+    for block, shape in ((MyNLBlock(8, 4), IMAGE), (SpatialNonLocal(8, 4), CLIP)):
+        assert_replaced_exactly(randomized(block), torch.randn(shape))
+
+
+class TwiceScaled(slowfast.Nonlocal):
+    """A near miss: the scale is squared."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.conv_theta.weight.data.mul_(self.dim_inner**-0.5)
+        try:
+            return super().forward(x)
+        finally:
+            self.conv_theta.weight.data.div_(self.dim_inner**-0.5)
+
+
+class WithoutResidual(spatial.NonLocalAttn):
+    """A near miss: x is not added."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) - x
+
+
+class OverlappingPools(mmcv.NonLocal2d):
+    """A near miss: windows of the keys overlap."""
+
+    def __init__(self) -> None:
+        super().__init__(8, "embedded_gaussian")
+        pool = nn.MaxPool2d(3, 2, 1)
+        self.phi, self.g = nn.Sequential(self.phi, pool), nn.Sequential(self.g, pool)
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (TwiceScaled(8, 4), "differs by"),
+        (WithoutResidual(8), "differs by"),
+        (OverlappingPools(), "windows that overlap"),
+        (nl.NonLocal2d(8), "block of this package"),
+    ],
+)
+def test_a_near_miss_is_left_with_a_reason(block, reason):
+    network = nn.Sequential(block)
+    report = nl.replace(network, only="0")
+    assert report.replaced == []
+    assert reason in report.left["0"]
+
+
+def _replaced(network: nn.Module) -> nn.Module:
+    nl.replace(network)
+    return network
