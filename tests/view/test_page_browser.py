@@ -25,6 +25,12 @@ FORMS = {
     "concatenation": {"pairwise": "concatenation"},
     "space": {"pairwise": "embedded_gaussian", "attend": "space"},
     "time": {"pairwise": "embedded_gaussian", "attend": "time"},
+    "dot product over queries": {"pairwise": "dot_product", "normalize": "queries", "subsample": 2},
+    "causal": {"causal": "frames"},
+    "causal window": {"causal": "frames", "window_frames": 2, "subsample": 2},
+    "causal dot product": {"pairwise": "dot_product", "causal": "frames", "window_frames": 2},
+    "causal concatenation": {"pairwise": "concatenation", "causal": "frames"},
+    "causal time": {"attend": "time", "causal": "frames", "window_frames": 2},
     "pooled keys": {"pairwise": "embedded_gaussian", "subsample": (2, 2, 2)},
 }
 

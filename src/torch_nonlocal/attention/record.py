@@ -90,6 +90,15 @@ class BlockRecord:
     @property
     def shown(self) -> str:
         """Definition of the weights in this form."""
+        if self.weights.frames is None:
+            return self._form
+        window = self.weights.frames.window
+        return f"{self._form}; causal: zero for later frames" + (
+            f" and those before the last {window}" if window else ""
+        )
+
+    @property
+    def _form(self) -> str:
         if self.weights.is_softmax:
             over = "each query" if self.weights.normalize == "keys" else "each key"
             return f"softmax: weights of {over} sum to one"
@@ -107,7 +116,8 @@ class BlockRecord:
             batch: index of the clip in the batch.
 
         Returns:
-            (Q, *key_grid), float32 or better. With attend="space" or "time", zero for keys outside the query's group.
+            (Q, *key_grid), float32 or better. Zero for keys that a query does not attend to: those outside its group
+            with attend="space" or "time", and those of later frames in a causal block.
 
         Raises:
             ValueError: a point or the batch index is out of range; the message gives the valid range.
@@ -152,6 +162,8 @@ class BlockRecord:
     ) -> list[Link]:
         """Return the links of one position with the largest absolute weights, strongest first.
 
+        In a causal block, only keys that a query sees are linked, which may be fewer than k.
+
         Args:
             point: the position.
             k: number of links, per frame with frames="each".
@@ -177,14 +189,26 @@ class BlockRecord:
         else:
             values, own = self.column(here, batch=batch), here
             group, _ = self._group_of(key, batch, self.geometry.key_grid)
-        seen = torch.zeros_like(values, dtype=torch.bool)
-        self._part(seen, group, batch).fill_(True)
-        chosen = [place for region in _regions(seen, own, frames) for place in _strongest(values, region, k)]
+        group_of = torch.zeros_like(values, dtype=torch.bool)
+        self._part(group_of, group, batch).fill_(True)
+        seen = group_of if self.weights.frames is None else group_of & self._seen_frames(here, direction, values)
+        regions = _regions(group_of, own, frames)
+        chosen = [place for region in regions for place in _strongest(values, region, k, region & seen)]
         ends = [(here, place) if direction == "out" else (place, key) for place in chosen]
         return [make_link(geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
 
+    def _seen_frames(self, here: Sequence[int], direction: str, like: Tensor) -> Tensor:
+        """Whether a causal block has weights between a position and those of each frame, (T, 1, 1)."""
+        causal = self.weights.frames
+        assert causal is not None
+        seen = torch.zeros(len(like), 1, 1, dtype=torch.bool, device=like.device)
+        seen[causal.seen(here[0]) if direction == "out" else causal.seen_by(here[0])] = True
+        return seen
+
     def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
         """Return the k links with the largest absolute weights of every position, without an N x M map.
+
+        In a causal block, links have weight zero where a position sees fewer than k candidates.
 
         Takes about as long as two runs of the block's exact attention, and 100 MB of memory in addition to the result.
 
@@ -273,7 +297,8 @@ def _regions(seen: Tensor, own: Sequence[int], frames: str) -> list[Tensor]:
     return [others & (indices == frame) for frame in range(len(seen)) if bool(others[frame].any())]
 
 
-def _strongest(values: Tensor, region: Tensor, k: int) -> list[tuple[int, ...]]:
+def _strongest(values: Tensor, region: Tensor, k: int, seen: Tensor) -> list[tuple[int, ...]]:
+    """The places of the k largest values among those of a region that are seen, or of all if they are fewer."""
     _check_k(k, int(region.sum()))
-    order = values.abs().masked_fill(~region, -math.inf).flatten().topk(k).indices
+    order = values.abs().masked_fill(~seen, -math.inf).flatten().topk(min(k, int(seen.sum()))).indices
     return [tuple(place) for place in torch.stack(torch.unravel_index(order, values.shape), dim=1).tolist()]

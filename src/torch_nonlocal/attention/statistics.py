@@ -22,7 +22,8 @@ class Statistics:
     """Means over all positions of one clip; the weights of each position are normalized to shares that sum to one.
 
     Attributes:
-        entropy: entropy of the shares divided by log M: 0 if one key has all the weight, 1 if all keys have 1/M.
+        entropy: entropy of the shares divided by log M: 0 if one key has all the weight, 1 if all keys have 1/M. In a
+            causal block, M is the number of keys that the position sees.
         on_itself: self-weight, the share on the key that contains the position.
         reach_pixels: attention distance, the mean distance in the image from a position to its keys, weighted by
             shares, in input pixels.
@@ -30,7 +31,7 @@ class Statistics:
         reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
         alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
         silent: fraction of positions whose weights are all zero; the other means exclude them.
-        keys: M, the number of keys of a position.
+        keys: M, the number of keys of a position; in a causal block the mean over positions, rounded.
         shares: description of how shares follow from weights.
         not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
         uniform_on_own_frame: share on the frame of the position if all keys had the same weight; None if unknown.
@@ -129,7 +130,7 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         reach_frames=sums.reach_frames / counted if is_clip else None,
         alike=sums.alike / max(sums.groups, 1) if not sums.not_finite else math.nan,
         silent=sums.silent / sums.queries,
-        keys=weights.keys,
+        keys=round(float(weights.seen_keys(torch.arange(weights.queries)).double().mean())),
         shares=_shares(weights),
         not_finite=sums.not_finite / sums.queries,
         uniform_on_own_frame=1 / len(places.key_frame_T) if is_clip else None,
@@ -137,6 +138,11 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
 
 
 def _shares(weights: PairWeights) -> str:
+    causal = "" if weights.frames is None else "; keys of frames that it does not see have none"
+    return _shares_of_form(weights) + causal
+
+
+def _shares_of_form(weights: PairWeights) -> str:
     if weights.is_softmax:
         if weights.normalize == "keys":
             return "the softmax weights of each position"
@@ -209,7 +215,7 @@ def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -
         sums.queries += len(rows)
         sums.silent += silent
         counted += len(rows) - silent
-        sums.entropy += _entropy(share_RM)
+        sums.entropy += _entropy(share_RM, weights.seen_keys(rows))
         sums.on_itself += float(share_RM.gather(1, own_R1).double().sum())
         sums.on_own_frame += float(by_frame_RT.gather(1, own_frame_R[:, None]).double().sum())
         sums.reach_pixels += float((by_place_RS * distance_RS).double().sum())
@@ -223,10 +229,13 @@ def _add_group(sums: _Sums, weights: PairWeights, group: int, places: _Places) -
         sums.groups += 1
 
 
-def _entropy(share_RM: Tensor) -> float:
-    """Sum over rows of -sum_j p_j log p_j / log M, computed in blocks of columns that fit the cache."""
-    keys = share_RM.shape[1]
-    if keys == 1:
-        return float(share_RM.sum())
-    total = sum(float(torch.special.entr(part).sum(dtype=torch.float64)) for part in share_RM.split(4096, dim=1))
-    return total / math.log(keys)
+def _entropy(share_RM: Tensor, seen_R: Tensor) -> float:
+    """Sum over rows of -sum_j p_j log p_j / log M, M the keys seen; computed in blocks of columns that fit the cache.
+
+    A row with a single key counts with its share.
+    """
+    log_R = seen_R.double().log()
+    total_R = torch.zeros_like(log_R)
+    for part_RM in share_RM.split(4096, dim=1):
+        total_R += torch.special.entr(part_RM).sum(1, dtype=torch.float64)
+    return float(torch.where(seen_R > 1, total_R / log_R, share_RM.sum(1, dtype=torch.float64)).sum())

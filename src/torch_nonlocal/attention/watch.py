@@ -236,7 +236,8 @@ def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) ->
         seen = options.scores(theta, phi, groups=options.groups.count(x.shape[2:]))
     # A contiguous copy: theta of a Gaussian block is the feature map itself, which the network may change in place.
     query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in seen)
-    return PairWeights(options.pairwise, query, key, options.scale, options.normalize)
+    frames = options.groups.frames(x.shape[2:])
+    return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames)
 
 
 def _target_name(name: str) -> str:

@@ -8,6 +8,9 @@
 | the same, normalize="queries"  | theta_i . phi_j / N                | any; weights are signed                 |
 | concatenation                  | ReLU(a_i + b_j) / M                | any; weights are nonnegative            |
 
+If the block is causal over frames, weights of keys that a query does not see are zero, sums run over those that it
+sees, and M is their number.
+
 Shapes: G groups (see `torch_nonlocal.layers.groups`), N queries and M keys per group, D inner width.
 """
 
@@ -16,6 +19,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from torch_nonlocal.functional import CausalFrames
 
 TILE_BYTES = 32 * 2**20  # size of one tile of weights
 
@@ -30,6 +35,7 @@ class PairWeights:
         key: phi (G, M, D), or b (G, M) for concatenation.
         scale: factor of the logits in the softmax forms.
         normalize: "keys" or "queries", the axis of the softmax, or what the dot product is divided by the number of.
+        frames: which frames a query sees, if the block is causal; None for all.
     """
 
     pairwise: str
@@ -37,6 +43,7 @@ class PairWeights:
     key: Tensor
     scale: float = 1.0
     normalize: str = "keys"
+    frames: CausalFrames | None = None
     _log_sums: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -57,6 +64,7 @@ class PairWeights:
     def rows(self, group: int, index_Q: Tensor) -> Tensor:
         """Return the weights of some queries over all keys of their group: (Q, M), float32 or better."""
         scores_QM = self._scores(self.query[group, index_Q], self.key[group])
+        self._hide_(scores_QM, index_Q, self._numbers(self.keys))
         if not self.is_softmax:
             return scores_QM
         if self.normalize == "keys":
@@ -65,7 +73,9 @@ class PairWeights:
 
     def columns(self, group: int, index_K: Tensor) -> Tensor:
         """Return the weights of some keys for all queries of their group: (K, N), float32 or better."""
-        scores_KN = self._scores(self.query[group], self.key[group, index_K]).mT
+        scores_NK = self._scores(self.query[group], self.key[group, index_K])
+        self._hide_(scores_NK, self._numbers(self.queries), index_K)
+        scores_KN = scores_NK.mT
         if not self.is_softmax:
             return scores_KN
         if self.normalize == "queries":
@@ -96,7 +106,9 @@ class PairWeights:
         buffer = key.new_empty(rows, self.keys) if reuse else None
         for start in range(0, self.queries, rows):
             query = self.query[group, start : start + rows]
-            yield start, self._scores(query, key, None if buffer is None else buffer[: len(query)])
+            scores_RM = self._scores(query, key, None if buffer is None else buffer[: len(query)])
+            self._hide_(scores_RM, self._numbers(self.queries)[start : start + rows], self._numbers(self.keys))
+            yield start, scores_RM
 
     def log_sum(self, group: int) -> Tensor:
         """Log of the softmax denominator, per query (N,) or with normalize="queries" per key (M,); cached."""
@@ -108,6 +120,28 @@ class PairWeights:
                 total = torch.stack([torch.logsumexp(scores, dim=0) for scores in tiles]).logsumexp(dim=0)
             self._log_sums[group] = total
         return self._log_sums[group]
+
+    def seen_keys(self, index_Q: Tensor) -> Tensor:
+        """The number of keys that some queries see, (Q,)."""
+        if self.frames is None:
+            return torch.full_like(index_Q, self.keys)
+        return self.frames.seen_keys(index_Q, self.queries, self.keys)
+
+    def _numbers(self, count: int) -> Tensor:
+        return torch.arange(count, device=self.query.device)
+
+    def _hide_(self, scores_QK: Tensor, index_Q: Tensor, index_K: Tensor) -> None:
+        """Set the scores of keys that a query does not see to zero, and divide the others by the number of keys seen.
+
+        In the softmax forms, logits become the lowest finite value, whose exponential is zero.
+        """
+        if self.frames is None:
+            return
+        hidden_QK = ~self.frames.visible(index_Q, index_K, self.queries, self.keys)
+        if self.is_softmax:
+            scores_QK.masked_fill_(hidden_QK, torch.finfo(scores_QK.dtype).min)
+        else:
+            scores_QK.masked_fill_(hidden_QK, 0.0).mul_((self.keys / self.seen_keys(index_Q))[:, None])
 
     def _scores(self, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:
         """Return logits in the softmax forms and weights in the others: (Q, M), written to `out` if given."""

@@ -210,7 +210,8 @@ def _new_block(
         cost_only = {"algorithm": None, "checkpoint": None}  # change no number, so they can differ
         ours, theirs = present.config | cost_only, block.config | cost_only
         if type(present) is not kind or ours != theirs:
-            differing = [key for key in ours if ours[key] != theirs[key]] or ["class"]
+            keys = {**ours, **theirs}
+            differing = [key for key in keys if ours.get(key) != theirs.get(key)] or ["class"]
             raise ValueError(
                 f"{path}: the block for {name!r} differs in {', '.join(differing)}: "
                 f"the file has {[theirs.get(key, kind.__name__) for key in differing]}, "

@@ -7,6 +7,7 @@ from torch import nn
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.text import megabytes
+from torch_nonlocal.functional import CausalFrames
 from torch_nonlocal.layers.layout import expected, fits
 from torch_nonlocal.layers.non_local import NonLocal
 from torch_nonlocal.layers.operation import computed_by, operation_of
@@ -36,6 +37,7 @@ def explain(block: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None
     if options is None:
         raise TypeError(f"explain: expected a non-local block, got {type(block).__name__}")
     sizes = groups, queries, keys, width, _ = _sizes(block, shape)
+    frames = _frames(block, shape)
     device, own_dtype = _device_and_dtype(block)
     choice = functional.choice(
         options.pairwise,
@@ -45,11 +47,14 @@ def explain(block: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None
         dtype=dtype or own_dtype,
         training=block.training,
         normalize=options.normalize,
+        frames=frames,
     )
+    causal = "" if frames is None else f", causal over {frames.count} frames"
+    positions = f"N = {queries:,} queries, M = {keys:,} keys, D = {width}{causal}"
     dense_map = megabytes(4 * groups * queries * keys)
     return (
-        f"{options.pairwise.replace('_', ' ')}, {groups} x (N = {queries:,} queries, M = {keys:,} keys, D = {width}): "
-        f"{choice.algorithm}, because {choice.why}. The N x M map would take {dense_map} in float32."
+        f"{options.pairwise.replace('_', ' ')}, {groups} x ({positions}): {choice.algorithm}, because {choice.why}. "
+        f"The N x M map would take {dense_map} in float32."
     )
 
 
@@ -72,6 +77,11 @@ def _sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, 
     groups = batch * block.groups.count(size)
     queries, keys = block.groups.size(size), block.groups.size(key_size)
     return groups, queries, keys, block.embedding_channels, block.inner_channels
+
+
+def _frames(block: nn.Module, shape: Sequence[int]) -> CausalFrames | None:
+    """Which frames a query attends to, if the block is causal."""
+    return block.groups.frames(block.map_shape(shape)[2:]) if isinstance(block, NonLocal) else None
 
 
 def _device_and_dtype(block: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -11,6 +11,9 @@ all other axes form a group; each position attends to its own group.
 
 1D and 2D maps have "spacetime" only. Queries and keys are grouped alike; pooling gives keys a smaller grid.
 
+`causal="frames"` restricts the keys in a group to those of the position's own frame and of earlier ones; with
+`window_frames=w`, to those of the last w frames. Keys are then not pooled over time, which would mix frames.
+
 This is the only file that knows what an `attend` option means. To add an option, extend `Attend` and `_OPTIONS`.
 
 Shapes: B batch, C channels, G groups of one batch item, N positions of a group. A grid is the size of a map, (T, H, W),
@@ -25,8 +28,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from torch_nonlocal.functional import CausalFrames
+
 Attend = Literal["spacetime", "space", "time"]
 ATTEND: tuple[Attend, ...] = get_args(Attend)
+Causal = Literal["frames"] | None
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,22 @@ class Groups:
     Args:
         attend: the option.
         dims: axes of a grid: 3 for (T, H, W), 2 for (H, W), 1 for (L,).
+        causal: "frames" if positions attend to their own and earlier frames only; None for all frames.
+        window_frames: the number of frames that a position attends to, its own included, if they are causal; None for
+            all up to its own.
 
     Attributes:
         axes: the axes of a grid that the sum runs over.
         other_axes: the axes of a grid that number the groups.
 
     Raises:
-        ValueError: if the option is unknown or needs more axes.
+        ValueError: if an option is unknown, needs more axes, or does not go with another.
     """
 
     attend: Attend
     dims: int
+    causal: Causal = None
+    window_frames: int | None = None
     axes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     other_axes: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
@@ -77,12 +88,30 @@ class Groups:
             raise ValueError(
                 f"attend={self.attend!r} needs a clip (NonLocal3d); {self.dims}D maps have 'spacetime', all positions"
             )
+        self._check_causal()
         axes = _OPTIONS[self.attend].axes if self.dims == 3 else tuple(range(self.dims))
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "other_axes", tuple(axis for axis in range(self.dims) if axis not in axes))
 
+    def _check_causal(self) -> None:
+        if self.causal not in (None, "frames"):
+            raise ValueError(f"causal={self.causal!r}: expected None or 'frames'")
+        if self.causal is None:
+            if self.window_frames is not None:
+                raise ValueError(f"window_frames={self.window_frames!r} needs causal='frames'")
+            return
+        if self.dims < 3:
+            raise ValueError(f"causal='frames' needs a clip (NonLocal3d); {self.dims}D maps have no frames")
+        if 0 not in _OPTIONS[self.attend].axes:
+            raise ValueError(
+                f"causal='frames': attend={self.attend!r} does not reach other frames and is causal as it is"
+            )
+        window = self.window_frames
+        if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
+            raise ValueError(f"window_frames={window!r}: expected None or a number of frames, at least 1")
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickle. Those of version 0.2 have no axes."""
+        """Restore a pickle. Those of version 0.2 have no axes, and earlier ones no causal frames."""
         self.__dict__.update(state)
         self.__post_init__()
 
@@ -100,6 +129,10 @@ class Groups:
     def within(self) -> str:
         """Where a position attends, such as "its frame"; "" for everywhere."""
         return _OPTIONS[self.attend].within
+
+    def frames(self, grid: Sequence[int]) -> CausalFrames | None:
+        """Which frames of a group a position attends to; None for all, or if a group has one frame."""
+        return CausalFrames(grid[0], self.window_frames) if self.causal else None
 
     def count(self, grid: Sequence[int]) -> int:
         """G, the number of groups."""
@@ -182,7 +215,7 @@ class Groups:
 
         Raises:
             ValueError: if a factor is below 1, their number is not `dims`, or an axis is pooled that the sum does not
-                run over.
+                run over, or over time if the positions are causal over frames.
         """
         if subsample is None:
             return None
@@ -194,6 +227,10 @@ class Groups:
         if len(factors) != self.dims or any(factor < 1 for factor in factors):
             raise ValueError(
                 f"subsample={subsample!r}: expected a positive factor, or {self.dims} of them, one per axis"
+            )
+        if self.causal and factors[0] > 1:
+            raise ValueError(
+                f"subsample={factors}: causal='frames' needs keys of single frames, expected 1 for the time axis"
             )
         if any(factors[axis] > 1 for axis in self.other_axes):
             raise ValueError(f"subsample={factors}: attend={self.attend!r} does not sum over a pooled axis")

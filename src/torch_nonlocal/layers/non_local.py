@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
-from torch_nonlocal.layers.groups import Attend, Groups
+from torch_nonlocal.layers.groups import Attend, Causal, Groups
 from torch_nonlocal.layers.identity import KeepsIdentity, zero_initialized
 from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
 from torch_nonlocal.layers.norm import NormKind, zero_norm
@@ -41,6 +41,11 @@ class NonLocal(KeepsIdentity):
         pairwise: pairwise function f, "embedded_gaussian", "gaussian", "dot_product" or "concatenation".
         attend: positions that a position attends to. "spacetime": all positions of all frames. For 3D maps also
             "space": the positions of its frame, and "time": its pixel in every frame.
+        causal: "frames" for blocks in which a position attends to its own and to earlier frames only, for video as it
+            arrives; None for all frames. The number of keys, by which dot products and concatenations are divided, is
+            then the number that the position attends to. 3D maps with attend="spacetime" or "time" only.
+        window_frames: with causal="frames", the number of frames that a position attends to, its own included. None for
+            all up to its own.
         subsample: max pooling of the keys: one factor for the axes H and W (L for sequences, T for attend="time"), or
             one factor per axis. None uses every position as a key.
         pool_first: pool x before phi and g, as the code of the paper's authors does, instead of the outputs phi(x) and
@@ -90,6 +95,8 @@ class NonLocal(KeepsIdentity):
         inner_channels: int | None = None,
         pairwise: Pairwise = "embedded_gaussian",
         attend: Attend = "spacetime",
+        causal: Causal = None,
+        window_frames: int | None = None,
         subsample: Subsample = None,
         pool_first: bool = False,
         scale: Scale = None,
@@ -113,7 +120,9 @@ class NonLocal(KeepsIdentity):
 
         self._widths = (channels, inner)  # where the children do not show theirs
         self.pairwise, self.normalize = pairwise, normalize
-        self.groups = Groups(attend, self.dims)
+        self.groups = Groups(attend, self.dims, causal, window_frames)
+        if causal and normalize == "queries":
+            raise ValueError("normalize='queries' is not causal: sums over queries run over later frames")
         self.subsample = self.groups.pool_factors(subsample)
         self.pool_first, self.norm_kind = pool_first, norm
         self.grid = check_layout(layout, grid, prefix_tokens, self.dims)
@@ -157,6 +166,16 @@ class NonLocal(KeepsIdentity):
         return self.groups.attend
 
     @property
+    def causal(self) -> Causal:
+        """The option `causal`."""
+        return self.groups.causal
+
+    @property
+    def window_frames(self) -> int | None:
+        """The option `window_frames`."""
+        return self.groups.window_frames
+
+    @property
     def config(self) -> dict[str, Any]:
         """The options as JSON values; `type(block)(**block.config)` creates an equal block.
 
@@ -168,6 +187,7 @@ class NonLocal(KeepsIdentity):
                 f"{type(self).__name__}: theta and phi have {self.embedding_channels} channels and g has "
                 f"{self.inner_channels}; options describe only blocks with one inner width"
             )
+        causal = {"causal": self.causal, "window_frames": self.window_frames} if self.causal else {}
         return {
             "channels": self.channels,
             "inner_channels": self.inner_channels,
@@ -183,6 +203,7 @@ class NonLocal(KeepsIdentity):
             "layout": self.layout,
             "grid": list(self.grid) if self.grid else None,
             "prefix_tokens": self.prefix_tokens,
+            **causal,  # files of blocks that are not causal can be read by earlier versions
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -245,7 +266,8 @@ class NonLocal(KeepsIdentity):
         folded = self._folded_scores(x)
         query, key, g_BMV = self._operands(x) if folded is None else folded
         show_observers(self, self, x, None if folded is not None else (query, key))
-        return self.groups.to_map(self._weighted_sum(query, key, g_BMV), x.shape[2:])
+        frames = x.shape[2] if self.causal else None
+        return self.groups.to_map(self._weighted_sum(query, key, g_BMV, frames), x.shape[2:])
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return theta, phi and g of a map (B, C, *size), or a, b and g in the concatenation form."""
@@ -273,21 +295,38 @@ class NonLocal(KeepsIdentity):
         a_BN1, b_BM1, g_BMV = map(self.groups.to_positions, (a_map, b_map, g_map))
         return a_BN1.squeeze(2), b_BM1.squeeze(2), g_BMV
 
-    def respond(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, groups: int = 1) -> Tensor:
-        """Return the weighted sums y (B', N, V) of eq. 1. `groups`: as for `scores`."""
-        if self.pairwise == "concatenation":
-            return self._weighted_sum(*self.scores(theta_BND, phi_BMD, groups=groups), g_BMV)
-        return self._weighted_sum(theta_BND, phi_BMD, g_BMV)
+    def respond(
+        self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, *, groups: int = 1, frames: int | None = None
+    ) -> Tensor:
+        """Return the weighted sums y (B', N, V) of eq. 1.
 
-    def _weighted_sum(self, query: Tensor, key: Tensor, g_BMV: Tensor) -> Tensor:
+        Args:
+            theta_BND: queries, (B', N, D).
+            phi_BMD: keys, (B', M, D).
+            g_BMV: values, (B', M, V).
+            groups: as for `scores`.
+            frames: the number of frames of the positions, for causal="frames" only.
+
+        Raises:
+            ValueError: if the block is causal and `frames` is not given, or the other way around.
+        """
+        if (frames is None) == (self.causal is not None):
+            needed = "the number of frames" if self.causal else "None"
+            raise ValueError(f"frames={frames!r}: expected {needed} for causal={self.causal!r}")
+        if self.pairwise == "concatenation":
+            return self._weighted_sum(*self.scores(theta_BND, phi_BMD, groups=groups), g_BMV, frames)
+        return self._weighted_sum(theta_BND, phi_BMD, g_BMV, frames)
+
+    def _weighted_sum(self, query: Tensor, key: Tensor, g_BMV: Tensor, frames: int | None) -> Tensor:
+        options: dict[str, Any] = {"algorithm": self.algorithm}
+        if frames is not None:
+            options |= {"frames": frames, "window_frames": self.window_frames}
         if self.pairwise == "dot_product":
-            y_BNV = functional.dot_product(query, key, g_BMV, algorithm=self.algorithm)
+            y_BNV = functional.dot_product(query, key, g_BMV, **options)
             return y_BNV * (key.shape[1] / query.shape[1]) if self.normalize == "queries" else y_BNV
         if self.pairwise == "concatenation":
-            return functional.concatenation(query, key, g_BMV, algorithm=self.algorithm)
-        return functional.embedded_gaussian(
-            query, key, g_BMV, scale=self.scale, normalize=self.normalize, algorithm=self.algorithm
-        )
+            return functional.concatenation(query, key, g_BMV, **options)
+        return functional.embedded_gaussian(query, key, g_BMV, scale=self.scale, normalize=self.normalize, **options)
 
     def scores(self, theta_BND: Tensor, phi_BMD: Tensor, *, groups: int = 1) -> tuple[Tensor, Tensor]:
         """Return a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M), where w_f = [w_theta, w_phi].
@@ -323,6 +362,8 @@ class NonLocal(KeepsIdentity):
             "scale": self.scale,
             "normalize": self.normalize,
         }
+        if self.causal:
+            shown |= {"causal": self.causal, "window_frames": self.window_frames}
         if self.layout != "channels_first":
             shown["layout"] = self.layout
         if self.grid is not None:

@@ -13,7 +13,7 @@ import torch
 
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.functional import ALGORITHMS, NORMALIZE, Algorithm, Normalize, Pairwise
-from torch_nonlocal.layers.groups import Attend
+from torch_nonlocal.layers.groups import Attend, Causal
 from torch_nonlocal.layers.layout import Layout
 from torch_nonlocal.layers.norm import NormKind
 
@@ -33,6 +33,8 @@ class BlockOptions(TypedDict, total=False):
     inner_channels: int | None
     pairwise: Pairwise
     attend: Attend
+    causal: Causal
+    window_frames: int | None
     subsample: Subsample
     pool_first: bool
     scale: Scale
@@ -124,6 +126,7 @@ __all__ = [
     "Algorithm",
     "Attend",
     "BlockOptions",
+    "Causal",
     "Layout",
     "NormKind",
     "Normalize",

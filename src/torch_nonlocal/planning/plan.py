@@ -239,6 +239,7 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, c
         dtype=dtype,
         training=True,
         normalize=block.normalize,
+        frames=block.groups.frames(block.map_shape(output.shape)[2:]),
     )
     cost = _cost(rehearsal, {name: block}, {choice.algorithm})
     return Place(

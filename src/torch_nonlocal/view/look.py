@@ -47,7 +47,7 @@ def look(
         record: record of a block, on the clip; `as_frames` makes one of images.
         point: (frame, y, x) in pixels of the clip.
         clip_THWC: the clip; it may have more pixels than the model's input.
-        k: number of links; they go to other frames if the block attends to any.
+        k: number of links; they go to other frames if the cell attends to any.
         smooth: interpolate the weights between the centers of the cells.
 
     Raises:
@@ -69,6 +69,8 @@ def look(
     in_frame = record.groups.frame_size(geometry.key_grid) if axes == 3 else candidates
     frames, most = ("others", candidates - in_frame) if candidates > in_frame else ("all", candidates)
     found = record.links(here, min(k + 1, most), frames=frames) if most else []
+    if not found and frames == "others":  # the first frame of a causal block
+        found = record.links(here, min(k + 1, candidates))
     links = [
         dataclasses.replace(
             link, source_pixel=query, target_pixel=_center((0,) * (3 - axes) + link.target, key_centers)

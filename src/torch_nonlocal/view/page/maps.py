@@ -67,7 +67,7 @@ class Maps:
         query, key = self._grouped(self.query, self.grid), self._grouped(self.key, self.key_grid)
         if self.weights.pairwise == "concatenation":
             query, key = query[..., 0], key[..., 0]
-        return PairWeights(self.weights.pairwise, query, key, self.weights.scale, self.weights.normalize)
+        return replace(self.weights, query=query, key=key, _log_sums={})
 
     def row(self, pairs: PairWeights, position: int) -> Tensor:
         """Return the weights of one query over the keys of its group, (M,); `pairs` is the result of `pairs()`."""

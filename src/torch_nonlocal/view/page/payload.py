@@ -122,6 +122,7 @@ class Block:
                 "keys": groups.layout(self.maps.key_grid),
                 "spanTime": groups.spans_time,
                 "within": groups.within,
+                "causal": None if weights.frames is None else {"window": weights.frames.window},
             },
             "query": codes[0],
             "key": codes[1],

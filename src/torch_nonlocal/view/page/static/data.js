@@ -71,10 +71,31 @@ export class Block {
     return this.numbers;
   }
 
-  // The positions of a point's group on the grid of the "queries" or of the "keys": index n is first + offsets[n].
+  // The positions of a point's group on the grid of the "queries" or of the "keys": index n is first + offsets[n]. In a
+  // causal block, only the keys that a query at the point sees, or the queries that see a key at the point.
   group(point, side) {
     const { first } = this.groups[side];
-    return { first: point.reduce((sum, value, axis) => sum + value * first[axis], 0), offsets: this.offsets[side] };
+    let offsets = this.offsets[side];
+    if (this.groups.causal) {
+      const perFrame = offsets.length / this.grid[0];
+      const [from, to] = this.framesOf(point[0], side);
+      offsets = offsets.subarray(from * perFrame, to * perFrame);
+    }
+    return { first: point.reduce((sum, value, axis) => sum + value * first[axis], 0), offsets };
+  }
+
+  // The frames [from, to) of the keys that a query of a causal block sees, or of the queries that see a key.
+  framesOf(frame, side) {
+    const window = this.groups.causal.window ?? this.grid[0];
+    return side === "keys" ? [Math.max(frame + 1 - window, 0), frame + 1] : [frame, Math.min(frame + window, this.grid[0])];
+  }
+
+  // What dot products and concatenations of a query are divided by: the number of keys that it sees, by its frame.
+  divisor(frame) {
+    const count = this.offsets[this.normalize].length;
+    if (!this.groups.causal) return count;
+    const [from, to] = this.framesOf(frame, "keys");
+    return ((to - from) * count) / this.grid[0];
   }
 
   coveringKey(point) {
@@ -85,7 +106,7 @@ export class Block {
   row(point) {
     const { theta, phi, logSums } = this.load();
     const keys = this.group(point, "keys");
-    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, keys.offsets.length);
+    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, () => this.divisor(point[0]));
     if (this.softmax) {
       if (this.normalize === "keys") softmax(scores);
       else for (let m = 0; m < scores.length; m++) scores[m] = Math.exp(scores[m] - logSums[keys.first + keys.offsets[m]]);
@@ -97,8 +118,10 @@ export class Block {
   column(point) {
     const { theta, phi, logSums } = this.load();
     const queries = this.group(point, "queries");
-    const keys = this.group(point, "keys");
-    const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, keys.offsets.length);
+    const pixels = this.grid[1] * this.grid[2];
+    const counts = Array.from({ length: this.grid[0] }, (_, frame) => this.divisor(frame));
+    const divisor = (index) => counts[Math.floor(index / pixels)];
+    const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, divisor);
     if (this.softmax) {
       if (this.normalize === "queries") softmax(scores);
       else for (let n = 0; n < scores.length; n++) scores[n] = Math.exp(scores[n] - logSums[queries.first + queries.offsets[n]]);
@@ -106,23 +129,23 @@ export class Block {
     return spread(scores, queries, volume(this.grid));
   }
 
-  // Logits in the softmax forms, weights in the others.
-  scores(one, index, others, { first, offsets }, keys) {
+  // Logits in the softmax forms, weights in the others; `divisor` gives what they are divided by from an index of others.
+  scores(one, index, others, { first, offsets }, divisor) {
     const count = offsets.length;
     const out = new Float64Array(count);
     if (this.pairwise === "concatenation") {
-      for (let j = 0; j < count; j++) out[j] = Math.max(0, one.codes[index] + others.codes[first + offsets[j]]) / keys;
+      for (let j = 0; j < count; j++) out[j] = Math.max(0, one.codes[index] + others.codes[first + offsets[j]]) / divisor(first + offsets[j]);
       return out;
     }
     const { width, codes, scales } = others;
-    const factor = one.scales[index] * (this.softmax ? this.scale : 1 / keys);
+    const factor = one.scales[index] * (this.softmax ? this.scale : 1);
     const vector = Float64Array.from(one.codes.subarray(index * width, (index + 1) * width));
     for (let j = 0; j < count; j++) {
       const position = first + offsets[j];
       const start = position * width;
       let sum = 0;
       for (let d = 0; d < width; d++) sum += vector[d] * codes[start + d];
-      out[j] = sum * factor * scales[position];
+      out[j] = (sum * factor * scales[position]) / (this.softmax ? 1 : divisor(position));
     }
     return out;
   }
