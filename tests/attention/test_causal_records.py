@@ -93,6 +93,7 @@ def test_statistics_count_the_keys_that_are_seen(case):
     entropy = torch.special.entr(shares).sum(1) / visible[heard].sum(1).double().log()
     assert found.entropy == pytest.approx(float(entropy.mean()), rel=1e-6)
     assert found.keys == round(float(visible.sum(1).double().mean()))
+    assert found.uniform_on_own_frame == pytest.approx(float((visible.shape[1] / 4 / visible.sum(1)).mean()))
     assert found.reach_frames <= (3 if record.weights.frames.window is None else 1)
 
 

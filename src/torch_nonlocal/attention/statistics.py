@@ -122,6 +122,7 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         _add_group(sums, weights, group, places)
     counted = max(sums.queries - sums.silent, 1) if not sums.not_finite else math.nan
     is_clip = len(geometry.grid) == 3
+    seen_N = weights.seen_keys(torch.arange(weights.queries)).double()
     return Statistics(
         entropy=sums.entropy / counted,
         on_itself=sums.on_itself / counted,
@@ -130,10 +131,10 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         reach_frames=sums.reach_frames / counted if is_clip else None,
         alike=sums.alike / max(sums.groups, 1) if not sums.not_finite else math.nan,
         silent=sums.silent / sums.queries,
-        keys=round(float(weights.seen_keys(torch.arange(weights.queries)).double().mean())),
+        keys=round(float(seen_N.mean())),
         shares=_shares(weights),
         not_finite=sums.not_finite / sums.queries,
-        uniform_on_own_frame=1 / len(places.key_frame_T) if is_clip else None,
+        uniform_on_own_frame=float((len(places.key_S2) / seen_N).mean()) if is_clip else None,
     )
 
 
