@@ -85,7 +85,11 @@ def make_fast(module: nn.Module, uses: Uses) -> None:
         if (kind, uses) not in _classes:
             _classes[kind, uses] = _fast_class(kind, uses)
         change_plain_type(module, _classes[kind, uses])
-    if not uses.inference:
+
+
+def drop_packed(module: nn.Module) -> None:
+    """Release the packed weights of a convolution that no longer uses them."""
+    if not uses_of(module).inference:
         _packed.pop(module, None)
 
 
