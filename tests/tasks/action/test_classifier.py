@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import pickle
+import types
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from action_runs import CONFIG, SETTINGS, film, film_classes, train, use_tiny_ne
 import torch_nonlocal as nl  # noqa: E402
 from torch_nonlocal.media import BrokenVideoError, read_clip  # noqa: E402
 from torch_nonlocal.models.inputs import GRAY, IMAGENET  # noqa: E402
+from torch_nonlocal.tasks.action import evaluation  # noqa: E402
 from torch_nonlocal.tasks.action.data import Digits  # noqa: E402
 from torch_nonlocal.tasks.action.evaluation import evaluate  # noqa: E402
 from torch_nonlocal.tasks.action.network import network  # noqa: E402
@@ -60,6 +62,24 @@ def test_predictions_are_those_of_the_test_bit_for_bit(run):
         )
         assert found.label == found.labels[0] == ("blue", "red")[int(expected.argmax())]
         assert found.top(1) == [(found.label, found.probability)]
+
+
+def test_a_long_run_is_optimized_and_gives_the_same_to_rounding(run, monkeypatch):
+    clips, checkpoint = run
+    plain = evaluate(checkpoint, clips, whole=True)
+    assert not any("convolutions" in note for note in plain.notes)
+    undone: list[bool] = []
+    chosen = types.SimpleNamespace(reason="", undo=lambda: undone.append(True), __str__=lambda: "")
+    monkeypatch.setattr(evaluation, "_WORTHWHILE", 1)
+    monkeypatch.setattr(evaluation, "optimize", lambda model, x: chosen)
+    optimized = evaluate(checkpoint, clips, whole=True, batch=2)
+    assert undone == [True]
+    assert str(chosen) in optimized.notes
+    torch.testing.assert_close(optimized.probabilities, plain.probabilities)
+    monkeypatch.undo()
+    use_tiny_networks(monkeypatch)
+    monkeypatch.setattr(evaluation, "_WORTHWHILE", 1)
+    torch.testing.assert_close(evaluate(checkpoint, clips, whole=True, batch=2).probabilities, plain.probabilities)
 
 
 def test_frames_in_memory_are_predicted_as_their_file(run):

@@ -1,5 +1,6 @@
 """A trained network of action recognition in use: `nl.load` returns it, `predict` classifies clips."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from torch_nonlocal.tasks.action.evaluation import NoClipsError, predict
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.action.trained import read_trained
 from torch_nonlocal.tasks.action.views_to_predict import FileViews, FrameViews, ViewOptions, preparation
+
+_log = logging.getLogger("torch_nonlocal")
 
 ClipSource = str | os.PathLike[str] | Tensor | Any
 """A video file, a folder of frames, or frames (T, H, W, 3) RGB uint8, as a tensor or a NumPy array."""
@@ -204,7 +207,7 @@ class ActionClassifier(nn.Module):
         prepare = preparation(self.inputs, parameter.dtype)
         options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": prepare, "on_views": on_views}
         with evaluating(self.network):
-            return predict(self.network, data, multi_label=self.is_multi_label, **options)
+            return predict(self.network, data, multi_label=self.is_multi_label, on_optimized=_log.info, **options)
 
     def prediction(self, probabilities_K: Tensor, *, threshold: float = 0.5, **about: Any) -> Prediction:
         """The prediction of one row of probabilities."""

@@ -16,6 +16,7 @@ from torch_nonlocal.data.clip_list import ClipList
 from torch_nonlocal.data.dataset import collate_clips
 from torch_nonlocal.data.moving_digits import RELATIONS
 from torch_nonlocal.models.inputs import inputs_of
+from torch_nonlocal.optimization import Optimized, optimize
 from torch_nonlocal.tasks.action.automatic_frames import sampled_lengths
 from torch_nonlocal.tasks.action.clip_span import repeat_lines
 from torch_nonlocal.tasks.action.clips_to_test import ClipsToTest, clips_to_test
@@ -26,6 +27,8 @@ from torch_nonlocal.tasks.action.run_split import saved_record
 from torch_nonlocal.tasks.action.settings import TestSplit
 from torch_nonlocal.tasks.action.trained import read_trained, weights_path
 from torch_nonlocal.tasks.base import OnError
+
+_WORTHWHILE = 64  # batches: the trials of `optimize` take about as long as twelve
 
 
 class NoClipsError(ValueError):
@@ -135,7 +138,10 @@ def evaluate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     options: dict[str, Any] = {"batch": batch, "workers": workers, "prepare": inputs_of(model).normalize}
     options["multi_label"] = bool(settings.multi_label)
-    probabilities, labels, indices = predict(model.to(device), loaded, **options, on_views=on_views)
+    optimized: list[str] = []
+    options |= {"on_views": on_views, "on_optimized": optimized.append}
+    probabilities, labels, indices = predict(model.to(device), loaded, **options)
+    chosen = replace(chosen, notes=(*chosen.notes, *optimized))
     scores = (score_multi_label if settings.multi_label else score)(probabilities, labels)
     outcome = scores, clips, indices, probabilities, labels, broken, loaded, summary
     return Evaluation(*outcome, chosen.subset, chosen.notes, chosen.trained_on, chosen.left_out)
@@ -151,6 +157,7 @@ def predict(
     prepare: Callable[[Tensor], Tensor],
     multi_label: bool = False,
     on_views: Callable[[int, int], None] | None = None,
+    on_optimized: Callable[[str], None] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Softmax scores of each readable video, averaged over its views and crops.
 
@@ -165,6 +172,7 @@ def predict(
         prepare: maps loaded clips on the network's device to its input.
         multi_label: whether videos have several classes.
         on_views: called after each batch with the number of finished views and their total.
+        on_optimized: called with what `nl.optimize` chose for the run; with None, or few batches, nothing is optimized.
 
     Returns:
         Scores (N, K), labels (N,), or (N, K) with several classes, and indices (N,) into the videos, on the CPU.
@@ -183,12 +191,15 @@ def predict(
         options: dict[str, Any] = {"collate_fn": collate_clips, "worker_init_fn": ignore_stop_signals}
         return DataLoader(rest, batch_size=batch, num_workers=workers, **options)
 
-    with WorkerBatches(loader_from) as batches:
+    optimizing = _Optimizing(model, on_optimized if total >= _WORTHWHILE * batch else None)
+    with optimizing, WorkerBatches(loader_from) as batches:
         for number, (clips, classes, indices) in enumerate(batches, 1):
             for part, own, which in zip(clips.split(batch), classes.split(batch), indices.split(batch), strict=True):
                 if not part.numel():
                     continue
-                logits = model(prepare(part.to(device))).float()
+                x = prepare(part.to(device))
+                optimizing.see(x)
+                logits = model(x).float()
                 scores = (logits.sigmoid() if multi_label else logits.softmax(1)).cpu()
                 for row, label, index in zip(scores, own, which.tolist(), strict=True):
                     combined = torch.maximum if multi_label else torch.add
@@ -201,3 +212,25 @@ def predict(
     order = sorted(totals)
     probabilities = torch.stack([totals[index] / (1 if multi_label else counts[index]) for index in order])
     return probabilities, torch.stack([labels[index] for index in order]), torch.tensor(order)
+
+
+class _Optimizing:
+    """Optimizes a network for the batches of one run, and gives it back as it was."""
+
+    def __init__(self, model: nn.Module, on_optimized: Callable[[str], None] | None) -> None:
+        self._model, self._report = model, on_optimized
+        self._chosen: Optimized | None = None
+
+    def see(self, x: Tensor) -> None:
+        """Optimize for the first batch."""
+        if self._report is not None and self._chosen is None and x.device.type == "cpu":
+            self._chosen = optimize(self._model, x)
+            if not self._chosen.reason:
+                self._report(str(self._chosen))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._chosen is not None:
+            self._chosen.undo()
