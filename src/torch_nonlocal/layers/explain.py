@@ -81,7 +81,9 @@ def _sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, 
 
 def _frames(block: nn.Module, shape: Sequence[int]) -> CausalFrames | None:
     """Which frames a query attends to, if the block is causal."""
-    return block.groups.frames(block.map_shape(shape)[2:]) if isinstance(block, NonLocal) else None
+    options = computed_by(block)
+    assert options is not None
+    return options.groups.frames(block.map_shape(shape)[2:] if isinstance(block, NonLocal) else shape[2:])
 
 
 def _device_and_dtype(block: nn.Module) -> tuple[torch.device, torch.dtype]:

@@ -7,12 +7,12 @@ these modules as they treat blocks.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from torch_nonlocal.functional import Normalize, Pairwise
-from torch_nonlocal.layers.groups import Attend, Groups
+from torch_nonlocal.layers.groups import Attend, Causal, Groups
 from torch_nonlocal.layers.non_local import NonLocal
 
 OPERATION = "_torch_nonlocal_operation"
@@ -39,13 +39,13 @@ class Computed:
     scale: float = 1.0
     normalize: Normalize = "keys"
     attend: Attend = "spacetime"
-    causal: Literal["frames"] | None = None
+    causal: Causal = None
     window_frames: int | None = None
 
     @property
     def groups(self) -> Groups:
         """The groups of positions."""
-        return Groups(self.attend, self.dims)
+        return Groups(self.attend, self.dims, self.causal, self.window_frames)
 
 
 class Operation(ABC):

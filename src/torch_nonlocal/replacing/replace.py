@@ -145,12 +145,12 @@ def _decided(
         trial = Trial(module)
     except ValueError as error:
         return str(error)
-    reasons: list[str] = []
+    reasons: dict[str, str] = {}
     nearest: Checked | None = None
     for family in alike:
         reason = family.mismatch(module)
         if reason is not None:
-            reasons.append(f"not as in {family.project}: {reason}")
+            reasons.setdefault(family.project, f"not as in {family.project}: {reason}")
             continue
         avoided = None if asked else family.avoids_map(module)
         if avoided is not None:
@@ -167,7 +167,7 @@ def _decided(
             nearest = result
     if nearest is not None:
         return f"it computes something else: {nearest.where} differs by {nearest.error:.1g} of its largest value"
-    return "; ".join(dict.fromkeys(reasons))
+    return "; ".join(reasons.values())
 
 
 class _Around:
