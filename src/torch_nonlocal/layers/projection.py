@@ -9,9 +9,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from torch_nonlocal._common.tracing import needs_plain_operations
 from torch_nonlocal.layers.ordinary import convolution_weights, is_fixed_norm, is_untouched
+
+LARGE = 2**17
+"""Number of elements from which memory traffic costs more than calling a few more operations."""
+
+_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+_FULL = (torch.float32, torch.float64)
 
 
 class Linear(NamedTuple):
@@ -40,13 +47,32 @@ def project(x: Tensor, modules: Sequence[nn.Module], *, contiguous: bool = False
 
 
 def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
-    """Apply linear maps to the channels of x (B, C, *size) in one product, each (B, D, *size)."""
-    weight_DC = torch.cat([one.weight for one in linears]) if len(linears) > 1 else linears[0].weight
-    bias_D = torch.cat([one.bias for one in linears]) if len(linears) > 1 else linears[0].bias
-    batch, size = x.shape[0], x.shape[2:]
-    stacked = torch.baddbmm(bias_D[None, :, None], weight_DC.expand(batch, -1, -1), x.flatten(2))
-    parts = stacked.split([one.weight.shape[0] for one in linears], dim=1)
-    return [part.unflatten(2, size) for part in parts]
+    """Apply linear maps to the channels of x (B, C, *size), each (B, D, *size)."""
+    widths = [one.weight.shape[0] for one in linears]
+    if len(linears) == 1:
+        return [_product(x, *linears[0])]
+    outputs = sum(widths)
+    weights, values = outputs * x.shape[1], outputs * x.shape[0] * x.flatten(2).shape[2]
+    if weights > LARGE and 4 * weights > values:  # copying them to stack them takes longer than reading x several times
+        return [_product(x, *one) for one in linears]
+    stacked = _product(x, torch.cat([one.weight for one in linears]), torch.cat([one.bias for one in linears]))
+    return list(stacked.split(widths, dim=1))
+
+
+def _product(x: Tensor, weight_DC: Tensor, bias_D: Tensor) -> Tensor:
+    """Return weight @ x + bias for the channels of x (B, C, *size): (B, D, *size).
+
+    A batched product has one gradient of the weight per batch item. A convolution has a single one, and so has a
+    product of all positions.
+    """
+    batch, channels = x.shape[:2]
+    if batch > 1 and x.device.type == "cpu" and x.dtype in _FULL:
+        return _CONVOLUTIONS[x.ndim - 3](x, weight_DC.reshape(*weight_DC.shape, *(1,) * (x.ndim - 2)), bias_D)
+    positions = x.flatten(2)
+    if batch > 1 and weight_DC.numel() > (channels + weight_DC.shape[0]) * positions.shape[2]:
+        return F.linear(positions.mT, weight_DC, bias_D).mT.unflatten(2, x.shape[2:])
+    product = torch.baddbmm(bias_D[None, :, None], weight_DC.expand(batch, -1, -1), positions)
+    return product.unflatten(2, x.shape[2:])
 
 
 def linears(modules: Sequence[nn.Module], x: Tensor) -> list[Linear] | None:
@@ -63,7 +89,7 @@ def linears(modules: Sequence[nn.Module], x: Tensor) -> list[Linear] | None:
 def with_norm(module: nn.Module, norm: Any, x: Tensor) -> Linear | None:
     """Merge a 1x1 convolution with the input x and the batch norm after it in eval mode.
 
-    None if the norm depends on its input, or if one of the two is not ordinary.
+    None if the norm depends on its input, if one of the two is not ordinary, or if the norm of a small map is cheaper.
     """
     if norm.training:
         return None
@@ -72,6 +98,8 @@ def with_norm(module: nn.Module, norm: Any, x: Tensor) -> Linear | None:
         return None
     conv = plain[0]
     if is_fixed_norm(norm, conv.weight):
+        if x.numel() < max(conv.weight.numel(), LARGE):
+            return None
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
         return Linear(conv.weight * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias)
     return conv if type(norm) is nn.Identity and is_untouched(norm) else None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.tracing import is_exported
 from torch_nonlocal.ops.names import Normalize
 
 
@@ -31,7 +32,9 @@ def softmax_weights(
 
     The sum runs over the keys j (eq. 2 and 3), or over the queries i with normalize="queries".
     """
-    logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2) * scale
+    logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2)
+    if scale != 1.0:
+        logits_BNM = logits_BNM * scale
     if key_bias_BM is not None:
         logits_BNM = logits_BNM + key_bias_BM.unsqueeze(-2)
     if visible_NM is not None:
@@ -68,14 +71,21 @@ def softmax(
 ) -> Tensor:
     """Compute the embedded Gaussian form, or with theta = phi = x the Gaussian form: (B, N, V)."""
     options: dict[str, Any] = {"normalize": normalize, "key_bias_BM": key_bias_BM, "visible_NM": visible_NM}
-    return softmax_weights(theta_BND, phi_BMD, scale=scale, **options) @ g_BMV
+    return _weighted_sum(softmax_weights(theta_BND, phi_BMD, scale=scale, **options), g_BMV)
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Compute the dot product form: (B, N, V)."""
-    return dot_product_weights(theta_BND, phi_BMD, visible_NM) @ g_BMV
+    return _weighted_sum(dot_product_weights(theta_BND, phi_BMD, visible_NM), g_BMV)
 
 
 def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Compute the concatenation form: (B, N, V)."""
-    return concatenation_weights(a_BN, b_BM, visible_NM) @ g_BMV
+    return _weighted_sum(concatenation_weights(a_BN, b_BM, visible_NM), g_BMV)
+
+
+def _weighted_sum(weights_BNM: Tensor, g_BMV: Tensor) -> Tensor:
+    """Return weights g, (B, N, V), in the memory order of g: channel-major values give a channel-major sum."""
+    if not is_exported(g_BMV) and g_BMV.stride(-2) == 1 and g_BMV.stride(-1) > 1:
+        return (g_BMV.mT @ weights_BNM.mT).mT
+    return weights_BNM @ g_BMV
