@@ -267,7 +267,10 @@ class NonLocal(KeepsIdentity):
         query, key, g_BMV = self._operands(x) if folded is None else folded
         show_observers(self, self, x, None if folded is not None else (query, key))
         frames = x.shape[2] if self.causal else None
-        return self.groups.to_map(self._weighted_sum(query, key, g_BMV, frames), x.shape[2:])
+        y = self.groups.to_map(self._weighted_sum(query, key, g_BMV, frames), x.shape[2:])
+        if needs_plain_operations(x) or x.shape[0] == 1 or not x.is_contiguous():
+            return y
+        return y.contiguous()  # `out` convolves batches, in the memory order of its input
 
     def _operands(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return theta, phi and g of a map (B, C, *size), or a, b and g in the concatenation form."""

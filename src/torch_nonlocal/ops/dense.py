@@ -85,7 +85,10 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, visible_NM: Tensor 
 
 
 def _weighted_sum(weights_BNM: Tensor, g_BMV: Tensor) -> Tensor:
-    """Return weights g, (B, N, V), in the memory order of g: channel-major values give a channel-major sum."""
-    if not is_exported(g_BMV) and g_BMV.stride(-2) == 1 and g_BMV.stride(-1) > 1:
+    """Return weights g, (B, N, V).
+
+    In inference, channel-major values give a channel-major sum. Its gradient would be a transposed map, and copied.
+    """
+    if not torch.is_grad_enabled() and not is_exported(g_BMV) and g_BMV.stride(-2) == 1 and g_BMV.stride(-1) > 1:
         return (g_BMV.mT @ weights_BNM.mT).mT
     return weights_BNM @ g_BMV
