@@ -20,11 +20,10 @@ from torch_nonlocal.tasks.action.network import network  # noqa: E402
 from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings  # noqa: E402
 from torch_nonlocal.tasks.footage import evenly, read_footage  # noqa: E402
 from torch_nonlocal.tasks.trained_viewing import attend_trained, is_trained, load_trained, network_input  # noqa: E402
-from torch_nonlocal.tasks.view_pictures import Scene  # noqa: E402
+from torch_nonlocal.tasks.view_pictures import Block, Scene  # noqa: E402
 from torch_nonlocal.training import TrainConfig  # noqa: E402
 from torch_nonlocal.training.run_folder import RunFolder  # noqa: E402
 from torch_nonlocal.view.page.save import reason  # noqa: E402
-from torch_nonlocal.view.verdict import judge  # noqa: E402
 
 CLASSES = ("same", "opposite", "perpendicular")
 
@@ -73,7 +72,7 @@ def test_a_trained_network_shows_prediction_evidence_and_why(files, tmp_path, ca
     predicted = nl.load(files / "good").predict(files / "clip.mp4")
     assert block["classes"] == [[name, pytest.approx(score, abs=1e-6)] for name, score in predicted.top()]
     scores = torch.softmax(trained.model(x)[0].detach(), 0)
-    alone = ", ".join(f"{CLASSES[k]} {100 * scores[k]:.1f} %" for k in scores.argsort(descending=True))
+    alone = ", ".join(f"{CLASSES[k]} {scores[k]:.1%}" for k in scores.argsort(descending=True))
     assert block["scored"].endswith(f"on the frames and the region shown alone: {alone}.")
     (inserted,) = blocks(trained.model).values()
     best_class = CLASSES.index(predicted.label)
@@ -229,11 +228,9 @@ def test_pictures_state_prediction_judgment_query_and_its_reason(cropped, tmp_pa
     footage = read_footage([cropped / "clip.mp4"], evenly(4), view_of=trained.view_of)
     attended = attend_trained(trained, footage, cropped / "clip.mp4")
     ((name, about),) = attended.facts.items()
-    record = attended.records[name]
-    judged = judge(record.statistics(), added=about.added, untrained=about.untrained)
-    scene = Scene(footage, record, about, judged, reason(about, given=False))
-    head, foot = scene.head("attention of", name), scene.foot((1, 28, 28))
-    assert f"Predicted class: {about.classes[0][0]} {100 * about.classes[0][1]:.1f} %" in head
+    scene = Scene(footage, Block.of(name, attended), reason(about, given=False))
+    head, foot = scene.head("attention of"), scene.foot((1, 28, 28))
+    assert f"Predicted class: {about.classes[0][0]} {about.classes[0][1]:.1%}" in head
     assert f"Caution, {name}: untrained" in head  # zero-initialized
     assert about.seen in head
     assert "Ring: the query, frame 5, 0.50 s, y 28, x 52. Query chosen automatically: the position with the" in foot

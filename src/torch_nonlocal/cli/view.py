@@ -83,9 +83,8 @@ def view(
     check_folder(out)
     needs.check("view", model=model)
     from torch_nonlocal import view as drawing
-    from torch_nonlocal.tasks.view_pictures import Scene, save_evidence, save_pictures
+    from torch_nonlocal.tasks.view_pictures import Block, Scene, save_evidence, save_pictures
     from torch_nonlocal.view.page.save import first_query, reason
-    from torch_nonlocal.view.verdict import judge
 
     for option, value in (("k", k), ("views", views)):
         if value < 1:
@@ -96,13 +95,10 @@ def view(
     footage, attended, beside = _attended(paths, compare, size, sampling, networks, testing)
     name = _chosen(attended.records, block)
     partner = _partner(name, beside, attended)
-    record, about = attended.records[name], attended.facts[name]
-    statistics = record.statistics()
-    judged = judge(statistics, added=about.added, untrained=about.untrained)
+    shown = Block.of(name, attended)
+    record, about = shown.record, shown.facts
     why = reason(about, given=bool(point))
-    scene = Scene(
-        footage, record, about, judged, why, (partner, attended.records[partner]) if partner else None, smooth
-    )
+    scene = Scene(footage, shown, why, Block.of(partner, attended) if partner else None, smooth)
     points = [footage.point(text) for text in point] or [first_query(record, about, scene.clip)]
     looks = [scene.look(one, k) for one in points]
     facts = drawing.Facts(
@@ -119,17 +115,17 @@ def view(
         console.print(f"predicted class: {scores}", highlight=False, markup=False)
         console.print(" ".join(filter(None, (about.scored, about.seen))), highlight=False, markup=False)
     if about.evidence is not None:
-        path = save_evidence(scene, name, out / "evidence.png", looks[0].query)
+        path = save_evidence(scene, out / "evidence.png", looks[0].query)
         console.print(f"what contributes to {about.classes[0][0]}: {path}", highlight=False, markup=False)
     for number, seen in enumerate(looks):
-        save_pictures(scene, name, seen, out / f"point{number}", film=film)
+        save_pictures(scene, seen, out / f"point{number}", film=film)
         place = footage.describe(seen.query)
         console.print(f"query {place}: {out}/point{number}-*.png", highlight=False, markup=False)
     if not point:
         console.print(why, highlight=False, markup=False)
     path = page.save(out / "page.html")
-    lines = str(statistics).splitlines()
-    lines[0] = f"{name}: {judged.text}"
+    lines = str(record.statistics()).splitlines()
+    lines[0] = f"{name}: {shown.judged.text}"
     console.print("\n".join([repr(record), *lines]), highlight=False, markup=False)
     console.print(f"{path}: open it and click any pixel", highlight=False, markup=False)
 

@@ -202,7 +202,7 @@ def _predicted(trained: TrainedNetwork, footage: Footage, path: Path | None, sho
     if torch.allclose(mean_K, shown_K, atol=1e-4):
         return Prediction(mean_K, f"{scored}.")
     order = shown_K.argsort(descending=True, stable=True)[:_CLASSES_SHOWN].tolist()
-    alone = ", ".join(f"{trained.classes[index]} {100 * shown_K[index]:.1f} %" for index in order)
+    alone = ", ".join(f"{trained.classes[index]} {shown_K[index]:.1%}" for index in order)
     return Prediction(mean_K, f"{scored}; on the frames and the region shown alone: {alone}.")
 
 

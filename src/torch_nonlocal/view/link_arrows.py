@@ -96,7 +96,7 @@ def arrows(
     if caption is None:
         caption = _caption(shown, clip_THWC, within=shown != strongest)
     strip = Strip([clip_THWC[number] for number in numbers], numbers, scale, labels=frame_labels(labels, clip_THWC))
-    legend = "Wider and brighter arrows: larger weights. No arrow: below 1 % of the largest."
+    legend = "Wider and brighter arrows: larger weights. No arrow: below 1% of the largest."
     sheet = lay_out([strip], title=title, caption=f"{caption}\n{legend}".strip(), for_arrows=True)
     bends = [_bend(sheet, arrow) for arrow in shown]
     for rank, arrow in reversed(list(enumerate(shown))):  # the strongest is drawn last, on top

@@ -122,14 +122,16 @@ def _panel(
     left, right, middle = _GAP // 2, width + _GAP // 2, above + size[1] + below // 2
     if name:
         draw.text((left, above // 2), _fitted(printable(name), font, width), fill=_INK, font=font, anchor="lm")
-    draw.text((left, middle), label, fill=_INK, font=font, anchor="lm")
     least, most = (f"{-scale.high:.2g}" if scale.signed else "0"), f"{scale.high:.2g}"
     draw.text((right, middle), most, fill=_INK, font=font, anchor="rm")
     bar_right = right - round(font.getlength(most)) - text // 2
     bar = scale.colors(np.linspace(-scale.high if scale.signed else 0, scale.high, 5 * text))
     colors = np.tile(np.rint(bar).astype(np.uint8), (text * 3 // 4, 1, 1))
     panel.paste(Image.fromarray(colors), (bar_right - colors.shape[1], middle - colors.shape[0] // 2))
-    draw.text((bar_right - colors.shape[1] - text // 2, middle), least, fill=_INK, font=font, anchor="rm")
+    scale_left = bar_right - colors.shape[1] - text // 2
+    draw.text((scale_left, middle), least, fill=_INK, font=font, anchor="rm")
+    room = scale_left - round(font.getlength(least)) - text - left
+    draw.text((left, middle), _fitted(label, font, room), fill=_INK, font=font, anchor="lm")
     return np.asarray(panel)
 
 
@@ -142,7 +144,7 @@ def _ring(picture: Image.Image, across: float, down: float, color: tuple[int, in
 
 
 def _fitted(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return the name, shortened in the middle if it is wider than the panel."""
+    """Return the name, shortened in the middle if it is wider than a width in pixels."""
     kept = len(name)
     shown = name
     while font.getlength(shown) > width and kept > 2:
