@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.optimization import optimize
     from torch_nonlocal.planning.plan import plan
     from torch_nonlocal.replacing import replace, restore
+    from torch_nonlocal.streaming import stream
     from torch_nonlocal.tasks.loading import load
     from torch_nonlocal.weights import load_weights, read_weights
 
@@ -43,6 +44,7 @@ __all__ = [
     "replace",
     "restore",
     "save_blocks",
+    "stream",
     "view",
     "watch",
 ]
@@ -70,6 +72,7 @@ __getattr__, __dir__ = lazy_exports(
         "replace": ".replacing",
         "restore": ".replacing",
         "save_blocks": ".insertion",
+        "stream": ".streaming",
         "view": ".view:",
         "watch": ".attention",
     },

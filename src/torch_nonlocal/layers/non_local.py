@@ -20,6 +20,7 @@ from torch_nonlocal.layers.options import SOFTMAX_FORMS, Scale, Subsample, check
 from torch_nonlocal.layers.ordinary import is_linear
 from torch_nonlocal.layers.projection import apply, linears, project, with_norm
 from torch_nonlocal.layers.scores import folded_scores, pair_scores
+from torch_nonlocal.layers.streamed import stream_of_blocks
 from torch_nonlocal.layers.widths import in_channels, out_channels
 
 _log = logging.getLogger("torch_nonlocal")
@@ -265,6 +266,9 @@ class NonLocal(KeepsIdentity):
         """Return y as a map (B, V, *size)."""
         folded = self._folded_scores(x)
         query, key, g_BMV = self._operands(x) if folded is None else folded
+        attending = stream_of_blocks()
+        if attending is not None:
+            return self.groups.to_map(attending(self, query, key, g_BMV, x.shape[2:]), x.shape[2:])
         show_observers(self, self, x, None if folded is not None else (query, key))
         frames = x.shape[2] if self.causal else None
         y = self.groups.to_map(self._weighted_sum(query, key, g_BMV, frames), x.shape[2:])

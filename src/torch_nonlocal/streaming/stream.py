@@ -1,0 +1,154 @@
+"""`stream`: a causal network on a video as it arrives, frame by frame or in chunks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_nonlocal._common.capture import eager
+from torch_nonlocal._common.context_values import added
+from torch_nonlocal._common.wrappers import named_modules
+from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.streamed import streamed_by
+from torch_nonlocal.streaming.cache import BlockCache
+from torch_nonlocal.streaming.convolutions import CachedConvolutions, ConvolutionCache, convolution_names
+from torch_nonlocal.streaming.refused import check_by_trial, check_modules
+
+_open: ContextVar[tuple[Any, ...]] = ContextVar("torch_nonlocal_open_streams", default=())
+
+
+@contextmanager
+def stream(model: nn.Module) -> Iterator["Step"]:
+    """Run a network on a video as it arrives: `step(frames)` returns the outputs of new frames.
+
+    The outputs of all steps together are those of the whole video, in chunks of any number of frames. Causal blocks
+    keep phi and g of the frames in their window (of a dot product without a window, the sum of phi^T g), and
+    convolutions over time keep the frames that they reach, so that every frame is computed once. With `window_frames`,
+    memory and the time of a step do not grow.
+
+    The network consists of blocks with causal="frames" or attend="space", of convolutions with a time kernel of 1 or
+    with padding of earlier frames only, and of layers that treat every frame alone. Others are refused by name, such as
+    pooling over time, convolutions that pad both ends of the clip, and group norms over frames: modules with known
+    rules when the context opens, all others at the first step, which first runs the network on four random frames at
+    once and in parts.
+
+    Steps run without gradients, and compiled code as plain PyTorch. The network is not changed, also not if a step
+    raises an error, and other threads may run it.
+
+    Args:
+        model: a network in eval mode that maps clips (B, C, T, H, W) to outputs for each frame.
+
+    Yields:
+        the function that computes a step.
+
+    Raises:
+        ValueError: if a module mixes frames in another way than causally.
+        RuntimeError: if a stream is open in this thread.
+
+    Example:
+        >>> with nl.stream(model) as step:
+        ...     for frames in video:  # (1, 3, t, H, W)
+        ...         y = step(frames)
+    """
+    if _open.get():
+        raise RuntimeError("nl.stream: a stream is open in this thread, and streams cannot be nested")
+    modules = named_modules(model)
+    check_modules(modules)
+    step = Step(model, modules)
+    with added(_open, step), eager():
+        try:
+            yield step
+        finally:
+            step.close()
+
+
+class Step:
+    """Computes the outputs of new frames; see `stream`.
+
+    Attributes:
+        frames: the number of frames so far.
+    """
+
+    def __init__(self, model: nn.Module, modules: dict[str, nn.Module]) -> None:
+        self.frames = 0
+        self._model, self._modules = model, modules
+        self._state: _State | None = _State(modules)
+        self._size: tuple[Any, ...] | None = None
+
+    def __call__(self, frames: Tensor) -> Any:
+        """Return the network's outputs for new frames.
+
+        Args:
+            frames: the next frames of the video, (B, C, t, H, W), with t >= 1. Sizes other than t do not change.
+
+        Raises:
+            ValueError: if the sizes, the dtype or the device are not those of the first frames, or, in the first step,
+                if the network mixes frames.
+            RuntimeError: if the stream has ended.
+        """
+        if self._state is None:
+            raise RuntimeError(
+                "nl.stream: the stream has ended; step(frames) works inside `with nl.stream(model) as step`"
+            )
+        self._check(frames)
+        if self._size is None:
+            check_by_trial(self._modules, frames, self._at_once, self._in_chunks)
+            self._size = _size(frames)
+        output = self._state.run(self._model, frames)
+        self.frames += frames.shape[2]
+        return output
+
+    def close(self) -> None:
+        """End the stream and release its memory."""
+        self._state = None
+
+    def _check(self, frames: Tensor) -> None:
+        if not isinstance(frames, Tensor) or frames.ndim != 5 or frames.shape[2] < 1:
+            given = tuple(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
+            raise ValueError(f"nl.stream: expected frames (B, C, t, H, W) with t >= 1, got {given}")
+        if self._size not in (None, _size(frames)):
+            shown = "(B, C, H, W), dtype and device"
+            raise ValueError(f"nl.stream: expected {shown} of the first frames, {self._size}, got {_size(frames)}")
+
+    @torch.no_grad()
+    def _at_once(self, clip: Tensor) -> Any:
+        with streamed_by(_attend_at_once):  # not shown to observers
+            return self._model(clip)
+
+    def _in_chunks(self, chunks: Sequence[Tensor]) -> Iterator[Any]:
+        state = _State(self._modules)
+        for chunk in chunks:
+            yield state.run(self._model, chunk)
+
+
+class _State:
+    """What the network keeps between steps."""
+
+    def __init__(self, modules: dict[str, nn.Module]) -> None:
+        self.blocks = {
+            module: BlockCache(module, keep_queries=False)
+            for module in modules.values()
+            if isinstance(module, NonLocal) and module.causal
+        }
+        self._convolutions = ConvolutionCache(convolution_names(modules))
+
+    @torch.no_grad()
+    def run(self, model: nn.Module, frames: Tensor) -> Any:
+        with streamed_by(self._attend), CachedConvolutions(self._convolutions, frames.shape[2]):
+            return model(frames)
+
+    def _attend(self, block: Any, query: Tensor, key: Tensor, g_BMV: Tensor, grid: Sequence[int]) -> Tensor:
+        cache = self.blocks.get(block)
+        return block._weighted_sum(query, key, g_BMV, None) if cache is None else cache.attend(query, key, g_BMV, grid)
+
+
+def _attend_at_once(block: Any, query: Tensor, key: Tensor, g_BMV: Tensor, grid: Sequence[int]) -> Tensor:
+    return block._weighted_sum(query, key, g_BMV, grid[0] if block.causal else None)
+
+
+def _size(frames: Tensor) -> tuple[Any, ...]:
+    batch, channels, _, *size = frames.shape
+    return (batch, channels, *size), frames.dtype, frames.device
