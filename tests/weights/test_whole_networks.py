@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from foreign_layouts import caffe2_blobs, formula, named_as, random_parts, save_pickle
 
 import torch_nonlocal as nl
-from torch_nonlocal.models.video_resnet import VideoResNet
 from torch_nonlocal.weights import convert_weights
 
 COUNTS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -21,13 +20,13 @@ def inflated(stage, index):
     return (True, index % 2 == 0, index % 2 == 0, index % 2 == 1)[stage]
 
 
-def layers(depth, i3d, middle=False):
+def layers(depth, i3d, middle=False, slow=False):
     """(stage, block, convolution, weight shape) without stem and fc; stage 0 is res2, convolution 0 the shortcut."""
     width_in = 64
     for stage, count in enumerate(COUNTS[depth]):
         width = 64 * 2**stage
         for index in range(count):
-            t = 3 if i3d and inflated(stage, index) else 1
+            t = 3 if (stage >= 2 if slow else i3d and inflated(stage, index)) else 1
             t1, t2 = (1, t) if middle else (t, 1)
             if index == 0:
                 yield stage, index, 0, (4 * width, width_in, 1, 1, 1)
@@ -59,8 +58,28 @@ def gluoncv_names(stage, index, number):
     return f"{start}{conv}.weight", {name: f"{start}{norm}.{name}" for name in NORM}
 
 
+def pytorchvideo_names(pooled):
+    def names(stage, index, number):
+        start = f"blocks.{stage + 1 + (pooled and stage > 0)}.res_blocks.{index}."
+        conv, norm = (
+            ("branch1_conv", "branch1_norm") if number == 0 else (f"branch2.{n}_{'_abc'[number]}" for n in PARTS)
+        )
+        return f"{start}{conv}.weight", {name: f"{start}{norm}.{name}" for name in NORM}
+
+    return names
+
+
+PARTS = ("conv", "norm")
+
+
 def plain_norm(module):
     return {name: f"{module}.{name}" for name in NORM}
+
+
+def pytorchvideo(pooled):
+    head = "blocks.6.proj" if pooled else "blocks.5.proj"
+    ends = (f"{head}.weight", f"{head}.bias")
+    return pytorchvideo_names(pooled), "blocks.0.conv.weight", plain_norm("blocks.0.norm"), ends, ""
 
 
 # source -> names of residual blocks, stem, norm of the stem, last layer and non-local block
@@ -93,15 +112,17 @@ LAYOUTS = {
         ("fc.weight", "fc.bias"),
         "res_layers.{1}.{1}.nonlocal_block",
     ),
+    "pytorchvideo": pytorchvideo(pooled=True),
+    "pytorchvideo slow": pytorchvideo(pooled=False),
 }
 
 
-def rows(source, depth=50, i3d=True, middle=False):
+def rows(source, depth=50, i3d=True, middle=False, slow=False):
     """(key of the source, key of VideoResNet, shape) of every tensor without the non-local blocks."""
     names, stem, stem_norm, (fc_weight, fc_bias), _ = LAYOUTS[source]
-    table = [(stem, "conv1.weight", (64, 3, 5 if i3d else 1, 7, 7))]
+    table = [(stem, "conv1.weight", (64, 3, 5 if i3d and not slow else 1, 7, 7))]
     table += [(theirs, f"bn1.{name}", (64,)) for name, theirs in stem_norm.items()]
-    for stage, index, number, shape in layers(depth, i3d, middle):
+    for stage, index, number, shape in layers(depth, i3d, middle, slow):
         conv, norm = names(stage, index, number)
         ours = f"layer{stage + 1}.{index}."
         ours_conv, ours_norm = ("downsample.0", "downsample.1") if number == 0 else (f"conv{number}", f"bn{number}")
@@ -118,29 +139,32 @@ def numbered(table):
 
 
 @pytest.mark.parametrize(
-    ("source", "depth", "i3d", "middle", "kind"),
+    ("source", "depth", "kernels", "name"),
     [
-        ("slowfast", 50, True, False, "i3d_resnet50"),
-        ("mmcv", 50, True, False, "i3d_resnet50"),
-        ("gluoncv", 50, True, False, "i3d_resnet50"),
-        ("slowfast", 101, False, False, "c2d_resnet101"),
-        ("mmcv", 50, True, True, "i3d_resnet50_3x3x3"),
+        ("slowfast", 50, {}, "i3d_resnet50_8x8"),
+        ("slowfast", 50, {"slow": True}, "slow_resnet50"),
+        ("mmcv", 50, {}, "i3d_resnet50.mmaction2"),
+        ("mmcv", 101, {"slow": True}, "slow_resnet101"),
+        ("gluoncv", 50, {}, "i3d_resnet50.gluoncv"),
+        ("slowfast", 101, {"i3d": False}, "c2d_resnet101_8x8"),
+        ("mmcv", 50, {"middle": True}, "i3d_resnet50_3x3x3.mmaction2"),
+        ("pytorchvideo", 50, {}, "i3d_resnet50_8x8"),
+        ("pytorchvideo slow", 50, {"slow": True}, "slow_resnet50"),
     ],
 )
-def test_every_tensor_gets_its_name(tmp_path, source, depth, i3d, middle, kind):
-    table = rows(source, depth, i3d, middle)
+def test_every_tensor_gets_its_name(tmp_path, source, depth, kernels, name):
+    table = rows(source, depth, **kernels)
     torch.save({"state_dict": numbered(table)}, tmp_path / "theirs.pth")
     converted = convert_weights(tmp_path / "theirs.pth")
     network = converted.network
     assert network is not None
-    assert converted.source == source
-    suffix = "_8x8" if source == "slowfast" and not middle else ""
-    assert network.arguments == {"name": f"{kind}{suffix}", "num_classes": CLASSES}
+    assert converted.source == source.split()[0]
+    assert network.arguments == {"name": name, "num_classes": CLASSES}
     for number, (_, ours, shape) in enumerate(table):
         assert network.state[ours].shape == shape
         assert network.state[ours].flatten()[0] == number, ours
     with torch.device("meta"):
-        expected = VideoResNet(depth, kernel=network.kernel, num_classes=CLASSES).state_dict()
+        expected = nl.create_model(name, num_classes=CLASSES).state_dict()
     assert set(network.state) == {key for key in expected if not key.endswith("num_batches_tracked")}
     assert converted.left_over == []
     assert converted.renamed == {theirs: ours for theirs, ours, _ in table}
@@ -196,15 +220,129 @@ def test_other_networks_give_their_blocks_and_a_reason(tmp_path, case):
     assert not (tmp_path / "ours.pt").exists()
 
 
-def test_differences_that_weights_do_not_determine_are_reported(tmp_path):
-    torch.save(numbered(rows("mmcv")), tmp_path / "theirs.pth")
-    network = convert_weights(tmp_path / "theirs.pth").network
-    assert network is not None
-    assert "pool1_kernel 1 in the source, 3 in the model" in network.differences[0]
-    torch.save(numbered(rows("slowfast")), tmp_path / "theirs.pth")
-    network = convert_weights(tmp_path / "theirs.pth").network
-    assert network is not None
-    assert not any("in the source" in sentence for sentence in network.differences)
+def random_network(table):
+    """Random tensors by the source's and by our names, scaled to keep activations small."""
+    generator = torch.Generator().manual_seed(0)
+    theirs, ours = {}, {}
+    for name, our_name, shape in table:
+        if len(shape) > 1:
+            value = torch.randn(shape, generator=generator) * (2 / torch.Size(shape[1:]).numel()) ** 0.5
+        elif our_name.endswith(("running_var", ".weight")):
+            value = torch.rand(shape, generator=generator) + 0.5
+        else:
+            value = torch.randn(shape, generator=generator) * 0.2
+        theirs[name] = ours[our_name] = value
+    return theirs, ours
+
+
+def scores_of(x, state, stem_stride, pool1_stride, pool2):
+    """Scores of a ResNet with tensors by our names; pool1 is 1x3x3 padded by one pixel, pool2 is None or its size."""
+
+    def normed(x, name):
+        mean, variance, weight, bias = (
+            state[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.batch_norm(x, mean, variance, weight, bias)
+
+    def convolved(x, name, stride):
+        weight = state[f"{name}.weight"]
+        return F.conv3d(x, weight, stride=stride, padding=[size // 2 for size in weight.shape[2:]])
+
+    x = torch.relu(normed(convolved(x, "conv1", (stem_stride, 2, 2)), "bn1"))
+    x = F.max_pool3d(x, (1, 3, 3), (pool1_stride, 2, 2), (0, 1, 1))
+    for stage, count in enumerate(COUNTS[50], 1):
+        for index in range(count):
+            name, stride = f"layer{stage}.{index}", 2 if stage > 1 and index == 0 else 1
+            y = torch.relu(normed(convolved(x, f"{name}.conv1", 1), f"{name}.bn1"))
+            y = torch.relu(normed(convolved(y, f"{name}.conv2", (1, stride, stride)), f"{name}.bn2"))
+            y = normed(convolved(y, f"{name}.conv3", 1), f"{name}.bn3")
+            if index == 0:
+                x = normed(convolved(x, f"{name}.downsample.0", (1, stride, stride)), f"{name}.downsample.1")
+            x = torch.relu(x + y)
+        if stage == 1 and pool2:
+            x = F.max_pool3d(x, (pool2, 1, 1))
+    return x.mean((2, 3, 4)) @ state["fc.weight"].T + state["fc.bias"]
+
+
+NOPOOL = {"cfg": "MODEL:\n  ARCH: i3d_nopool\n"}
+STRIDES = {"meta": {"cfg": "model = dict(backbone=dict(conv1_stride_t=1, pool1_stride_t=2, with_pool2=False))"}}
+# name -> (source, options of the tables, values beside the tensors, stride of conv1 and pool1, pool2)
+NETWORKS = {
+    "mmaction2's I3D": ("mmcv", {}, {}, (2, 2, 2)),
+    "mmaction2's configuration": ("mmcv", {}, STRIDES, (1, 2, None)),
+    "mmaction2's SlowOnly": ("mmcv", {"slow": True}, {}, (1, 1, None)),
+    "gluon-cv": ("gluoncv", {}, {}, (2, 2, 2)),
+    "PySlowFast's I3D": ("slowfast", {}, {}, (1, 1, 2)),
+    "PySlowFast's I3D without pool2": ("slowfast", {}, NOPOOL, (1, 1, None)),
+    "PySlowFast's Slow": ("slowfast", {"slow": True}, {}, (1, 1, None)),
+    "PyTorchVideo": ("pytorchvideo", {}, {}, (1, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_the_printed_call_builds_the_same_network(tmp_path, case):
+    source, kernels, beside, strides = NETWORKS[case]
+    theirs, ours = random_network(rows(source, **kernels))
+    torch.save({"state_dict": theirs, **beside}, tmp_path / "theirs.pth")
+    converted = convert_weights(tmp_path / "theirs.pth")
+    converted.save(tmp_path / "ours.pt")
+    assert converted.network is not None
+    call = converted.network.call(str(tmp_path / "ours.pt"))
+    model = eval(call, {"nl": nl}).eval()
+    clip = torch.randn(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = scores_of(clip, ours, *strides)
+        torch.testing.assert_close(model(clip), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_the_file_alone_gives_the_network_with_its_blocks(tmp_path, suffix):
+    pytest.importorskip("safetensors") if suffix == ".safetensors" else None
+    state = numbered(rows("slowfast"))
+    parts = random_parts(3, channels=512, inner=256)
+    state |= named_as("slowfast", parts, "s3.pathway0_nonlocal1")
+    config = "MODEL:\n  ARCH: i3d_nopool\nNONLOCAL:\n  INSTANTIATION: dot_product\n  POOL:\n  - []\n  - - [1, 2, 2]\n"
+    torch.save({"model_state": state, "cfg": config}, tmp_path / "theirs.pyth")
+    path = tmp_path / f"ours{suffix}"
+    converted = convert_weights(tmp_path / "theirs.pyth")
+    converted.save(path)
+    model = nl.create_model(str(path))
+    assert model.time.pool2_stride == 1
+    assert model.fc.out_features == CLASSES
+    block = nl.blocks(model)["layer2.1"]
+    assert (block.pairwise, block.subsample, block.pool_first) == ("dot_product", (1, 2, 2), True)
+    torch.testing.assert_close(block.g.weight, parts["g.weight"])
+    with pytest.raises(ValueError, match="states its network"):
+        nl.create_model(str(path), non_local="paper-1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"depth": 50}',
+        '{"depth": 9000, "kernel": null, "num_classes": 5, "time": {}, "non_local": [], "options": {}}',
+        '{"depth": 50, "kernel": null, "num_classes": 1000000000, "time": {}, "non_local": [], "options": {}}',
+        '{"depth": 50, "kernel": null, "num_classes": 5, "time": {"a": 1}, "non_local": [], "options": {}}',
+        '{"depth": 50, "kernel": null, "num_classes": 5, "time": {"stem_stride": -1}, "non_local": [], "options": {}}',
+        '{"depth": 50, "kernel": null, "num_classes": 5, "time": {}, "non_local": ["**"], "options": {"weights": "x"}}',
+        '{"depth": 50, "kernel": null, "num_classes": 5, "time": {}, "non_local": ["**"], "options": {"norm": "x"}}',
+    ],
+)
+def test_wrong_architectures_in_files_are_refused(tmp_path, text):
+    content = {"format": "torch-nonlocal network 1", "architecture": text, "state_dict": {"fc.bias": torch.ones(5)}}
+    torch.save(content, tmp_path / "ours.pt")
+    with pytest.raises(ValueError, match=r"ours\.pt"):
+        nl.create_model(str(tmp_path / "ours.pt"))
+
+
+def test_other_strides_in_a_configuration_are_named(tmp_path):
+    meta = {"cfg": "model = dict(backbone=dict(temporal_strides=(1, 2, 1, 1)))"}
+    torch.save({"state_dict": numbered(rows("mmcv")), "meta": meta}, tmp_path / "theirs.pth")
+    converted = convert_weights(tmp_path / "theirs.pth")
+    assert converted.network is None
+    assert "temporal_strides=[1, 2, 1, 1]" in str(converted.no_network)
 
 
 def random_blobs(affine):
@@ -282,20 +420,14 @@ def test_caffe2_networks_give_the_same_scores(tmp_path, affine):
     converted = convert_weights(tmp_path / "theirs.pkl")
     network = converted.network
     assert network is not None
-    assert network.arguments["name"] == "i3d_resnet50_8x8"
+    assert network.arguments["name"] == "i3d_resnet50_8x8.caffe2"
     assert network.arguments["non_local"] == PAPER_5
     assert network.arguments["norm"] == (None if affine else "batch")
     assert affine == any("4 frames at a time" in sentence for sentence in converted.assumptions)
-    assert "pool1_padding 0 in the source, 1 in the model" in network.differences[0]
+    assert not any("in the source" in sentence for sentence in network.differences)
 
     converted.save(saved)
-    named = nl.create_model(**network.arguments, weights=saved)
-    with torch.device("meta"):  # the same weights with the source's own pools, which no named model has
-        theirs = VideoResNet(50, kernel=network.kernel, time=network.time, num_classes=CLASSES)
-    options = {key: network.arguments[key] for key in ("pairwise", "subsample", "pool_first", "scale", "norm")}
-    nl.insert(theirs, PAPER_5, **options)
-    theirs.load_state_dict(named.state_dict(), assign=True)
-    theirs.double().eval()
+    theirs = nl.create_model(**network.arguments, weights=saved).double().eval()
     with torch.no_grad():
         scores = theirs(clip.double())
     assert (reference_scores(clip, blobs, {}) - expected).abs().max() > 0.01 * expected.abs().max()

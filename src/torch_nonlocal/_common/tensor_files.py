@@ -32,7 +32,7 @@ Container = Literal["safetensors", "torch.save", "pickle"]
 
 _ZIP = b"PK\x03\x04"
 _OUR_FORMAT = re.compile(r"torch-nonlocal (.+) \d+")
-_OUR_ENTRIES = {"format", "plan", "call"}
+_OUR_ENTRIES = {"format", "plan", "call", "architecture"}
 _EXPECTED = "a weights file"
 _MAX_TENSORS = 20_000
 _MAX_NAME = 256  # characters

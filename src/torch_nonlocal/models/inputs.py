@@ -132,6 +132,9 @@ class Inputs:
 IMAGENET = Inputs(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 """ImageNet's statistics in RGB, which torchvision's and timm's ImageNet weights and our own recipes use."""
 
+CAFFE2 = Inputs(mean=(0.45,) * 3, std=(0.225,) * 3)
+"""Inputs of video-nonlocal-net: 114.75 and 57.375 of 255."""
+
 EFFICIENTNET_LITE0 = Inputs(mean=(0.498,) * 3, std=(0.502,) * 3, size=(224, 224))
 """Inputs of the packaged EfficientNet-Lite0 weights."""
 

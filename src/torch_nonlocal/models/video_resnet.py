@@ -1,4 +1,5 @@
-"""C2D and I3D ResNets for clips (Wang et al., CVPR 2018, table 1; Carreira and Zisserman, CVPR 2017).
+"""C2D, I3D and Slow ResNets for clips (Wang et al., CVPR 2018, table 1; Carreira and Zisserman, CVPR 2017;
+Feichtenhofer et al., ICCV 2019).
 
 Parameters have the names of torchvision's ResNet (conv1, layer2.0.conv1, fc), so ImageNet weights fit after inflation.
 Sizes in comments are for 32 frames of 224 x 224 pixels.
@@ -6,6 +7,7 @@ Sizes in comments are for 32 frames of 224 x 224 pixels.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -27,8 +29,11 @@ class TimePlan:
         stem_stride: stride of conv1.
         pool1_kernel: kernel of the max pool after conv1.
         pool1_stride: stride of the max pool after conv1.
-        pool2_kernel: kernel of the max pool between res2 and res3, whose stride is 2.
+        pool2_kernel: kernel of the max pool between res2 and res3.
         pool1_padding: spatial padding of the max pool after conv1, 0 or 1 pixel.
+        pool2_stride: stride of the max pool between res2 and res3.
+        inflated: residual blocks with kernels over time: "alternate" for every second one and all of res2, "late" for
+            all of res4 and res5.
     """
 
     stem_kernel: int = 1
@@ -37,6 +42,8 @@ class TimePlan:
     pool1_stride: int = 2
     pool2_kernel: int = 3
     pool1_padding: int = 1
+    pool2_stride: int = 2
+    inflated: Literal["alternate", "late"] = "alternate"
 
 
 C2D = TimePlan()  # the paper's table 1
@@ -44,6 +51,8 @@ I3D = TimePlan(stem_kernel=5)
 # For 8 frames, 8 apart: only pool2 has a stride over time.
 C2D_8X8 = TimePlan(stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=2)
 I3D_8X8 = TimePlan(stem_kernel=5, stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=2)
+# Keeps all frames: the slow pathway of SlowFast, alone.
+SLOW = TimePlan(stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=1, pool2_stride=1, inflated="late")
 
 
 class Bottleneck(nn.Module):
@@ -83,13 +92,14 @@ class Bottleneck(nn.Module):
 
 
 class VideoResNet(nn.Module):
-    """C2D or I3D ResNet: clips (B, 3, T, H, W) -> scores (B, num_classes).
+    """C2D, I3D or Slow ResNet: clips (B, 3, T, H, W) -> scores (B, num_classes).
 
-    The I3D variants inflate one kernel in every second residual block (in every block of res2).
+    The I3D variants inflate one kernel in every second residual block (in every block of res2), the Slow variants in
+    every block of res4 and res5.
 
     Args:
         depth: 50 or 101.
-        kernel: inflated kernel of I3D, "3x1x1" or "3x3x3"; None for C2D.
+        kernel: inflated kernel, "3x1x1" or "3x3x3"; None for C2D.
         time: kernels and strides over time; None for those of the paper.
         num_classes: width of the last layer.
         dropout: dropout probability before the last layer.
@@ -127,13 +137,14 @@ class VideoResNet(nn.Module):
         self.maxpool = nn.MaxPool3d(  # 64 x 8 x 56 x 56
             (plan.pool1_kernel, 3, 3), (plan.pool1_stride, 2, 2), padding=(plan.pool1_kernel // 2, edge, edge)
         )
-        self.layer1 = _stage(64, WIDTHS[0], _inflated(kernel, 0, DEPTHS[depth][0]))  # res2: 256 x 8 x 56 x 56
+        kernels = [_inflated(kernel, stage, count, plan.inflated) for stage, count in enumerate(DEPTHS[depth])]
+        self.layer1 = _stage(64, WIDTHS[0], kernels[0])  # res2: 256 x 8 x 56 x 56
         self.pool2 = nn.MaxPool3d(  # 256 x 4 x 56 x 56
-            (plan.pool2_kernel, 1, 1), (2, 1, 1), padding=((plan.pool2_kernel - 1) // 2, 0, 0)
+            (plan.pool2_kernel, 1, 1), (plan.pool2_stride, 1, 1), padding=((plan.pool2_kernel - 1) // 2, 0, 0)
         )
-        self.layer2 = _stage(256, WIDTHS[1], _inflated(kernel, 1, DEPTHS[depth][1]), 2)  # res3: 512 x 4 x 28 x 28
-        self.layer3 = _stage(512, WIDTHS[2], _inflated(kernel, 2, DEPTHS[depth][2]), 2)  # res4: 1024 x 4 x 14 x 14
-        self.layer4 = _stage(1024, WIDTHS[3], _inflated(kernel, 3, DEPTHS[depth][3]), 2)  # res5: 2048 x 4 x 7 x 7
+        self.layer2 = _stage(256, WIDTHS[1], kernels[1], 2)  # res3: 512 x 4 x 28 x 28
+        self.layer3 = _stage(512, WIDTHS[2], kernels[2], 2)  # res4: 1024 x 4 x 14 x 14
+        self.layer4 = _stage(1024, WIDTHS[3], kernels[3], 2)  # res5: 2048 x 4 x 7 x 7
         self.avgpool = nn.AdaptiveAvgPool3d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(EXPANSION * WIDTHS[3], num_classes)
@@ -153,8 +164,10 @@ class VideoResNet(nn.Module):
         return self.fc(self.dropout(self.avgpool(x).flatten(1)))
 
 
-def _inflated(kernel: str | None, stage: int, count: int) -> list[str | None]:
-    """Kernel of each residual block, inflated in all of res2, even blocks of res3 and res4, odd blocks of res5."""
+def _inflated(kernel: str | None, stage: int, count: int, inflated: str) -> list[str | None]:
+    """Kernel of each residual block: "alternate" is all of res2, even blocks of res3 and res4, odd blocks of res5."""
+    if inflated == "late":
+        return [kernel if stage >= 2 else None] * count
     chosen = (lambda _: True, lambda i: i % 2 == 0, lambda i: i % 2 == 0, lambda i: i % 2 == 1)[stage]
     return [kernel if chosen(index) else None for index in range(count)]
 

@@ -65,7 +65,8 @@ class Converted:
         if whole or (whole is None and self.network is not None):
             if self.network is None:
                 raise ValueError(f"no whole network to save: {self.no_network or 'the file holds only blocks'}")
-            header = {"format": NETWORK_FORMAT, "call": self.network.call(Path(path).name)}
+            network = self.network
+            header = {"format": NETWORK_FORMAT, "call": network.call(Path(path).name), "architecture": network.text}
             write_tensors(Path(path), self.network.state, header, key="state_dict")
             return
         if not self.plan:
@@ -148,6 +149,7 @@ def _convert(
         source,
         {place: one.tensors for place, one in assembled.items()},
         {place: one.settings for place, one in assembled.items()},
+        file.facts,
     )
     if no_network:  # the names of a VideoResNet are of no use: the network that the blocks belong to is the source's
         placed = {aliases.get(place, place): one for place, one in placed.items()}

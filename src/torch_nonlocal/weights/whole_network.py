@@ -1,16 +1,18 @@
 """Convert a whole network of another project to a `VideoResNet` with the same architecture."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from torch_nonlocal.insertion.attachment import CHILD
-from torch_nonlocal.models.video_resnet import C2D, C2D_8X8, DEPTHS, I3D, I3D_8X8, KERNELS, TimePlan, VideoResNet
+from torch_nonlocal.models.network_files import text_of
+from torch_nonlocal.models.registry import ARCHITECTURES
+from torch_nonlocal.models.video_resnet import C2D, DEPTHS, I3D, SLOW, TimePlan, VideoResNet
 from torch_nonlocal.weights.assemble import without_statistics
-from torch_nonlocal.weights.foreign.source import NetworkNames, Source
+from torch_nonlocal.weights.foreign.source import NetworkNames, Source, Trunk
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,19 @@ class Network:
 
     def call(self, weights: str) -> str:
         """The `nl.create_model` call that loads the saved file, as source code."""
+        if ARCHITECTURES[self.arguments["name"]] != (self.depth, self.kernel, self.time):
+            return f"nl.create_model({weights!r})"
         name, *rest = (f"{key}={value!r}" for key, value in {**self.arguments, "weights": weights}.items())
         return f"nl.create_model({name.removeprefix('name=')}, {', '.join(rest)})"
+
+    @property
+    def text(self) -> str:
+        """The architecture and the blocks, from which `nl.create_model` builds the network of a file."""
+        options = {
+            key: value for key, value in self.arguments.items() if key not in ("name", "num_classes", "non_local")
+        }
+        classes, places = self.arguments["num_classes"], self.arguments.get("non_local", [])
+        return text_of(self.depth, self.kernel, classes, self.time, places, options)
 
 
 def whole_network(
@@ -44,6 +57,7 @@ def whole_network(
     source: Source,
     blocks: Mapping[str, Mapping[str, Tensor]],
     settings: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, Any],
 ) -> tuple[Network | None, dict[str, str], str | None]:
     """Convert the network of a file.
 
@@ -52,6 +66,7 @@ def whole_network(
         source: the source of the file.
         blocks: tensors of the converted blocks by place.
         settings: options of the converted blocks by place.
+        facts: values beside the tensors.
 
     Returns:
         The network or None; the new names of its tensors by the old ones; and, if the file holds a network that
@@ -60,7 +75,7 @@ def whole_network(
     names = source.network
     if names is None:
         return None, {}, None
-    renamed = {key: new for key in tensors if (new := names.rename(key))}
+    renamed = {key: new for key in tensors if (new := names.rename(key, tensors))}
     state: dict[str, Tensor] = {}
     for key, new in renamed.items():
         tensor = tensors[key]
@@ -76,13 +91,16 @@ def whole_network(
     fitting, why = _fitting(state)
     if fitting is None:
         return None, {}, why
-    depth, kernel = fitting
+    depth, kernel, inflated = fitting
     places = set(blocks)
     strange = sorted(places - {key.rpartition(".conv1")[0] for key in state if key.endswith(".conv1.weight")})
     if strange:
         return None, {}, f"blocks at {', '.join(map(repr, strange))}, which are not residual blocks of a VideoResNet"
-    time = names.time(state["conv1.weight"].shape[2])
-    name, ours = _named(depth, kernel, time)
+    try:
+        time = names.time(Trunk(state["conv1.weight"].shape[2], inflated == "late", facts))
+    except ValueError as error:
+        return None, {}, str(error)
+    name = _named(depth, kernel, time, names.suffix)
     arguments: dict[str, Any] = {"name": name, "num_classes": len(state["fc.weight"])}
     if blocks:
         common = list(settings.values())
@@ -90,7 +108,7 @@ def whole_network(
             return None, {}, "its blocks differ in their options, and nl.create_model gives all blocks the same options"
         arguments |= {"non_local": list(blocks), **common[0]}
         state |= {f"{place}.{CHILD}.{key}": value for place, block in blocks.items() for key, value in block.items()}
-    differences = _differences(depth, kernel, time, name, ours) + names.notes
+    differences = _differences(depth, kernel, time, name) + names.notes
     state = {key: value.contiguous() for key, value in state.items()}
     return Network(state, arguments, time, kernel, depth, differences), renamed, None
 
@@ -103,8 +121,17 @@ def _add_statistics(state: dict[str, Tensor]) -> None:
             state |= {f"{module}.running_mean": mean, f"{module}.running_var": variance}
 
 
-def _fitting(state: Mapping[str, Tensor]) -> tuple[tuple[int, str | None] | None, str]:
-    """Depth and kernel of the `VideoResNet` with exactly these tensors, or how the nearest one differs."""
+_INFLATED: tuple[tuple[int, str | None, str], ...] = (
+    (C2D.stem_kernel, None, C2D.inflated),
+    (SLOW.stem_kernel, "3x1x1", SLOW.inflated),
+    (I3D.stem_kernel, "3x1x1", I3D.inflated),
+    (I3D.stem_kernel, "3x3x3", I3D.inflated),
+)
+"""Frames of the first kernel, inflated kernel, and the residual blocks that have it."""
+
+
+def _fitting(state: Mapping[str, Tensor]) -> tuple[tuple[int, str | None, str] | None, str]:
+    """Depth, kernel and inflated blocks of the `VideoResNet` with these tensors, or how the nearest one differs."""
     stem, classes = state["conv1.weight"], state.get("fc.weight")
     if classes is None or stem.ndim != 5 or stem.shape[2] not in (C2D.stem_kernel, I3D.stem_kernel):
         kernels = f"{C2D.stem_kernel} or {I3D.stem_kernel}"
@@ -115,13 +142,13 @@ def _fitting(state: Mapping[str, Tensor]) -> tuple[tuple[int, str | None] | None
     shapes = {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
     nearest: list[str] | None = None
     for depth in DEPTHS:
-        for kernel in (None, *KERNELS):
-            if (kernel is None) != (stem.shape[2] == C2D.stem_kernel):
+        for frames, kernel, inflated in _INFLATED:
+            if frames != stem.shape[2]:
                 continue
-            ours = _shapes(depth, kernel, len(classes))
+            ours = _shapes(depth, kernel, inflated, frames, len(classes))
             wrong = [key for key in sorted(ours.keys() | shapes.keys()) if ours.get(key) != shapes.get(key)]
             if not wrong:
-                return (depth, kernel), ""
+                return (depth, kernel, inflated), ""
             if nearest is None or len(wrong) < len(nearest):
                 nearest = wrong
                 key = wrong[0]
@@ -132,37 +159,44 @@ def _fitting(state: Mapping[str, Tensor]) -> tuple[tuple[int, str | None] | None
     return None, difference  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
-def _shapes(depth: int, kernel: str | None, classes: int) -> dict[str, tuple[int, ...]]:
+def _shapes(depth: int, kernel: str | None, inflated: str, frames: int, classes: int) -> dict[str, tuple[int, ...]]:
+    time = replace(SLOW if inflated == "late" else I3D, stem_kernel=frames)
     with torch.device("meta"):
-        model = VideoResNet(depth, kernel=kernel, num_classes=classes)
+        model = VideoResNet(depth, kernel=kernel, time=time, num_classes=classes)
     return {
         key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")
     }
 
 
-def _named(depth: int, kernel: str | None, time: TimePlan) -> tuple[str, TimePlan]:
-    """The nearest name in `nl.list_models()` and its time plan."""
-    keeps_time = time.stem_stride == 1
-    if kernel is None:
-        return (f"c2d_resnet{depth}_8x8", C2D_8X8) if keeps_time else (f"c2d_resnet{depth}", C2D)
-    if kernel == "3x3x3":
-        return f"i3d_resnet{depth}_3x3x3", I3D
-    return (f"i3d_resnet{depth}_8x8", I3D_8X8) if keeps_time else (f"i3d_resnet{depth}", I3D)
+def _named(depth: int, kernel: str | None, time: TimePlan, suffix: str) -> str:
+    """The name of the network in `nl.create_model`; without one of the same strides and pools, the nearest."""
+    same = [name for name, found in ARCHITECTURES.items() if found == (depth, kernel, time)]
+    plain = [name for name in same if "." not in name]
+    own = [name for name in same if name.endswith(f".{suffix}")]
+    if found := [*plain, *own, *same]:
+        return found[0]
+    alike = [
+        (sum(getattr(time, field.name) != getattr(other[2], field.name) for field in fields(TimePlan)), name)
+        for name, other in ARCHITECTURES.items()
+        if other[:2] == (depth, kernel) and other[2].inflated == time.inflated and "." not in name
+    ]
+    return min(alike)[1]
 
 
-def _differences(depth: int, kernel: str | None, time: TimePlan, name: str, ours: TimePlan) -> tuple[str, ...]:
+def _differences(depth: int, kernel: str | None, time: TimePlan, name: str) -> tuple[str, ...]:
+    ours = ARCHITECTURES[name][2]
     changed = [field.name for field in fields(TimePlan) if getattr(time, field.name) != getattr(ours, field.name)]
     if not changed:
         return ()
     listed = ", ".join(
-        f"{field} {getattr(time, field)} in the source, {getattr(ours, field)} in the model" for field in changed
+        f"{field} {getattr(time, field)} in the source, {getattr(ours, field)} in {name}" for field in changed
     )
     return (
-        f"{name} differs in {listed}; the same network: "
+        f"no named model has the strides of the source: {listed}. The file alone gives the same network, as does "
         f"VideoResNet({depth}, kernel={kernel!r}, time={time!r}), from torch_nonlocal.models.video_resnet",
     )
 
 
 def network_keys(tensors: Collection[str], names: NetworkNames) -> int:
     """Number of these keys that the networks of a source have."""
-    return sum(names.rename(key) is not None for key in tensors)
+    return sum(names.rename(key, tensors) is not None for key in tensors)

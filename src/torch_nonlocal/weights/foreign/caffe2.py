@@ -6,9 +6,10 @@ The block pools x by 1 x 2 x 2 before phi and g and scales the softmax by d^-1/2
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 
-from torch_nonlocal.models.video_resnet import TimePlan
-from torch_nonlocal.weights.foreign.source import Computes, Named, NetworkNames, Source, norm_key
+from torch_nonlocal.models.video_resnet import I3D_8X8, TimePlan
+from torch_nonlocal.weights.foreign.source import Computes, Named, NetworkNames, Source, Trunk, norm_key
 from torch_nonlocal.weights.places import Place, follow
 
 _BLOCK = re.compile(r"nonlocal_conv(?P<stage>\d)_(?P<index>\d+)")
@@ -38,7 +39,7 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     )
 
 
-def _rename(key: str) -> str | None:
+def _rename(key: str, _keys: Collection[str]) -> str | None:
     if key in _ENDS:
         return _ENDS[key]
     if key.startswith("res_conv1_bn_"):
@@ -56,10 +57,8 @@ def _rename(key: str) -> str | None:
     return f"layer{int(match['stage']) - 1}.{match['index']}.{module}"
 
 
-def _time(stem_kernel: int) -> TimePlan:
-    return TimePlan(
-        stem_kernel=stem_kernel, stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=2, pool1_padding=0
-    )
+def _time(trunk: Trunk) -> TimePlan:
+    return replace(I3D_8X8, stem_kernel=trunk.stem_kernel, pool1_padding=0)
 
 
 CAFFE2 = Source(
@@ -70,6 +69,8 @@ CAFFE2 = Source(
         block.form, 2, pool_first=True, scale="sqrt", assumed=("pairwise", "subsample", "scale")
     ),
     place=_place,
-    network=NetworkNames(_rename, _time, notes=("inputs are (x - 114.75) / 57.375 for x in [0, 255]",)),
+    network=NetworkNames(
+        _rename, _time, notes=("inputs are (x - 114.75) / 57.375 for x in [0, 255]",), suffix="caffe2"
+    ),
     affine=True,
 )

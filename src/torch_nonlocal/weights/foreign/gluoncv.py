@@ -7,8 +7,8 @@ Only the embedded Gaussian form without pooling works in its code; it is scaled 
 import re
 from collections.abc import Collection
 
-from torch_nonlocal.models.video_resnet import TimePlan
-from torch_nonlocal.weights.foreign.source import Computes, FoundBlock, NetworkNames, Source, dotted
+from torch_nonlocal.models.video_resnet import SLOW, TimePlan
+from torch_nonlocal.weights.foreign.source import Computes, FoundBlock, NetworkNames, Source, Trunk, dotted
 from torch_nonlocal.weights.places import Place, follow
 
 _BLOCK = re.compile(r"res_layers\.(?P<stage>\d)\.(?P<index>\d+)\.nonlocal_block")
@@ -28,7 +28,7 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     return Place(f"layer{int(match['stage']) + 1}.{match['index']}", alias=alias)
 
 
-def _rename(key: str) -> str | None:
+def _rename(key: str, _keys: Collection[str]) -> str | None:
     for theirs, ours in _ENDS.items():
         if key.startswith(theirs):
             return ours + key.removeprefix(theirs)
@@ -36,8 +36,10 @@ def _rename(key: str) -> str | None:
     return match and f"layer{int(match['stage']) + 1}.{match['rest']}"
 
 
-def _time(stem_kernel: int) -> TimePlan:
-    return TimePlan(stem_kernel=stem_kernel, stem_stride=2, pool1_kernel=1, pool1_stride=2, pool2_kernel=2)
+def _time(trunk: Trunk) -> TimePlan:
+    if trunk.is_slow:
+        return SLOW
+    return TimePlan(stem_kernel=trunk.stem_kernel, stem_stride=2, pool1_kernel=1, pool1_stride=2, pool2_kernel=2)
 
 
 GLUONCV = Source(
@@ -47,5 +49,5 @@ GLUONCV = Source(
     computes=lambda block: Computes(block.form, None, scale="sqrt", assumed=()),
     is_own=_is_own,
     place=_place,
-    network=NetworkNames(_rename, _time),
+    network=NetworkNames(_rename, _time, suffix="gluoncv"),
 )

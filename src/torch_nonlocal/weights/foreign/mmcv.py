@@ -8,10 +8,11 @@ only `source="gcnet"` selects it.
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch_nonlocal.layers.options import PAIRWISE
-from torch_nonlocal.models.video_resnet import TimePlan
+from torch_nonlocal.models.video_resnet import SLOW, TimePlan
 from torch_nonlocal.weights.foreign.config_text import entry, read_python
 from torch_nonlocal.weights.foreign.source import (
     Computes,
@@ -19,6 +20,7 @@ from torch_nonlocal.weights.foreign.source import (
     NetworkNames,
     Source,
     Stated,
+    Trunk,
     dotted,
     module_notes,
 )
@@ -102,7 +104,7 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     return usual._replace(name=usual.name.removeprefix(BACKBONE))
 
 
-def _rename(key: str) -> str | None:
+def _rename(key: str, _keys: Collection[str]) -> str | None:
     if key.startswith(HEAD):
         return f"fc.{key.removeprefix(HEAD)}"
     if not key.startswith(BACKBONE):
@@ -116,8 +118,23 @@ def _rename(key: str) -> str | None:
     return None
 
 
-def _time(stem_kernel: int) -> TimePlan:
-    return TimePlan(stem_kernel=stem_kernel, stem_stride=2, pool1_kernel=1, pool1_stride=2, pool2_kernel=2)
+def _time(trunk: Trunk) -> TimePlan:
+    """The strides that the file's configuration states, otherwise those of mmaction2's configuration files."""
+    usual = SLOW if trunk.is_slow else TimePlan(trunk.stem_kernel, stem_stride=2, pool1_kernel=1, pool2_kernel=2)
+    backbone = backbone_configuration(trunk.facts)
+    for name, expected in (("style", "pytorch"), ("temporal_strides", [1] * 4), ("spatial_strides", [1, 2, 2, 2])):
+        found = backbone.get(name, expected)
+        if (list(found) if isinstance(found, tuple) else found) != expected:
+            raise ValueError(f"its backbone has {name}={backbone[name]!r}, a VideoResNet has {expected!r}")
+    strides = {
+        ours: value
+        for ours, theirs in (("stem_stride", "conv1_stride_t"), ("pool1_stride", "pool1_stride_t"))
+        if isinstance(value := backbone.get(theirs), int) and value > 0
+    }
+    pools = {True: (2, 2), False: (1, 1)}.get(backbone.get("with_pool2", ...))
+    if pools:
+        strides |= {"pool2_kernel": pools[0], "pool2_stride": pools[1]}
+    return replace(usual, **strides)
 
 
 MMCV = Source(
@@ -130,7 +147,11 @@ MMCV = Source(
     network=NetworkNames(
         _rename,
         _time,
-        notes=("time strides are those of mmaction2's I3D config; inputs use its mean and std, for [0, 255]",),
+        notes=(
+            "inputs use mmaction2's mean and std, for [0, 255]; strides are those of its configuration files if the "
+            "file holds no configuration",
+        ),
+        suffix="mmaction2",
     ),
 )
 GCNET = Source(

@@ -7,9 +7,10 @@ and SlowFast the dot product.
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch_nonlocal.models.video_resnet import TimePlan
+from torch_nonlocal.models.video_resnet import I3D_8X8, SLOW, TimePlan
 from torch_nonlocal.weights.foreign.config_text import entry, read_yaml
 from torch_nonlocal.weights.foreign.source import (
     Computes,
@@ -17,6 +18,7 @@ from torch_nonlocal.weights.foreign.source import (
     NetworkNames,
     Source,
     Stated,
+    Trunk,
     dotted,
     module_notes,
 )
@@ -55,7 +57,7 @@ def _place(block: str, blocks: Collection[str], keys: Collection[str]) -> Place:
     return Place(f"layer{int(match['stage']) - 1}.{match['index']}", alias=own)
 
 
-def _rename(key: str) -> str | None:
+def _rename(key: str, _keys: Collection[str]) -> str | None:
     head, _, parameter = key.rpartition(".")
     if head.startswith("s1.pathway0_stem."):
         module = _STEM.get(head.removeprefix("s1.pathway0_stem."))
@@ -67,8 +69,12 @@ def _rename(key: str) -> str | None:
     return f"layer{int(match['stage']) - 1}.{match['index']}.{module}.{parameter}" if match and module else None
 
 
-def _time(stem_kernel: int) -> TimePlan:
-    return TimePlan(stem_kernel=stem_kernel, stem_stride=1, pool1_kernel=1, pool1_stride=1, pool2_kernel=2)
+def _time(trunk: Trunk) -> TimePlan:
+    if trunk.is_slow:
+        return SLOW
+    plan = replace(I3D_8X8, stem_kernel=trunk.stem_kernel)
+    arch = str(entry(configuration(trunk.facts), "MODEL", "ARCH"))
+    return replace(plan, pool2_kernel=1, pool2_stride=1) if arch.endswith("_nopool") else plan
 
 
 def _computes(block: FoundBlock) -> Computes:

@@ -1,7 +1,7 @@
 """Description of a source: the tensor names of its blocks and what its code computes with them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -87,19 +87,37 @@ class Stated:
     by: str = ""
 
 
+class Trunk(NamedTuple):
+    """What is known about the network of a file.
+
+    Attributes:
+        stem_kernel: number of frames of the first kernel.
+        is_slow: whether only res4 and res5 have kernels over time, in all blocks.
+        facts: values beside the tensors.
+    """
+
+    stem_kernel: int
+    is_slow: bool
+    facts: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class NetworkNames:
     """Tensor names of a source's ResNets.
 
     Attributes:
-        rename: maps a key of the file to the key of `VideoResNet`, or to None if it is no key of the network.
-        time: maps the number of frames of the first kernel to the time plan of the source's networks.
+        rename: maps a key of the file, and all its keys, to the key of `VideoResNet`, or to None if it is no key of the
+            network.
+        time: maps `Trunk` to the time plan of the source's network. Raises ValueError if the file states a network
+            without an equivalent.
         notes: sentences about differences that all networks of this source have.
+        suffix: of the names of the source's own networks, such as "mmaction2" in "i3d_resnet50.mmaction2".
     """
 
-    rename: Callable[[str], str | None]
-    time: Callable[[int], TimePlan]
+    rename: Callable[[str, Collection[str]], str | None]
+    time: Callable[[Trunk], TimePlan]
     notes: tuple[str, ...] = ()
+    suffix: str = ""
 
 
 @dataclass(frozen=True)
