@@ -1,5 +1,6 @@
 """Blocks in the layouts of many projects: every option, and near misses that are left."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -65,6 +66,18 @@ BLOCKS |= {
         "ste-nvan.dot_product.queries",
     ),
 }
+BLOCKS |= {
+    f"STE-NVAN stripes {pool} {instance}": (
+        lambda pool=pool, instance=instance: spatial.Stripe_NonLocalBlock(3, 8, pool, instance),
+        (2, 8, 3, 6, 4),
+        f"ste-nvan-stripe.{family}",
+    )
+    for pool, instance, family in (
+        ("mean", "soft", "embedded_gaussian"),
+        ("meanmax", "soft", "embedded_gaussian"),
+        ("max", "dot", "dot_product.queries"),
+    )
+}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -76,7 +89,16 @@ def test_a_block_computes_the_same(name):
     assert_replaced_exactly(block, torch.randn(shape))
 
 
-@pytest.mark.parametrize("name", ["mmcv NonLocal3d concatenation {}", "GCNet", "STE-NVAN dot product", "cgnl 1D"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mmcv NonLocal3d concatenation {}",
+        "GCNet",
+        "STE-NVAN dot product",
+        "STE-NVAN stripes mean soft",
+        "cgnl 1D",
+    ],
+)
 def test_watched_weights_are_those_of_the_block(name):
     make, shape, _ = BLOCKS[name]
     block = randomized(make()).eval()
@@ -86,18 +108,18 @@ def test_watched_weights_are_those_of_the_block(name):
         maps.append(args[0])
 
     nl.replace(block)
-    out = block.W if isinstance(block, spatial.NonLocalBlock) else getattr(block, "conv_out", getattr(block, "z", None))
-    assert isinstance(out, nn.Module)
+    out = next(block._modules[part] for part in ("W", "conv_out", "z") if part in block._modules)
+    assert out is not None
     out.register_forward_pre_hook(note)
+    values: list[Tensor] = []
+    block.g.register_forward_hook(lambda _module, _args, output: values.append(output))  # pyright: ignore
     x = torch.randn(shape)
     with nl.watch(block) as seen:
         block(x)
     weights = seen[""].weights
     assert isinstance(weights, PairWeights)
-    g = block.g(x).flatten(2)[0]  # pyright: ignore[reportCallIssue]
-    torch.testing.assert_close(
-        weights.rows(0, torch.arange(weights.queries)) @ g.T, maps[0].flatten(2)[0].T, rtol=1e-4, atol=1e-5
-    )
+    y = weights.rows(0, torch.arange(weights.queries)) @ values[0].flatten(2)[0].T
+    torch.testing.assert_close(y, maps[0].flatten(2)[0].T, rtol=1e-4, atol=1e-5)
 
 
 def test_the_block_inside_a_residual_block_of_mmaction2_is_found():
@@ -158,6 +180,63 @@ def test_a_near_miss_is_left_with_a_reason(block, reason):
     report = nl.replace(network, only="0")
     assert report.replaced == []
     assert reason in report.left["0"]
+
+
+def test_the_grid_of_stripes_is_watched():
+    block = spatial.Stripe_NonLocalBlock(3, 8).eval()
+    nl.replace(block)
+    with nl.watch(block) as seen:
+        block(torch.randn(1, 8, 2, 6, 4))
+    assert seen[""].rows([(1, 2, 0)]).shape == (1, 2, 3, 1)
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        block(torch.randn(1, 8, 2, 7, 4))  # its own code refuses a height that is not divisible by the stripes
+
+
+def test_relatives_without_a_map_are_left():
+    class BatNonLocalAttn(nn.Identity):
+        pass
+
+    class SpatialCGNL(spatial.SpatialNL):
+        pass
+
+    report = nl.replace(nn.Sequential(BatNonLocalAttn(), SpatialCGNL(8, 4)))
+    assert report.replaced == []
+    assert all("no N x M map" in reason for reason in report.left.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["mmcv NonLocal3d concatenation {}", "STE-NVAN dot product", "timm"])
+def test_half_types_are_as_near_to_float32_as_before(name, dtype):
+    make, shape, _ = BLOCKS[name]
+    block, x = randomized(make()).eval().to(dtype), torch.randn(shape).to(dtype)
+    with torch.no_grad():
+        exact = copy.deepcopy(block).float()(x.float())
+        before = block(x).float()
+        nl.replace(block)
+        after = block(x)
+    assert after.dtype == dtype
+    assert (after.float() - exact).abs().max() <= 2 * (before - exact).abs().max() + 1e-3 * exact.abs().max()
+
+
+@pytest.mark.parametrize(
+    "name", ["mmcv NonLocal3d concatenation {}", "STE-NVAN stripes mean soft", "PySlowFast softmax None none"]
+)
+def test_modules_on_the_meta_device_are_replaced(name):
+    make, shape, family = BLOCKS[name]
+    with torch.device("meta"):
+        block = make()
+    (found,) = nl.replace(block, example_input=torch.empty(shape, device="meta")).found
+    assert found.family == family
+    assert found.predicted is not None
+    assert block(torch.empty(shape, device="meta")).shape == torch.Size(shape)
+
+
+@pytest.mark.parametrize("form", ["embedded_gaussian", "concatenation"])
+def test_no_map_is_built(form):
+    block = mmcv.NonLocal2d(8, form).eval()
+    (place,) = nl.replace(block, dry_run=True, example_input=torch.empty(1, 8, 80, 80)).found
+    assert place.predicted is not None
+    assert place.predicted.memory_before - place.predicted.memory_after > place.predicted.map_bytes == 4 * 6400**2
 
 
 def _replaced(network: nn.Module) -> nn.Module:

@@ -17,6 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from torch_nonlocal._common.wrappers import is_a
 from torch_nonlocal.replacing.family import Family
 
 TOLERANCE = 1e-5  # of the largest absolute value of each output and gradient
@@ -79,7 +80,7 @@ class Trial:
             run = (training, shape, type(family).prepare)
             try:
                 if run not in self._own:
-                    self._own[run] = _results(trial, trial, shape)
+                    self._own[run] = _own_results(trial, shape)
                 own = self._own[run]
             except Exception as error:  # the code of others
                 return Checked(float("inf"), "", _message(error))
@@ -134,24 +135,39 @@ class _Maps(TorchDispatchMode):
         return outputs
 
 
-def _results(trial: nn.Module, forward: Any, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
-    """The outputs, and the gradients of the input and of all parameters."""
+def _own_results(trial: nn.Module, shape: tuple[int, ...]) -> dict[str, Tensor | None]:
+    """The results of the module's own code; without gradients if it has none, as mmcv's concatenation form."""
+    try:
+        return _results(trial, trial, shape)
+    except Exception:  # the code of others
+        return _results(trial, trial, shape, gradients=False)
+
+
+def _results(
+    trial: nn.Module, forward: Any, shape: tuple[int, ...], *, gradients: bool = True
+) -> dict[str, Tensor | None]:
+    """The outputs, the buffers after the run, and the gradients of the input and of all parameters."""
     draw = torch.Generator().manual_seed(1)
     state = {name: buffer.clone() for name, buffer in trial.named_buffers()}
-    x = torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=gradients)
     trial.zero_grad(set_to_none=True)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        torch.manual_seed(0)
-        outputs = [one for one in tree_leaves(forward(x)) if isinstance(one, Tensor)]
-        loss = sum((one * torch.randn(one.shape, generator=draw, dtype=one.dtype)).sum() for one in outputs)
-        assert isinstance(loss, Tensor)
-        loss.backward()
-    results: dict[str, Tensor | None] = {f"output {number}": one.detach() for number, one in enumerate(outputs)}
-    results["the gradient of the input"] = x.grad
-    results |= {f"the gradient of {name}": one.grad for name, one in trial.named_parameters()}
-    results |= {f"the buffer {name}": buffer.clone() for name, buffer in trial.named_buffers()}
-    for name, buffer in trial.named_buffers():
-        buffer.copy_(state[name])
+    results: dict[str, Tensor | None] = {}
+    try:
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients), torch.autocast("cpu", enabled=False):
+            torch.manual_seed(0)
+            outputs = [one for one in tree_leaves(forward(x)) if isinstance(one, Tensor)]
+            results |= {f"output {number}": one.detach() for number, one in enumerate(outputs)}
+            if gradients:
+                loss = sum((one * torch.randn(one.shape, generator=draw, dtype=one.dtype)).sum() for one in outputs)
+                assert isinstance(loss, Tensor)
+                loss.backward()
+                results["the gradient of the input"] = x.grad
+                results |= {f"the gradient of {name}": one.grad for name, one in trial.named_parameters()}
+        results |= {f"the buffer {name}": buffer.clone() for name, buffer in trial.named_buffers()}
+    finally:
+        with torch.no_grad():
+            for name, buffer in trial.named_buffers():
+                buffer.copy_(state[name])
     return results
 
 
@@ -180,7 +196,21 @@ def _randomized(module: nn.Module) -> nn.Module:
             hooks = vars(one)[kind]
             kept = [(key, copy.copy(hook)) for key, hook in hooks.items() if isinstance(hook, _WEIGHT_HOOKS)]
             memo[id(hooks)] = OrderedDict(kept)
+    for one in reversed([*module.modules()]):
+        if is_a(one, "torch", "FSDPModule"):  # its class refuses copies
+            memo[id(one)] = _without_sharding(one, memo)
     return copy.deepcopy(module, memo)
+
+
+def _without_sharding(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
+    """A copy of a module of FSDP2 as an instance of the class that it had before."""
+    classes = type(module).__mro__
+    before = [kind.__name__ for kind in classes].index("FSDPModule") + 1
+    copied = nn.Module.__new__(classes[before])
+    for name, value in vars(module).items():
+        if not name.startswith("__composable_api_state"):
+            vars(copied)[name] = copy.deepcopy(value, memo)
+    return copied
 
 
 def _message(error: Exception) -> str:

@@ -15,6 +15,7 @@ from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.replacing.check import Checked, Trial
 from torch_nonlocal.replacing.cost import costs
 from torch_nonlocal.replacing.families import FAMILIES
+from torch_nonlocal.replacing.families.without_map import WITHOUT_MAP
 from torch_nonlocal.replacing.family import Family
 from torch_nonlocal.replacing.report import Found, Replacement
 from torch_nonlocal.replacing.swap import family_of, give_back, original_type, take_over
@@ -63,6 +64,9 @@ def replace(
             continue  # a part of a module that is replaced as a whole
         if family_of(module) is not None:
             left[name] = "it was replaced before; nl.restore gives its own code back"
+            continue
+        if type(module).__name__ in WITHOUT_MAP:
+            left[name] = WITHOUT_MAP[type(module).__name__]
             continue
         alike = _alike(module, families)
         if not alike:
@@ -171,7 +175,7 @@ def _decided(
 
 
 class _Around:
-    """What surrounds the modules of a network: their names, and compilation."""
+    """What surrounds the modules of a network: their names, compilation and sharding."""
 
     def __init__(self, model: nn.Module) -> None:
         self._names: dict[nn.Module, list[str]] = {}
@@ -183,6 +187,8 @@ class _Around:
             if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None
         }
         self._compiled = {inner: name for name, module in compiled.items() for inner in module.modules()}
+        flat = {name: module for name, module in model.named_modules() if hasattr(module, "_fsdp_wrapped_module")}
+        self._flat = {inner: name for name, module in flat.items() for inner in module.modules()}
 
     def reason(self, module: nn.Module) -> str | None:
         """Return why a module cannot be replaced whatever its family is."""
@@ -197,6 +203,9 @@ class _Around:
         if module in self._compiled:
             around = self._compiled[module] or "the whole network"
             return f"it runs under torch.compile ({around}): replace first, then compile"
+        if module in self._flat:
+            around = self._flat[module] or "the whole network"
+            return f"its parameters are part of a FullyShardedDataParallel ({around}): replace first, then wrap"
         return _quantized(module)
 
 

@@ -100,3 +100,30 @@ class NonLocalBlock(nn.Module):
         pairs = positions(self.theta(x)) @ self.phi(x).flatten(2)
         weights = pairs.softmax(-1) if self.instance == "soft" else pairs / pairs.shape[1]
         return self.W(weighted(weights, self.g(x), x.shape[2:])) + x
+
+
+class Stripe_NonLocalBlock(nn.Module):  # noqa: N801 (its name)
+    """STE-NVAN: a block on the means, maxima or both of horizontal stripes of each frame."""
+
+    def __init__(self, stripe: int, in_channels: int, pool_type: str = "mean", instance: str = "soft") -> None:
+        super().__init__()
+        width = in_channels // 2
+        self.stripe, self.instance = stripe, instance
+        pools = {"mean": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1)}
+        if pool_type == "meanmax":
+            self.avgpool, self.maxpool = pools["mean"], pools["max"]
+        else:
+            self.pool = pools[pool_type]
+        inputs = in_channels * (2 if pool_type == "meanmax" else 1)
+        self.g, self.theta, self.phi = (nn.Conv3d(inputs, width, 1) for _ in range(3))
+        self.W = nn.Sequential(nn.Conv3d(width, in_channels, 1), nn.BatchNorm3d(in_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, t, h, w = x.shape
+        rows = x.reshape(b * c * t, self.stripe, h // self.stripe, w)
+        pools = [self._modules[name] for name in ("pool", "avgpool", "maxpool") if name in self._modules]
+        stripes = torch.cat([pool(rows).reshape(b, c, t, self.stripe, 1) for pool in pools], 1)  # pyright: ignore
+        pairs = positions(self.theta(stripes)) @ self.phi(stripes).flatten(2)
+        weights = pairs.softmax(-1) if self.instance == "soft" else pairs / pairs.shape[1]
+        out = self.W(weighted(weights, self.g(stripes), stripes.shape[2:]))
+        return out.repeat(1, 1, 1, 1, h // self.stripe * w).reshape(b, c, t, h, w) + x
