@@ -27,7 +27,7 @@ from torch import Tensor
 
 from torch_nonlocal._common.autocast import autocast_dtype
 from torch_nonlocal._common.tracing import is_dual, is_exported, is_recorded, needs_plain_operations
-from torch_nonlocal.ops import causal, dense, exported, fused, reassociated, sorted, tiled
+from torch_nonlocal.ops import causal, dense, exported, fused, kernels, reassociated, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
 from torch_nonlocal.ops.frames import CausalFrames, causal_frames, visible
 from torch_nonlocal.ops.names import Algorithm, Normalize, Pairwise
@@ -144,7 +144,8 @@ def embedded_gaussian(
     theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     batch, queries, keys = theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1]
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (theta_BND, phi_BMD, g_BMV))
-    if algorithm == "auto":
+    automatic = algorithm == "auto"
+    if automatic:
         algorithm = choose.for_softmax(
             batch,
             queries,
@@ -160,8 +161,8 @@ def embedded_gaussian(
     if algorithm == "dense":
         return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
     if algorithm == "fused":
-        _check_fused(theta_BND, g_BMV, normalize, key_bias_BM)
-        return fused.softmax(theta_BND, phi_BMD, g_BMV, scale=scale)
+        kernel = _kernel(theta_BND, g_BMV, normalize, key_bias_BM, training=training, winning=automatic)
+        return kernel.run(theta_BND, phi_BMD, g_BMV, scale=scale)
     bias = key_bias_BM if key_bias_BM is None else key_bias_BM.to(theta_BND.dtype)
     keep = choose.keeps(batch, queries, keys, g_BMV.dtype, training=training)
     return tiled.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=bias, keep=keep)
@@ -194,7 +195,7 @@ def _causal_softmax(
         visible_NM = visible(frames, theta_BND, phi_BMD)
         return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, key_bias_BM=key_bias_BM, visible_NM=visible_NM)
     if algorithm == "fused":
-        _check_fused(theta_BND, g_BMV, "keys", key_bias_BM)
+        _kernel(theta_BND, g_BMV, "keys", key_bias_BM, training=True)
         return causal.softmax(theta_BND, phi_BMD, g_BMV, frames, scale=scale, flash=True)
     bias = key_bias_BM if key_bias_BM is None else key_bias_BM.to(theta_BND.dtype)
     return causal.softmax(theta_BND, phi_BMD, g_BMV, frames, scale=scale, key_bias_BM=bias)
@@ -344,14 +345,21 @@ def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
     return tensors
 
 
-def _check_fused(theta: Tensor, g: Tensor, normalize: Normalize, key_bias: Tensor | None) -> None:
+def _kernel(
+    theta: Tensor, g: Tensor, normalize: Normalize, key_bias: Tensor | None, *, training: bool, winning: bool = False
+) -> kernels.Kernel:
+    """Return the kernel of algorithm="fused", or raise ValueError."""
     if normalize != "keys" or key_bias is not None:
         raise ValueError("algorithm='fused' does not support a key bias or normalize='queries'; 'tiled' supports both")
-    if not fused.can_run(theta.device, theta.dtype, theta.shape[2], g.shape[2]):
+    asked = theta.device, theta.dtype, theta.shape[2], g.shape[2]
+    kernel = kernels.first(*asked, training=training, winning=winning)
+    if kernel is None:
         raise ValueError(
             f"algorithm='fused': no kernel with linear memory for D = {theta.shape[2]}, V = {g.shape[2]}, "
-            f"{theta.dtype} on {theta.device}; 'tiled' supports all"
+            f"{theta.dtype} on {theta.device} ({kernels.why_not(fused.KERNEL, *asked, training=training)}); "
+            "'tiled' supports all"
         )
+    return kernel
 
 
 def _check_bias(key_bias: Tensor | None, phi: Tensor, normalize: Normalize) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from torch_nonlocal._common.text import megabytes
-from torch_nonlocal.ops import fused, reassociated
+from torch_nonlocal.ops import fused, kernels, reassociated
 from torch_nonlocal.ops.frames import CausalFrames
 from torch_nonlocal.ops.names import Algorithm, Normalize
 
@@ -23,9 +23,6 @@ CAUSAL_DENSE_BYTES = 1 * 2**20
 
 KEEP_BYTES = 48 * 2**20
 """Largest map whose softmax weights the tiled algorithm keeps for backward, which saves one product of seven."""
-
-WIDE = 512
-"""Smallest width D at which keeping the weights is faster than the fused kernel."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,10 @@ def for_softmax(
     if full and map_bytes <= DENSE_BYTES:  # in half types, it would round the logits
         return Choice("dense", "the map is small ({map}) and stays in the caches", {"map": map_bytes})
     kept = keeps(batch, queries, keys, dtype, training=training)
-    possible = normalize == "keys" and not biased and fused.can_run(device, dtype, width, values)
-    if possible and _fused_wins(device, width) and not (full and kept and width >= WIDE):
-        return Choice("fused", "PyTorch's fused attention kernel keeps its tiles in the caches")
+    if normalize == "keys" and not biased and not (full and kept and width >= fused.WIDE):
+        kernel = kernels.first(device, dtype, width, values, training=training, winning=True)
+        if kernel is not None:
+            return Choice("fused", f"{kernel.name} keeps its tiles in the caches")
     reason = "matrix products on tiles of queries with an in-place softmax are the fastest"
     if normalize == "queries":
         reason = "the softmax over the queries is computed on tiles of keys"
@@ -98,8 +96,8 @@ def for_causal_softmax(
         return Choice("dense", "the map and its mask are small ({map})", {"map": map_bytes})
     named = {"frames": frames.count, "width": width, "values": values}
     calls = "one call for each of {frames} frames, whose keys are a view, needs no mask"
-    if not biased and fused.can_run(device, dtype, width, values) and _fused_wins(device, width):
-        return Choice("fused", f"{calls}; PyTorch's fused attention kernel keeps its tiles in the caches", named)
+    if not biased and fused.KERNEL.wins(device, width) and fused.can_run(device, dtype, width, values):
+        return Choice("fused", f"{calls}; {fused.KERNEL.name} keeps its tiles in the caches", named)
     return Choice("tiled", f"{calls}; matrix products on tiles of queries with an in-place softmax", named)
 
 
@@ -117,15 +115,6 @@ def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: 
 def _map_bytes(batch: int, queries: int, keys: int, dtype: torch.dtype) -> int:
     """Return the size of the weights, which are at least float32."""
     return torch.promote_types(dtype, torch.float32).itemsize * batch * queries * keys
-
-
-def _fused_wins(device: torch.device, width: int) -> bool:
-    """Return whether the fused kernel is at least as fast as the tiled algorithm.
-
-    On CPUs it is, as measured at widths 64 to 512. On CUDA (H100, docs/benchmark.md) it is up to a width of 256; for
-    wider heads PyTorch uses a kernel that is slower than tiles.
-    """
-    return device.type == "cpu" or width < WIDE
 
 
 def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:

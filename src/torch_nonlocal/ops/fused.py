@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from torch_nonlocal._common.tracing import has_values
-from torch_nonlocal.ops import tiled
+from torch_nonlocal.ops import kernels, tiled
 from torch_nonlocal.ops._flops import announce, flop_formula
 from torch_nonlocal.ops._operator import Operator
 from torch_nonlocal.ops._second import register_second_gradients
@@ -25,20 +25,47 @@ _FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", 
 _FLASH_BACKWARD = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", None)
 _LINEAR_MEMORY = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
+WIDE = 512
+"""Smallest width D at which tiles that keep their weights, and on CUDA all tiles, are faster than the kernel."""
+
 MOST_HEADS = 4
 """Largest number of heads that the queries are split into. In backward, each head holds gradients of all keys."""
 
 
 def can_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -> bool:
-    """Return whether a kernel with linear memory supports the inputs.
+    """Return whether PyTorch's kernel supports the inputs and has passed its check (`ops.kernels`)."""
+    return kernels.why_not(KERNEL, device, dtype, width, values, training=True) is None
+
+
+def _cannot_run(device: torch.device, dtype: torch.dtype, width: int, values: int) -> str | None:
+    """Return why no kernel with linear memory supports the inputs, or None.
 
     All need equal widths. On CUDA, the width must be a multiple of 8, and float64 is not supported.
     """
     if width != values:
-        return False
+        return "the widths differ"
     if device.type == "cpu":
-        return _FLASH is not None and _FLASH_BACKWARD is not None
-    return device.type == "cuda" and dtype != torch.float64 and width % 8 == 0
+        return "this version of PyTorch lacks it" if _FLASH is None or _FLASH_BACKWARD is None else None
+    if device.type != "cuda":
+        return f"it has no kernel for {device.type}"
+    return "float64 is not supported" if dtype == torch.float64 else "D is not a multiple of 8" if width % 8 else None
+
+
+def _wins(device: torch.device, width: int) -> bool:
+    """Return whether the kernel is at least as fast as the tiled algorithm.
+
+    On CPUs it is, as measured at widths 64 to 512. On CUDA (H100, docs/benchmark.md) it is up to a width of 256; for
+    wider heads PyTorch uses a kernel that is slower than tiles.
+    """
+    return device.type == "cpu" or width < WIDE
+
+
+def _run(*inputs: Tensor, scale: float) -> Tensor:
+    return softmax(*inputs, scale=scale)
+
+
+KERNEL = kernels.Kernel("PyTorch's fused attention kernel", _cannot_run, _run, _wins)
+kernels.register(KERNEL)
 
 
 def softmax(theta_BND: Tensor, phi_BMD: Tensor, g_BMD: Tensor, *, scale: float = 1.0) -> Tensor:
