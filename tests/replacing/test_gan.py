@@ -11,6 +11,7 @@ from agreement import assert_replaced_exactly, randomized
 from layouts.gan import Attention, NonLocalBlock, NonLocalBlock2D, PAM_Module, Self_Attn
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
+from torch.utils.checkpoint import checkpoint
 
 import torch_nonlocal as nl
 
@@ -126,6 +127,43 @@ class _Doubled(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads):
         return grads[0] * 2
+
+
+def penalty(block: nn.Module, x: Tensor) -> Tensor:
+    out, attention = block(x)
+    (slope,) = torch.autograd.grad((attention * out.sum()).square().sum(), x, create_graph=True)
+    return torch.autograd.grad(slope.square().sum(), x)[0]
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        penalty,
+        lambda block, x: torch.func.vmap(lambda one: block(one[None])[1])(x),
+        lambda block, x: torch.func.jvp(lambda one: block(one)[1], (x,), (x.detach() + 1,))[1],
+        lambda block, x: torch.jit.trace(block, x)(x)[1],
+        lambda block, x: torch.export.export(block, (x,)).module()(x)[1],
+    ],
+    ids=["second derivatives", "vmap", "jvp", "trace", "export"],
+)
+def test_transforms_of_the_map(given, compute):
+    block, x = given[0].double(), given[1].double().requires_grad_()
+    expected = compute(block, x)
+    nl.replace(block)
+    torch.testing.assert_close(compute(block, x), expected)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_the_map_under_checkpointing(given, reentrant):
+    block, x = given[0].double(), given[1].double()
+    gradients = []
+    for _ in range(2):
+        one = x.clone().requires_grad_()
+        out, attention = checkpoint(block, one, use_reentrant=reentrant)
+        (out.square().sum() + attention.square().sum()).backward()
+        gradients.append(one.grad)
+        nl.replace(block)
+    torch.testing.assert_close(gradients[1], gradients[0])
 
 
 def test_the_map_is_not_built_unless_it_is_used(given):

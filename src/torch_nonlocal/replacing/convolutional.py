@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torch_nonlocal.functional import Normalize
 from torch_nonlocal.layers.operation import Computed
-from torch_nonlocal.replacing.deferred import deferred
+from torch_nonlocal.replacing.deferred import deferred_map
 from torch_nonlocal.replacing.family import Family, dims_of, is_pointwise
 
 
@@ -162,18 +162,15 @@ class ConvolutionalAttention(Family):
             return super().run(module, x)
         theta, phi, g = self.embed(module, x)
         out = self.finish(module, self.respond(module, x, theta, phi, g), x)
-        theta_BDN, phi_BDM = theta.flatten(2), phi.flatten(2)
-        scale, axis = self.computed(module).scale, 2 if self.rule.normalize == "keys" else 1
+        scale, axis, swapped = self.computed(module).scale, 2 if self.rule.normalize == "keys" else 1, self.rule.swapped
 
-        def build() -> Tensor:
+        def build(theta_BDN: Tensor, phi_BDM: Tensor) -> Tensor:
             map_BNM = torch.softmax(scale * theta_BDN.transpose(1, 2) @ phi_BDM, axis)
-            return map_BNM.transpose(1, 2) if self.rule.swapped else map_BNM
+            return map_BNM.transpose(1, 2) if swapped else map_BNM
 
-        positions = (
-            (phi_BDM.shape[2], theta_BDN.shape[2]) if self.rule.swapped else (theta_BDN.shape[2], phi_BDM.shape[2])
-        )
-        dtype = torch.float32 if torch.is_autocast_enabled(x.device.type) else theta.dtype  # of softmax under autocast
-        return out, deferred(build, (x.shape[0], *positions), dtype, x.device)
+        theta_BDN, phi_BDM = theta.flatten(2), phi.flatten(2)
+        first, second = (phi_BDM, theta_BDN) if swapped else (theta_BDN, phi_BDM)
+        return out, deferred_map(build, theta_BDN, phi_BDM, (x.shape[0], first.shape[2], second.shape[2]))
 
     @property
     def _names(self) -> tuple[str, str]:
