@@ -219,6 +219,13 @@ def test_non_contiguous_and_channels_last_inputs():
         (nl.NonLocal2d, {"scale": float("nan")}, "expected None, 'sqrt' or a number"),
         (nl.NonLocal2d, {"pairwise": "dot_product", "scale": "sqrt"}, "applies to the softmax forms"),
         (nl.NonLocal2d, {"pairwise": "concatenation", "normalize": "queries"}, "applies to the softmax forms"),
+        (
+            nl.NonLocal2d,
+            {"norm_options": {"momentun": 0.1}},
+            "norm='batch' has no option 'momentun'; it has eps, momentum",
+        ),
+        (nl.NonLocal2d, {"norm_options": {"eps": -1.0}}, "eps=-1.0, expected a number of at least 0"),
+        (nl.NonLocal2d, {"norm": "group", "norm_options": {"num_groups": 3}}, "a divisor of 8 channels"),
         (nl.NonLocal2d, {"norm": "instance"}, "norm='instance': expected one of 'batch'"),
         (nl.NonLocal2d, {"algorithm": "magic"}, "algorithm='magic': expected one of 'auto'"),
     ],
@@ -253,3 +260,18 @@ def test_a_checkpoint_with_some_keys_of_a_block_missing_raises():
         net.load_state_dict(state)
     with pytest.raises(RuntimeError, match="Missing key"):
         nl.NonLocal2d(8).load_state_dict({})
+
+
+@pytest.mark.parametrize(
+    ("norm", "options"),
+    [("batch", {"eps": 1e-3, "momentum": 0.01}), ("group", {"num_groups": 2, "eps": 1e-3}), ("layer", {"eps": 1e-2})],
+)
+def test_options_of_the_norm_are_kept(norm, options, tmp_path):
+    block = nl.NonLocal2d(8, norm=norm, norm_options=options)
+    assert block.config["norm_options"] == options
+    assert nl.NonLocal2d(8, norm=norm).config["norm_options"] is None
+    model = nl.insert(nn.Sequential(nn.Identity(), nn.Conv2d(8, 8, 1), nn.ReLU()), "1", norm=norm)
+    setattr(nl.blocks(model)["1"].norm, "eps", 0.5)  # noqa: B010 (as another tool may do)
+    nl.save_blocks(model, tmp_path / "blocks.pt")
+    loaded = nl.load_blocks(nn.Sequential(nn.Identity(), nn.Conv2d(8, 8, 1), nn.ReLU()), tmp_path / "blocks.pt")
+    assert getattr(nl.blocks(loaded)["1"].norm, "eps", None) == 0.5

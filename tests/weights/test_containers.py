@@ -150,7 +150,7 @@ def test_attributes_of_whole_networks_decide_the_options(tmp_path, recwarn):
             super().__init__()
             self.instantiation, self.use_pool, self.pool_size = "dot_product", True, [1, 2, 2]
             self.conv_theta, self.conv_phi, self.conv_g = (nn.Conv3d(8, 4, 1) for _ in range(3))
-            self.conv_out, self.bn = nn.Conv3d(4, 8, 1), nn.BatchNorm3d(8)
+            self.conv_out, self.bn = nn.Conv3d(4, 8, 1), nn.BatchNorm3d(8, eps=1e-2, momentum=0.05)
 
     Nonlocal.__qualname__ = "Nonlocal"
     Nonlocal.__module__ = __name__
@@ -160,6 +160,7 @@ def test_attributes_of_whole_networks_decide_the_options(tmp_path, recwarn):
     converted = convert_weights(tmp_path / "theirs.pth", places={"1": "0"})
     options = converted.plan["0"]["options"]
     assert (options["pairwise"], options["subsample"], options["pool_first"]) == ("dot_product", [1, 2, 2], True)
+    assert options["norm_options"] == {"eps": 1e-2, "momentum": 0.05}
     assert converted.assumptions == []
     assert not recwarn.list
 

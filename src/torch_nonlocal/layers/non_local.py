@@ -1,7 +1,7 @@
 """The non-local block, z = W_z y + x, for 1D, 2D and 3D maps (Wang et al., CVPR 2018, eq. 6)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +14,7 @@ from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
 from torch_nonlocal.layers.identity import KeepsIdentity, zero_initialized
 from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
-from torch_nonlocal.layers.norm import NormKind, zero_norm
+from torch_nonlocal.layers.norm import NormKind, changed_options, zero_norm
 from torch_nonlocal.layers.observed import show_observers
 from torch_nonlocal.layers.options import SOFTMAX_FORMS, Scale, Subsample, check_options, softmax_scale
 from torch_nonlocal.layers.ordinary import is_linear
@@ -54,6 +54,7 @@ class NonLocal(KeepsIdentity):
         scale: factor of theta_i . phi_j before the softmax: None for 1 (the paper), "sqrt" for the inner width to the
             power -1/2, or a number. Softmax forms only.
         norm: normalization after W_z: "batch", "group", "layer" or None.
+        norm_options: "eps", "momentum" (batch) and "num_groups" (group) of the norm, if they are not the usual ones.
         normalize: axis over which weights sum to one: "keys" for the weights of each query (the paper), "queries" for
             the weights of each key. The dot product is divided by the number of keys or of queries, which differ if
             keys are pooled. Not for the concatenation form.
@@ -102,6 +103,7 @@ class NonLocal(KeepsIdentity):
         pool_first: bool = False,
         scale: Scale = None,
         norm: NormKind | None = "batch",
+        norm_options: Mapping[str, float] | None = None,
         normalize: Normalize = "keys",
         algorithm: Algorithm = "auto",
         checkpoint: bool = False,
@@ -139,7 +141,7 @@ class NonLocal(KeepsIdentity):
         self.score = nn.Linear(2 * inner, 1, bias=False, **factory) if pairwise == "concatenation" else None
         self.pool = self._pool(self.subsample, self.subsample) if self.subsample else nn.Identity()
         self.out = conv(inner, channels, 1, **factory)
-        self.norm = zero_norm(norm, channels, self.dims, **factory)
+        self.norm = zero_norm(norm, channels, self.dims, norm_options, **factory)
         if norm is None:
             zero_initialized(self.out)
         self._awaits_values = self.g.weight.is_meta
@@ -198,6 +200,7 @@ class NonLocal(KeepsIdentity):
             "pool_first": self.pool_first,
             "scale": self.scale if self.pairwise in SOFTMAX_FORMS else None,
             "norm": None if isinstance(self.norm, nn.Identity) else self.norm_kind,
+            "norm_options": changed_options(self.norm),
             "normalize": self.normalize,
             "algorithm": self.algorithm,
             "checkpoint": self.checkpoint,

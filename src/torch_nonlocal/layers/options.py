@@ -6,7 +6,7 @@
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypedDict, get_args
 
 import torch
@@ -39,6 +39,7 @@ class BlockOptions(TypedDict, total=False):
     pool_first: bool
     scale: Scale
     norm: NormKind | None
+    norm_options: Mapping[str, float] | None
     normalize: Normalize
     algorithm: Algorithm
     checkpoint: bool

@@ -1,6 +1,6 @@
 """Build a `NonLocal` block from a source's block: options and tensors, checked against each other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_nonlocal.insertion.insert import BLOCK_CLASSES
 from torch_nonlocal.layers.options import PAIRWISE, SOFTMAX_FORMS
 from torch_nonlocal.weights.consequences import consequence
-from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source, Stated
+from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source, Stated, module_notes
 
 _EPSILON = 1e-5  # of the batch norms of `NonLocal`
 _STATISTICS = {"norm.running_mean", "norm.running_var"}
@@ -50,8 +50,12 @@ class Assembled:
     assumed: dict[str, str]
 
 
-def assemble(block: FoundBlock, source: Source, overrides: Overrides, stated: Stated) -> Assembled:
+def assemble(
+    block: FoundBlock, source: Source, overrides: Overrides, stated: Stated, facts: Mapping[str, Any]
+) -> Assembled:
     """Options and tensors of a `NonLocal` block that computes the same as the source's block.
+
+    The norm's eps, momentum and number of groups are those of its module, in files that hold a whole module.
 
     An option is taken from the user, else from what the file states, else it is the usual one of the source.
 
@@ -80,6 +84,9 @@ def assemble(block: FoundBlock, source: Source, overrides: Overrides, stated: St
         "scale": _scale(pairwise, computes.scale, given.get("scale"), asked=overrides.scale is not None),
         "norm": norm,
     }
+    norm_options = _norm_options(block, norm, facts)
+    if norm_options:
+        settings["norm_options"] = norm_options
     if pairwise == "dot_product" and computes.dot_by_queries:
         settings["normalize"] = "queries"
     if "score.weight" in tensors:
@@ -92,11 +99,11 @@ def assemble(block: FoundBlock, source: Source, overrides: Overrides, stated: St
     assembled = Assembled(type(built).__name__, built.config, settings, tensors, {})
     assumed = {
         name: f"{name}={_shown(settings[name])}: usual for {source.project}; the file does not state it"
-        + consequence(assembled, name, source.alternatives.get(name))
+        + consequence(assembled, name)
         for name in computes.assumed
         if name not in given and not (name == "scale" and pairwise not in SOFTMAX_FORMS)
     }
-    if norm == "group":
+    if norm == "group" and "num_groups" not in norm_options:
         assumed["norm"] = "norm='group': the file does not hold the number of groups; 32 if it divides the channels"
     return replace(assembled, assumed=assumed)
 
@@ -181,6 +188,13 @@ def _norm(block: FoundBlock, tensors: dict[str, Tensor], affine: bool) -> str | 
         shown = ", ".join(sorted(block.keys[name] for name in have))
         raise ValueError(f"{_titled(block)} has no {' and no '.join(sorted(missing))}; its norm has {shown}")
     return "group" if have <= alone else "batch"
+
+
+def _norm_options(block: FoundBlock, norm: str | None, facts: Mapping[str, Any]) -> dict[str, float]:
+    """Options of the norm that the notes of its module hold."""
+    names = {"batch": ("eps", "momentum"), "group": ("eps", "num_groups")}.get(norm or "", ())
+    notes = module_notes(facts, block.keys.get("norm.weight", "").rpartition(".")[0])
+    return {name: notes[name] for name in names if isinstance(notes.get(name), int | float)}
 
 
 def without_statistics(weight: Tensor) -> tuple[Tensor, Tensor]:

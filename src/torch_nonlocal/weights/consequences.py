@@ -19,18 +19,16 @@ _OTHERS: dict[str, tuple[Any, Any]] = {
 }
 
 
-def consequence(assembled: "Assembled", option: str, alternative: Any = None) -> str:
+def consequence(assembled: "Assembled", option: str) -> str:
     """A sentence about the same tensors with another value of an option, or "" if the block adds nothing yet.
 
     Args:
         assembled: the block with the assumed options.
         option: "pairwise", "scale" or "subsample".
-        alternative: the other value; None for the usual one.
     """
     axes, kind = _CLASSES[assembled.kind]
-    if alternative is None:
-        first, second = _OTHERS[option]
-        alternative = second if assembled.settings[option] not in (None, second) else first
+    first, second = _OTHERS[option]
+    alternative = second if assembled.settings[option] not in (None, second) else first
     changed = {**assembled.options, option: alternative}
     if changed["pairwise"] == "dot_product":
         changed["scale"] = None

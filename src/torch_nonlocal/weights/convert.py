@@ -141,7 +141,9 @@ def _convert(
     if source.unsure and wanted != source.name and unsure:
         raise ValueError(f"{unsure[0]!r} is a block of {source.project}: {source.unsure}")
     placed, notes, aliases = _placed(source, found, tensors, places)
-    assembled = {place: assemble(block, source, overrides, stated[block.name]) for place, block in placed.items()}
+    assembled = {
+        place: assemble(block, source, overrides, stated[block.name], file.facts) for place, block in placed.items()
+    }
     if frames is not None:
         assembled = {place: of_frames(one, frames) for place, one in assembled.items()}
     network, of_network, no_network = whole_network(

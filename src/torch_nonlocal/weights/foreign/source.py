@@ -79,7 +79,7 @@ class Stated:
     """Options that a file states about a block, beside its tensors.
 
     Attributes:
-        options: some of "pairwise", "subsample" and "scale", and "norm_options".
+        options: some of "pairwise", "subsample" and "scale".
         by: where the file states them, such as "cfg".
     """
 
@@ -135,7 +135,6 @@ class Source:
         affine: whether norms without statistics compute y = weight x + bias; otherwise they are group norms.
         stated: what the values beside the tensors, `WeightsFile.facts`, state about a block. Raises ValueError if they
             state a function without an equivalent.
-        alternatives: the value of an option that another use of the source's code has, for messages about assumptions.
         unsure: a reason why blocks of this source are converted only if the user or the file names their function.
     """
 
@@ -148,7 +147,6 @@ class Source:
     network: NetworkNames | None = None
     affine: bool = False
     stated: Callable[[Mapping[str, Any], FoundBlock], Stated] = lambda facts, block: Stated()
-    alternatives: Mapping[str, Any] = field(default_factory=dict)
     unsure: str | None = None
 
 
