@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from agreement import assert_replaced_exactly, randomized
-from layouts import mmcv, slowfast, spatial
+from layouts import dnl, mmcv, slowfast, spatial
 from torch import Tensor, nn
 
 import torch_nonlocal as nl
@@ -77,6 +77,26 @@ BLOCKS |= {
         ("meanmax", "soft", "embedded_gaussian"),
         ("max", "dot", "dot_product.queries"),
     )
+}
+BLOCKS |= {
+    f"DNL {options}": (
+        lambda options=options: dnl.NonLocal2d_bn(8, 4, **options),
+        IMAGE,
+        "dnl.embedded_gaussian.scaled_inner",
+    )
+    for options in (
+        {},
+        {"whiten_type": (), "downsample": False, "out_bn": True},
+        {"use_out": True, "out_bn": True, "with_gc": True, "temperature": 0.5},
+    )
+}
+BLOCKS |= {
+    f"mmsegmentation {options}": (
+        lambda options=options: dnl.DisentangledNonLocal2d(8, temperature=0.05, **options),
+        IMAGE,
+        f"mmseg.embedded_gaussian{'' if 'use_scale' in options else '.scaled_inner'}",
+    )
+    for options in ({}, {"use_scale": False, "norm": True})
 }
 
 
@@ -172,6 +192,7 @@ class OverlappingPools(mmcv.NonLocal2d):
         (TwiceScaled(8, 4), "differs by"),
         (WithoutResidual(8), "differs by"),
         (OverlappingPools(), "windows that overlap"),
+        (dnl.NonLocal2d_bn(8, 4, whiten_type=("spatial",)), "whitens by spatial"),
         (nl.NonLocal2d(8), "block of this package"),
     ],
 )

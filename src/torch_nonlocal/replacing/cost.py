@@ -8,6 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,9 @@ _ROUNDS = 5
 
 
 def costs(model: nn.Module, found: dict[str, Found], example_input: Any) -> dict[str, Found]:
-    """Return the places with their costs. A place that does not run on the example input has none.
+    """Return the places with their costs.
+
+    A place has none if it does not run on the example input or cannot be copied.
 
     Args:
         model: the network before the replacement.
@@ -41,12 +44,12 @@ def costs(model: nn.Module, found: dict[str, Found], example_input: Any) -> dict
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     modules = named_modules(model)
     shapes = _input_shapes(model, found, example_input, mode)
-    return {
-        name: replace(one, predicted=_predicted(modules[name], FAMILIES[one.family], shapes[name], mode))
-        if name in shapes
-        else one
-        for name, one in found.items()
-    }
+    described = dict(found)
+    for name, shape in shapes.items():
+        with suppress(Exception):  # such as a module that cannot be copied
+            predicted = _predicted(modules[name], FAMILIES[found[name].family], shape, mode)
+            described[name] = replace(found[name], predicted=predicted)
+    return described
 
 
 def _input_shapes(

@@ -123,9 +123,9 @@ class PaperBlock(Family):
         return super().input(module, args[:1] if args[1:] == (False,) else args, kwargs)
 
     def embed(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        keys = _applied(module, self.names.pool, x)
+        keys = applied(module, self.names.pool, x)
         if self.rule.pairwise == "gaussian":
-            return x, _applied(module, self.names.phi, keys), getattr(module, self.names.g)(keys)
+            return x, applied(module, self.names.phi, keys), getattr(module, self.names.g)(keys)
         theta, phi, g = (getattr(module, name) for name in (self.names.theta, self.names.phi, self.names.g))
         return theta(x), phi(keys), g(keys)
 
@@ -135,7 +135,7 @@ class PaperBlock(Family):
 
     def finish(self, module: Any, y: Tensor, x: Tensor) -> Tensor:
         for name in self.names.outs:
-            y = _applied(module, name, y)
+            y = applied(module, name, y)
         return y + x
 
     def _dims(self, module: Any) -> int:
@@ -193,7 +193,7 @@ def _child(module: Any, name: str) -> nn.Module | None:
     return module._modules.get(name)
 
 
-def _applied(module: Any, name: str | None, x: Tensor) -> Tensor:
-    """The output of a child; the input itself if the module has no such child."""
+def applied(module: Any, name: str | None, x: Tensor) -> Tensor:
+    """Return the output of a child; the input itself if the module has no such child."""
     child = None if name is None else _child(module, name)
     return x if child is None else child(x)

@@ -2,6 +2,7 @@
 
 from torch_nonlocal.replacing.families.alexhex7 import ALEXHEX7
 from torch_nonlocal.replacing.families.diffusers import DIFFUSERS
+from torch_nonlocal.replacing.families.dnl import DNL
 from torch_nonlocal.replacing.families.gan import GAN
 from torch_nonlocal.replacing.families.gluoncv import GLUONCV
 from torch_nonlocal.replacing.families.hunyuan import HUNYUAN
@@ -19,6 +20,7 @@ FAMILIES: dict[str, Family] = {
     for families in (
         ALEXHEX7,
         DIFFUSERS,
+        DNL,
         GAN,
         GLUONCV,
         HUNYUAN,
