@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from torch_nonlocal import functional
 from torch_nonlocal.benchmark.meter import measure
-from torch_nonlocal.ops import _second, dispatch
+from torch_nonlocal.ops import _second, causal, dispatch
 from torch_nonlocal.ops.frames import CausalFrames
 
 F = functional
@@ -87,6 +87,17 @@ def test_algorithms_equal_the_definition(form, algorithm, shape, channel_major, 
             assert relative_error(one, other) <= (1e-5 if dtype == torch.float32 else 1e-12)
 
 
+def test_gradients_of_the_fused_kernel_in_parts_of_the_keys(monkeypatch):
+    monkeypatch.setattr(causal, "KEYS", 7)
+    *inputs, dy = draw(SHAPES[3], dtype=torch.float64)
+    for one, other in zip(
+        run("embedded_gaussian", inputs, dy, algorithm="fused", frames=8, window_frames=5),
+        run("embedded_gaussian", inputs, dy, algorithm="dense", frames=8, window_frames=5),
+        strict=True,
+    ):
+        assert relative_error(one, other) <= 1e-12
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("form", "algorithm"), ALGORITHMS)
 def test_half_types(form, algorithm, dtype):
@@ -156,17 +167,17 @@ def test_torch_func(form):
 @pytest.mark.parametrize("frames", [1, 2, 5, 8, 13])
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 7, 20])
 def test_rectangles_hold_each_visible_pair_once(frames, window):
-    causal = CausalFrames(frames, window)
+    seen_by = CausalFrames(frames, window)
     seen = torch.zeros(2 * frames, 3 * frames)
-    for queries, keys in causal.rectangles(2 * frames, 3 * frames):
+    for queries, keys in seen_by.rectangles(2 * frames, 3 * frames):
         seen[queries, keys] += 1
-    visible = causal.visible(torch.arange(2 * frames), torch.arange(3 * frames), 2 * frames, 3 * frames)
+    visible = seen_by.visible(torch.arange(2 * frames), torch.arange(3 * frames), 2 * frames, 3 * frames)
     assert torch.equal(seen, visible.float())
-    assert causal.pairs(2 * frames, 3 * frames) == int(visible.sum())
-    assert torch.equal(causal.seen_keys(torch.arange(2 * frames), 2 * frames, 3 * frames), visible.sum(1))
+    assert seen_by.pairs(2 * frames, 3 * frames) == int(visible.sum())
+    assert torch.equal(seen_by.seen_keys(torch.arange(2 * frames), 2 * frames, 3 * frames), visible.sum(1))
     for frame in range(frames):
         assert visible[:, 3 * frame].nonzero()[::2, 0].div(2, rounding_mode="floor").tolist() == list(
-            range(frames)[causal.seen_by(frame)]
+            range(frames)[seen_by.seen_by(frame)]
         )
 
 

@@ -290,6 +290,35 @@ def test_half_types_and_autocast():
     torch.testing.assert_close(y.float(), expected, rtol=0.05, atol=0.1)
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+@pytest.mark.parametrize("options", [{}, {"window_frames": 4, "subsample": 2}, {"attend": "time", "window_frames": 2}])
+@pytest.mark.parametrize("form", FORMS)
+def test_records_hold_the_weights_of_the_newest_frames(form, options, chunk):
+    if options.get("attend") == "time" and options.get("subsample"):
+        pytest.skip("pools over time")
+    model, x = block(pairwise=form, **options), video(frames=12, batch=2)
+    with nl.watch(model) as whole, torch.no_grad():
+        model(x)
+    with nl.stream(model, watch=True) as step:
+        for frames in x.split(chunk, 2):
+            step(frames)
+            seen = step.seen[""]
+        window = options.get("window_frames")
+        kept = 12 if window is None else window - 1 + chunk
+        assert seen.geometry.grid == (kept, 3, 4)
+        assert seen.geometry.input_size == (kept, 3, 4)
+        for newest in range(1, chunk + 1):
+            for y, z in [(0, 0), (2, 3)]:
+                row = seen.rows([(kept - newest, y, z)], batch=1)[0]
+                expected = whole[""].rows([(12 - newest, y, z)], batch=1)[0]
+                torch.testing.assert_close(row, expected[12 - kept :], rtol=1e-4, atol=1e-6)
+                assert (expected[: 12 - kept] == 0).all()
+    with nl.stream(model) as step:
+        step(x)
+        with pytest.raises(RuntimeError, match="watch=True"):
+            step.seen  # noqa: B018 (a property)
+
+
 def test_watch_records_nothing_in_a_stream():
     model = block()
     with nl.watch(model) as seen, nl.stream(model) as step:

@@ -98,7 +98,7 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
     def __init__(self, model: nn.Module) -> None:
         self._model = unwrapped(model)
         self._modules = named_modules(model)
-        self._blocks = {_target_name(n): module for n, module in self._modules.items() if is_observable(module)}
+        self._blocks = {target_name(n): module for n, module in self._modules.items() if is_observable(module)}
         if not self._blocks:
             raise ValueError(
                 "the model has no non-local blocks to watch; add them with nl.insert, or let nl.replace take over the "
@@ -240,7 +240,7 @@ def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) ->
     return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames)
 
 
-def _target_name(name: str) -> str:
+def target_name(name: str) -> str:
     """Name of the module that a block follows: "layer3.1.non_local" is the block at "layer3.1"."""
     place, _, child = name.rpartition(".")
     return place if child == "non_local" else name

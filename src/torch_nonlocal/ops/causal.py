@@ -27,6 +27,9 @@ from torch_nonlocal.ops.frames import CausalFrames, visible
 
 _OURS = torch.ops.torch_nonlocal
 
+KEYS = 1024
+"""Keys of a part in the backward pass of the fused kernel."""
+
 
 def softmax(
     theta_BND: Tensor,
@@ -116,18 +119,38 @@ def _softmax_causal_backward(
     dphi, dg = _sums_like(phi), _sums_like(g)
     dbias = _sums_like(phi[..., 0]) if key_bias is not None else phi.new_zeros((phi.shape[0], 0))
     for part, seen in CausalFrames(frames, window).parts(theta.shape[1], phi.shape[1]):
-        inputs = dy[:, part], theta[:, part], phi[:, seen], g[:, seen]
         if flash:
-            found = _OURS.softmax_flash_backward(*inputs, y[:, part], log_sum[:, part], scale)
-        else:
-            bias = None if key_bias is None else key_bias[:, seen]
-            kept = tiled._kept(theta, 0, 0, False)
-            found = _OURS.softmax_rows_backward(*inputs, bias, kept, scale)
+            dtheta[:, part] = _flash_gradients_(dphi, dg, (dy, theta, phi, g, y, log_sum), part, seen, scale)
+            continue
+        bias = None if key_bias is None else key_bias[:, seen]
+        inputs = dy[:, part], theta[:, part], phi[:, seen], g[:, seen], bias, tiled._kept(theta, 0, 0, False)
+        found = _OURS.softmax_rows_backward(*inputs, scale)
         dtheta[:, part] = found[0]
         for total, part_of_it in zip((dphi, dg, dbias), found[1:], strict=False):
             if part_of_it.shape[1]:
                 total[:, seen] += part_of_it
     return dtheta, dphi.to(phi.dtype), dg.to(g.dtype), dbias.to(phi.dtype)
+
+
+def _flash_gradients_(
+    dphi: Tensor, dg: Tensor, inputs: tuple[Tensor, ...], part: slice, seen: slice, scale: float
+) -> Tensor:
+    """Add the gradients of the keys and values that a frame sees, and return that of its queries.
+
+    With the log sums of the queries, the kernel takes any part of the keys. It returns gradients of keys for each of
+    its heads, which are small for a part.
+    """
+    dy, theta, phi, g, y, log_sum = inputs
+    query = dy[:, part], theta[:, part]
+    result = y[:, part], log_sum[:, part]
+    dquery = _sums_like(query[1])
+    for start in range(seen.start, seen.stop, KEYS):
+        keys = slice(start, min(start + KEYS, seen.stop))
+        dquery_part, dkey, dvalue = _OURS.softmax_flash_backward(*query, phi[:, keys], g[:, keys], *result, scale)
+        dquery += dquery_part
+        dphi[:, keys] += dkey
+        dg[:, keys] += dvalue
+    return dquery
 
 
 @_softmax_causal_backward.register_fake

@@ -67,7 +67,8 @@ class BlockCache:
     """
 
     def __init__(self, block: Any, *, keep_queries: bool) -> None:
-        self._block, self._window = block, block.window_frames
+        self.block, self._window = block, block.window_frames
+        self.grid: tuple[int, ...] = ()
         self.queries = FrameBuffer(self._window) if keep_queries else None
         self.keys, self._values = FrameBuffer(self._window), FrameBuffer(self._window)
         self._sums = block.pairwise == "dot_product" and self._window is None
@@ -76,7 +77,7 @@ class BlockCache:
 
     def attend(self, query: Tensor, key: Tensor, g_BMV: Tensor, grid: Sequence[int]) -> Tensor:
         """Return the weighted sums (B', N, V) of new frames over the keys of earlier and new ones."""
-        frames = grid[0]
+        self.grid, frames = tuple(grid), grid[0]
         per_query = query.shape[1] // frames
         if self.queries is not None:
             self.queries.append(query, frames)
@@ -91,7 +92,7 @@ class BlockCache:
             later = frames - 1 - frame
             own = query[:, frame * per_query : (frame + 1) * per_query]
             seen = self.keys.until(later, self._window), self._values.until(later, self._window)
-            parts.append(self._block._weighted_sum(own, *seen, None))
+            parts.append(self.block._weighted_sum(own, *seen, None))
         return torch.cat(parts, 1)
 
     def _running_sums(self, theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, frames: int) -> Tensor:

@@ -11,17 +11,20 @@ from torch import Tensor, nn
 from torch_nonlocal._common.capture import eager
 from torch_nonlocal._common.context_values import added
 from torch_nonlocal._common.wrappers import named_modules
+from torch_nonlocal.attention import BlockRecord
+from torch_nonlocal.attention.watch import target_name
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.layers.streamed import streamed_by
 from torch_nonlocal.streaming.cache import BlockCache
 from torch_nonlocal.streaming.convolutions import CachedConvolutions, ConvolutionCache, convolution_names
+from torch_nonlocal.streaming.records import record_of
 from torch_nonlocal.streaming.refused import check_by_trial, check_modules
 
 _open: ContextVar[tuple[Any, ...]] = ContextVar("torch_nonlocal_open_streams", default=())
 
 
 @contextmanager
-def stream(model: nn.Module) -> Iterator["Step"]:
+def stream(model: nn.Module, *, watch: bool = False) -> Iterator["Step"]:
     """Run a network on a video as it arrives: `step(frames)` returns the outputs of new frames.
 
     The outputs of all steps together are those of the whole video, in chunks of any number of frames. Causal blocks
@@ -40,6 +43,7 @@ def stream(model: nn.Module) -> Iterator["Step"]:
 
     Args:
         model: a network in eval mode that maps clips (B, C, T, H, W) to outputs for each frame.
+        watch: keep theta as well, for `step.seen`: records of the weights of the newest frames.
 
     Yields:
         the function that computes a step.
@@ -57,7 +61,7 @@ def stream(model: nn.Module) -> Iterator["Step"]:
         raise RuntimeError("nl.stream: a stream is open in this thread, and streams cannot be nested")
     modules = named_modules(model)
     check_modules(modules)
-    step = Step(model, modules)
+    step = Step(model, modules, watch=watch)
     with added(_open, step), eager():
         try:
             yield step
@@ -72,10 +76,10 @@ class Step:
         frames: the number of frames so far.
     """
 
-    def __init__(self, model: nn.Module, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, model: nn.Module, modules: dict[str, nn.Module], *, watch: bool) -> None:
         self.frames = 0
         self._model, self._modules = model, modules
-        self._state: _State | None = _State(modules)
+        self._state: _State | None = _State(modules, watch=watch)
         self._size: tuple[Any, ...] | None = None
 
     def __call__(self, frames: Tensor) -> Any:
@@ -101,6 +105,24 @@ class Step:
         self.frames += frames.shape[2]
         return output
 
+    @property
+    def seen(self) -> dict[str, BlockRecord]:
+        """Records of the causal blocks by name, as of `nl.watch`, with `watch=True` only.
+
+        Their frames are those that a block keeps: the newest frames last, after those that they see. The geometry
+        divides the frames evenly.
+
+        Raises:
+            RuntimeError: if the stream has ended, has had no frames, or does not watch.
+        """
+        if self._state is None or self._size is None or not self._state.watches:
+            raise RuntimeError("nl.stream: step.seen needs nl.stream(model, watch=True), and a step before it")
+        (batch, _, *pixels), *_ = self._size
+        names = {module: target_name(name) for name, module in self._modules.items()}
+        return {
+            names[block]: record_of(names[block], cache, batch, pixels) for block, cache in self._state.blocks.items()
+        }
+
     def close(self) -> None:
         """End the stream and release its memory."""
         self._state = None
@@ -119,7 +141,7 @@ class Step:
             return self._model(clip)
 
     def _in_chunks(self, chunks: Sequence[Tensor]) -> Iterator[Any]:
-        state = _State(self._modules)
+        state = _State(self._modules, watch=False)
         for chunk in chunks:
             yield state.run(self._model, chunk)
 
@@ -127,9 +149,10 @@ class Step:
 class _State:
     """What the network keeps between steps."""
 
-    def __init__(self, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, modules: dict[str, nn.Module], *, watch: bool) -> None:
+        self.watches = watch
         self.blocks = {
-            module: BlockCache(module, keep_queries=False)
+            module: BlockCache(module, keep_queries=watch)
             for module in modules.values()
             if isinstance(module, NonLocal) and module.causal
         }
