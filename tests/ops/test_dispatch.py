@@ -181,6 +181,21 @@ def test_the_choice_depends_on_the_size_of_the_map():
 
 
 @pytest.mark.parametrize(
+    ("sizes", "algorithm"),
+    [
+        ((1, 256, 256), "dense"),
+        ((1, 300, 300), "sorted"),
+        ((64, 49, 49), "dense"),
+        ((64, 128, 128), "dense"),
+        ((64, 196, 196), "sorted"),
+    ],
+)
+def test_concatenation_sorts_unless_the_map_or_that_of_an_item_is_small(sizes, algorithm):
+    assert choose.for_concatenation(*sizes, torch.float32).algorithm == algorithm
+    assert choose.for_concatenation(*sizes, torch.bfloat16).algorithm == "sorted"
+
+
+@pytest.mark.parametrize(
     ("dtype", "width", "algorithm"),
     [
         (torch.float32, 64, "fused"),

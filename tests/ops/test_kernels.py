@@ -62,7 +62,7 @@ def large(width=8, **options):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@pytest.mark.parametrize("width", [1, 24, 256, 512])
+@pytest.mark.parametrize("width", [0, 1, 24, 256, 512])
 def test_the_kernel_of_pytorch_passes(dtype, width):
     assert first(width, dtype=dtype) == BUILT_IN
 

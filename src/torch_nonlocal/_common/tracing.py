@@ -23,7 +23,9 @@ def needs_plain_operations(x: Any) -> bool:
 
 def is_dual(x: Any) -> bool:
     """True for a tensor with a forward-mode tangent."""
-    return not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    if torch.compiler.is_compiling() or torch.autograd.forward_ad._current_level < 0:
+        return False
+    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
 
 
 def has_values(x: torch.Tensor) -> bool:

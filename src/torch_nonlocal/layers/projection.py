@@ -4,6 +4,7 @@ theta, phi and g have the same input. One product with their stacked weights rea
 ordinary (`layers.ordinary`) are called instead.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ _FULL = (torch.float32, torch.float64)
 
 
 class Linear(NamedTuple):
-    """The weight (D, C) and the bias (D,) of a 1x1 convolution."""
+    """The weight (D, C), which may have axes of size 1 after them, and the bias (D,) of a 1x1 convolution."""
 
     weight: Tensor
     bias: Tensor
@@ -48,31 +49,40 @@ def project(x: Tensor, modules: Sequence[nn.Module], *, contiguous: bool = False
 
 def apply(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
     """Apply linear maps to the channels of x (B, C, *size), each (B, D, *size)."""
-    widths = [one.weight.shape[0] for one in linears]
     if len(linears) == 1:
         return [_product(x, *linears[0])]
+    widths = [one.weight.shape[0] for one in linears]
     outputs = sum(widths)
-    weights, values = outputs * x.shape[1], outputs * x.shape[0] * x.flatten(2).shape[2]
+    weights, values = outputs * x.shape[1], outputs * x.shape[0] * math.prod(x.shape[2:])
     if weights > LARGE and 4 * weights > values:  # copying them to stack them takes longer than reading x several times
         return [_product(x, *one) for one in linears]
     stacked = _product(x, torch.cat([one.weight for one in linears]), torch.cat([one.bias for one in linears]))
-    return list(stacked.split(widths, dim=1))
+    return list(stacked.split_with_sizes(widths, dim=1))
 
 
-def _product(x: Tensor, weight_DC: Tensor, bias_D: Tensor) -> Tensor:
+def _product(x: Tensor, weight: Tensor, bias_D: Tensor) -> Tensor:
     """Return weight @ x + bias for the channels of x (B, C, *size): (B, D, *size).
 
     A batched product has one gradient of the weight per batch item. A convolution has a single one, and so has a
     product of all positions.
     """
-    batch, channels = x.shape[:2]
-    if batch > 1 and x.device.type == "cpu" and x.dtype in _FULL:
-        return _CONVOLUTIONS[x.ndim - 3](x, weight_DC.reshape(*weight_DC.shape, *(1,) * (x.ndim - 2)), bias_D)
-    positions = x.flatten(2)
-    if batch > 1 and weight_DC.numel() > (channels + weight_DC.shape[0]) * positions.shape[2]:
-        return F.linear(positions.mT, weight_DC, bias_D).mT.unflatten(2, x.shape[2:])
-    product = torch.baddbmm(bias_D[None, :, None], weight_DC.expand(batch, -1, -1), positions)
-    return product.unflatten(2, x.shape[2:])
+    (batch, channels, *size), width = x.shape, weight.shape[0]
+    if _convolves(x):
+        return _CONVOLUTIONS[len(size) - 1](x, weight.view(width, channels, *(1,) * len(size)), bias_D)
+    weight_DC, positions = weight.view(width, channels), x.flatten(2)
+    if batch > 1 and weight.numel() > (channels + width) * positions.shape[2]:
+        return F.linear(positions.mT, weight_DC, bias_D).mT.unflatten(2, size)
+    return torch.baddbmm(bias_D.view(1, width, 1), weight_DC.expand(batch, -1, -1), positions).unflatten(2, size)
+
+
+def _convolves(x: Tensor) -> bool:
+    """Whether the product is computed as a convolution, which CPUs run at least as fast for batches.
+
+    The gradient of a product takes more operations, which small maps wait for.
+    """
+    if x.device.type != "cpu" or x.dtype not in _FULL:
+        return False
+    return x.shape[0] > 1 or (torch.is_grad_enabled() and x.numel() < LARGE)
 
 
 def linears(modules: Sequence[nn.Module], x: Tensor) -> list[Linear] | None:
@@ -82,7 +92,7 @@ def linears(modules: Sequence[nn.Module], x: Tensor) -> list[Linear] | None:
         weights = convolution_weights(module, dtype, device)
         if weights is None:
             return None
-        found.append(Linear(weights[0].flatten(1), weights[1]))
+        found.append(Linear(*weights))
     return found
 
 
@@ -91,15 +101,15 @@ def with_norm(module: nn.Module, norm: Any, x: Tensor) -> Linear | None:
 
     None if the norm depends on its input, if one of the two is not ordinary, or if the norm of a small map is cheaper.
     """
-    if norm.training:
+    if norm.training or (x.numel() < LARGE and norm._buffers):
         return None
     plain = linears([module], x)
     if plain is None:
         return None
     conv = plain[0]
     if is_fixed_norm(norm, conv.weight):
-        if x.numel() < max(conv.weight.numel(), LARGE):
+        if x.numel() < conv.weight.numel():
             return None
         factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return Linear(conv.weight * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias)
+        return Linear(conv.weight.flatten(1) * factor[:, None], (conv.bias - norm.running_mean) * factor + norm.bias)
     return conv if type(norm) is nn.Identity and is_untouched(norm) else None

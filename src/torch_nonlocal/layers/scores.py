@@ -42,8 +42,13 @@ def folded_scores(score: nn.Module, theta: Linear, phi: Linear) -> tuple[Linear,
     """Return the maps from x to a and to b, one channel each, from an ordinary linear layer."""
     weight, bias = _weights(score)
     w_theta, w_phi = weight.split([theta.weight.shape[0], phi.weight.shape[0]], dim=1)
-    a = Linear(w_theta @ theta.weight, _plus(w_theta @ theta.bias, bias))
-    return a, Linear(w_phi @ phi.weight, w_phi @ phi.bias)
+    a = Linear(_times(w_theta, theta.weight), _plus(w_theta @ theta.bias, bias))
+    return a, Linear(_times(w_phi, phi.weight), w_phi @ phi.bias)
+
+
+def _times(row_1D: Tensor, weight: Tensor) -> Tensor:
+    """Return the weight of one channel, (1, C), with the axes of size 1 of a weight (D, C, ...)."""
+    return (row_1D @ weight.flatten(1)).view(1, *weight.shape[1:])
 
 
 def _weights(score: Any) -> tuple[Tensor, Tensor | None]:

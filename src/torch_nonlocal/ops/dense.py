@@ -90,5 +90,5 @@ def _weighted_sum(weights_BNM: Tensor, g_BMV: Tensor) -> Tensor:
     In inference, channel-major values give a channel-major sum. Its gradient would be a transposed map, and copied.
     """
     if not torch.is_grad_enabled() and not is_exported(g_BMV) and g_BMV.stride(-2) == 1 and g_BMV.stride(-1) > 1:
-        return (g_BMV.mT @ weights_BNM.mT).mT
-    return weights_BNM @ g_BMV
+        return torch.bmm(g_BMV.mT, weights_BNM.mT).mT
+    return torch.bmm(weights_BNM, g_BMV)

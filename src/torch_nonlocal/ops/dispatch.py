@@ -15,8 +15,11 @@ from torch_nonlocal.ops.names import Algorithm, Normalize
 DENSE_BYTES = 4 * 2**20
 """Largest map for the dense algorithm. Maps of this size stay in the CPU caches, where it is the fastest."""
 
-SMALL_BYTES = 256 * 2**10
-"""Largest map for the dense algorithm of the concatenation form, whose other algorithm sorts."""
+SMALL_BYTES, SMALL_ITEM_BYTES = 256 * 2**10, 64 * 2**10
+"""Largest map, and largest map of a batch item, for the dense algorithm of the concatenation form.
+
+Its other algorithm sorts the batch items one by one.
+"""
 
 CAUSAL_DENSE_BYTES = 1 * 2**20
 """Largest map for the dense algorithm with a mask, of which half is masked."""
@@ -130,7 +133,8 @@ def for_concatenation(batch: int, queries: int, keys: int, dtype: torch.dtype) -
     """Choose the algorithm of the concatenation form."""
     map_bytes = _map_bytes(batch, queries, keys, dtype)
     full = dtype in (torch.float32, torch.float64)
-    if full and map_bytes <= SMALL_BYTES:  # in half types, it would round the scores
+    small = map_bytes <= SMALL_BYTES or _map_bytes(1, queries, keys, dtype) <= SMALL_ITEM_BYTES
+    if full and small:  # in half types, it would round the scores
         return Choice(
             "dense", "the map is small ({map}): a few operations on it are faster than sorting", {"map": map_bytes}
         )

@@ -109,6 +109,8 @@ _verdict._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberA
 
 def _first_verdict(key: tuple[str, torch.device, torch.dtype, int, bool]) -> str | None:
     name, device, dtype, width, training = key
+    if not width:  # there is nothing to compare
+        return None
     if device.type == "cuda" and torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
         return None  # other work would break the CUDA graph
     with _lock:
