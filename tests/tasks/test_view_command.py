@@ -82,7 +82,10 @@ def test_a_trained_network_shows_prediction_evidence_and_why(files, tmp_path, ca
     assert expected.max() > 0
     y, x = (int(index) for index in torch.unravel_index(expected.argmax(), expected.shape)[1:])
     assert page["start"][1:] == pytest.approx([block["queryCenters"][1][y], block["queryCenters"][2][x]])
-    assert "largest gradient \u00d7 activation for" in page["facts"]["why"]
+    assert (
+        f"in {name}: the position with the most positive gradient \u00d7 activation ({expected.max():+.3g} logit) for"
+        in page["facts"]["why"]
+    )
     assert f"{name}: untrained: the block adds nothing" in " ".join(printed.split())  # zero-initialized
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "evidence.png", "page.html", "point0-arrows.png", "point0-heatmap.png",
@@ -194,6 +197,10 @@ def test_the_page_predicts_what_nonlocal_predict_predicts_and_shows_what_the_net
     assert f"resized to {to}" in block["seen"]
     assert ("whole frames of 120 \u00d7 72" in block["seen"]) == full
     assert ("trained on random crops of 28 \u00d7 28" in block["seen"]) == (not single)
+    averaged = 1 if single else 2 if full else 30
+    assert ("Shown is one view" in block["seen"]) == (not single)
+    assert (f"the prediction averages all {averaged}." in block["seen"]) == (not single)
+    assert ("(the middle crop)" in block["seen"]) == (averaged == 30)
     assert "as nonlocal predict" in block["scored"]
     assert all(word in block["scored"] for word in options)
     assert ("on the frames and the region shown alone" in block["scored"]) == (not single)
@@ -206,7 +213,7 @@ def test_points_are_pixels_of_the_file_and_lie_in_the_region(cropped, tmp_path, 
     main(["view", *paths, "--point", "6,36,60"])
     page = facts(tmp_path / "out")
     assert page["start"] == [1, 36, 36]  # the region begins at x = 24
-    assert page["facts"]["why"] == "Query given, not chosen automatically."
+    assert page["facts"]["why"] == "Given, not chosen automatically."
     with pytest.raises(SystemExit):
         main(["view", *paths, "--point", "6,36,10"])
     assert "x is 10, outside the region that the network sees, 24 to 95; --crops full" in capsys.readouterr().err
@@ -228,12 +235,14 @@ def test_pictures_state_prediction_judgment_query_and_its_reason(cropped, tmp_pa
     footage = read_footage([cropped / "clip.mp4"], evenly(4), view_of=trained.view_of)
     attended = attend_trained(trained, footage, cropped / "clip.mp4")
     ((name, about),) = attended.facts.items()
-    scene = Scene(footage, Block.of(name, attended), reason(about, given=False))
+    scene = Scene(footage, Block.of(name, attended), reason(name, about, given=False))
     head, foot = scene.head("attention of"), scene.foot((1, 28, 28))
     assert f"Predicted class: {about.classes[0][0]} {about.classes[0][1]:.1%}" in head
     assert f"Caution, {name}: untrained" in head  # zero-initialized
     assert about.seen in head
-    assert "Ring: the query, frame 5, 0.50 s, y 28, x 52. Query chosen automatically: the position with the" in foot
+    assert (
+        f"Ring: the query, frame 5, 0.50 s, y 28, x 52. Chosen automatically in {name}: the position with the" in foot
+    )
     assert "Untrained: the block adds nothing to its input" in foot
 
 

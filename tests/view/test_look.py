@@ -13,9 +13,9 @@ from torch_nonlocal.attention import BlockRecord, Geometry, similarity  # noqa: 
 from torch_nonlocal.attention.weights import PairWeights  # noqa: E402
 from torch_nonlocal.view.colors import brightest, scale_of  # noqa: E402
 from torch_nonlocal.view.look import as_frames, look  # noqa: E402
-from torch_nonlocal.view.page.save import first_query  # noqa: E402
+from torch_nonlocal.view.page.save import first_query, reason  # noqa: E402
 from torch_nonlocal.view.placement import axis_centers, placed  # noqa: E402
-from torch_nonlocal.view.verdict import verdict  # noqa: E402
+from torch_nonlocal.view.verdict import judge, verdict  # noqa: E402
 
 CLIP = np.zeros((4, 12, 20, 3), np.uint8)
 
@@ -114,6 +114,12 @@ def test_the_first_query_is_where_the_predicted_class_is_seen():
     clip[1, 1, 1] = 255
     trained = nl.view.BlockFacts(evidence=evidence, classes=[("a", 0.9)])
     assert first_query(record, trained, clip) == pytest.approx((3, *record.geometry.query_pixel((3, 2, 4))[1:]))
+    why = (
+        "Chosen automatically in stage2: the position with the most positive gradient \u00d7 activation (+2 logit) for "
+    )
+    assert reason("stage2", trained, given=False) == f"{why}a, the predicted class."
+    assert reason("stage2", dataclasses.replace(trained, classes=()), given=False) == f"{why}the score."
+    assert trained.contribution.endswith("Sum of all positions: -3.")
     untrained = dataclasses.replace(trained, untrained="the network is at chance")
     for facts in (untrained, nl.view.BlockFacts()):
         assert first_query(record, facts, clip) == (1, 1.0, 1.0)  # the salient pixel, not the middle
@@ -147,9 +153,12 @@ def test_collapsed_blocks_are_called_so(theta, scale, words):
     phi = torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
     weights = PairWeights("embedded_gaussian", theta[None], phi[None], scale)
     record = BlockRecord("b", weights, Geometry.evenly((12,), (12,), (1,), (12,)), attend="spacetime", batch=1)
-    found = verdict(record.statistics())
-    assert found.startswith("collapsed") == bool(words)
-    assert words in found
+    found = judge(record.statistics())
+    assert found.text.startswith("collapsed") == bool(words)
+    assert words in found.text
+    terms = {"on a single key": "on one key", "similar": "nearly the same weights", "": "weights differ"}
+    assert [words == case for case in terms] == [term in found.meaning for term in terms.values()]
+    assert "arrow" not in found.meaning
 
 
 def test_a_saved_page_equals_the_notebook_page(tmp_path):

@@ -70,7 +70,7 @@ def test_file_network_class_block_and_time_are_stated(opened):
     assert opened.tab.locator("#why").inner_text() == FACTS["why"]
     assert opened.get("summary").startswith("Frame 20, 2.00 s, y 28, x 20 attends")  # in pixels of the file
     opened.click(0, 1, 1, SIZE)
-    assert opened.tab.locator("#why").inner_text() == "Query chosen by you."
+    assert opened.tab.locator("#why").inner_text() == "Chosen by you."
     opened.tab.locator("#back").click()
     assert opened.tab.locator("#why").inner_text() == FACTS["why"]
     assert [opened.get("query")[axis] for axis in ("frame", "y", "x")] == [2, 3, 2]
@@ -137,7 +137,12 @@ def test_the_evidence_is_shown_beside_the_attention_and_follows_the_query(opened
         "Contribution to walking (gradient \u00d7 activation) at the output of one"
     )
     assert np.reshape(opened.get("besideRow"), EVIDENCE.shape) == pytest.approx(EVIDENCE.numpy())
+    assert opened.tab.locator("#contribution").inner_text() == (
+        "Red raises and blue lowers the score (logit) of walking, to first order: gradient \u00d7 activation at each "
+        f"position. Sum of all positions: {float(EVIDENCE.sum()):+.3g}."
+    )
     opened.tab.locator("#beside").select_option("two")
+    assert opened.tab.locator("#contribution").inner_text() == ""
     opened.tab.locator("#strip-2 canvas").nth(1).click()  # the cursors are linked
     query = opened.get("query")
     row = records["two"].rows([(query["t"], query["y"], query["x"])])[0].flatten()

@@ -59,7 +59,7 @@ def view(
             folder of a run, or a file of blocks.
         out: output folder for the pictures and page.html; created if missing.
         point: query as frame,y,x (for a single image y,x), counted from 0: the frame's number in the file, and pixels
-            of the file; each can be a percentage, as in 50%,30%,70%. By default, the position with the largest
+            of the file; each can be a percentage, as in 50%,30%,70%. By default, the position with the most positive
             gradient x activation for the predicted class or, without classes, the region with the most contrast and
             motion. Repeat the option for several.
         block: name of the block to show; the first one by default.
@@ -97,7 +97,7 @@ def view(
     partner = _partner(name, beside, attended)
     shown = Block.of(name, attended)
     record, about = shown.record, shown.facts
-    why = reason(about, given=bool(point))
+    why = reason(name, about, given=bool(point))
     scene = Scene(footage, shown, why, Block.of(partner, attended) if partner else None, smooth)
     points = [footage.point(text) for text in point] or [first_query(record, about, scene.clip)]
     looks = [scene.look(one, k) for one in points]
@@ -122,7 +122,7 @@ def view(
         place = footage.describe(seen.query)
         console.print(f"query {place}: {out}/point{number}-*.png", highlight=False, markup=False)
     if not point:
-        console.print(why, highlight=False, markup=False)
+        console.print(f"query: {why[0].lower()}{why[1:]}", highlight=False, markup=False)
     path = page.save(out / "page.html")
     lines = str(record.statistics()).splitlines()
     lines[0] = f"{name}: {shown.judged.text}"

@@ -88,8 +88,13 @@ class TrainedNetwork:
 
         return choose
 
-    def described(self, size: tuple[int, int]) -> str:
-        """Which region of frames of a size it sees, and at which size, as a sentence."""
+    def described(self, size: tuple[int, int], *, of: int = 1) -> str:
+        """Which region of frames of a size it sees, and at which size, as a sentence.
+
+        Args:
+            size: height and width of the frames.
+            of: number of views and crops that the prediction averages, of which one is shown.
+        """
         view = shown_crop(self.view_of, size)
         (_, _, height, width), crop = view.boxes[0], self.settings.crop
         frame = _pixels(size)
@@ -97,14 +102,23 @@ class TrainedNetwork:
         if (height, width) != size:
             what = f"the square of {_pixels((height, width))} pixels in the middle of frames of {frame}"
         trained = "" if view.size == (crop, crop) else f"; it was trained on random crops of {crop} \u00d7 {crop}"
-        return f"The network saw {what}, resized to {_pixels(view.size)}{trained}."
+        middle = " (the middle crop)" if len(self.view_of(*size).boxes) > 1 else ""
+        one = f"Shown is one view{middle}; the prediction averages all {of}. In this view, the" if of > 1 else "The"
+        return f"{one} network saw {what}, resized to {_pixels(view.size)}{trained}."
 
 
 class Prediction(NamedTuple):
-    """Probabilities of the classes (K,), and a sentence about what they were computed from."""
+    """Probabilities of the classes.
+
+    Attributes:
+        probabilities: (K,).
+        scored: what they were computed from, a sentence.
+        views: number of views and crops that they are the mean of.
+    """
 
     probabilities: Tensor
     scored: str
+    views: int = 1
 
 
 def is_trained(path: Path) -> bool:
@@ -162,7 +176,7 @@ def attend_trained(trained: TrainedNetwork, footage: Footage, path: Path | None 
     predicted = _predicted(trained, footage, path, shown_K)
     order = predicted.probabilities.argsort(descending=True, stable=True).tolist()
     classes = [(trained.classes[index], float(predicted.probabilities[index])) for index in order]
-    described = trained.described(footage.size)
+    described = trained.described(footage.size, of=predicted.views)
     facts = {}
     for name in seen:
         evidence = gradient_times_activation(model, inserted[name], clip_BCTHW, lambda out: out[0, order[0]])[0]
@@ -200,10 +214,10 @@ def _predicted(trained: TrainedNetwork, footage: Footage, path: Path | None, sho
     )  # fmt: skip
     scored = f"From {averaged}, as nonlocal predict{options}"
     if torch.allclose(mean_K, shown_K, atol=1e-4):
-        return Prediction(mean_K, f"{scored}.")
+        return Prediction(mean_K, f"{scored}.", trained.views * crops)
     order = shown_K.argsort(descending=True, stable=True)[:_CLASSES_SHOWN].tolist()
     alone = ", ".join(f"{trained.classes[index]} {shown_K[index]:.1%}" for index in order)
-    return Prediction(mean_K, f"{scored}; on the frames and the region shown alone: {alone}.")
+    return Prediction(mean_K, f"{scored}; on the frames and the region shown alone: {alone}.", trained.views * crops)
 
 
 def _pixels(size: tuple[int, int]) -> str:

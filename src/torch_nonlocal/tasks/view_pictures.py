@@ -159,6 +159,6 @@ def save_evidence(scene: Scene, path: Path, query: Sequence[float]) -> Path:
     picture = drawing.heatmap(
         clip, values, query=query, vmax=float(np.abs(values).max()) or None, labels=scene.footage.labels,
         title=scene.head(f"contribution to {label} (gradient \u00d7 activation) at the output of"),
-        caption=f"Red raises the score (logit) of {label}, blue lowers it.\n{scene.foot(query)}", quantity="logit",
+        caption=f"{scene.block.facts.contribution}\n{scene.foot(query)}", quantity="logit",
     )  # fmt: skip
     return picture.save(path)

@@ -36,6 +36,17 @@ class BlockFacts:
         return self.evidence is not None and not self.untrained and float(self.evidence.max()) > 0
 
     @property
+    def contribution(self) -> str:
+        """What the evidence means and its sum, as a sentence; "" without evidence."""
+        if self.evidence is None:
+            return ""
+        score = f"the score (logit) of {self.classes[0][0]}" if self.classes else "the score (logit)"
+        return (
+            f"Red raises and blue lowers {score}, to first order: gradient \u00d7 activation at each position. "
+            f"Sum of all positions: {float(self.evidence.sum()):+.3g}."
+        )
+
+    @property
     def prediction(self) -> str:
         """The first class and its score, such as "walking (0.83)"; "" for a network without classes."""
         return f"{self.classes[0][0]} ({self.classes[0][1]:.2f})" if self.classes else ""

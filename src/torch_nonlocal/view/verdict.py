@@ -18,11 +18,9 @@ UNTRAINED = (
     "Untrained: the block adds nothing to its input, the network has random weights, or it is no better than chance. "
     "Its attention then has no meaning."
 )
-COLLAPSED = (
-    "Collapsed: all positions have nearly the same weights, or each has nearly all of its weight on one key. The "
-    "arrows then say little about what a position shows."
-)
-UNIFORM = "Uniform: all keys have about the same weight, so the arrows point to nothing in particular."
+ALIKE = "Collapsed: all positions have nearly the same weights, which then say little about what a position shows."
+ON_ONE_KEY = "Collapsed: each position has nearly all of its weight on one key, so the block copies single positions."
+UNIFORM = "Uniform: all keys have about the same weight, so the largest weights mean nothing in particular."
 SELECTIVE = "Selective: weights differ between keys and between positions (entropy below 0.95, where 1 is uniform)."
 
 
@@ -78,17 +76,17 @@ def _of_weights(statistics: Statistics) -> Verdict:
     if statistics.on_itself >= _ALONE:
         return Verdict(text, "", is_warning=True)
     if statistics.alike >= _ALONE and statistics.entropy < UNIFORM_FROM:
-        return Verdict(text, COLLAPSED, is_warning=True)
+        return Verdict(text, ALIKE, is_warning=True)
     if statistics.entropy < _ALONE and statistics.alike >= _SIMILAR:
         text = (
             f"collapsed: most positions have similar weights (cosine {statistics.alike:.3f}), whatever they show "
             f"(entropy {statistics.entropy:.3f} of 1)"
         )
-        return Verdict(text, COLLAPSED, is_warning=True)
+        return Verdict(text, ALIKE, is_warning=True)
     if statistics.entropy <= _SINGLE:
         text = (
             f"collapsed: nearly all weight of each position is on a single key (entropy {statistics.entropy:.3f} of 1)"
         )
-        return Verdict(text, COLLAPSED, is_warning=True)
+        return Verdict(text, ON_ONE_KEY, is_warning=True)
     is_uniform = statistics.entropy >= _NEARLY
     return Verdict(text, UNIFORM if is_uniform else SELECTIVE, is_warning=is_uniform)

@@ -136,6 +136,7 @@ class Block:
             "seen": facts.seen,
             "classes": [[name, float(score)] for name, score in facts.classes],
             "evidence": self._evidence(store, facts),
+            "contribution": facts.contribution,
             **_statistics(self.record, self.batch, facts),
             **_places(geometry, clip_shape, self.coarser),
         }

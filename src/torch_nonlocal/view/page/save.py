@@ -111,7 +111,7 @@ class Page:
                 "file": facts.file,
                 "labels": list(facts.labels),
                 "size": facts.size,
-                "why": facts.why or reason(facts.of(first), given=start is not None),
+                "why": facts.why or reason(first, facts.of(first), given=start is not None),
                 "beside": facts.beside,
                 "origin": facts.origin,
             },
@@ -184,20 +184,22 @@ def save_page(
     return page.save(path)
 
 
-def reason(facts: BlockFacts, *, given: bool) -> str:
-    """Return why the first query was chosen, as a sentence.
+def reason(block: str, facts: BlockFacts, *, given: bool) -> str:
+    """Return why the first query was chosen, as a sentence that remains true when another block is shown.
 
     Args:
+        block: name of the block that it was chosen for.
         facts: facts about the block.
         given: whether the caller chose it, and `first_query` did not.
     """
     if given:
-        return "Query given, not chosen automatically."
+        return "Given, not chosen automatically."
     if not facts.has_evidence:
-        return "Query chosen automatically: the region with the most contrast and motion."
+        return "Chosen automatically: the region of the frames with the most contrast and motion."
+    score = f"for {facts.classes[0][0]}, the predicted class" if facts.classes else "for the score"
     return (
-        "Query chosen automatically: the position with the largest gradient \u00d7 activation for "
-        f"{facts.classes[0][0]}, the predicted class."
+        f"Chosen automatically in {block}: the position with the most positive gradient \u00d7 activation "
+        f"({float(facts.evidence.max()):+.3g} logit) {score}."
     )
 
 

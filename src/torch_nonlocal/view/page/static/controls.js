@@ -71,6 +71,7 @@ export function showTitles(scene, second, several) {
   };
   byId("title").textContent = title(scene);
   byId("title").classList.toggle("unseen", second === null);
+  byId("contribution").textContent = second && second.isEvidence ? second.block.contribution : "";
   byId("title-2").textContent = byId("strip-title-2").textContent = second ? title(second) : "";
 }
 

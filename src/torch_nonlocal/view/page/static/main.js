@@ -154,8 +154,8 @@ async function start() {
 
   // The contribution of each position of a block to the score of the predicted class.
   function evidenceOf(block) {
-    if (!block.contribution) block.contribution = readFloats(block.evidence);
-    const values = block.contribution;
+    if (!block.evidenceValues) block.evidenceValues = readFloats(block.evidence);
+    const values = block.evidenceValues;
     const high = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
     return {
       ...common(block), values, links: [], measures: null, isEvidence: true,
@@ -182,7 +182,7 @@ async function start() {
     const summary = sentence(block, query, links, { mode: state.mode, frames: scene.frames, clipFrames: clip[0] });
     document.getElementById("summary").textContent = summary;
     const atStart = state.selected.frame === frame && state.selected.y === y && state.selected.x === x;
-    const chosen = state.follow ? "Query under the pointer; a click keeps it." : "Query chosen by you.";
+    const chosen = state.follow ? "Under the pointer; a click keeps it." : "Chosen by you.";
     document.getElementById("why").textContent = atStart ? facts.why : chosen;
     document.getElementById("back").hidden = atStart;
     clearTimeout(announcement);
@@ -386,8 +386,9 @@ async function start() {
       const title = document.getElementById(`title${suffix}`).textContent;
       return { root: clip[0] > 1 ? view.strip.root : view.stage.tile.root, title, scale: drawn.scale, low, name, high };
     };
-    const lines = ["prediction", "scored", "verdict", "source", "summary", "why"]
-      .map((id) => document.getElementById(id).textContent);
+    const text = (id) => document.getElementById(id).textContent;
+    const lines = ["prediction", "scored", "verdict", "source", "summary"].map(text);
+    lines.push(`${text("query-title")}: ${text("why")}`, text("contribution"));
     if (state.arrows) lines.push(`Ring: ${document.getElementById("legend-query").textContent}. Arrow: ${document.getElementById("legend-arrow").textContent}.`);
     const stem = `${(facts.file || page.title).replace(/\.\w{1,5}$/, "")}-${names[state.block]}`;
     savePicture(
