@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -120,6 +121,40 @@ def test_a_module_that_computes_something_else_is_left_with_the_difference(x):
     report = nl.replace(model)
     assert report.replaced == []
     assert "differs by" in report.left["1"]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_buffers_that_only_its_own_code_uses_are_seen_at_their_neutral_values(value):
+    class NONLocalBlock2D(OtherSum):
+        def __init__(self) -> None:
+            super().__init__(8, "gaussian")
+            self.register_buffer("learned", torch.tensor(value))
+
+        def forward(self, x: Tensor, return_nl_map: bool = False) -> Tensor:
+            y = super().forward(x) / 2
+            return y * self.learned if value else y + self.learned
+
+    assert "differs by" in nl.replace(NONLocalBlock2D()).left[""]
+
+
+def test_a_class_that_refuses_subclasses_is_left_and_the_model_unchanged(network, x):
+    class Registry(type):
+        known: ClassVar[set[str]] = set()
+
+        def __new__(cls, name: str, *args: Any) -> Any:
+            if name in cls.known:
+                raise TypeError(f"{name} is registered twice")
+            cls.known.add(name)
+            return super().__new__(cls, name, *args)
+
+    class OnlyOne(NONLocalBlock2D, metaclass=Registry):
+        pass
+
+    network.second = OnlyOne(8, "gaussian").eval()
+    report = nl.replace(network)
+    assert report.replaced == ["first"]
+    assert report.left == {"second": "its class cannot be extended: OnlyOne is registered twice"}
+    network(x)
 
 
 def test_modules_that_cannot_be_replaced_are_left_with_a_reason():

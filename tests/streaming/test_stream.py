@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import torch_nonlocal as nl
@@ -324,3 +324,25 @@ def test_watch_records_nothing_in_a_stream():
     with nl.watch(model) as seen, nl.stream(model) as step:
         step(video(frames=2))
     assert len(seen) == 0
+
+
+def test_an_error_inside_the_network_ends_the_stream():
+    class Camera(nn.Module):
+        broken = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.broken:
+                raise OSError("no frame")
+            return x
+
+    camera = Camera()
+    model, x = nn.Sequential(block(), camera, block(pairwise="dot_product")).eval(), video(frames=6)
+    with nl.stream(model) as step:
+        step(x[:, :, :2])
+        camera.broken = True
+        with pytest.raises(OSError, match="no frame"):
+            step(x[:, :, 2:3])
+        camera.broken = False
+        with pytest.raises(RuntimeError, match=r"after 2 frames raised an error.*open another stream"):
+            step(x[:, :, 2:3])  # the first block has seen the frame, the second has not
+    torch.testing.assert_close(streamed(model, x, 2), model(x))

@@ -34,6 +34,21 @@ def test_the_command_writes_blocks_that_load(theirs, tmp_path, capsys):
     assert nl.blocks(model)["0"].subsample == (2, 2)
 
 
+def test_two_equal_networks_of_a_file_are_written(theirs, tmp_path):
+    blocks = torch.load(theirs)
+    torch.save({"student": blocks, "teacher": blocks}, tmp_path / "both.pth")
+    command(tmp_path / "both.pth", tmp_path / "ours.safetensors")
+    tensors = nl.read_weights(tmp_path / "ours.safetensors").tensors
+    assert torch.equal(tensors["student/g.weight"], blocks["nl_1.g.weight"])
+    assert torch.equal(tensors["teacher/g.weight"], blocks["nl_1.g.weight"])
+
+
+def test_a_place_that_a_network_lacks_is_named_with_the_option_that_sets_it(theirs, tmp_path):
+    command(theirs, tmp_path / "ours.pt")
+    with pytest.raises(ValueError, match=r"has a block for 'nl_1'.*modules: 0\..*--place nl_1=MODULE"):
+        nl.load_blocks(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1)), tmp_path / "ours.pt")
+
+
 def test_scale_accepts_a_number_or_sqrt(theirs, tmp_path):
     for text, expected in (("sqrt", 0.5), ("0.25", 0.25)):
         command(theirs, tmp_path / "ours.pt", "--scale", text, "--force")

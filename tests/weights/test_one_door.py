@@ -256,6 +256,12 @@ def test_inner_prefix_of_a_compiled_module_is_removed(tmp_path):
     assert set(read_weights(tmp_path / "w.pth").tensors) == {"head.a", "my_orig_mod.a"}
 
 
+@pytest.mark.parametrize("segment", ["_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"])
+def test_segments_of_other_wrappers_are_removed(segment, tmp_path):
+    torch.save({f"{segment}.head.{segment}.a": torch.ones(1), f"my{segment}.a": torch.ones(1)}, tmp_path / "w.pth")
+    assert set(read_weights(tmp_path / "w.pth").tensors) == {"head.a", f"my{segment}.a"}
+
+
 def test_a_file_that_holds_itself_is_refused(tmp_path):
     content = {"epoch": 3}
     content["model"] = content

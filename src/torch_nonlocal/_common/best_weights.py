@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torch_nonlocal._common.foreign_objects import ModuleState
 from torch_nonlocal._common.numpy_values import NumpyArray, plain
+from torch_nonlocal._common.wrappers import SEGMENTS
 
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "net_state_dict", "module"),
@@ -15,6 +16,7 @@ WRAPPERS = (
 )
 """Keys under which training scripts store weights, the first that is present first: averages are the last choice."""
 
+_OF_WRAPPERS = re.compile(rf"(?<![^.])(?:{'|'.join(sorted(SEGMENTS))})\.")
 _OPTIMIZER_KEYS = ("param_groups", "lr_lambdas", "_schedulers")
 _MAX_DEPTH = 4  # of wrappers in wrappers; a hostile file can hold itself
 
@@ -68,8 +70,8 @@ def _others(content: dict[Any, Any], depth: int) -> tuple[dict[str, Tensor], dic
 
 
 def bare_name(name: str) -> str:
-    """A name as in the network itself: without the prefixes of data-parallel and compiled modules."""
-    name = re.sub(r"(?<![^.])_orig_mod\.", "", name)
+    """A name as in the network itself: without the segments of wrappers and the prefix of data-parallel modules."""
+    name = _OF_WRAPPERS.sub("", name)
     while name.startswith("module."):
         name = name.removeprefix("module.")
     return name

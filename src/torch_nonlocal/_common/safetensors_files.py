@@ -41,6 +41,12 @@ def read(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict
 
 def write(path: Path, tensors: dict[str, Tensor], header: Mapping[str, str]) -> None:
     """Write tensors and metadata, and the checksum."""
+    seen: set[int] = set()
+    for name, tensor in tensors.items():  # safetensors refuses tensors that share memory, such as two equal networks
+        address = tensor.untyped_storage().data_ptr()
+        if address in seen:
+            tensors = {**tensors, name: tensor.clone()}
+        seen.add(address)
     require("safetensors.torch").save_file(tensors, path, metadata={**header, _CHECKSUM: _UNSIGNED})
     with path.open("r+b") as file:
         checksum = _digest(file, _UNSIGNED)

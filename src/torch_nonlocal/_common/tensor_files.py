@@ -49,8 +49,8 @@ class WeightsFile:
         container: "safetensors", "torch.save" or "pickle".
         kind: "weights" (best.pt), "training state" (last.pt), "blocks" (`nl.save_blocks`) or "network"
             (`nonlocal convert`) for files of this package; "state dict" for any other.
-        tensors: tensors by name, on the CPU, without the prefixes "module." and "_orig_mod."; names in a file of blocks
-            are unchanged.
+        tensors: tensors by name, on the CPU, without the prefix "module." and the segments of other wrappers
+            ("_orig_mod."); names in a file of blocks are unchanged.
         facts: everything else in the file by key, such as epoch, metrics, config or optimizer state. For a safetensors
             file, its metadata.
     """
@@ -297,7 +297,7 @@ def _check_names(tensors: dict[str, Tensor]) -> None:
 
 
 def _without_prefixes(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names as in the network itself: without the prefixes of data-parallel and compiled modules."""
+    """Names as in the network itself, without the segments of wrappers."""
     bare: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = bare_name(key)

@@ -88,5 +88,6 @@ def _message(name: str, fitting: list[str], names: Iterable[str]) -> str:
     return (
         f"has a block for {name!r}, which this model does not have; "
         + (f"did you mean {near!r}? " if near else "")
-        + f"modules: {listed(shown, most=20)}"
+        + f"modules: {listed(shown, most=20)}. For a converted file, `nonlocal convert --place {name}=MODULE` sets "
+        "the module that the block follows"
     )

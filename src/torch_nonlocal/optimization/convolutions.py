@@ -10,6 +10,7 @@ own forward.
 """
 
 import weakref
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,6 @@ class _Packed(NamedTuple):
     weight: Tensor
 
 
-_SAMPLE = 64  # weights that are compared in each call: changes through `weight.data` do not change the version
 _packed: "weakref.WeakKeyDictionary[nn.Module, _Packed]" = weakref.WeakKeyDictionary()
 _classes: dict[tuple[type[nn.Module], Uses], type[nn.Module]] = {}
 
@@ -98,7 +98,7 @@ def packed_forward(conv: Any, x: Tensor) -> Tensor:
     known = _packed.get(conv)
     weight: Tensor = conv.weight
     version = 0 if weight.is_inference() else weight._version
-    sample = weight.detach().flatten()[:: max(weight.numel() // _SAMPLE, 1)]
+    sample = weight.detach().flatten(2)[_sample(weight.shape[0], weight.shape[1], weight.shape[2:].numel())]
     if known is None or known[:2] != (version, weight.data_ptr()) or not torch.equal(known.sample, sample):
         known = _packed[conv] = _Packed(version, weight.data_ptr(), sample.clone(), _pack(conv, x))
     return torch.ops.mkldnn._convolution_pointwise(x, known.weight, conv.bias, *_geometry(conv), "none", [], "")
@@ -108,6 +108,20 @@ def named_forward(conv: Any, x: Tensor) -> Tensor:
     """Compute a convolution for which `can_be_fast` holds, with gradients."""
     padding, stride, dilation, groups = _geometry(conv)
     return torch.mkldnn_convolution(x, conv.weight, conv.bias, padding, stride, dilation, groups)
+
+
+@cache
+def _sample(outputs: int, inputs: int, kernel: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions of weights that are compared in each call, two or more of every filter and input channel.
+
+    Changes through `weight.data` do not change the version of the weight.
+    """
+    out, channel = torch.arange(outputs), torch.arange(inputs)
+    to_out, to_channel = (
+        torch.cat([out, out, channel % outputs, (channel * 7 + 3) % outputs]),
+        torch.cat([out % inputs, (out * 7 + 3) % inputs, channel, channel]),
+    )
+    return to_out, to_channel, (to_out * 5 + to_channel * 3) % kernel
 
 
 def _geometry(conv: Any) -> tuple[Any, Any, Any, int]:

@@ -1,7 +1,7 @@
 """The numerical check of a module against its family: output and gradients on random values, in float64.
 
-A copy with random parameters runs, since a new module whose last norm is zero is the identity whatever it computes. The
-module itself, its buffers and the random numbers of the process are not changed.
+A copy with random parameters and buffers runs, since a new module whose last norm is zero is the identity whatever it
+computes. The module itself, its buffers and the random numbers of the process are not changed.
 """
 
 import copy
@@ -48,7 +48,7 @@ class Checked:
 
 
 class Trial:
-    """A copy of a module with random parameters, compared with one family after the other.
+    """A copy of a module with random parameters and buffers, compared with one family after the other.
 
     Args:
         module: a module with its own code.
@@ -172,21 +172,20 @@ def _results(
 
 
 def _randomized(module: nn.Module) -> nn.Module:
-    """A copy in float64 on the CPU with random parameters and without hooks, except those that compute weights."""
+    """A copy in float64 on the CPU, random and without hooks, except those that compute weights."""
     draw = torch.Generator().manual_seed(0)
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         spread = max(parameter.shape[1:].numel(), 1) ** -0.5 if parameter.ndim > 1 else 0.5
         values = torch.randn(parameter.shape, generator=draw, dtype=torch.float64) * spread
         memo[id(parameter)] = nn.Parameter(values)
-    for name, buffer in module.named_buffers():
-        positive = name.endswith("var")
-        if buffer.is_floating_point() and (positive or buffer.is_meta):
+    for buffer in module.buffers():
+        if buffer.is_floating_point():  # a factor of ones or an offset of zeros would hide that it is used
             values = torch.rand(buffer.shape, generator=draw, dtype=torch.float64) + 0.5
         elif buffer.is_meta:
             values = torch.zeros(buffer.shape, dtype=buffer.dtype)
         else:
-            values = buffer.detach().to("cpu", torch.float64 if buffer.is_floating_point() else buffer.dtype, copy=True)
+            values = buffer.detach().to("cpu", copy=True)
         memo[id(buffer)] = values
     for one in module.modules():
         for value in vars(one).values():  # a weight that a hook or a pruning computed

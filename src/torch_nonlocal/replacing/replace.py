@@ -10,6 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import all_names, join, named_modules
+from torch_nonlocal.insertion.attachment import plain_type
 from torch_nonlocal.insertion.targets import Places, find_targets
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.replacing.check import Checked, Trial
@@ -18,7 +19,7 @@ from torch_nonlocal.replacing.families import FAMILIES
 from torch_nonlocal.replacing.families.without_map import WITHOUT_MAP
 from torch_nonlocal.replacing.family import Family
 from torch_nonlocal.replacing.report import Found, Replacement
-from torch_nonlocal.replacing.swap import family_of, give_back, original_type, take_over
+from torch_nonlocal.replacing.swap import family_of, give_back, original_type, take_over, taken_over_type
 
 Model = TypeVar("Model", bound=nn.Module)
 _RESEMBLING = re.compile(r"non_?local|nl_?block|^nl(_?[123]d)?$|nl$", re.IGNORECASE)  # names that copies have
@@ -163,6 +164,10 @@ def _decided(
         if result.passed and not asked and not trial.builds_map(family):
             return "its own code builds no N x M map; name it in only= to replace it all the same"
         if result.passed:
+            try:
+                taken_over_type(plain_type(module), family)
+            except Exception as error:  # a metaclass or a registry of others
+                return f"its class cannot be extended: {error}"
             found[name] = Found(name, type(module).__name__, family.name, family.project, family.computed(module))
             return None
         if result.failure is not None:

@@ -21,7 +21,7 @@ _made: "weakref.WeakKeyDictionary[type, dict[str, weakref.ref[type]]]" = weakref
 
 def take_over(module: nn.Module, family: Family) -> None:
     """Let a module compute through its family."""
-    change_plain_type(module, _taken_over(plain_type(module), family))
+    change_plain_type(module, taken_over_type(plain_type(module), family))
 
 
 def give_back(module: nn.Module) -> None:
@@ -50,12 +50,12 @@ def new_taken_over(make: Callable[..., nn.Module], args: tuple[Any, ...], family
         family: name of the family.
     """
     module = make(*args)
-    module.__class__ = _taken_over(type(module), FAMILIES[family])
+    module.__class__ = taken_over_type(type(module), FAMILIES[family])
     return module
 
 
-def _taken_over(kind: type[nn.Module], family: Family) -> type[nn.Module]:
-    """The generated subclass of a class for a family, one for each pair."""
+def taken_over_type(kind: type[nn.Module], family: Family) -> type[nn.Module]:
+    """Return the generated subclass of a class for a family, one for each pair."""
     by_family = _made.setdefault(kind, {})
     known = by_family[family.name]() if family.name in by_family else None
     if known is not None:

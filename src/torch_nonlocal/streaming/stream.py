@@ -39,7 +39,8 @@ def stream(model: nn.Module, *, watch: bool = False) -> Iterator["Step"]:
     once and in parts.
 
     Steps run without gradients, and compiled code as plain PyTorch. The network is not changed, also not if a step
-    raises an error, and other threads may run it.
+    raises an error, and other threads may run it. After an error inside the network, the stream has ended: some of its
+    modules have seen frames that others have not.
 
     Args:
         model: a network in eval mode that maps clips (B, C, T, H, W) to outputs for each frame.
@@ -80,6 +81,7 @@ class Step:
         self.frames = 0
         self._model, self._modules = model, modules
         self._state: _State | None = _State(modules, watch=watch)
+        self._failed = False
         self._size: tuple[Any, ...] | None = None
 
     def __call__(self, frames: Tensor) -> Any:
@@ -91,8 +93,13 @@ class Step:
         Raises:
             ValueError: if the sizes, the dtype or the device are not those of the first frames, or, in the first step,
                 if the network mixes frames.
-            RuntimeError: if the stream has ended.
+            RuntimeError: if the stream has ended, or an earlier step raised an error inside the network.
         """
+        if self._failed:
+            raise RuntimeError(
+                f"nl.stream: the step after {self.frames} frames raised an error inside the network, which ended the "
+                "stream; open another stream and start from the first frame that it needs"
+            )
         if self._state is None:
             raise RuntimeError(
                 "nl.stream: the stream has ended; step(frames) works inside `with nl.stream(model) as step`"
@@ -101,7 +108,12 @@ class Step:
         if self._size is None:
             check_by_trial(self._modules, frames, self._at_once, self._in_chunks)
             self._size = _size(frames)
-        output = self._state.run(self._model, frames)
+        try:
+            output = self._state.run(self._model, frames)
+        except BaseException:
+            self._failed = True
+            self.close()
+            raise
         self.frames += frames.shape[2]
         return output
 
