@@ -59,12 +59,7 @@ class Peer(nn.Module):
             other = phi.unsqueeze(2).expand(-1, -1, count, -1)
             return self.w_f(torch.cat([one, other], 1)).squeeze(1) / count
         logits = torch.matmul(theta, phi)
-        return logits / count_of(logits) if self.form == "dot_product" else torch.softmax(logits, -1)
-
-
-def count_of(logits: Tensor) -> int:
-    """The number of keys."""
-    return logits.shape[-1]
+        return logits / logits.shape[-1] if self.form == "dot_product" else torch.softmax(logits, -1)
 
 
 class Matmul(Peer):
@@ -72,9 +67,9 @@ class Matmul(Peer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *size) -> the same shape."""
-        batch, width = len(x), -1
+        batch = len(x)
         g = self.g(x).view(batch, self.inner, -1).permute(0, 2, 1)
-        theta = self.theta(x).view(batch, x.shape[1] if self.form == "gaussian" else self.inner, width)
+        theta = self.theta(x).view(batch, x.shape[1] if self.form == "gaussian" else self.inner, -1)
         phi = self.phi(x).view(theta.shape)
         y = torch.matmul(self.weights(theta.permute(0, 2, 1), phi), g)
         y = y.permute(0, 2, 1).contiguous().view(batch, self.inner, *x.shape[2:])
