@@ -240,9 +240,10 @@ def test_pictures_state_prediction_judgment_query_and_its_reason(cropped, tmp_pa
     assert f"Predicted class: {about.classes[0][0]} {about.classes[0][1]:.1%}" in head
     assert f"Caution, {name}: untrained" in head  # zero-initialized
     assert about.seen in head
-    assert (
-        f"Ring: the query, frame 5, 0.50 s, y 28, x 52. Chosen automatically in {name}: the position with the" in foot
-    )
+    ring = "Ring: the query, frame 5, 0.50 s, y 28, x 52 (in pixels of the file, from 0 at its top left)."
+    assert f"{ring} Chosen automatically in {name}: the position with the" in foot
+    assert "arrow" not in foot.lower()
+    assert scene.ends == ""
     assert "Untrained: the block adds nothing to its input" in foot
 
 

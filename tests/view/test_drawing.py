@@ -11,6 +11,7 @@ np = pytest.importorskip("numpy", reason="drawing needs it: pip install 'torch-n
 Image = pytest.importorskip("PIL.Image", reason="drawing needs Pillow: pip install 'torch-nonlocal[view]'")
 patches = pytest.importorskip("matplotlib.patches", reason="drawing needs it: pip install 'torch-nonlocal[view]'")
 
+from matplotlib import colormaps  # noqa: E402 (after the skips)
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402 (after the skips)
 
 from torch_nonlocal import view  # noqa: E402 (after the skips)
@@ -153,6 +154,21 @@ def test_negative_links_rank_by_absolute_weight_and_have_another_color(digits, l
     assert picture.frames == [0, 2, 3]
     assert negative[2] > negative[0]
     assert positive[0] > positive[2]
+
+
+def test_arrows_use_the_color_scale_that_is_given(digits, link):
+    links = [link((3, 9, 9), (4, 9, 9), 0.5), link((3, 9, 9), (6, 9, 9), 1.0)]
+    scaled = [link((3, 9, 9), (4, 9, 9), 1.0), link((3, 9, 9), (6, 9, 9), 2.0)]
+    wide, same = (
+        {arrow.get_gid(): (arrow.get_edgecolor(), arrow.get_linewidth()) for arrow in drawn_arrows(picture)}
+        for picture in (view.arrows(digits, links, vmax=2.0), view.arrows(digits, scaled))
+    )
+    assert wide["link-0"] == same["link-1"]
+    (blue, *_), (red, *_) = (
+        drawn_arrows(view.arrows(digits, links[:1], signed=signed))[0].get_edgecolor() for signed in (False, True)
+    )
+    assert blue != red
+    assert drawn_arrows(view.arrows(digits, links[:1], signed=True))[0].get_edgecolor() == colormaps["coolwarm"](1.0)
 
 
 def test_arrows_show_the_connected_frames_and_at_most_eight(link):

@@ -82,13 +82,58 @@ def test_ring_arrows_and_scale_belong_to_one_query(factor):
     assert found.weights.shape == clip.shape[:3]
 
 
+def record_without_links() -> BlockRecord:
+    """Nearly all weight of each query is on the keys of frame 0 except its first, which receives nothing."""
+    key = torch.zeros(1, 60, 1)
+    key[0, :15], key[0, 0] = 30.0, -30.0
+    weights = PairWeights("embedded_gaussian", torch.ones(1, 60, 1), key)
+    geometry = Geometry.evenly((4, 3, 5), (4, 3, 5), (1, 1, 1), (4, 12, 20))
+    return BlockRecord("b", weights, geometry, attend="spacetime", batch=1)
+
+
+def test_links_that_weigh_practically_nothing_are_left_out():
+    record = record_without_links()
+    alone, others = (look(record, (frame, 5, 7), CLIP, k=20) for frame in (0, 1))
+    assert alone.links == []  # to other frames
+    assert alone.brightest == pytest.approx(1 / 14 / 8)  # an eighth of the largest in its frame
+    assert [link.weight for link in others.links[:14]] == pytest.approx([1 / 14] * 14, rel=1e-5)
+
+
+def test_pictures_without_links_have_no_arrows_and_say_why(tmp_path, monkeypatch):
+    from torch_nonlocal.tasks.footage import Footage
+    from torch_nonlocal.tasks.view_pictures import Block, Scene, save_pictures
+    from torch_nonlocal.tasks.viewing import Attended
+
+    labels = tuple(f"frame {number}" for number in range(4))
+    footage = Footage(torch.from_numpy(CLIP), "a.mp4", (0, 1, 2, 3), labels, (12, 20), 4, (0, 0, 12, 20), ())
+    attended = Attended({"b": record_without_links()}, {"b": nl.view.BlockFacts()})
+    scene = Scene(footage, Block.of("b", attended), "Given.")
+    captions = []
+    heatmap = nl.view.heatmap
+
+    def spied(*args, caption, **options):
+        captions.append(caption)
+        return heatmap(*args, caption=caption, **options)
+
+    monkeypatch.setattr(nl.view, "heatmap", spied)
+    for frame, pictures in ((1, ["a-arrows.png", "a-heatmap.png"]), (0, ["a-heatmap.png"])):
+        saved = save_pictures(scene, scene.look((frame, 5, 7), 20), tmp_path / "a", film=False)
+        assert sorted(path.name for path in saved) == sorted(path.name for path in tmp_path.iterdir()) == pictures
+    assert "Practically no weight" not in captions[0]
+    assert captions[1].endswith("Practically no weight in other frames: each is at most 1% of a uniform one.")
+
+
 def test_an_image_has_no_arrow_to_itself():
     torch.manual_seed(0)
-    record = similarity(torch.randn(1, 6, 3, 5), input_size=(12, 20))
+    features = torch.randn(1, 6, 3, 5)
+    record = similarity(features, input_size=(12, 20), temperature=1.0)
     found = look(record, (0, 5, 7), CLIP[:1], k=20)
     assert len(found.links) == 14
     assert all(link.target != (1, 1) for link in found.links)
     assert found.brightest == pytest.approx(max(link.weight for link in found.links))
+    alone = look(similarity(features, input_size=(12, 20), temperature=0.05), (0, 5, 7), CLIP[:1])
+    assert alone.links == []
+    assert alone.brightest == pytest.approx(0.01 / 15)
 
 
 def test_a_batch_of_images_becomes_a_clip_that_attends_within_frames():
@@ -119,7 +164,7 @@ def test_the_first_query_is_where_the_predicted_class_is_seen():
     )
     assert reason("stage2", trained, given=False) == f"{why}a, the predicted class."
     assert reason("stage2", dataclasses.replace(trained, classes=()), given=False) == f"{why}the score."
-    assert trained.contribution.endswith("Sum of all positions: -3.")
+    assert trained.contribution.endswith("Sum of all positions: -3 logit.")
     untrained = dataclasses.replace(trained, untrained="the network is at chance")
     for facts in (untrained, nl.view.BlockFacts()):
         assert first_query(record, facts, clip) == (1, 1.0, 1.0)  # the salient pixel, not the middle

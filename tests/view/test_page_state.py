@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import torch_nonlocal as nl
-from torch_nonlocal.attention import similarity
+from torch_nonlocal.attention import BlockRecord, Geometry, similarity
+from torch_nonlocal.attention.weights import PairWeights
 
 T, SIZE = 4, (24, 20)
 FACTS = {
@@ -137,12 +138,12 @@ def test_the_evidence_is_shown_beside_the_attention_and_follows_the_query(opened
         "Contribution to walking (gradient \u00d7 activation) at the output of one"
     )
     assert np.reshape(opened.get("besideRow"), EVIDENCE.shape) == pytest.approx(EVIDENCE.numpy())
-    assert opened.tab.locator("#contribution").inner_text() == (
+    assert opened.tab.locator("#note-2").inner_text() == (
         "Red raises and blue lowers the score (logit) of walking, to first order: gradient \u00d7 activation at each "
-        f"position. Sum of all positions: {float(EVIDENCE.sum()):+.3g}."
+        f"position. Sum of all positions: {float(EVIDENCE.sum()):+.3g} logit."
     )
     opened.tab.locator("#beside").select_option("two")
-    assert opened.tab.locator("#contribution").inner_text() == ""
+    assert opened.tab.locator("#note-2").inner_text() == ""
     opened.tab.locator("#strip-2 canvas").nth(1).click()  # the cursors are linked
     query = opened.get("query")
     row = records["two"].rows([(query["t"], query["y"], query["x"])])[0].flatten()
@@ -263,3 +264,91 @@ def test_a_single_image_has_one_frame_and_links(browser, tmp_path):
     assert len(page.get("links")) == 20
     assert "frames" not in page.tab.locator("#statistics").inner_text()
     page.close()
+
+
+@pytest.fixture
+def sharp(browser, tmp_path):
+    """A page of a block whose weights are all on frame 0, none on its first cell; keys are coarser than queries."""
+    key = torch.zeros(1, 4 * 6, 1)
+    key[0, :6], key[0, 0], key[0, 1] = 30.0, -30.0, 32.0
+    weights = PairWeights("embedded_gaussian", torch.ones(1, 4 * 24, 1), key)
+    geometry = Geometry.evenly((4, 6, 4), (4, 3, 2), (1, 2, 2), (T, *SIZE))
+    record = BlockRecord("sharp", weights, geometry, attend="spacetime", batch=1)
+    facts = nl.view.Facts(size=(48, 40))
+    path = nl.view.save_page(tmp_path / "page.html", np.zeros((T, *SIZE, 3)), record, point=(0, 1, 1), facts=facts)
+    page = page_browser.Opened(browser, path)
+    yield page
+    page.close()
+
+
+def arrows_of(page) -> list[int]:
+    return [page.tab.locator(f"{root} .link").count() for root in ("#stage", "#strip")]
+
+
+def test_a_position_to_which_nothing_attends_has_no_arrows(sharp):
+    sharp.tab.keyboard.press("w")
+    said = "practically nothing attends here: this key receives < 0.001 % of what an average key receives."
+    assert sharp.get("summary") == f"Frame 0, y 4, x 5: {said}"
+    assert sharp.tab.locator("#note").inner_text() == said.capitalize()
+    assert arrows_of(sharp) == [0, 0]
+    assert sharp.tab.locator("#links li").count() == 0
+    assert sharp.tab.locator("#query-title").inner_text() == "Key"
+    assert sharp.tab.locator("#why").inner_text() == "Given, not chosen automatically."
+    assert "Received, of average\t< 0.001 %" in sharp.tab.locator("#statistics").inner_text()
+    fits = "document.querySelector('#statistics').getBoundingClientRect().right"
+    assert sharp.tab.evaluate(f"{fits} < document.querySelector('.panel').getBoundingClientRect().right")
+    sharp.click(0, 1, 19, SIZE)  # the key with most weight
+    assert min(arrows_of(sharp)) > 0
+    assert sharp.tab.locator("#links-note").inner_text() == "Percent of the weight of each query."
+    assert sharp.tab.locator("#strip-note").inner_text().endswith("percent of what this key receives from all queries.")
+
+
+def test_frames_without_weight_are_called_so(sharp):
+    assert sharp.get("summary").endswith(
+        "practically no weight in other frames: each weight is at most 1.0 % of a uniform one."
+    )
+    assert arrows_of(sharp) == [0, 0]
+    sharp.tab.locator("#frames input[value=all]").check(force=True)
+    assert arrows_of(sharp) == [5, 5]
+    assert sharp.tab.locator("#links li").count() == 5
+    assert (
+        sharp.tab.locator("#links-rest").inner_text() == "15 of the 20 strongest not listed: below 1 % of the largest."
+    )
+    assert sharp.tab.locator("#note").inner_text() == ""
+    sharp.tab.get_by_role("button", name="Next frame").click()
+    assert sharp.tab.locator("#note").inner_text() == (
+        "Practically no weight in this frame (< 0.001 %); strongest in frame 0 (100 %)."
+    )
+
+
+def test_the_legend_states_units_and_where_arrows_end(sharp, opened):
+    text = sharp.tab.locator("#legend").inner_text()
+    assert "query; positions are in pixels of the file, from 0 at its top left" in text
+    assert (
+        "at the center of the key's cell, which is coarser (4 \u00d7 3 \u00d7 2 keys, 4 \u00d7 6 \u00d7 4 queries)"
+        in text
+    )
+    assert "coarser" not in opened.tab.locator("#legend").inner_text()
+    means = sharp.tab.locator("#statistics tr", has_text="Distance, pixels").locator("td").all_inner_texts()
+    assert float(means[0]) == pytest.approx(
+        float(means[1]), rel=0.5
+    )  # all in pixels of the file, twice those of the input
+
+
+def test_arrows_have_the_colors_of_the_scale(opened):
+    """The lower half of the scale has the colors of arrows."""
+    found = opened.tab.evaluate(
+        """() => [...document.querySelectorAll("#strip .link polygon:last-child")].map((tip) => {
+          const weight = +tip.closest(".link").dataset.weight, canvas = document.querySelector("#scale canvas");
+          const level = Math.round(255 * Math.min(weight / nonlocalPage.high, 1));
+          const copy = document.createElement("canvas");
+          [copy.width, copy.height] = [canvas.width, canvas.height];
+          const context = copy.getContext("2d", { willReadFrequently: true });
+          context.drawImage(canvas, 0, 0);
+          const pixel = [...context.getImageData(level, 9, 1, 1).data].slice(0, 3);
+          return [tip.getAttribute("fill"), `rgb(${pixel.join(" ")})`];
+        })"""
+    )
+    assert len(found) == 20
+    assert all(arrow == scale for arrow, scale in found)
+    assert len({arrow for arrow, _ in found}) > 5

@@ -12,6 +12,7 @@ from torch_nonlocal import view as drawing
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.tasks.footage import Footage
 from torch_nonlocal.tasks.viewing import Attended
+from torch_nonlocal.view.colors import has_signs
 from torch_nonlocal.view.facts import BlockFacts
 from torch_nonlocal.view.look import Look, look
 from torch_nonlocal.view.placement import axis_centers, placed
@@ -90,8 +91,18 @@ class Scene:
         """Lines below a picture: the query, why it was chosen, and what the terms of the verdicts mean."""
         blocks = [self.block, self.other] if self.other else [self.block]
         meanings = dict.fromkeys(one.judged.meaning for one in blocks)
-        lines = [f"Ring: the query, {self.footage.describe(query)}. {self.why}", *meanings]
+        place = f"{self.footage.describe(query)} (in pixels of the file, from 0 at its top left)"
+        lines = [f"Ring: the query, {place}. {self.why}", *meanings]
         return "\n".join(line for line in lines if line)
+
+    @property
+    def ends(self) -> str:
+        """Where arrows end if the keys are coarser than the queries, a sentence; "" if they are not."""
+        geometry = self.block.record.geometry
+        if geometry.key_grid == geometry.grid:
+            return ""
+        keys, queries = (" \u00d7 ".join(map(str, grid)) for grid in (geometry.key_grid, geometry.grid))
+        return f"Arrows end at the centers of the keys' cells, which are coarser ({keys} keys, {queries} queries)."
 
 
 def save_pictures(scene: Scene, seen: Look, stem: Path, *, film: bool) -> list[Path]:
@@ -107,17 +118,25 @@ def save_pictures(scene: Scene, seen: Look, stem: Path, *, film: bool) -> list[P
         The paths.
     """
     clip, labels = scene.clip, scene.footage.labels
-    common = {"labels": labels, "caption": scene.foot(seen.query)}
+    foot = scene.foot(seen.query)
+    if not seen.links:
+        groups, grid = scene.block.record.groups, scene.block.record.geometry.grid
+        where = "in other frames" if len(grid) == 3 and grid[0] > 1 and groups.spans_time else "on other positions"
+        foot += f"\nPractically no weight {where}: each is at most 1% of a uniform one."
+    common = {"labels": labels, "caption": foot}
     heat = drawing.heatmap(
         clip, seen.weights, query=seen.query, vmax=seen.brightest, title=scene.head("attention of"), **common
     )
     saved = [heat.save(stem.with_name(f"{stem.name}-heatmap.png"))]
-    if seen.links:
+    if not seen.links:
+        stem.with_name(f"{stem.name}-arrows.png").unlink(missing_ok=True)  # of an earlier run
+    else:
         title = scene.head("strongest links of")
         frames = heat.frames if len({link.target_pixel[0] for link in seen.links}) > 1 else None
         arrows = drawing.arrows(
             clip, seen.links, k=len(seen.links), frames=frames if len(clip) <= 8 else None, title=title,
-            **common,
+            labels=labels, caption="\n".join(filter(None, (foot, scene.ends))), vmax=seen.brightest,
+            signed=has_signs(seen.row),
         )  # fmt: skip
         saved.append(arrows.save(stem.with_name(f"{stem.name}-arrows.png")))
     if scene.other:

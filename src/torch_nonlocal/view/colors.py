@@ -14,6 +14,9 @@ SIGNED_CMAP = "coolwarm"
 FAINTEST = {"unsigned": 0.3, "signed": 0.1}
 """Opacity of the color of weight 0 relative to that of the largest weight. The middle of a diverging color map is light
 and would hide the frame."""
+NEGLIGIBLE = 0.01
+"""Links below this fraction of the strongest one are not drawn, nor any if all are below this fraction of a uniform
+weight."""
 OWN_FRAME = 8
 """Factor by which weights in the query's frame may exceed those in other frames before they set the color scale."""
 LEVELS = 256  # colors of a map; between them, colors are interpolated
@@ -54,13 +57,16 @@ class Scale:
         return np.stack([np.interp(place, levels, table[:, channel]) for channel in range(3)], axis=-1)
 
 
-def scale_of(weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = None) -> Scale:
+def scale_of(
+    weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = None, signed: bool | None = None
+) -> Scale:
     """Return a color scale for weights; symmetric and with diverging colors if some are negative (dot product).
 
     Args:
         weights: the weights to draw.
         cmap: a matplotlib color map for weights without a sign.
         vmax: weight of the last color. Default: the largest absolute weight.
+        signed: whether the scale is symmetric about 0. Default: if a weight is negative.
 
     Raises:
         ValueError: `vmax` is not positive, or matplotlib has no such color map.
@@ -71,9 +77,14 @@ def scale_of(weights: np.ndarray, *, cmap: str | Colormap, vmax: float | None = 
     if vmax is not None and not 0 < vmax < float("inf"):
         raise ValueError(f"vmax={vmax}: expected a positive number")
     high = float(vmax) if vmax is not None else largest or 1.0
-    signed = bool(weights.min() < -1e-6 * largest)
+    signed = has_signs(weights) if signed is None else signed
     chosen = colormaps[SIGNED_CMAP] if signed else colormaps[cmap] if isinstance(cmap, str) else cmap
     return Scale(high, signed, chosen, clipped=largest > high * (1 + 1e-9))
+
+
+def has_signs(weights: np.ndarray) -> bool:
+    """Return whether some weights are negative, beyond rounding."""
+    return bool(weights.min() < -1e-6 * np.abs(weights).max())
 
 
 def brightest(row_THW: np.ndarray, own: tuple[int, int, int]) -> float:

@@ -43,7 +43,7 @@ class BlockFacts:
         score = f"the score (logit) of {self.classes[0][0]}" if self.classes else "the score (logit)"
         return (
             f"Red raises and blue lowers {score}, to first order: gradient \u00d7 activation at each position. "
-            f"Sum of all positions: {float(self.evidence.sum()):+.3g}."
+            f"Sum of all positions: {float(self.evidence.sum()):+.3g} logit."
         )
 
     @property

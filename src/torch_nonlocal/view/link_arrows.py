@@ -10,12 +10,10 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 
 from torch_nonlocal.view.clips import Point, as_clip, choose_frames, describe, frame_y_x, nearest_frame, thin_out
-from torch_nonlocal.view.colors import Scale, bright_part, scale_of
+from torch_nonlocal.view.colors import NEGLIGIBLE, Scale, bright_part, scale_of
 from torch_nonlocal.view.picture import Picture
 from torch_nonlocal.view.strip import OUTLINE, Sheet, Strip, frame_labels, lay_out
 
-NEGLIGIBLE = 0.01
-"""Links below this fraction of the strongest one are not drawn."""
 _POINTS = 72  # per inch
 _BENDS = (-0.12, 0.12, -0.06, 0.06)  # curvatures of arrows, the usual one first
 
@@ -51,6 +49,8 @@ def arrows(
     title: str = "",
     caption: str | None = None,
     labels: Sequence[str] | None = None,
+    vmax: float | None = None,
+    signed: bool | None = None,
 ) -> Picture:
     """Draw the strongest links as arrows from x_i to x_j; color and width show the weight.
 
@@ -68,6 +68,8 @@ def arrows(
         caption: lines of text below the frames, followed by a legend. Default: the number of links and their common
             end.
         labels: text above each frame of the clip. Default: its number; nothing for an image.
+        vmax: weight of the last color and of the widest arrow. Default: the largest absolute weight of an arrow.
+        signed: use diverging colors. Default: if the weight of an arrow is negative.
 
     Raises:
         ValueError: there are no links, a link lies outside the clip or has a weight that is not finite, no link lies
@@ -92,7 +94,7 @@ def arrows(
         raise ValueError(f"no link lies within frames {numbers}: the {len(strongest)} strongest connect {connected}")
 
     weights = np.array([weight for *_, weight in shown])
-    scale = scale_of(weights, cmap=bright_part("inferno"))
+    scale = scale_of(weights, cmap=bright_part("inferno"), vmax=vmax, signed=signed)
     if caption is None:
         caption = _caption(shown, clip_THWC, within=shown != strongest)
     strip = Strip([clip_THWC[number] for number in numbers], numbers, scale, labels=frame_labels(labels, clip_THWC))

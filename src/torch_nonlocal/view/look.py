@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from torch_nonlocal.attention import BlockRecord, Link
 from torch_nonlocal.view.clips import Point, as_query
-from torch_nonlocal.view.colors import brightest
+from torch_nonlocal.view.colors import NEGLIGIBLE, brightest
 from torch_nonlocal.view.placement import Cell, axis_centers, nearest_cell, placed
 
 
@@ -27,7 +28,8 @@ class Look:
         row: the weights of all keys, (T', H', W').
         weights: the weights on the pixels of the clip, (T, H, W).
         brightest: weight of the last color.
-        links: the strongest links, without that of the query to itself; pixels are those of the clip.
+        links: the strongest links, without that of the query to itself; pixels are those of the clip. None if
+            practically no weight is on their keys: each has at most a hundredth of a uniform weight.
     """
 
     query: Point
@@ -78,8 +80,13 @@ def look(
         for link in found
         if (0,) * (3 - axes) + link.target != own
     ]
+    _, index = record.groups.locate(here, geometry.grid)
+    uniform = np.abs(row_THW).sum() / int(record.weights.seen_keys(torch.tensor([index])))
+    if all(abs(link.weight) <= NEGLIGIBLE * uniform for link in links):
+        links = []
+    high = max(brightest(row_THW, (own[0], own[1], own[2])), NEGLIGIBLE * uniform)
     weights = placed(row_THW, key_centers, shape, smooth=smooth)
-    return Look(query, cell, row_THW, weights, brightest(row_THW, (own[0], own[1], own[2])), links[:k])
+    return Look(query, cell, row_THW, weights, high, links[:k])
 
 
 def as_frames(record: BlockRecord) -> BlockRecord:

@@ -14,10 +14,8 @@ _NEARLY = 0.95
 _SIMILAR = 0.9
 _SINGLE = 0.05
 
-UNTRAINED = (
-    "Untrained: the block adds nothing to its input, the network has random weights, or it is no better than chance. "
-    "Its attention then has no meaning."
-)
+ADDS = "Untrained: the block adds nothing to its input. Its attention then has no meaning."
+NETWORK = "Untrained: the network has random weights or is no better than chance. Its attention then has no meaning."
 ALIKE = "Collapsed: all positions have nearly the same weights, which then say little about what a position shows."
 ON_ONE_KEY = "Collapsed: each position has nearly all of its weight on one key, so the block copies single positions."
 UNIFORM = "Uniform: all keys have about the same weight, so the largest weights mean nothing in particular."
@@ -51,10 +49,10 @@ def judge(statistics: Statistics, *, added: float | None = None, untrained: str 
             "untrained: the block adds nothing to its input, so its weights have no effect on the network; "
             f"they are as initialized (entropy {statistics.entropy:.3f} of 1)"
         )
-        return Verdict(text, UNTRAINED, is_warning=True)
+        return Verdict(text, ADDS, is_warning=True)
     if untrained:
         text = f"{untrained}, so its weights need not mean anything (entropy {statistics.entropy:.3f} of 1)"
-        return Verdict(text, UNTRAINED, is_warning=True)
+        return Verdict(text, NETWORK, is_warning=True)
     found = _of_weights(statistics)
     if added is None:
         return found

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.colors import Colormap
 
 from torch_nonlocal._common.files import replacing
 from torch_nonlocal._common.optional import require_all
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.view.clips import Point, as_clip, as_query, nearest_frame
-from torch_nonlocal.view.colors import FAINTEST, OWN_FRAME, SIGNED_CMAP
+from torch_nonlocal.view.colors import FAINTEST, NEGLIGIBLE, OWN_FRAME, SIGNED_CMAP, bright_part
 from torch_nonlocal.view.facts import BlockFacts, Facts
 from torch_nonlocal.view.overlays import ALPHA, CMAP
 from torch_nonlocal.view.page import bundle, frames
@@ -105,7 +106,12 @@ class Page:
             "alpha": ALPHA,
             "faintest": FAINTEST,
             "ownFrame": OWN_FRAME,
-            "colors": {"unsigned": _colors(CMAP), "signed": _colors(SIGNED_CMAP)},
+            "colors": {
+                "unsigned": _colors(colormaps[CMAP]),
+                "signed": _colors(colormaps[SIGNED_CMAP]),
+                "arrows": _colors(bright_part(CMAP)),
+            },
+            "negligible": NEGLIGIBLE,
             "start": start or first_query(records[first], facts.of(first), clip_THWC),
             "facts": {
                 "file": facts.file,
@@ -287,6 +293,6 @@ class _Limit:
         )
 
 
-def _colors(cmap: str) -> str:
+def _colors(cmap: Colormap) -> str:
     """256 colors of a color map as hexadecimal text."""
-    return "".join(bytes(int(value) for value in colormaps[cmap](level, bytes=True)[:3]).hex() for level in range(256))
+    return "".join(bytes(int(value) for value in cmap(level, bytes=True)[:3]).hex() for level in range(256))

@@ -17,6 +17,7 @@ export class Scale {
     this.high = high > 0 ? high : largest || 1;
     this.clipped = largest > this.high * (1 + 1e-6);
     this.table = this.signed ? tables.signed : tables.unsigned;
+    this.lines = this.signed ? tables.signed : tables.arrows;
   }
 
   // Place of the weight in the color table, 0 to 255; colors between two entries are interpolated.
@@ -29,19 +30,18 @@ export class Scale {
     return Math.min(Math.abs(weight) / this.high, 1);
   }
 
-  css(level) {
-    return `rgb(${this.table[3 * level]} ${this.table[3 * level + 1]} ${this.table[3 * level + 2]})`;
+  css(level, colors = this.table) {
+    return `rgb(${colors[3 * level]} ${colors[3 * level + 1]} ${colors[3 * level + 2]})`;
   }
 
-  // Color of a line; omits the darkest colors of the map, which are invisible on dark frames.
-  lineColor(strength, weight) {
-    if (this.signed) return this.css(Math.round(weight > 0 ? 150 + 105 * strength : 105 - 105 * strength));
-    return this.css(Math.round(255 * (0.5 + 0.47 * strength)));
+  // Color of an arrow; without the darkest colors of the map, which are invisible on dark frames.
+  lineColor(weight) {
+    return this.css(Math.round(this.level(weight)), this.lines);
   }
 }
 
-export function readTables({ unsigned, signed }) {
-  return { unsigned: table(unsigned), signed: table(signed) };
+export function readTables({ unsigned, signed, arrows }) {
+  return { unsigned: table(unsigned), signed: table(signed), arrows: table(arrows) };
 }
 
 // The weight of the last color, as in view/colors.py: the largest in other frames or, if it is more, a fraction of the

@@ -1,7 +1,11 @@
 // Controls and text: tabs, switches, sliders, statistics, lists and the theme.
 
 import { drawScale } from "./draw.js";
-import { count, formatPixel, formatShare, formatWeight, nearestFrame } from "./measures.js";
+import {
+  count, filePixels, formatPixel, formatShare, formatWeight, framePercentOf, nearestFrame, percentOf, positionUnit, received,
+} from "./measures.js";
+
+const MOST_LISTED = 50;
 
 const byId = (id) => document.getElementById(id);
 
@@ -71,7 +75,6 @@ export function showTitles(scene, second, several) {
   };
   byId("title").textContent = title(scene);
   byId("title").classList.toggle("unseen", second === null);
-  byId("contribution").textContent = second && second.isEvidence ? second.block.contribution : "";
   byId("title-2").textContent = byId("strip-title-2").textContent = second ? title(second) : "";
 }
 
@@ -95,9 +98,15 @@ export function showSource(facts, block) {
 // What rings and arrows mean.
 export function showLegend(block, mode, frames) {
   const [own, verb, other] = mode === "out" ? ["query", "to a key", "key"] : ["key", "from a query, which has a dot", "query"];
-  byId("legend-query").textContent = own;
+  const sizes = (grid) => grid.slice(3 - block.axes).join(" × ");
+  const isCoarser = String(block.keyGrid) !== String(block.grid);
+  const end = isCoarser
+    ? `; it ends at the center of the key's cell, which is coarser (${sizes(block.keyGrid)} keys, ${sizes(block.grid)} queries)` : "";
+  const ring = mode === "in" && isCoarser ? "position in the cell of the key" : own;
+  byId("legend-query").textContent = [ring, positionUnit(block)].filter(Boolean).join("; ");
   byId("legend-arrow").textContent =
-    `${verb}; wider and brighter: larger weight; no arrow: below 1 % of the largest; dot alone: ${other} at the same place`;
+    `${verb}${end}; wider and brighter: larger weight; no arrow: below 1 % of the largest; dot alone: ${other} at the same place`;
+  byId("strip-note").textContent = `Below each frame: percent of ${framePercentOf(mode)}.`;
   byId("legend-dashed").hidden = frames < 2 || block.axes < 3;
 }
 
@@ -145,16 +154,17 @@ const MEASURES = [
   { name: "reach_frames", label: "Distance, frames", show: (value) => value.toFixed(2), clip: true },
 ];
 
-export function showStatistics(block, measures, uniform, mode) {
+export function showStatistics(block, measures, uniform, mode, clip) {
+  const all = { ...block.statistics };
+  if ("reach_pixels" in all) all.reach_pixels = filePixels(all.reach_pixels, block.inputSize, clip);
   const rows = MEASURES.filter((entry) => !entry.clip || (block.axes === 3 && block.grid[0] > 1)).map((entry) => [
     entry.label, entry.show(measures[entry.name]),
-    entry.name in block.statistics ? entry.show(block.statistics[entry.name]) : "", entry.show(uniform[entry.name]),
+    entry.name in all && all[entry.name] !== null ? entry.show(all[entry.name]) : "", entry.show(uniform[entry.name]),
   ]);
   if (mode === "in" || !(block.softmax && block.normalize === "keys")) {
-    const text = block.softmax && mode === "in" && block.normalize === "keys"
-      ? `${((measures.total * block.keyCount) / block.queryCount).toPrecision(3)} × average`
-      : formatWeight(measures.total, false);
-    rows.push([mode === "in" ? "Total received" : "Sum of weights", text, "", ""]);
+    const share = received(block, measures, mode);
+    if (share !== null) rows.push(["Received, of average", formatShare(share), "", formatShare(1)]);
+    else rows.push([mode === "in" ? "Total received" : "Sum of weights", formatWeight(measures.total, false), "", ""]);
   }
   const withAll = Object.keys(block.statistics).length > 0;
   byId("statistics-all").hidden = !withAll;
@@ -183,13 +193,22 @@ export function showScale(id, { block, scale, isEvidence }) {
   const high = formatWeight(scale.high, block.softmax && !isEvidence);
   byId(`${id}-low`).textContent = scale.signed ? `${scale.clipped ? "≤ " : ""}\u2212${high}` : "0";
   byId(`${id}-high`).textContent = `${scale.clipped ? "≥ " : ""}${high}`;
-  byId(`${id}-name`).textContent = isEvidence ? "contribution to the score (logit)" : scale.signed ? "weight, signed" : "weight";
+  byId(`${id}-name`).textContent = isEvidence ? "contribution to the score (logit)" : scale.signed ? "weight, signed" : "weight (heatmap, arrows)";
 }
 
-export function showLinks(block, links, { mode, clipFrames }, onSelect) {
-  const largest = Math.max(...links.map((link) => Math.abs(link.weight)), 1e-30);
+// The list of links that have arrows, and the number of the others.
+export function showLinks({ block, links, shown, mode }, clipFrames, onSelect) {
+  const listed = shown.slice(0, MOST_LISTED);
+  const largest = Math.max(...listed.map((link) => Math.abs(link.weight)), 1e-30);
   byId("links-title").textContent = mode === "out" ? "Strongest keys" : "Strongest queries";
-  byId("links").replaceChildren(...links.slice(0, 50).map((link) => {
+  byId("links-note").textContent = shown.length && percentOf(block, mode) ? `Percent of ${percentOf(block, mode)}.` : "";
+  const weaker = links.length - shown.length, more = shown.length - listed.length;
+  const rest = [
+    weaker && (shown.length ? `${weaker} of the ${links.length} strongest not listed: below 1 % of the largest` : "None: practically no weight"),
+    more && `${more} more have arrows`,
+  ];
+  byId("links-rest").textContent = rest.filter(Boolean).map((text) => `${text}.`).join(" ");
+  byId("links").replaceChildren(...listed.map((link) => {
     const pixel = mode === "out" ? link.targetPixel : link.sourcePixel;
     const frame = nearestFrame(pixel[0], clipFrames);
     const item = document.createElement("li");

@@ -135,13 +135,15 @@ function ringShape({ x, y, faint, radius = 6 }) {
   return group;
 }
 
-// Draws the color scale.
+// Draws the color scale: the colors of the heatmap above those of arrows.
 export function drawScale(canvas, scale) {
   canvas.width = 256;
-  canvas.height = 1;
+  canvas.height = 12;
   const context = canvas.getContext("2d");
   for (let level = 0; level < 256; level++) {
     context.fillStyle = scale.css(level);
-    context.fillRect(level, 0, 1, 1);
+    context.fillRect(level, 0, 1, 6);
+    context.fillStyle = scale.css(level, scale.lines);
+    context.fillRect(level, 6, 1, 6);
   }
 }

@@ -2,7 +2,8 @@
 
 import { Block, toIndex, readFloats } from "./data.js";
 import {
-  available, formatPixel, formatWeight, measure, measureUniform, nearestIndex, sentence, setUnits, strongestLinks,
+  available, formatPixel, formatWeight, frameNote, measure, measureUniform, nearestIndex, sentence, setUnits, shownLinks, strongestLinks,
+  uniformWeight,
 } from "./measures.js";
 import { Scale, brightest, readTables } from "./colors.js";
 import { loadFrames } from "./draw.js";
@@ -90,6 +91,7 @@ async function start() {
       beside.stage.draw(second, shown);
       beside.strip.mark(shown);
     }
+    showNotes(shown);
     remember();
   });
   const markTab = buildTabs(names, (index) => {
@@ -143,12 +145,14 @@ async function start() {
     const k = Math.min(state.k, most);
     const links = most > 0 ? strongestLinks(block, values, point, { mode: state.mode, frames, k }) : [];
     const others = links.filter((link) => toIndex(link.other, grid) !== toIndex(own, grid));
+    const measures = measure(block, values, point, state.mode);
+    const strongest = Math.max(...(others.length ? others : links).map((link) => Math.abs(link.weight)), 0);
+    const high = Math.max(brightest(grid, values, own, page.ownFrame), page.negligible * uniformWeight(block, measures, state.mode));
     return {
-      ...base, values, links, most, k, frames,
+      ...base, values, links, most, k, frames, measures,
       layer: { values, grid, centers, ownFrameOnly: !block.groups.spanTime },
-      scale: new Scale(tables, values, brightest(grid, values, own, page.ownFrame) / state.gain),
-      strongest: Math.max(...(others.length ? others : links).map((link) => Math.abs(link.weight)), 1e-30),
-      measures: measure(block, values, point, state.mode),
+      shown: shownLinks(block, links, measures, { mode: state.mode, strongest, negligible: page.negligible }),
+      scale: new Scale(tables, values, high / state.gain),
     };
   }
 
@@ -158,7 +162,7 @@ async function start() {
     const values = block.evidenceValues;
     const high = values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
     return {
-      ...common(block), values, links: [], measures: null, isEvidence: true,
+      ...common(block), values, links: [], shown: [], measures: null, isEvidence: true,
       layer: { values, grid: block.grid, centers: block.queryCenters, ownFrameOnly: false },
       scale: new Scale(tables, values, high / state.gain, true),
     };
@@ -179,7 +183,7 @@ async function start() {
     const { values, links, measures, query, k, most, layer } = scene;
     showSecond(second !== null);
     draw();
-    const summary = sentence(block, query, links, { mode: state.mode, frames: scene.frames, clipFrames: clip[0] });
+    const summary = sentence(scene, page.negligible, clip[0]);
     document.getElementById("summary").textContent = summary;
     const atStart = state.selected.frame === frame && state.selected.y === y && state.selected.x === x;
     const chosen = state.follow ? "Under the pointer; a click keeps it." : "Chosen by you.";
@@ -190,11 +194,11 @@ async function start() {
     setSlider("k", Math.max(k, 1), String(k), Math.max(most, 1));
     document.getElementById("k").disabled = most < 2;
     setToggle("follow", state.follow);
-    showStatistics(block, measures, measureUniform(block, query.point, state.mode), state.mode);
+    showStatistics(block, measures, measureUniform(block, query.point, state.mode), state.mode, clip);
     showLegend(block, state.mode, clip[0]);
     showScale("scale", scene);
     if (second) showScale("scale-2", second);
-    showLinks(block, links, { mode: state.mode, clipFrames: clip[0] }, (target) => {
+    showLinks(scene, clip[0], (target) => {
       state.follow = false;
       player.pause();
       select(target);
@@ -208,7 +212,15 @@ async function start() {
     });
   }
 
+  // The notes below the large frames.
+  function showNotes(shown) {
+    const note = (drawn) => (drawn.isEvidence ? drawn.block.contribution : frameNote(drawn, shown, page.negligible, clip[0]));
+    document.getElementById("note").textContent = note(scene);
+    document.getElementById("note-2").textContent = second ? note(second) : "";
+  }
+
   function draw() {
+    showNotes(player.frame);
     main.stage.draw(scene, player.frame);
     main.strip.draw(scene, player.frame);
     if (!second) return;
@@ -388,8 +400,10 @@ async function start() {
     };
     const text = (id) => document.getElementById(id).textContent;
     const lines = ["prediction", "scored", "verdict", "source", "summary"].map(text);
-    lines.push(`${text("query-title")}: ${text("why")}`, text("contribution"));
-    if (state.arrows) lines.push(`Ring: ${document.getElementById("legend-query").textContent}. Arrow: ${document.getElementById("legend-arrow").textContent}.`);
+    lines.push(`${text("query-title")}: ${text("why")}`, second && second.isEvidence ? text("note-2") : "");
+    lines.push(`Ring: ${text("legend-query")}.`);
+    if (state.arrows && scene.shown.length) lines.push(`Arrow: ${text("legend-arrow")}.`);
+    if (clip[0] > 1) lines.push(text("strip-note"));
     const stem = `${(facts.file || page.title).replace(/\.\w{1,5}$/, "")}-${names[state.block]}`;
     savePicture(
       `${stem.replace(/[^\w.-]+/g, "_")}.png`, [page.title, ...lines].filter(Boolean),

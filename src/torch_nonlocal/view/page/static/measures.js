@@ -75,11 +75,11 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
 }
 
 // How positions are written: names of the frames, pixels of the file per pixel of the clip, and the first one shown.
-const units = { labels: [], y: 1, x: 1, top: 0, left: 0 };
+const units = { labels: [], y: 1, x: 1, top: 0, left: 0, of: "clip" };
 
 export function setUnits({ labels, size, origin }, clip) {
   const [top, left] = origin;
-  Object.assign(units, { labels, y: size ? size[0] / clip[1] : 1, x: size ? size[1] / clip[2] : 1, top, left });
+  Object.assign(units, { labels, y: size ? size[0] / clip[1] : 1, x: size ? size[1] / clip[2] : 1, top, left, of: size ? "file" : "clip" });
 }
 
 export function frameLabel(frame) {
@@ -110,7 +110,7 @@ export function measure(block, values, point, mode) {
     if (share === 0) continue;
     const [t, y, x] = toPoint(index, grid);
     entropy -= share * Math.log(share);
-    pixels += share * Math.hypot(centers[1][y] - here[1], centers[2][x] - here[2]);
+    pixels += share * Math.hypot((centers[1][y] - here[1]) * units.y, (centers[2][x] - here[2]) * units.x);
     frames += share * Math.abs(centers[0][t] - here[0]);
     perFrame[t] += share;
   }
@@ -122,6 +122,7 @@ export function measure(block, values, point, mode) {
     reach_frames: frames,
     perFrame,
     total: signedTotal,
+    absolute: total,
     count,
     peak: total > 0 ? (largest * count) / total : 1,
   };
@@ -168,18 +169,100 @@ export function formatPixel([frame, y, x], block) {
   return block.axes === 3 ? `${frameLabel(frame)}, ${place}` : block.axes === 2 ? place : `position ${Math.round(x)}`;
 }
 
+// Whether the weights of each query, rather than those of each key, sum to one.
+function sumsOverKeys(block) {
+  return block.softmax && block.normalize === "keys";
+}
+
+// The weight of every position of the group if all had the same.
+export function uniformWeight(block, measures, mode) {
+  return mode === "in" && sumsOverKeys(block) ? 1 / block.keyCount : measures.absolute / measures.count;
+}
+
+// What a key receives in total, relative to an average key; null if the average is not known.
+export function received(block, measures, mode) {
+  return mode === "in" && sumsOverKeys(block) ? (measures.total * block.keyCount) / block.queryCount : null;
+}
+
+// The links that are drawn and listed: those of at least a fraction of the strongest one or, if that is practically
+// nothing, of a uniform weight.
+export function shownLinks(block, links, measures, { mode, strongest, negligible }) {
+  const share = received(block, measures, mode);
+  if (share !== null && share < negligible) return [];
+  const least = negligible * uniformWeight(block, measures, mode);
+  const enough = strongest > least ? (weight) => weight >= negligible * strongest : (weight) => weight > least;
+  return links.filter((link) => enough(Math.abs(link.weight)));
+}
+
+// What the percentages of single weights are percent of; "" for forms without percentages.
+export function percentOf(block, mode) {
+  if (!block.softmax) return "";
+  if (block.normalize === "keys") return mode === "out" ? "this query's weight" : "the weight of each query";
+  return mode === "out" ? "what each key receives" : "what this key receives";
+}
+
+// What the percentages below frames are percent of.
+export function framePercentOf(mode) {
+  return mode === "out" ? "this query's weight" : "what this key receives from all queries";
+}
+
+// Says that there is practically nothing to show, and what the reason is.
+export function nothing({ block, measures, mode, frames }, negligible) {
+  const where = block.axes < 3 || frames === "all" ? "" : " in other frames";
+  const share = received(block, measures, mode);
+  if (share !== null && share < negligible) {
+    return `practically nothing attends here: this key receives ${formatShare(share)} of what an average key receives`;
+  }
+  const what = mode === "out" ? `practically no weight${where}` : `practically nothing${where} attends here`;
+  return `${what}: each weight is at most ${formatShare(negligible)} of a uniform one`;
+}
+
+// Says that a frame shows no weights, and where the largest are; "" for a frame that shows some.
+export function frameNote(scene, frame, negligible, clipFrames) {
+  const { block, layer, values, scale, measures, links, shown } = scene;
+  if (links.length && !shown.length) return `${capital(nothing(scene, negligible))}.`;
+  const [cells, rows, columns] = layer.grid;
+  if (cells < 2 || layer.ownFrameOnly) return "";
+  const cell = nearestIndex(frame, layer.centers[0]);
+  for (let i = cell * rows * columns; i < (cell + 1) * rows * columns; i++) {
+    if (Math.abs(values[i]) >= negligible * scale.high) return "";
+  }
+  const { perFrame } = measures;
+  const best = perFrame.indexOf(Math.max(...perFrame));
+  const place = frameLabel(nearestFrame(layer.centers[0][best], clipFrames));
+  const none = perFrame[cell] === 0 ? "No weight" : "Practically no weight";
+  return `${none} in this frame (${formatShare(perFrame[cell])}); strongest in ${place} (${formatShare(perFrame[best])}).`;
+}
+
 // A summary of the selected position, shown above the statistics and announced to screen readers.
-export function sentence(block, query, links, { mode, frames, total, clipFrames }) {
+export function sentence(scene, negligible, clipFrames) {
+  const { block, query, links, shown, mode, frames } = scene;
   const here = formatPixel([query.frame, query.pixel[1], query.pixel[2]], block);
   if (!links.length) return `${capital(here)}: no links, because this block attends within single frames.`;
+  if (!shown.length) return `${capital(here)}: ${nothing(scene, negligible)}.`;
   const where = block.axes < 3 || frames === "all" ? "" : " in other frames";
-  const parts = links.slice(0, 3).map((link) => {
+  const parts = shown.slice(0, 3).map((link) => {
     const pixel = mode === "out" ? link.targetPixel : link.sourcePixel;
     const place = formatPixel([nearestFrame(pixel[0], clipFrames), pixel[1], pixel[2]], block);
     return `${place} (${formatWeight(link.weight, block.softmax)})`;
   });
   const verb = mode === "out" ? "attends most to" : "receives most from";
-  return `${capital(here)} ${verb} these positions${where}: ${parts.join("; ")}.`;
+  const unit = percentOf(block, mode) && ` (percent of ${percentOf(block, mode)})`;
+  return `${capital(here)} ${verb} these positions${where}${unit}: ${parts.join("; ")}.`;
+}
+
+// Unit and origin of positions.
+export function positionUnit(block) {
+  return block.axes < 2 ? "" : `positions are in pixels of the ${units.of}, from 0 at its top left`;
+}
+
+// The mean distance of all queries, which the record has in pixels of the network's input, in pixels of the file; null
+// if the two axes differ in scale.
+export function filePixels(distance, inputSize, clip) {
+  const [y, x] = inputSize.length < 2 ? [1, 1] : [
+    (clip[1] * units.y) / inputSize[inputSize.length - 2], (clip[2] * units.x) / inputSize[inputSize.length - 1],
+  ];
+  return Math.abs(y / x - 1) < 0.02 ? distance * Math.sqrt(y * x) : null;
 }
 
 function capital(text) {

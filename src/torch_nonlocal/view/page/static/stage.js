@@ -72,8 +72,8 @@ function ends(scene, link) {
 }
 
 function arrow(scene, link, rank, from, to, size) {
-  const strength = Math.min(Math.abs(link.weight) / scene.strongest, 1);
-  const color = scene.scale.lineColor(strength, link.weight);
+  const strength = scene.scale.strength(link.weight);
+  const color = scene.scale.lineColor(link.weight);
   return { from, to, strength, color, rank, weight: link.weight, size, dotted: scene.mode === "in" };
 }
 
@@ -81,10 +81,6 @@ function sharesCell(scene, frame) {
   const centers = scene.block.queryCenters[0];
   return nearestIndex(frame, centers) === scene.query.point[0];
 }
-
-// Links that are drawn; the list of keys has the weaker ones as well.
-const NEGLIGIBLE = 0.01;
-const visibleLinks = (scene) => scene.links.filter((link) => Math.abs(link.weight) >= NEGLIGIBLE * scene.strongest);
 
 // One large frame. On the query's frame it shows all links, on another frame those to it; they are dashed if their
 // other end is in another frame.
@@ -106,7 +102,7 @@ export class Stage {
     const here = tile.place(scene.query.pixel[1], scene.query.pixel[2]);
     const onFrame = frame === scene.query.frame;
     const arrows = [];
-    visibleLinks(scene).forEach((link, rank) => {
+    scene.shown.forEach((link, rank) => {
       const [source, target] = ends(scene, link);
       if (!onFrame && (scene.mode === "out" ? target : source).frame !== frame) return;
       const drawn = arrow(scene, link, rank, tile.place(source.y, source.x), tile.place(target.y, target.x), 1.35);
@@ -178,7 +174,7 @@ export class Strip {
       tile.canvas.setAttribute("aria-label", `${frameLabel(frame)}${text}. Move the query to this frame`);
     });
     this.mark(shown);
-    const arrows = visibleLinks(scene).map((link, rank) => {
+    const arrows = scene.shown.map((link, rank) => {
       const [source, target] = ends(scene, link);
       const from = this.tiles[source.frame].place(source.y, source.x);
       const to = this.tiles[target.frame].place(target.y, target.x);
