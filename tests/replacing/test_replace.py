@@ -69,6 +69,41 @@ def test_only_selects_places_and_families(network):
         nl.replace(network, only="frist")
 
 
+class Decoder(nn.Module):
+    """Blocks in containers, beside another layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([NONLocalBlock2D(8, "gaussian"), nn.Conv2d(8, 8, 1)])
+        self.last = nn.Sequential(NONLocalBlock2D(8, "dot_product"), nn.ReLU())
+
+
+SELECTIONS: dict[Any, list[str]] = {
+    "**": ["decoder.blocks.0", "decoder.last.0", "other"],
+    "decoder.**": ["decoder.blocks.0", "decoder.last.0"],
+    "decoder.blocks": ["decoder.blocks.0"],
+    "decoder.last": ["decoder.last.0"],
+    ("alexhex7.gaussian", "other"): ["decoder.blocks.0", "other"],
+}
+
+
+@pytest.mark.parametrize("only", SELECTIONS)
+def test_globs_and_containers_select_the_blocks_inside(only):
+    model = nn.ModuleDict({"decoder": Decoder(), "other": NONLocalBlock2D(8, "embedded_gaussian")})
+    report = nl.replace(model, only=only)
+    assert report.replaced == SELECTIONS[only]
+    assert all("blocks.1" not in name and "last.1" not in name for name in report.left)  # other layers are no news
+
+
+def test_wrong_selections(network):
+    with pytest.raises(TypeError, match="only: expected names, globs, modules or names of families, got int"):
+        nl.replace(network, only=5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="only is empty"):
+        nl.replace(network, only=[])
+    with pytest.raises(ValueError, match="none of the modules that only= selects is an attention module of a known"):
+        nl.replace(nn.Sequential(nn.Sequential(nn.ReLU()), network), only="0")
+
+
 def test_restore_keeps_the_weights_as_they_are_now(network, x):
     nl.replace(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import all_names, join, named_modules
 from torch_nonlocal.insertion.attachment import plain_type
-from torch_nonlocal.insertion.targets import Places, find_targets
+from torch_nonlocal.insertion.targets import Names, Places
 from torch_nonlocal.layers import NonLocal
 from torch_nonlocal.replacing.check import Checked, Trial
 from torch_nonlocal.replacing.cost import costs
@@ -37,8 +38,9 @@ def replace(
 
     Args:
         model: any network; changed in place.
-        only: places, as for `nl.insert`, or names of families. A module that is named replaces its own code even if
-            that builds no map. None considers all modules, and leaves those without a map alone.
+        only: names, globs or modules, as for `nl.insert`, or names of families. A container, such as a Sequential,
+            stands for the modules inside. A module that is named replaces its own code even if that builds no map. None
+            considers all modules, and leaves those without a map alone.
         dry_run: report only; the model is not changed.
         example_input: an input of the model, as for `nl.insert`. With it, the report has the positions, memory and time
             of each place.
@@ -47,6 +49,7 @@ def replace(
         The report: `replaced`, `left` with reasons, and a table when printed.
 
     Raises:
+        TypeError: if `only` is of another type.
         ValueError: if the model has no module of a known family, or nothing matches `only`.
 
     Example:
@@ -54,12 +57,13 @@ def replace(
         >>> print(report)
     """
     modules = named_modules(model)
-    families, places = _selected(model, only)
+    selected = _selected(model, only)
     around = _Around(model)
     found: dict[str, Found] = {}
     left: dict[str, str] = {}
     for name, module in modules.items():
-        if places is not None and name not in places:
+        families, asked = selected.families_for(name), name in selected.places
+        if not families:
             continue
         if any(name != outer and name.startswith(join(outer, "")) for outer in found):
             continue  # a part of a module that is replaced as a whole
@@ -71,14 +75,14 @@ def replace(
             continue
         alike = _alike(module, families)
         if not alike:
-            if places is not None and only is not None and not _is_container(module):
+            if name in selected.named:
                 left[name] = f"{type(module).__name__} is {_unknown(module)}"
             continue
-        reason = around.reason(module) or _decided(module, alike, found, name, asked=places is not None)
+        reason = around.reason(module) or _decided(module, alike, found, name, asked=asked)
         if reason is not None:
             left[name] = reason
     if not found and not left:
-        raise ValueError(_none_found(model, families))
+        raise ValueError(_none_found(model, selected))
     described = found if example_input is None else costs(model, found, example_input)
     if not dry_run:
         for name in found:
@@ -101,16 +105,50 @@ def restore(model: Model) -> Model:
     return model
 
 
-def _selected(model: nn.Module, only: Places | None) -> tuple[list[Family], set[str] | None]:
-    """The families and the names of the places to consider; None for all places."""
+@dataclass(frozen=True)
+class _Selected:
+    """What `only` selects.
+
+    Attributes:
+        families: the families that are considered outside the places.
+        places: names of the modules that are considered for every family.
+        named: those of them that are not named by a glob or a container.
+    """
+
+    families: list[Family]
+    places: set[str]
+    named: set[str]
+
+    def families_for(self, name: str) -> list[Family]:
+        """Return the families that a module is compared with."""
+        return list(FAMILIES.values()) if name in self.places else self.families
+
+
+def _selected(model: nn.Module, only: Places | None) -> _Selected:
     if only is None:
-        return list(FAMILIES.values()), None
+        return _Selected(list(FAMILIES.values()), set(), set())
+    if not isinstance(only, str | nn.Module | Iterable):
+        raise TypeError(f"only: expected names, globs, modules or names of families, got {type(only).__name__}")
     given = [only] if isinstance(only, str | nn.Module) else list(only)
     names = {one for one in given if isinstance(one, str) and any(_is_of(family, one) for family in FAMILIES.values())}
-    families = [family for family in FAMILIES.values() if any(_is_of(family, one) for one in names)]
-    rest = [one for one in given if not (isinstance(one, str) and one in names)]
-    places = set(find_targets(model, rest)) if rest else None
-    return families or list(FAMILIES.values()), places
+    known = Names(model)
+    first = {module: name for name, module in known.first.items()}
+    places: set[str] = set()
+    named: set[str] = set()
+    for one in given:
+        if isinstance(one, str) and one in names:
+            continue
+        for name, module in known.matches(one):
+            places.add(first[module])
+            if isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+                places |= {inner for inner in known.first if inner.startswith(join(name, ""))}
+            elif isinstance(one, nn.Module) or one in known.places:
+                named.add(first[module])
+    if not given:
+        raise ValueError("only is empty: expected at least one name, glob, module or name of a family")
+    return _Selected(
+        [family for family in FAMILIES.values() if any(_is_of(family, one) for one in names)], places, named
+    )
 
 
 def _is_of(family: Family, name: str) -> bool:
@@ -136,10 +174,6 @@ def _class_names(module: nn.Module) -> set[str]:
     if isinstance(module, torch.jit.ScriptModule):
         return {getattr(module, "original_name", "")}
     return {kind.__name__ for kind in original_type(module).__mro__}
-
-
-def _is_container(module: nn.Module) -> bool:
-    return isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
 
 def _decided(
@@ -228,13 +262,14 @@ def _quantized(module: nn.Module) -> str | None:
     return None
 
 
-def _none_found(model: nn.Module, families: Iterable[Family]) -> str:
+def _none_found(model: nn.Module, selected: _Selected) -> str:
     projects: dict[str, list[str]] = {}
-    for family in families:
+    for family in selected.families or FAMILIES.values():
         names = projects.setdefault(family.project, [])
         names += [name for name in family.class_names if name not in names]
     looked = "; ".join(f"{', '.join(names)} ({project})" for project, names in projects.items())
+    where = "none of the modules that only= selects is an" if selected.places else f"{type(model).__name__} has no"
     return (
-        f"{type(model).__name__} has no attention module of a known project; looked for classes named {looked}. To add "
+        f"{where} attention module of a known project; looked for classes named {looked}. To add "
         "blocks of this package, use nl.insert"
     )
