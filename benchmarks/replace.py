@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "replacing"))
 
 
 class Row(NamedTuple):
-    """A module and the size of its input."""
+    """A module and the size of its input; `place` is what is replaced in it."""
 
     make: Callable[[int], nn.Module]
     channels: int
     size: tuple[int, ...]
+    place: str = "0"
 
 
 def _diffusers(processor: str) -> Callable[[int], nn.Module]:
@@ -45,13 +46,22 @@ def _diffusers(processor: str) -> Callable[[int], nn.Module]:
     return make
 
 
-def _hunyuan(block: str) -> Callable[[int], nn.Module]:
-    def make(channels: int) -> nn.Module:
-        from diffusers.models.autoencoders import autoencoder_kl_hunyuan_video, autoencoder_kl_hunyuanvideo15
+def _hunyuan(channels: int) -> nn.Module:
+    from diffusers.models.autoencoders.autoencoder_kl_hunyuanvideo15 import HunyuanVideo15AttnBlock
 
-        if block == "1.5":
-            return autoencoder_kl_hunyuanvideo15.HunyuanVideo15AttnBlock(channels)
-        return autoencoder_kl_hunyuan_video.HunyuanVideoMidBlock3D(channels, attention_head_dim=channels)
+    return HunyuanVideo15AttnBlock(channels)
+
+
+def _decoder(version: str) -> Callable[[int], nn.Module]:
+    def make(channels: int) -> nn.Module:
+        import diffusers
+
+        options: dict[str, Any] = {"latent_channels": channels, "layers_per_block": 1}
+        if version == "1.5":
+            widths = (8, 8, 8, 16, 64)
+            return diffusers.AutoencoderKLHunyuanVideo15(block_out_channels=widths, **options).decoder
+        widths = (8, 8, 16, 64)
+        return diffusers.AutoencoderKLHunyuanVideo(block_out_channels=widths, norm_num_groups=8, **options).decoder
 
     return make
 
@@ -102,12 +112,13 @@ ROWS = {
     "timm NonLocalAttn": Row(_timm("NonLocalAttn"), 256, IMAGE),
     "latent diffusion AttnBlock": Row(_layout("autoencoders", "AttnBlock"), 256, IMAGE),
     "diffusers AttnProcessor": Row(_diffusers("AttnProcessor"), 256, IMAGE),
-    "HunyuanVideo 1.5 attention": Row(_hunyuan("1.5"), 512, FRAMES),
-    "HunyuanVideo 1.0 middle block": Row(_hunyuan("1.0"), 512, FRAMES),
+    "HunyuanVideo 1.5 attention": Row(_hunyuan, 512, FRAMES),
+    "HunyuanVideo 1.5 decoder, 8 to 64 channels": Row(_decoder("1.5"), 4, FRAMES, "0.mid_block.attentions.0"),
+    "HunyuanVideo 1.0 decoder, 8 to 64 channels": Row(_decoder("1.0"), 4, FRAMES, "0.mid_block"),
     "MONAI": Row(_monai(), 256, IMAGE),
-    "SAGAN": Row(_layout("gan", "Self_Attn"), 256, IMAGE),
-    "BigGAN": Row(_layout("gan", "Attention"), 256, IMAGE),
-    "DANet position attention": Row(_layout("gan", "PAM_Module"), 512, IMAGE),
+    "SAGAN": Row(_layout("gan", "Self_Attn", reduction=8), 256, IMAGE),
+    "BigGAN": Row(_layout("gan", "Attention", reduction=8), 256, IMAGE),
+    "DANet position attention": Row(_layout("gan", "PAM_Module", reduction=8), 512, IMAGE),
     "RNAN": Row(_layout("gan", "NonLocalBlock2D", 32), 64, IMAGE),
     "PFNL": Row(_layout("gan", "NonLocalBlock", 64), 64, IMAGE),
     "diffusers AttnProcessor2_0": Row(_diffusers("AttnProcessor2_0"), 256, IMAGE),
@@ -122,8 +133,8 @@ def prepare(name: str, replaced: bool, backward: bool) -> Callable[[], Any]:
     row = ROWS[name]
     model = nn.Sequential(row.make(row.channels)).train(backward)
     if replaced:
-        report = nl.replace(model, only="0")
-        if report.replaced != ["0"]:
+        report = nl.replace(model, only=row.place)
+        if report.replaced != [row.place]:
             raise ValueError(f"{name}: {report}")
     x = torch.randn(1, row.channels, *row.size, requires_grad=backward)
 
@@ -153,18 +164,19 @@ def times(name: str, backward: bool, rounds: int) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only", default="", help="rows whose name contains this text")
+    parser.add_argument("--only", nargs="+", default=[""], help="rows whose name contains one of these texts")
     parser.add_argument("--rounds", type=int, default=3, help="timed runs of each")
     args = parser.parse_args()
     print("| module | C | N | inference s | MB | training step s | MB |\n|---|---|---|---|---|---|---|", flush=True)
     for name, row in ROWS.items():
-        if args.only not in name:
+        if not any(one in name for one in args.only):
             continue
         cells = [name, str(row.channels), f"{torch.Size(row.size).numel():,}"]
-        for backward in (False, True):
+        for backward in (False, True) if row.place == "0" else (False,):
             before, after = times(name, backward, args.rounds)
             memory = [measure(prepare, name, one, backward, repeats=0).extra_bytes / 1e6 for one in (False, True)]
             cells += [f"{before:.2f} → {after:.2f}", f"{memory[0]:,.0f} → {memory[1]:,.0f}"]
+        cells += [""] * (7 - len(cells))
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

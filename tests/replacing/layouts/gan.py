@@ -15,6 +15,7 @@ class Self_Attn(nn.Module):  # noqa: N801 (SAGAN's name)
         axis: axis of the softmax.
         turned: whether the map is transposed before the product with the values; some copies forget it.
         with_map: whether the map is returned.
+        reduction: quotient of the channels and the inner width, 8 in the original.
     """
 
     def __init__(
@@ -25,10 +26,11 @@ class Self_Attn(nn.Module):  # noqa: N801 (SAGAN's name)
         axis: int = -1,
         turned: bool = True,
         with_map: bool = True,
+        reduction: int = 2,
     ) -> None:
         super().__init__()
         self.names, self.turned, self.with_map = names, turned, with_map
-        for name, width in zip(names, (channels // 2, channels // 2, channels), strict=True):
+        for name, width in zip(names, (channels // reduction, channels // reduction, channels), strict=True):
             self.add_module(name, nn.Conv2d(channels, width, 1))
         self.gamma = nn.Parameter(torch.zeros(1))
         self.softmax = nn.Softmax(dim=axis)
@@ -44,17 +46,17 @@ class Self_Attn(nn.Module):  # noqa: N801 (SAGAN's name)
 class PAM_Module(Self_Attn):  # noqa: N801 (DANet's name)
     """DANet's position attention."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, with_map=False)
+    def __init__(self, channels: int, reduction: int = 2) -> None:
+        super().__init__(channels, with_map=False, reduction=reduction)
 
 
 class Attention(nn.Module):
     """BigGAN: keys and values are pooled, the output is expanded; without biases, with spectral norms."""
 
-    def __init__(self, channels: int, *, spectral: bool = True, pool: int = 2) -> None:
+    def __init__(self, channels: int, *, spectral: bool = True, pool: int = 2, reduction: int = 2) -> None:
         super().__init__()
-        self.pool = pool
-        widths = {"theta": (channels, channels // 2), "phi": (channels, channels // 2), "g": (channels, channels // 2)}
+        self.pool, inner = pool, channels // reduction
+        widths = {"theta": (channels, inner), "phi": (channels, inner), "g": (channels, channels // 2)}
         for name, (given, made) in (widths | {"o": (channels // 2, channels)}).items():
             conv = nn.Conv2d(given, made, 1, bias=False)
             self.add_module(name, spectral_norm(conv) if spectral else conv)
