@@ -127,6 +127,21 @@ def test_exported_programs_equal_the_block(form):
     torch.testing.assert_close(torch.fx.symbolic_trace(block)(x), block(x))
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_onnx_equals_the_block(form, tmp_path):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package, reason="pip install 'torch-nonlocal[export]'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'torch-nonlocal[export]'")
+    block = trained(pairwise=form, window_frames=2).eval()
+    x = clip(block)
+    program = torch.onnx.export(block, (x,), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(tmp_path / "block.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "block.onnx")
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), block(x).detach())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -17,10 +17,12 @@ class Cost:
     Attributes:
         seconds: median time over the repeats, after one warm-up run; NaN with repeats=0.
         extra_bytes: peak resident memory of the first run above the memory before it.
+        cpu_seconds: median CPU time of all threads over the repeats, which other programs disturb less.
     """
 
     seconds: float
     extra_bytes: int
+    cpu_seconds: float = float("nan")
 
 
 def measure(prepare: Callable[..., Callable[[], Any]], *args: Any, repeats: int = 3) -> Cost:
@@ -80,11 +82,13 @@ def _worker(sender: Any, prepare: Callable[..., Callable[[], Any]], args: tuple[
         before = peak_bytes()
         work()
         extra = peak_bytes() - before
-        times = []
+        times, cpu_times = [], []
         for _ in range(repeats):
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             work()
             times.append(time.perf_counter() - start)
-        sender.send(Cost(statistics.median(times) if times else float("nan"), extra))
+            cpu_times.append(time.process_time() - cpu_start)
+        median, cpu_median = (statistics.median(one) if one else float("nan") for one in (times, cpu_times))
+        sender.send(Cost(median, extra, cpu_median))
     except BaseException as error:
         sender.send(f"{type(error).__name__}: {error}")

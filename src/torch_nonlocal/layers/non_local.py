@@ -270,11 +270,12 @@ class NonLocal(KeepsIdentity):
         folded = self._folded_scores(x)
         query, key, g_BMV = self._operands(x) if folded is None else folded
         attending = stream_of_blocks()
-        if attending is not None:
-            return self.groups.to_map(attending(self, query, key, g_BMV, x.shape[2:]), x.shape[2:])
-        show_observers(self, self, x, None if folded is not None else (query, key))
-        frames = x.shape[2] if self.causal else None
-        y = self.groups.to_map(self._weighted_sum(query, key, g_BMV, frames), x.shape[2:])
+        if attending is None:
+            show_observers(self, self, x, None if folded is not None else (query, key))
+            y_BNV = self._weighted_sum(query, key, g_BMV, x.shape[2] if self.causal else None)
+        else:
+            y_BNV = attending(self, query, key, g_BMV, x.shape[2:])
+        y = self.groups.to_map(y_BNV, x.shape[2:])
         if needs_plain_operations(x) or x.shape[0] == 1 or not x.is_contiguous():
             return y
         return y.contiguous()  # `out` convolves batches, in the memory order of its input
