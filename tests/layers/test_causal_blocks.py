@@ -26,6 +26,7 @@ CASES = [
 def no_map_is_small(monkeypatch):
     monkeypatch.setattr(dispatch, "CAUSAL_DENSE_BYTES", 0)
     monkeypatch.setattr(dispatch, "SMALL_BYTES", 0)
+    monkeypatch.setattr(dispatch, "SMALL_ITEM_BYTES", 0)
 
 
 def trained(**options):

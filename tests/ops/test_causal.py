@@ -75,6 +75,7 @@ def test_the_definition_is_that_of_each_frame_with_the_keys_it_sees(form, window
 def test_algorithms_equal_the_definition(form, algorithm, shape, channel_major, dtype, device, monkeypatch):
     monkeypatch.setattr(dispatch, "CAUSAL_DENSE_BYTES", 0)
     monkeypatch.setattr(dispatch, "SMALL_BYTES", 0)
+    monkeypatch.setattr(dispatch, "SMALL_ITEM_BYTES", 0)
     if algorithm == "fused" and (shape[4] != shape[5] or device == "cuda"):
         pytest.skip("this kernel does not support it")
     *inputs, dy = draw(shape, form, dtype, device, channel_major)
@@ -133,6 +134,7 @@ def test_a_key_bias_is_added(window):
 def test_a_later_frame_changes_nothing_not_even_by_nan(form, algorithm, monkeypatch):
     monkeypatch.setattr(dispatch, "CAUSAL_DENSE_BYTES", 0)
     monkeypatch.setattr(dispatch, "SMALL_BYTES", 0)
+    monkeypatch.setattr(dispatch, "SMALL_ITEM_BYTES", 0)
     *inputs, _ = draw((1, 6, 4, 4, 8, 8), form)
     later = [x.clone() for x in inputs]
     for x in later:
