@@ -119,6 +119,7 @@ def test_gradients_of_samples_of_a_block(form):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_transforms(form, backend):
+    torch.compiler.reset()  # blocks that other tests compiled count towards the limit of recompilations
     block, x = trained(form, norm="group"), torch.randn(3, 4, 6, 6, dtype=torch.float64)
     gradients = vmap(grad(lambda sample: block(sample[None]).square().mean()))
     compiled = torch.compile(lambda samples: gradients(samples), backend=backend, fullgraph=True)

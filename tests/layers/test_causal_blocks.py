@@ -103,6 +103,7 @@ def test_autocast_computes_in_its_dtype():
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_compiled_blocks_are_one_graph_and_equal_eager_blocks(form):
+    torch.compiler.reset()
     block = trained(pairwise=form, window_frames=3)
     x = clip(block).requires_grad_()
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
