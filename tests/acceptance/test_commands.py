@@ -88,6 +88,7 @@ def test_mistakes_end_in_one_line_and_leave_no_file(arguments, message, tmp_path
 
 def test_the_readme_runs(tmp_path, monkeypatch):
     pytest.importorskip("torchvision", reason="pip install torchvision")
+    pytest.importorskip("timm", reason="pip install timm")
     pytest.importorskip("matplotlib", reason="pip install 'torch-nonlocal[view]'")
     pytest.importorskip("jinja2", reason="pip install 'torch-nonlocal[view]'")
     text = (Path(__file__).parents[2] / "README.md").read_text()
