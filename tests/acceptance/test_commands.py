@@ -72,7 +72,7 @@ def test_bench_measures_one_cell(tmp_path):
     ("arguments", "message"),
     [
         (("view", "missing.mp4"), "missing.mp4"),
-        (("view",), "give a video or images"),
+        (("view",), "expected a video, images or a folder of images"),
         (("view", "missing.mp4", "--model", "unknown"), "missing.mp4"),
         (("demo", "--steps", "0"), "expected at least 1"),
         (("bench", "--forms", "linear"), "forms: embedded_gaussian"),

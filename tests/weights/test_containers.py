@@ -17,6 +17,9 @@ from foreign_layouts import named_as, random_parts
 from torch import nn
 
 import torch_nonlocal as nl
+from torch_nonlocal.optimization import convolutions
+from torch_nonlocal.replacing import swap
+from torch_nonlocal.replacing.families import FAMILIES
 from torch_nonlocal.weights import convert_weights
 
 numpy = pytest.importorskip("numpy")
@@ -142,6 +145,33 @@ def test_whole_networks_are_read_as_their_state_dict(tmp_path, new):
     assert modules["layers.1"]["eps"] == 1e-3
     assert modules[""]["mode"] == "dot_product"
     assert modules[""]["sizes"] == (1, 2, 2)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_whole_networks_with_blocks_and_generated_classes_are_read(tmp_path, new):
+    model = nn.Sequential(Net(), nn.Conv3d(4, 4, 1), nn.Conv3d(4, 4, 1))
+    nl.insert(model, at=["1", "2"])
+    swap.take_over(model[2], next(iter(FAMILIES.values())))
+    convolutions.make_fast(model[0].layers[0], convolutions.Uses(inference=True, training=False))
+    file = read(tmp_path, {"model": model}, _use_new_zipfile_serialization=new)
+    assert_equal(file.tensors, model.state_dict())
+    assert file.facts["modules"]["1.non_local"]["pairwise"] == "embedded_gaussian"
+
+
+def test_a_generated_class_is_made_only_as_this_package_writes_it(tmp_path):
+    path = tmp_path / "a.pkl"
+    host = "ctorch_nonlocal.insertion.attachment\nnew_host\n"
+    made = {
+        "by a class": f"{host}(cmine\nNet\n(ttR",
+        "by itself": f"{host}({host}({host}(cmine\nNet\ntttR",
+        "by a number": f"{host}(I1\n(ttR",
+        "of itself": f"{host}({host}]p0\n{host}ag0\natR",
+        "of nothing": f"{host}(tR",
+    }
+    for text in made.values():
+        path.write_bytes(text.encode() + b".")
+        with pytest.raises(ValueError, match=r"a\.pkl"):
+            nl.read_weights(path)
 
 
 def test_attributes_of_whole_networks_decide_the_options(tmp_path, recwarn):

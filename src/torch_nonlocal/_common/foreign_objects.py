@@ -131,6 +131,23 @@ def _deque(items: Any = (), _length: Any = None) -> list[Any]:
     return list(items)
 
 
+def _rebuilt(make: Any = None, args: Any = (), *_: Any) -> Foreign:
+    """The note of a module that this package gave a generated class, which is pickled by a function of ours.
+
+    The function is called with the function that makes the module, and its arguments. A module may have two generated
+    classes, one of them a host of a block.
+    """
+    if _is_one(make, _REBUILDS) and isinstance(args, tuple) and args and not _is_one(args[0], _REBUILDS):
+        return _rebuilt(*args)
+    if not _is_one(make, _MAKES) or not isinstance(args, tuple):
+        raise RefusedError("it makes a module in a way that this package does not write")
+    return make(*args)
+
+
+def _is_one(value: Any, calls: list[Call]) -> bool:
+    return any(value is call for call in calls)
+
+
 _PATHS = ("PosixPath", "WindowsPath", "Path", "PurePosixPath", "PureWindowsPath", "PurePath")
 _CALLS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("builtins.getattr", "__builtin__.getattr"), _attribute),
@@ -141,8 +158,14 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "collections.deque": _deque,
     **{f"{module}.{name}": _path for module in ("pathlib", "pathlib._local") for name in _PATHS},
 }
-FOREIGN_CALLS: dict[str, Call] = {name: Call(function) for name, function in _CALLS.items()}
+_OURS = ("insertion.attachment.new_host", "replacing.swap.new_taken_over", "optimization.convolutions.new_plain")
+FOREIGN_CALLS: dict[str, Call] = {
+    **{name: Call(function) for name, function in _CALLS.items()},
+    **{f"torch_nonlocal.{name}": Call(_rebuilt) for name in _OURS},
+}
 """Full name in a pickle -> the inert stand-in for it."""
+_REBUILDS = [FOREIGN_CALLS[f"torch_nonlocal.{name}"] for name in _OURS]
+_MAKES = [call for name, call in FOREIGN_CALLS.items() if name.endswith(("._reconstructor", ".__newobj__"))]
 
 
 def without_notes(content: Any) -> Any:

@@ -147,13 +147,18 @@ def _fast_class(kind: type[nn.Module], uses: Uses) -> type[nn.Module]:
         return kind.forward(conv, x)
 
     def reduced(conv: nn.Module, protocol: Any) -> Any:
-        return reduced_by_base(conv, kind, _call, protocol)
+        return reduced_by_base(conv, kind, new_plain, protocol)
 
     return generated_subclass(kind, "torch_nonlocal.fast", {"forward": forward, "__reduce_ex__": reduced, _FAST: uses})
 
 
-def _call(make: Any, args: tuple[Any, ...]) -> Any:
-    """Create an empty convolution, for unpickling and deepcopy; copies are plain."""
+def new_plain(make: Any, args: tuple[Any, ...]) -> Any:
+    """Create an uninitialized convolution, for unpickling and deepcopy; copies are plain.
+
+    Args:
+        make: function that creates a module of its own class.
+        args: its arguments.
+    """
     return make(*args)
 
 

@@ -164,9 +164,9 @@ def test_the_viewer_shows_the_centers_of_the_parts_unless_frames_are_given():
     settings = dataclasses.replace(SETTINGS, frames="uniform-4")
     trained = TrainedNetwork("best.pt", torch.nn.Identity(), settings, ("a", "b"), {})
     assert trained.length == 4
-    assert list(trained.frames(frames=0, start=0, stride=0)(80)) == [10, 30, 50, 70]
-    assert list(trained.frames(frames=0, start=8, stride=2)(80)) == [8, 10, 12, 14]
-    assert list(trained.frames(frames=0, start=0, stride=0)(1)) == [0]
+    assert list(trained.frames(None, frames=0, start=0, stride=0)(80)) == [10, 30, 50, 70]
+    assert list(trained.frames(None, frames=0, start=8, stride=2)(80)) == [8, 10, 12, 14]
+    assert list(trained.frames(None, frames=0, start=0, stride=0)(1)) == [0]
 
 
 def test_the_check_of_the_data_names_the_choice(tmp_path, capsys):
