@@ -23,6 +23,7 @@ from torch_nonlocal.weights.foreign.source import (
     Trunk,
     dotted,
     module_notes,
+    only_later_kernels,
 )
 from torch_nonlocal.weights.places import Place, follow
 
@@ -47,13 +48,7 @@ def _in_mmaction2(block: FoundBlock) -> bool:
 
 def _is_slow(file: Mapping[str, Any]) -> bool:
     """Whether the network is a SlowOnly: time kernels in its last stages, and none in the stem."""
-    stem, inside = file.get("backbone.conv1.conv.weight"), file.get("backbone.layer3.1.conv1.conv.weight")
-    return (
-        stem is not None
-        and inside is not None
-        and stem.ndim == inside.ndim == 5
-        and (stem.shape[2] == 1 < inside.shape[2])
-    )
+    return only_later_kernels(file.get("backbone.conv1.conv.weight"), file.get("backbone.layer3.1.conv1.conv.weight"))
 
 
 def backbone_configuration(facts: Mapping[str, Any]) -> Mapping[str, Any]:

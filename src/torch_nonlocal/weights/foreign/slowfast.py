@@ -21,6 +21,7 @@ from torch_nonlocal.weights.foreign.source import (
     Trunk,
     dotted,
     module_notes,
+    only_later_kernels,
 )
 from torch_nonlocal.weights.places import Place, follow
 
@@ -84,13 +85,7 @@ def _computes(block: FoundBlock) -> Computes:
 
 def _has_slow_pathway(keys: Mapping[str, Any]) -> bool:
     """Whether the network is a Slow or SlowFast: time kernels of res4 in all blocks, and none in the stem."""
-    stem, inside = keys.get("s1.pathway0_stem.conv.weight"), keys.get("s4.pathway0_res1.branch2.a.weight")
-    return (
-        stem is not None
-        and inside is not None
-        and stem.ndim == inside.ndim == 5
-        and (stem.shape[2] == 1 < inside.shape[2])
-    )
+    return only_later_kernels(keys.get("s1.pathway0_stem.conv.weight"), keys.get("s4.pathway0_res1.branch2.a.weight"))
 
 
 def configuration(facts: Mapping[str, Any]) -> Mapping[str, Any]:

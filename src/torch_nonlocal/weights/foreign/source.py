@@ -167,6 +167,18 @@ def dotted(modules: Mapping[str, Iterable[str]]) -> Callable[[str], Named | None
     return named
 
 
+def only_later_kernels(stem: Tensor | None, inside: Tensor | None) -> bool:
+    """Whether the stem has no kernel over time and a later convolution has one, as in Slow networks.
+
+    Args:
+        stem: weight of the first convolution; None if the file has none.
+        inside: weight of the convolution in a later stage.
+    """
+    if stem is None or inside is None:
+        return False
+    return stem.ndim == inside.ndim == 5 and stem.shape[2] == 1 < inside.shape[2]
+
+
 def norm_key(parameter: str) -> str | None:
     """PyTorch's name of a norm's tensor by its short name in Caffe2; None if it has none."""
     return {"s": "weight", "b": "bias", "rm": "running_mean", "riv": "running_var"}.get(parameter)
