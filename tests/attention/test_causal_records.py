@@ -8,7 +8,6 @@ from torch.testing import assert_close
 import torch_nonlocal as nl
 from torch_nonlocal.ops import dense
 from torch_nonlocal.ops.frames import CausalFrames
-from torch_nonlocal.view.look import look
 
 GRID = (4, 5, 6)
 FORMS = ["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -108,6 +107,9 @@ def test_uniform_weights_are_called_uniform():
 
 
 def test_the_first_frame_of_a_picture_has_links_within_it():
+    pytest.importorskip("matplotlib", reason="pip install 'torch-nonlocal[view]'")
+    from torch_nonlocal.view.look import look
+
     block = random_block(3, {"causal": "frames"})
     looked = look(record_of_block(block, sample(3)), (0, 1, 1), torch.rand(4, 5, 6, 3).numpy(), k=5)
     assert len(looked.links) == 5
