@@ -43,7 +43,7 @@ def assert_replaced_exactly(
         model: the model; it runs in float64.
         x: its input.
         names: the places that must be replaced; by default the model itself.
-        tolerance: of the largest value of each result, or of 1e-5 of the largest of all for those that are zero.
+        tolerance: of the largest value of each result, or of a millionth of the largest of all for those that are zero.
     """
     model = model.double()
     x = x.double()
@@ -58,7 +58,7 @@ def assert_replaced_exactly(
         actual = results(model, x)
         assert actual.keys() == expected.keys()
         for name, value in expected.items():
-            floor = 1e-5 * max(float(one.abs().max()) for one in expected.values())
+            floor = 1e-6 * max(float(one.abs().max()) for one in expected.values())
             error = float((actual[name] - value).abs().max() / value.abs().max().clamp(min=floor))
             assert error < tolerance, f"{name} differs by {error:.1e}"
         assert list(model.state_dict()) == keys

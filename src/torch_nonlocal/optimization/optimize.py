@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from torch_nonlocal._common.capture import capture_outputs
+from torch_nonlocal._common.capture import capture_outputs, evaluating
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.probe import call
 from torch_nonlocal.layers import NonLocal
@@ -93,14 +93,8 @@ def optimize(model: nn.Module, example_input: Any, *, training: bool = False) ->
     if not offered:
         why = "it has no convolution in float32 on a CPU" if not convs else "oneDNN does not compute its convolutions"
         return Optimized((), len(convs), 0.0, 0.0, 0.0, why)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            return _chosen(model, example_input, offered, len(convs), training)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), torch.no_grad():
+        return _chosen(model, example_input, offered, len(convs), training)
 
 
 def _chosen(model: nn.Module, example_input: Any, offered: dict[str, Any], count: int, training: bool) -> Optimized:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from torch_nonlocal._common.capture import evaluating
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.probe import call
 from torch_nonlocal.planning.fake_run import LiveBytes, fake_copy
@@ -82,16 +83,12 @@ def _run(network: nn.Module, found: dict[str, Found], example: Any) -> dict[str,
         return hook
 
     handles = [modules[name].register_forward_pre_hook(note(name), with_kwargs=True) for name in found]
-    modes = {module: module.training for module in network.modules()}
     try:
-        network.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with evaluating(network), torch.no_grad():
             call(network, example)
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return shapes
 
 

@@ -56,10 +56,6 @@ class Family(Operation):
         """Return the number of heads. theta, phi and g hold one head after the other."""
         return 1
 
-    def avoids_map(self, module: Any) -> str | None:
-        """Return how a module avoids the N x M map itself, if that is known without running it; else None."""
-        return None
-
     def input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
         """Return the map of a call; None for calls that the original forward must answer, such as for the map."""
         given = [*args, *kwargs.values()]
@@ -123,7 +119,7 @@ class Family(Operation):
         return theta.shape[0] * heads, queries, keys, theta.shape[1] // heads, g.shape[1] // heads
 
 
-def is_pointwise(module: Any, dims: int | None = None) -> bool:
+def is_pointwise(module: Any) -> bool:
     """Return whether a module is a convolution with kernel size 1 and without stride, padding or groups."""
     return (
         isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
@@ -131,7 +127,6 @@ def is_pointwise(module: Any, dims: int | None = None) -> bool:
         and set(module.stride) == {1}
         and set(module.padding) <= {0}
         and module.groups == 1
-        and (dims is None or dims == len(module.kernel_size))
     )
 
 

@@ -191,9 +191,6 @@ def _decided(
         if reason is not None:
             reasons.setdefault(family.project, f"not as in {family.project}: {reason}")
             continue
-        avoided = None if asked else family.avoids_map(module)
-        if avoided is not None:
-            return f"{avoided}; name it in only= to replace it all the same"
         result = trial.check(family)
         if result.passed and not asked and not trial.builds_map(family):
             return "its own code builds no N x M map; name it in only= to replace it all the same"
