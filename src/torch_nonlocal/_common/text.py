@@ -47,6 +47,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def reason_of(error: Exception) -> str:
+    """The message of an error in one line, or the name of its class if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def excerpt(text: str, *, most: int = 200) -> str:
     """A text from a file in a message, cut after `most` characters."""
     return text if len(text) <= most else text[:most] + "..."

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from torch_nonlocal._common.capture import capture_outputs
+from torch_nonlocal._common.text import reason_of
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.attachment import attach
@@ -65,9 +66,10 @@ class Rehearsal:
                 self._probe, self.flops = self._forward(model, example_input)
                 self._mode = nullcontext()
             except Exception as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
                 given = _shapes(example_input)
-                raise ValueError(f"{type(model).__name__} does not run on an input of {given}: {reason}") from error
+                raise ValueError(
+                    f"{type(model).__name__} does not run on an input of {given}: {reason_of(error)}"
+                ) from error
         self.outputs = self._probe.outputs
         self.memory_without = self._memory_without()
 

@@ -17,6 +17,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from torch_nonlocal._common.text import reason_of
 from torch_nonlocal._common.wrappers import is_a
 from torch_nonlocal.replacing.family import Family
 
@@ -61,7 +62,7 @@ class Trial:
         try:
             self._copy = _randomized(module)
         except Exception as error:  # the code of others
-            raise ValueError(f"it cannot be copied: {_message(error)}") from error
+            raise ValueError(f"it cannot be copied: {reason_of(error)}") from error
         self._on_mps = next((one.device.type for one in module.parameters()), "cpu") == "mps"
         self._own: dict[Any, dict[str, Tensor | None]] = {}
 
@@ -83,11 +84,11 @@ class Trial:
                     self._own[run] = _own_results(trial, shape)
                 own = self._own[run]
             except Exception as error:  # the code of others
-                return Checked(float("inf"), "", _message(error))
+                return Checked(float("inf"), "", reason_of(error))
             try:
                 ours = _results(trial, lambda x: family.run(trial, x), shape)
             except Exception as error:  # the structure differs in a way that `mismatch` does not see
-                return Checked(float("inf"), f"an error of the family: {_message(error)}")
+                return Checked(float("inf"), f"an error of the family: {reason_of(error)}")
             largest = max(float(value.abs().max()) for value in own.values() if value is not None and value.numel())
             for name, value in own.items():
                 error = _difference(value, ours.get(name), _FLOOR * largest)
@@ -210,10 +211,6 @@ def _without_sharding(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         if not name.startswith("__composable_api_state"):
             vars(copied)[name] = copy.deepcopy(value, memo)
     return copied
-
-
-def _message(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _difference(one: Tensor | None, other: Tensor | None, floor: float) -> float:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from torch_nonlocal._common.capture import evaluating
+from torch_nonlocal._common.text import reason_of
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.probe import call
 from torch_nonlocal.planning.fake_run import LiveBytes, fake_copy
@@ -65,8 +66,7 @@ def _input_shapes(
         try:
             return _run(model, found, example_input)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ValueError(f"{type(model).__name__} does not run on the example input: {reason}") from error
+            raise ValueError(f"{type(model).__name__} does not run on the example input: {reason_of(error)}") from error
 
 
 def _run(network: nn.Module, found: dict[str, Found], example: Any) -> dict[str, tuple[int, ...]]:

@@ -59,7 +59,7 @@ class CachedConvolutions(TorchFunctionMode):
     ) -> Tensor:
         name = self._cache.names.get(id(weight), "a convolution")
         check_time_axis(name, "conv3d", weight.shape[2], stride, padding)
-        reach = _first(dilation) * (weight.shape[2] - 1)
+        reach = of_time(dilation) * (weight.shape[2] - 1)
         if reach:
             input = self._with_earlier_frames(name, input, reach)
         return torch.conv3d(input, weight, bias, stride, padding, dilation, groups)
@@ -84,12 +84,12 @@ def check_time_axis(name: str, kind: str, kernel: int, stride: Any, padding: Any
     Raises:
         ValueError: if not.
     """
-    if _first(stride) != 1:
+    if of_time(stride) != 1:
         raise ValueError(
-            f"nl.stream: {name!r} ({kind}) has a stride of {_first(stride)} on the time axis: expected 1, one output "
+            f"nl.stream: {name!r} ({kind}) has a stride of {of_time(stride)} on the time axis: expected 1, one output "
             "for each frame"
         )
-    both_ends = kernel > 1 if padding == "same" else padding != "valid" and _first(padding) > 0
+    both_ends = kernel > 1 if padding == "same" else padding != "valid" and of_time(padding) > 0
     if both_ends:
         raise ValueError(
             f"nl.stream: {name!r} ({kind}) pads both ends of the time axis, so that frames depend on later ones: "
@@ -106,5 +106,6 @@ def convolution_names(modules: Mapping[str, nn.Module]) -> dict[int, str]:
     }
 
 
-def _first(sizes: Any) -> int:
-    return sizes if isinstance(sizes, int) else sizes[0]
+def of_time(sizes: Any) -> Any:
+    """Return the size on the time axis of one size for all axes, None included, or of one per axis."""
+    return sizes if isinstance(sizes, int) or sizes is None else sizes[0]

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal._common.own_hooks import own_hooks
 from torch_nonlocal.layers import NonLocal
-from torch_nonlocal.streaming.convolutions import check_time_axis
+from torch_nonlocal.streaming.convolutions import check_time_axis, of_time
 
 CHUNKS = (1, 2, 1)
 """Frames of the trial."""
@@ -44,10 +44,10 @@ def _reason(name: str, module: Any) -> str:
     if isinstance(module, NonLocal):
         return _block_reason(module)
     if isinstance(module, _POOLS):
-        sizes = [_time(module.kernel_size), _time(module.stride)]
+        sizes = [of_time(module.kernel_size), of_time(module.stride)]
         if sizes != [1, 1]:
             return f"pools over time with a kernel of {sizes[0]} and a stride of {sizes[1]} frames: expected 1 and 1"
-    if isinstance(module, _ADAPTIVE) and _time(module.output_size) is not None:
+    if isinstance(module, _ADAPTIVE) and of_time(module.output_size) is not None:
         return "pools over time: expected the output size None on the time axis, as in (None, 1, 1)"
     if type(module) is nn.Conv3d:
         check_time_axis(name, "Conv3d", module.kernel_size[0], module.stride, module.padding)
@@ -66,10 +66,6 @@ def _block_reason(block: NonLocal) -> str:
     if block.dims == 3 and block.grid is not None:
         return f"has a fixed number of frames, grid={block.grid}: expected a layout of maps"
     return ""
-
-
-def _time(sizes: Any) -> Any:
-    return sizes if isinstance(sizes, int) or sizes is None else sizes[0]
 
 
 def check_by_trial(
