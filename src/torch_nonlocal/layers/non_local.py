@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
@@ -21,6 +20,7 @@ from torch_nonlocal.layers.ordinary import is_linear
 from torch_nonlocal.layers.projection import apply, linears, project, with_norm
 from torch_nonlocal.layers.scores import folded_scores, pair_scores
 from torch_nonlocal.layers.streamed import stream_of_blocks
+from torch_nonlocal.layers.weighted_sum import weighted_sum
 from torch_nonlocal.layers.widths import in_channels, out_channels
 
 _log = logging.getLogger("torch_nonlocal")
@@ -329,15 +329,7 @@ class NonLocal(KeepsIdentity):
         return self._weighted_sum(theta_BND, phi_BMD, g_BMV, frames)
 
     def _weighted_sum(self, query: Tensor, key: Tensor, g_BMV: Tensor, frames: int | None) -> Tensor:
-        options: dict[str, Any] = {"algorithm": self.algorithm}
-        if frames is not None:
-            options |= {"frames": frames, "window_frames": self.window_frames}
-        if self.pairwise == "dot_product":
-            y_BNV = functional.dot_product(query, key, g_BMV, **options)
-            return y_BNV * (key.shape[1] / query.shape[1]) if self.normalize == "queries" else y_BNV
-        if self.pairwise == "concatenation":
-            return functional.concatenation(query, key, g_BMV, **options)
-        return functional.embedded_gaussian(query, key, g_BMV, scale=self.scale, normalize=self.normalize, **options)
+        return weighted_sum(self, query, key, g_BMV, frames, self.algorithm)
 
     def scores(self, theta_BND: Tensor, phi_BMD: Tensor, *, groups: int = 1) -> tuple[Tensor, Tensor]:
         """Return a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M), where w_f = [w_theta, w_phi].

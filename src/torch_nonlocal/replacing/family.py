@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from torch_nonlocal import functional
 from torch_nonlocal.layers.observed import show_observers
 from torch_nonlocal.layers.operation import Operation
+from torch_nonlocal.layers.weighted_sum import weighted_sum
 
 
 class Family(Operation):
@@ -92,16 +92,7 @@ class Family(Operation):
         shown = x if heads == 1 else x.new_empty(()).expand(x.shape[0] * heads, *x.shape[1:])
         show_observers(module, what, shown, (query, key))
         frames = theta.shape[2] if what.causal == "frames" else None
-        if what.pairwise == "dot_product":
-            y_BNV = functional.dot_product(query, key, g_BMV, frames=frames)
-            if what.normalize == "queries":
-                y_BNV = y_BNV * (key.shape[1] / query.shape[1])
-        elif what.pairwise == "concatenation":
-            y_BNV = functional.concatenation(query, key, g_BMV, frames=frames)
-        else:
-            y_BNV = functional.embedded_gaussian(
-                query, key, g_BMV, scale=what.scale, normalize=what.normalize, frames=frames
-            )
+        y_BNV = weighted_sum(what, query, key, g_BMV, frames)
         y_BVN = _join_heads(y_BNV, heads).transpose(1, 2).contiguous()  # the network may call `view` on the output
         return y_BVN.unflatten(2, theta.shape[2:])
 
