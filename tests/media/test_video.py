@@ -1,5 +1,6 @@
 """Reading frames by index and writing clips."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,20 @@ def test_a_missing_package_raises_with_the_extra(monkeypatch, tmp_path):
         read_clip(tmp_path / "film.mp4")
     with pytest.raises(ImportError, match=r"pip install 'torch-nonlocal\[video\]'"):
         write_mp4(tmp_path / "film.mp4", moving_square(2), 25)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the operating system has no affinity of processes")
+def test_written_bytes_do_not_depend_on_the_number_of_cores(tmp_path):
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core")
+    seeds = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (60, 30, 30, 3), generator=seeds).to(torch.uint8).repeat_interleave(8, 1)
+    frames = frames.repeat_interleave(8, 2)
+    several = write_mp4(tmp_path / "several.mp4", frames, 25)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        one = write_mp4(tmp_path / "one.mp4", frames, 25)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert one.read_bytes() == several.read_bytes()
