@@ -319,6 +319,11 @@ def choice(
     return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
 
 
+def is_small(pairwise: Pairwise, batch: int, queries: int, keys: int, dtype: torch.dtype) -> bool:
+    """Return whether algorithm="auto" builds the map of a form with a softmax or ReLU, since it stays in the caches."""
+    return choose.is_small_map(batch, queries, keys, dtype, sorts=pairwise == "concatenation")
+
+
 def _differentiable(algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
     """Return the algorithm, or "dense" where only ordinary operations have derivatives: transforms and tangents."""
     if algorithm == "dense" or needs_plain_operations(inputs[0]):

@@ -19,6 +19,7 @@ from torch_nonlocal.layers.options import SOFTMAX_FORMS, Scale, Subsample, check
 from torch_nonlocal.layers.ordinary import is_linear
 from torch_nonlocal.layers.projection import apply, linears, project, with_norm
 from torch_nonlocal.layers.scores import folded_scores, pair_scores
+from torch_nonlocal.layers.small import small_forward
 from torch_nonlocal.layers.streamed import stream_of_blocks
 from torch_nonlocal.layers.weighted_sum import weighted_sum
 from torch_nonlocal.layers.widths import in_channels, out_channels
@@ -216,6 +217,8 @@ class NonLocal(KeepsIdentity):
         Raises:
             ValueError: if the number of axes or channels is wrong, or the map is smaller than the pooling factors.
         """
+        if (small := small_forward(self, x)) is not None:
+            return small
         self._check_input(x)
         return x + from_map(self._update(self.to_map(x)), self.layout, x)
 

@@ -32,6 +32,11 @@ def observed_by(observer: Observer) -> Iterator[None]:
         yield
 
 
+def is_observed() -> bool:
+    """Whether this thread has observers."""
+    return bool(_observers.get())
+
+
 def show_observers(module: Any, options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
     """Call the observers of this thread. Code that torch.compile makes has none."""
     if torch.compiler.is_dynamo_compiling():

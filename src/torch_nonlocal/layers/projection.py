@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from torch_nonlocal._common.onednn import convolution_1x1, is_faster_by_name
 from torch_nonlocal._common.tracing import needs_plain_operations
 from torch_nonlocal.layers.ordinary import convolution_weights, is_fixed_norm, is_untouched
 
@@ -67,6 +68,8 @@ def _product(x: Tensor, weight: Tensor, bias_D: Tensor) -> Tensor:
     product of all positions.
     """
     (batch, channels, *size), width = x.shape, weight.shape[0]
+    if is_faster_by_name(x, weight):
+        return convolution_1x1(x, weight.view(width, channels, *(1,) * len(size)), bias_D)
     if _convolves(x):
         return _CONVOLUTIONS[len(size) - 1](x, weight.view(width, channels, *(1,) * len(size)), bias_D)
     weight_DC, positions = weight.view(width, channels), x.flatten(2)
@@ -78,11 +81,13 @@ def _product(x: Tensor, weight: Tensor, bias_D: Tensor) -> Tensor:
 def _convolves(x: Tensor) -> bool:
     """Whether the product is computed as a convolution, which CPUs run at least as fast for batches.
 
-    The gradient of a product takes more operations, which small maps wait for.
+    The gradient of a product takes more operations, which small maps wait for. With several threads, PyTorch leaves
+    convolutions of large maps to oneDNN.
     """
     if x.device.type != "cpu" or x.dtype not in _FULL:
         return False
-    return x.shape[0] > 1 or (torch.is_grad_enabled() and x.numel() < LARGE)
+    several = x.shape[0] > 1 or (x.numel() >= LARGE and torch.get_num_threads() > 1)
+    return several or (torch.is_grad_enabled() and x.numel() < LARGE)
 
 
 def linears(modules: Sequence[nn.Module], x: Tensor) -> list[Linear] | None:

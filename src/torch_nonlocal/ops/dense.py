@@ -32,7 +32,7 @@ def softmax_weights(
 
     The sum runs over the keys j (eq. 2 and 3), or over the queries i with normalize="queries".
     """
-    logits_BNM = theta_BND @ phi_BMD.transpose(-1, -2)
+    logits_BNM = torch.bmm(theta_BND, phi_BMD.transpose(1, 2))
     if scale != 1.0:
         logits_BNM = logits_BNM * scale
     if key_bias_BM is not None:
@@ -44,7 +44,7 @@ def softmax_weights(
 
 def dot_product_weights(theta_BND: Tensor, phi_BMD: Tensor, visible_NM: Tensor | None = None) -> Tensor:
     """Return the weights theta_i . phi_j / M (eq. 4 with C(x) = M), (B, N, M), signed."""
-    return _mean_over_keys(theta_BND @ phi_BMD.transpose(-1, -2), visible_NM)
+    return _mean_over_keys(torch.bmm(theta_BND, phi_BMD.transpose(1, 2)), visible_NM)
 
 
 def concatenation_weights(a_BN: Tensor, b_BM: Tensor, visible_NM: Tensor | None = None) -> Tensor:

@@ -65,7 +65,7 @@ def for_softmax(
     """Choose the algorithm of the Gaussian and embedded Gaussian forms."""
     map_bytes = _map_bytes(batch, queries, keys, dtype)
     full = dtype in (torch.float32, torch.float64)
-    if full and map_bytes <= DENSE_BYTES:  # in half types, it would round the logits
+    if is_small_map(batch, queries, keys, dtype):
         return Choice("dense", "the map is small ({map}) and stays in the caches", {"map": map_bytes})
     kept = keeps(batch, queries, keys, dtype, training=training)
     if normalize == "keys" and not biased and not (full and kept and width >= fused.WIDE):
@@ -82,6 +82,22 @@ def for_softmax(
     if kept:
         reason += "; {map} of weights are kept for backward"
     return Choice("tiled", reason, {"map": map_bytes, "width": width, "values": values})
+
+
+def is_small_map(batch: int, queries: int, keys: int, dtype: torch.dtype, *, sorts: bool = False) -> bool:
+    """Return whether the dense algorithm is the fastest.
+
+    Args:
+        batch: B.
+        queries: N.
+        keys: M.
+        dtype: that of the values. In half types, the map would round the logits or scores.
+        sorts: the form is the concatenation, whose other algorithm sorts.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        return False
+    item = dtype.itemsize * queries * keys
+    return batch * item <= (SMALL_BYTES if sorts else DENSE_BYTES) or (sorts and item <= SMALL_ITEM_BYTES)
 
 
 def for_causal_softmax(
@@ -132,9 +148,7 @@ def for_dot_product(queries: int, keys: int, width: int, values: int) -> Choice:
 def for_concatenation(batch: int, queries: int, keys: int, dtype: torch.dtype) -> Choice:
     """Choose the algorithm of the concatenation form."""
     map_bytes = _map_bytes(batch, queries, keys, dtype)
-    full = dtype in (torch.float32, torch.float64)
-    small = map_bytes <= SMALL_BYTES or _map_bytes(1, queries, keys, dtype) <= SMALL_ITEM_BYTES
-    if full and small:  # in half types, it would round the scores
+    if is_small_map(batch, queries, keys, dtype, sorts=True):
         return Choice(
             "dense", "the map is small ({map}): a few operations on it are faster than sorting", {"map": map_bytes}
         )
