@@ -124,15 +124,20 @@ def test_block_options_are_the_options_of_the_blocks(dims):
     assert {name: one.annotation for name, one in parameters.items()} == BlockOptions.__annotations__
 
 
-@pytest.mark.parametrize("function", ["insert", "plan", "create_model"])
-def test_functions_that_insert_blocks_declare_the_options(function):
+@pytest.mark.parametrize(
+    ("function", "declared"),
+    [("insert", "AnyBlockOptions"), ("plan", "AnyBlockOptions"), ("create_model", "BlockOptions")],
+)
+def test_functions_that_insert_blocks_declare_the_options(function, declared):
     from typing import Unpack
 
-    from torch_nonlocal.layers import BlockOptions
+    from torch_nonlocal import layers
 
+    expected = getattr(layers, declared)
+    assert layers.BlockOptions.__annotations__.items() <= expected.__annotations__.items()
     options = list(inspect.signature(getattr(torch_nonlocal, function)).parameters.values())[-1]
     assert options.kind is inspect.Parameter.VAR_KEYWORD
-    assert options.annotation == Unpack[BlockOptions]
+    assert options.annotation == Unpack[expected]
 
 
 def test_the_package_is_marked_as_typed():

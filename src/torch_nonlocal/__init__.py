@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.attention import watch
     from torch_nonlocal.inflation.inflate import inflate
     from torch_nonlocal.insertion import blocks, insert, load_blocks, remove, save_blocks
-    from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain
+    from torch_nonlocal.layers import NonLocal1d, NonLocal2d, NonLocal3d, explain, list_blocks
     from torch_nonlocal.models.registry import create_model, list_models
     from torch_nonlocal.optimization import optimize
     from torch_nonlocal.planning.plan import plan
@@ -33,6 +33,7 @@ __all__ = [
     "functional",
     "inflate",
     "insert",
+    "list_blocks",
     "list_models",
     "load",
     "load_blocks",
@@ -61,6 +62,7 @@ __getattr__, __dir__ = lazy_exports(
         "functional": ".functional:",
         "inflate": ".inflation.inflate",
         "insert": ".insertion",
+        "list_blocks": ".layers",
         "list_models": ".models.registry",
         "load": ".tasks.loading",
         "load_blocks": ".insertion",

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.structural_copy import NotCopiedError
 from torch_nonlocal.attention.undisturbed import undisturbed
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 
 _LENGTHS = (128, 256, 512, 1024, 2048)  # candidate lengths of the strip, in pixels; half a receptive field must fit
 _WIDTHS = (1, 8, 32, 96, None)  # candidate sizes of its other axes, None for the input's own; the network must run
@@ -208,7 +208,7 @@ class _Probe:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 outputs[name] = (
-                    module.to_map(output) if isinstance(module, NonLocal) and module.layout != "frames" else output
+                    module.to_map(output) if isinstance(module, Block) and module.layout != "frames" else output
                 )
             if len(outputs) == len(self._modules):
                 raise _Reached

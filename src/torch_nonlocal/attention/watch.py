@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch_nonlocal.attention.locate import located
 from torch_nonlocal.attention.receptive import AxisRule, Example, pixel_rules
 from torch_nonlocal.attention.record import BlockRecord
 from torch_nonlocal.attention.weights import PairWeights
+from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.observed import observed_by
 from torch_nonlocal.layers.operation import is_observable
 
@@ -29,8 +30,8 @@ class Seen(Mapping[str, BlockRecord]):
     Names are those of the network without wrappers, such as the "module." of DistributedDataParallel.
     """
 
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
+    def __init__(self, names: list[str], hidden: Mapping[str, str]) -> None:
+        self._names, self._hidden = names, hidden
         self._records: dict[str, BlockRecord] = {}
 
     def __getitem__(self, name: str) -> BlockRecord:
@@ -41,6 +42,8 @@ class Seen(Mapping[str, BlockRecord]):
                 f"the block at {name!r} has not run in this thread: run the model in `with nl.watch(model)`, outside "
                 "functions that are compiled"
             )
+        if name in self._hidden:
+            raise KeyError(f"the block at {name!r} has {self._hidden[name]}; blocks: {', '.join(self._names)}")
         raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -87,7 +90,7 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
         model: a network with blocks, or a single block.
 
     Raises:
-        ValueError: the model has no blocks.
+        ValueError: the model has no blocks, or none with weights over positions, such as gates.
 
     Example:
         >>> with nl.watch(model) as seen:
@@ -99,6 +102,10 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
         self._model = unwrapped(model)
         self._modules = named_modules(model)
         self._blocks = {target_name(n): module for n, module in self._modules.items() if is_observable(module)}
+        self._hidden = {target_name(n): module.hidden_weights for n, module in self._modules.items() if _hides(module)}
+        if not self._blocks and self._hidden:
+            shown = "; ".join(f"{name or 'it'} has {why}" for name, why in self._hidden.items())
+            raise ValueError(f"the blocks of the model have no weights to watch: {shown}")
         if not self._blocks:
             raise ValueError(
                 "the model has no non-local blocks to watch; add them with nl.insert, or let nl.replace take over the "
@@ -107,7 +114,7 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
         self._open: list[_Opened] = []
 
     def __enter__(self) -> Seen:
-        seen, stack = Seen(list(self._blocks)), ExitStack()
+        seen, stack = Seen(list(self._blocks), self._hidden), ExitStack()
         run = _Run(seen, self._model, self._blocks, self._modules)
         with stack:  # removes the hooks if a registration fails
             stack.enter_context(eager())
@@ -238,6 +245,10 @@ def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) ->
     query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in seen)
     frames = options.groups.frames(x.shape[2:])
     return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames)
+
+
+def _hides(module: nn.Module) -> TypeGuard[Block]:
+    return isinstance(module, Block) and bool(module.hidden_weights)
 
 
 def target_name(name: str) -> str:

@@ -21,6 +21,7 @@ def plan(
     input: Annotated[str, tyro.conf.arg(metavar="SIZE")],
     at: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     batch: int = 1,
+    block: str = "non_local",
     pairwise: str = "embedded_gaussian",
     attend: str = "spacetime",
     subsample: int = 1,
@@ -42,6 +43,7 @@ def plan(
         input: size of one input without the batch: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
         at: a module name, a glob, or paper-1, paper-5 or paper-10. Repeat the option for several.
         batch: batch size.
+        block: non_local, or the name of a relative such as gcnet; the options below apply to non_local.
         pairwise: pairwise function of the blocks: embedded_gaussian, gaussian, dot_product or concatenation.
         attend: positions that a position attends to: spacetime (all), space (its frame) or time (its pixel over time).
         subsample: max-pooling factor of keys and values; 1 for no pooling.
@@ -58,7 +60,12 @@ def plan(
 
     network = build(model)
     options = {"pairwise": pairwise, "attend": attend, "subsample": subsample if subsample != 1 else None}
-    made = make_plan(network, torch.zeros(shape), list(at) or None, **options)
+    if block != "non_local":
+        usual = {"pairwise": "embedded_gaussian", "attend": "spacetime", "subsample": None}
+        if given := [f"--{name} {value}" for name, value in options.items() if value != usual[name]]:
+            raise ValueError(f"{', '.join(given)}: applies to --block non_local, not to {block}")
+        options = {}
+    made = make_plan(network, torch.zeros(shape), list(at) or None, block=block, **options)
     if json is not None:
         write_json(json, {"model": model, "input": list(shape), **made.as_dict()}, indent=1)
     show(made, terminal())

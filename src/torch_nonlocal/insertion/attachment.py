@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.nn.utils.parametrize import is_parametrized
 
 from torch_nonlocal._common.generated_classes import generated_subclass, reduced_by_base
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 
 CHILD = "non_local"
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
@@ -39,7 +39,7 @@ def apply_non_local(module: nn.Module, args: Any, output: Tensor) -> Tensor:
     return module._modules[CHILD](output)  # pyright: ignore[reportOptionalCall]
 
 
-def attach(module: nn.Module, block: NonLocal) -> None:
+def attach(module: nn.Module, block: Block) -> None:
     """Insert a block after a module. The block takes the module's training or eval mode."""
     block.inserted = True
     _follow_moved_blocks()
@@ -185,7 +185,7 @@ def _follow_moved_blocks() -> None:
 
 def _attach_moved(module: nn.Module, name: str, child: Any) -> None:
     """Registration hook: called before `child` is registered as `module.name`."""
-    if name == CHILD and isinstance(child, NonLocal) and child.inserted:
+    if name == CHILD and isinstance(child, Block) and child.inserted:
         _make_host(module)
         return
     if name not in module._modules:

@@ -1,7 +1,8 @@
 """Block files: the weights of the non-local blocks alone, small and independent of the network's checkpoint.
 
 A .safetensors file holds tensors named "<place>/<parameter>" and, as metadata, the plan: class and options of the block
-at each place. A file with any other suffix is a `torch.save` dictionary of the same two things.
+at each place. The class of a relative is its name in `list_blocks`. A file with any other suffix is a `torch.save`
+dictionary of the same two things.
 """
 
 import json
@@ -19,11 +20,11 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.attachment import CHILD, attach
 from torch_nonlocal.insertion.block_weights import check_writable, gathered, read, write
-from torch_nonlocal.insertion.insert import BLOCK_CLASSES, blocks, warn_of_processes
+from torch_nonlocal.insertion.insert import blocks, warn_of_processes
 from torch_nonlocal.insertion.probe import placement
 from torch_nonlocal.insertion.stored_names import match_names, own_block
-from torch_nonlocal.layers import NonLocal
-from torch_nonlocal.layers.options import check_option_names
+from torch_nonlocal.layers import Block
+from torch_nonlocal.layers.registry import stored_kind, stored_name
 from torch_nonlocal.layers.widths import device_and_dtype
 
 FORMAT = "torch-nonlocal blocks 1"
@@ -31,7 +32,6 @@ _ON_META = (
     "the network is on the meta device, where the weights of the file would be lost. Load the network's own weights "
     "first, for example with load_state_dict(state, assign=True), or call to_empty(device=...)"
 )
-_CLASSES = {kind.__name__: kind for kind in BLOCK_CLASSES.values()}
 
 
 def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
@@ -58,7 +58,7 @@ def save_blocks(model: nn.Module, path: str | os.PathLike[str]) -> None:
     with gathered(model, write=False):
         for name, block in present.items():
             try:
-                plan[name] = {"class": type(block).__name__, "options": block.config}
+                plan[name] = {"class": stored_name(block), "options": block.config}
                 tensors |= {f"{name}/{key}": tensor for key, tensor in read(block).items()}
             except ValueError as error:
                 raise ValueError(f"the block at {name!r} cannot be saved: {error}") from error
@@ -117,7 +117,7 @@ def _load(model: nn.Module, path: Any, plan: dict[str, Any], tensors: dict[str, 
     lacking = sorted(set(present) - set(places.values()))
     if lacking:
         raise ValueError(f"{path}: holds no weights for the blocks at {', '.join(lacking)}; it has {', '.join(plan)}")
-    loaded: dict[str, NonLocal] = {}
+    loaded: dict[str, Block] = {}
     for name, entry in plan.items():
         place = places[name]
         if place not in present and CHILD in modules[place]._modules:
@@ -181,7 +181,7 @@ def _with_parameters(module: nn.Module, model: nn.Module) -> nn.Module:
     return module if any(True for _ in module.parameters()) else model
 
 
-def _equal(block: NonLocal, other: NonLocal) -> bool:
+def _equal(block: Block, other: Block) -> bool:
     weights, others = block.state_dict(), other.state_dict()
     return weights.keys() == others.keys() and all(torch.equal(weights[key], others[key]) for key in weights)
 
@@ -191,16 +191,16 @@ def _new_block(
     name: str,
     entry: Any,
     tensors: dict[str, Tensor],
-    present: NonLocal | None,
+    present: Block | None,
     device: torch.device,
     dtype: torch.dtype,
-) -> NonLocal:
+) -> Block:
     """A new block with the file's weights, checked against the block of the model, which is not changed."""
     prefix = f"{name}/"
     weights = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
     try:
-        kind, options = _CLASSES[entry["class"]], dict(entry["options"])
-        check_option_names("a block of the file", options.keys() - {"channels"})
+        (kind, known), options = stored_kind(entry["class"]), dict(entry["options"])
+        known.check_options("a block of the file", options.keys() - {"channels", *known.fixed})
         _check_shapes(kind(**{**options, "device": "meta", "dtype": None}), weights)  # before memory is taken
         block = kind(**{**options, "device": device, "dtype": dtype})
         block.load_state_dict(weights)
@@ -214,13 +214,13 @@ def _new_block(
             differing = [key for key in keys if ours.get(key) != theirs.get(key)] or ["class"]
             raise ValueError(
                 f"{path}: the block for {name!r} differs in {', '.join(differing)}: "
-                f"the file has {[theirs.get(key, kind.__name__) for key in differing]}, "
-                f"the model {[ours.get(key, type(present).__name__) for key in differing]}"
+                f"the file has {[theirs.get(key, stored_name(block)) for key in differing]}, "
+                f"the model {[ours.get(key, stored_name(present)) for key in differing]}"
             )
     return block
 
 
-def _check_shapes(block: NonLocal, weights: dict[str, Tensor]) -> None:
+def _check_shapes(block: Block, weights: dict[str, Tensor]) -> None:
     """Require the tensors of a block, which can be on the meta device."""
     own = block.state_dict()
     wrong = [key for key in {**own, **weights} if key not in own or key not in weights]

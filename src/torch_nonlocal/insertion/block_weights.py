@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_nonlocal._common.offload import stored_value
 from torch_nonlocal._common.wrappers import is_a, unwrapped
 from torch_nonlocal.distributed.sharding import gather_full, shard_like
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 
 _REMEDIES = "merge_and_unload() of peft, remove_parametrizations or prune.remove of torch.nn.utils"
 
@@ -36,7 +36,7 @@ def gathered(model: nn.Module, *, write: bool) -> Iterator[None]:
 
 
 @torch.no_grad()
-def read(block: NonLocal) -> dict[str, Tensor]:
+def read(block: Block) -> dict[str, Tensor]:
     """Return the weights of a plain block that computes the same.
 
     Raises:
@@ -47,7 +47,7 @@ def read(block: NonLocal) -> dict[str, Tensor]:
     return {key: _whole(block, key, state[key] if as_is else None) for key in (state if as_is else keys)}
 
 
-def check_writable(block: NonLocal) -> None:
+def check_writable(block: Block) -> None:
     """Check that `write` can give a block the weights of a plain block.
 
     Raises:
@@ -72,7 +72,7 @@ def check_writable(block: NonLocal) -> None:
             )
 
 
-def write(block: NonLocal, weights: Mapping[str, Tensor]) -> None:
+def write(block: Block, weights: Mapping[str, Tensor]) -> None:
     """Load the weights of a plain block, checked by `check_writable`."""
     state = block.state_dict()
     block.load_state_dict(
@@ -80,11 +80,11 @@ def write(block: NonLocal, weights: Mapping[str, Tensor]) -> None:
     )
 
 
-def _plain_keys(block: NonLocal) -> set[str]:
+def _plain_keys(block: Block) -> set[str]:
     return set(type(block)(**{**block.config, "device": "meta", "dtype": None}).state_dict())
 
 
-def _whole(block: NonLocal, key: str, tensor: Tensor | None) -> Tensor:
+def _whole(block: Block, key: str, tensor: Tensor | None) -> Tensor:
     """The tensor of a plain block: `tensor`, or where that is None what the child computes with."""
     child, _, name = key.rpartition(".")
     module = block.get_submodule(child)
@@ -121,7 +121,7 @@ def _merged(child: nn.Module) -> nn.Module:
     return child
 
 
-def _described(block: NonLocal, child: str) -> str:
+def _described(block: Block, child: str) -> str:
     kind = type(block.get_submodule(child))
     return f"a {kind.__module__}.{kind.__qualname__}, which has no plain weights"
 

@@ -24,15 +24,19 @@ from torch_nonlocal.insertion.attachment import (
 from torch_nonlocal.insertion.attachment import apply_non_local as apply_non_local  # the name in pickles of 0.2
 from torch_nonlocal.insertion.probe import Output, output_by_module, outputs_by_run
 from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
-from torch_nonlocal.layers import BlockOptions, NonLocal, NonLocal1d, NonLocal2d, NonLocal3d
-from torch_nonlocal.layers.options import check_option_names
+from torch_nonlocal.layers import Block
+from torch_nonlocal.layers.options import AnyBlockOptions
+from torch_nonlocal.layers.registry import NON_LOCAL, Kind, block_kind
 
-BLOCK_CLASSES: dict[int, type[NonLocal]] = {1: NonLocal1d, 2: NonLocal2d, 3: NonLocal3d}
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def insert(model: Model, at: Places, example_input: Any = None, **options: Unpack[BlockOptions]) -> Model:
-    """Insert a non-local block after each chosen module, in place. The model's output stays bit-identical at first.
+def insert(
+    model: Model, at: Places, example_input: Any = None, *, block: str = NON_LOCAL, **options: Unpack[AnyBlockOptions]
+) -> Model:
+    """Insert a block after each chosen module, in place. The model's output stays bit-identical at first.
+
+    Only the gates "se" and "cbam" change it from the start.
 
     All checks run before the first change: if an error is raised, the model is unchanged.
 
@@ -45,33 +49,37 @@ def insert(model: Model, at: Places, example_input: Any = None, **options: Unpac
         example_input: an input of the model: a tensor, a tuple of arguments, a dict of keyword arguments, or any other
             single argument. The model runs on it in eval mode, and is unchanged afterwards, to find the channels and
             the layout at each place. Not needed for convolutions, batch norms and ResNet blocks.
-        **options: options of the block, see `NonLocal`. The block is a `NonLocal1d`, `NonLocal2d` or `NonLocal3d`
-            according to the axes of the place's output, and takes its device, dtype (that of the module's parameters
-            under autocast) and layout unless they are given. Tokens (B, N, C) of an image network need `grid`, such as
-            grid=(14, 14).
+        block: "non_local", or the name of a relative, see `list_blocks`.
+        **options: options of the block, see `NonLocal`, or the class of the relative in
+            `torch_nonlocal.layers.relatives`. A non-local block is a `NonLocal1d`, `NonLocal2d` or `NonLocal3d`
+            according to the axes of the place's output. A block takes the device, dtype (that of the module's
+            parameters under autocast) and layout of the output unless they are given. Tokens (B, N, C) of an image
+            network need `grid`, such as grid=(14, 14).
 
     Returns:
         The same model.
 
     Raises:
-        ValueError: if nothing matches `at` (the message suggests the nearest name), a place already has a block, does
-            not run exactly once on the example input or does not return one map (B, C, *size) or (B, *size, C) of 3
-            to 5 axes or tokens with a `grid`, the layout of its output is not certain, or an option has a wrong value.
+        ValueError: if nothing matches `at` or there is no such block (the message suggests the nearest name), a place
+            already has a block, does not run exactly once on the example input or does not return one map
+            (B, C, *size) or (B, *size, C) of 3 to 5 axes or tokens with a `grid`, the layout of its output is not
+            certain, or an option has a wrong value.
         TypeError: if a block has no such option. The message suggests the nearest one and lists all.
 
     Example:
         >>> nl.insert(model, at="layer3.*", example_input=torch.randn(1, 3, 8, 64, 64))
     """
-    check_option_names("insert", options, parameters=("at", "example_input"))
+    kind = block_kind(block)
+    kind.check_options("insert", options, parameters=("at", "example_input", "block"))
     targets = find_targets(model, at)
     check_free(targets)
     if example_input is None:
         outputs = {name: output_by_module(model, name, module, options) for name, module in targets.items()}
     else:
         outputs = outputs_by_run(model, targets, example_input, options, preset_targets(model, at))
-    made = {name: make_block(name, output, options) for name, output in outputs.items()}
-    for name, block in made.items():
-        attach(targets[name], block)
+    made = {name: make_block(kind, name, output, options) for name, output in outputs.items()}
+    for name, one in made.items():
+        attach(targets[name], one)
     _warn_of_leaves(model, made)
     warn_of_processes(model)
     return model
@@ -122,7 +130,7 @@ def check_free(places: Mapping[str, nn.Module]) -> None:
         child = dict(module._modules.items()).get(CHILD)  # a plain attribute of this name is no block
         if child is None:
             continue
-        if isinstance(unwrapped(child), NonLocal):
+        if isinstance(unwrapped(child), Block):
             raise ValueError(f"{name!r} has a block already: remove it first, nl.remove(model, at={name!r})")
         raise ValueError(
             f"{name!r} has a child named {CHILD!r} of type {type(child).__name__}, which is not a block of "
@@ -130,10 +138,11 @@ def check_free(places: Mapping[str, nn.Module]) -> None:
         )
 
 
-def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
+def make_block(kind: Kind, name: str, output: Output, options: AnyBlockOptions) -> Block:
     """Build the block for a place without inserting it.
 
     Args:
+        kind: the kind of the block.
         name: name of the place, for messages.
         output: the place's output.
         options: options of the block.
@@ -141,8 +150,7 @@ def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
     Raises:
         ValueError: if an option has a wrong value. The message names the place.
     """
-    kind = BLOCK_CLASSES[output.dims]
-    settings: BlockOptions = {
+    settings: AnyBlockOptions = {
         "device": output.device,
         "dtype": output.dtype,
         **options,
@@ -151,12 +159,13 @@ def make_block(name: str, output: Output, options: BlockOptions) -> NonLocal:
         "prefix_tokens": output.prefix_tokens,
     }
     try:
-        return kind(output.channels, **settings)
+        return kind.build(output.dims, output.channels, **settings)
     except ValueError as error:
-        raise ValueError(f"block at {name!r} ({kind.__name__}, {output.channels} channels): {error}") from error
+        shown = kind.class_for(output.dims).__name__
+        raise ValueError(f"block at {name!r} ({shown}, {output.channels} channels): {error}") from error
 
 
-def blocks(model: nn.Module) -> dict[str, NonLocal]:
+def blocks(model: nn.Module) -> dict[str, Block]:
     """Return the inserted blocks by the name of the module they follow, in the network's order.
 
     Wrappers around the network and inside it (DistributedDataParallel, torch.compile, peft and others) are skipped:
@@ -166,12 +175,12 @@ def blocks(model: nn.Module) -> dict[str, NonLocal]:
     A block that another tool has cut off from the module it followed does not run. It is not returned, and a warning
     names it.
     """
-    found: dict[str, NonLocal] = {}
+    found: dict[str, Block] = {}
     for name, module in named_modules(model).items():
         children = dict(module._modules.items())  # those of a TorchScript module are no dict
         child = children.get(CHILD)
         block = unwrapped(child) if child is not None else None
-        if not isinstance(block, NonLocal):
+        if not isinstance(block, Block):
             continue
         if is_attached(module):
             found[name] = block

@@ -18,7 +18,7 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal.insertion.axes import AxisTrace
 from torch_nonlocal.insertion.resized import at_other_sizes
 from torch_nonlocal.layers.layout import Layout
-from torch_nonlocal.layers.options import BlockOptions
+from torch_nonlocal.layers.options import AnyBlockOptions
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = ((nn.BatchNorm1d, 1), (nn.BatchNorm2d, 2), (nn.BatchNorm3d, 3))
@@ -105,7 +105,7 @@ class Probe:
             with capture_outputs(modules, keep) as self.outputs, self.axes:
                 _run(model, example_input)
 
-    def output(self, name: str, options: BlockOptions) -> Output:
+    def output(self, name: str, options: AnyBlockOptions) -> Output:
         """Describe the output of a place.
 
         Args:
@@ -220,7 +220,7 @@ def outputs_by_run(
     model: nn.Module,
     targets: dict[str, nn.Module],
     example_input: Any,
-    options: BlockOptions | None = None,
+    options: AnyBlockOptions | None = None,
     may_not_run: Collection[str] = (),
 ) -> dict[str, Output]:
     """Run the model on the example, in eval mode without gradients, and describe the output of each target.
@@ -249,7 +249,7 @@ def running(outputs: Mapping[str, list[Any]], names: Iterable[str], may_not_run:
     return [name for name in names if name not in idle]
 
 
-def output_by_module(model: nn.Module, name: str, module: nn.Module, options: BlockOptions) -> Output:
+def output_by_module(model: nn.Module, name: str, module: nn.Module, options: AnyBlockOptions) -> Output:
     """Describe the output of a convolution, a batch norm or a ResNet block without running it.
 
     Args:

@@ -11,7 +11,7 @@ from torch import nn
 
 from torch_nonlocal._common import wrappers
 from torch_nonlocal.insertion.presets import PRESETS, preset_places
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 
 _MAX_PLACE = 1000  # characters
 Places: TypeAlias = str | nn.Module | Iterable[str | nn.Module]
@@ -73,7 +73,7 @@ class Names:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         named = wrappers.named_modules(model)
-        blocks = [module for name, module in named.items() if _is_block_name(name) and isinstance(module, NonLocal)]
+        blocks = [module for name, module in named.items() if _is_block_name(name) and isinstance(module, Block)]
         inside = {module for block in blocks for module in block.modules()}
         self.first = {name: module for name, module in named.items() if module not in inside}
         self._known = set(self.first.values())

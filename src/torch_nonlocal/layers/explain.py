@@ -8,9 +8,11 @@ from torch import nn
 from torch_nonlocal import functional
 from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.functional import CausalFrames
+from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.layout import expected, fits
 from torch_nonlocal.layers.non_local import NonLocal
 from torch_nonlocal.layers.operation import computed_by, operation_of
+from torch_nonlocal.layers.relatives import Relative
 from torch_nonlocal.layers.widths import device_and_dtype
 
 
@@ -35,14 +37,15 @@ def explain(block: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None
     """
     options = computed_by(block)
     if options is None:
-        raise TypeError(f"explain: expected a non-local block, got {type(block).__name__}")
-    sizes = groups, queries, keys, width, _ = _sizes(block, shape)
-    frames = _frames(block, shape)
+        why = f": {block.hidden_weights}" if isinstance(block, Block) else ""
+        raise TypeError(f"explain: expected a non-local block, got {type(block).__name__}{why}")
+    sizes = groups, queries, keys, width, _ = operation_sizes(block, shape)
+    frames = causal_frames(block, shape)
     device, own_dtype = _device_and_dtype(block)
     choice = functional.choice(
         options.pairwise,
         sizes,
-        algorithm=block.algorithm if isinstance(block, NonLocal) else "auto",
+        algorithm=block.algorithm if isinstance(block, Block) else "auto",
         device=device,
         dtype=dtype or own_dtype,
         training=block.training,
@@ -58,8 +61,10 @@ def explain(block: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None
     )
 
 
-def _sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
+def operation_sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
     """The sizes (B', N, M, D, V) of the operation of a block on an input of a shape."""
+    if isinstance(block, Relative):
+        return block.sizes(block.map_shape(shape))
     if not isinstance(block, NonLocal):
         operation = operation_of(block)
         assert operation is not None
@@ -79,15 +84,15 @@ def _sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, 
     return groups, queries, keys, block.embedding_channels, block.inner_channels
 
 
-def _frames(block: nn.Module, shape: Sequence[int]) -> CausalFrames | None:
+def causal_frames(block: nn.Module, shape: Sequence[int]) -> CausalFrames | None:
     """Which frames a query attends to, if the block is causal."""
     options = computed_by(block)
     assert options is not None
-    return options.groups.frames(block.map_shape(shape)[2:] if isinstance(block, NonLocal) else shape[2:])
+    return options.groups.frames(block.map_shape(shape)[2:] if isinstance(block, Block) else shape[2:])
 
 
 def _device_and_dtype(block: nn.Module) -> tuple[torch.device, torch.dtype]:
-    if isinstance(block, NonLocal):
+    if isinstance(block, Block):
         return device_and_dtype(block)
     found = next((one for one in block.parameters() if one.is_floating_point()), None)
     return (torch.device("cpu"), torch.get_default_dtype()) if found is None else (found.device, found.dtype)

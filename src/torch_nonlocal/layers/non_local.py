@@ -1,6 +1,5 @@
 """The non-local block, z = W_z y + x, for 1D, 2D and 3D maps (Wang et al., CVPR 2018, eq. 6)."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,9 +9,10 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from torch_nonlocal._common.tracing import is_recorded, needs_plain_operations
 from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
+from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
-from torch_nonlocal.layers.identity import KeepsIdentity, zero_initialized
-from torch_nonlocal.layers.layout import Layout, check_layout, expected, fits, from_map, map_shape, to_map
+from torch_nonlocal.layers.identity import zero_initialized
+from torch_nonlocal.layers.layout import Layout, check_layout, from_map
 from torch_nonlocal.layers.norm import NormKind, changed_options, zero_norm
 from torch_nonlocal.layers.observed import show_observers
 from torch_nonlocal.layers.options import SOFTMAX_FORMS, Scale, Subsample, check_options, softmax_scale
@@ -24,10 +24,8 @@ from torch_nonlocal.layers.streamed import stream_of_blocks
 from torch_nonlocal.layers.weighted_sum import weighted_sum
 from torch_nonlocal.layers.widths import in_channels, out_channels
 
-_log = logging.getLogger("torch_nonlocal")
 
-
-class NonLocal(KeepsIdentity):
+class NonLocal(Block):
     """Base class of the non-local blocks `NonLocal1d`, `NonLocal2d` and `NonLocal3d`.
 
     A block adds to each position a weighted sum of the features g at all positions: (B, C, *size) -> (B, C, *size).
@@ -79,15 +77,9 @@ class NonLocal(KeepsIdentity):
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018.
     """
 
-    dims: ClassVar[int]
-    inserted: bool = False  # whether `torch_nonlocal.insert` put the block after a module of a network
     pairwise: Pairwise
     normalize: Normalize
-    algorithm: Algorithm
     norm_kind: NormKind | None
-    layout: Layout = "channels_first"
-    grid: tuple[int, ...] | None = None
-    prefix_tokens: int | None = None
     _conv: ClassVar[type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]]
     _pool: ClassVar[type[nn.MaxPool1d] | type[nn.MaxPool2d] | type[nn.MaxPool3d]]
 
@@ -165,6 +157,11 @@ class NonLocal(KeepsIdentity):
         return out_channels(self.theta, self.dims) or self._widths[1]
 
     @property
+    def computed(self) -> "NonLocal":
+        """What the block computes: its own options."""
+        return self
+
+    @property
     def attend(self) -> Attend:
         """The option `attend`."""
         return self.groups.attend
@@ -221,25 +218,6 @@ class NonLocal(KeepsIdentity):
             return small
         self._check_input(x)
         return x + from_map(self._update(self.to_map(x)), self.layout, x)
-
-    def to_map(self, x: Tensor) -> Tensor:
-        """Return the map (B, C, *size) of a tensor in the block's layout: a view without the prefix tokens."""
-        return to_map(x, self.layout, self.grid)
-
-    @property
-    def shape_form(self) -> tuple[Layout, int, int, tuple[int, ...] | None, int | None]:
-        """Layout, axes of a map, channels, grid and prefix tokens: the arguments of `layout.fits` after the shape."""
-        return self.layout, self.dims, self.channels, self.grid, self.prefix_tokens
-
-    def map_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Return the shape (B, C, *size) of the map of a tensor with a shape in the block's layout.
-
-        Raises:
-            ValueError: if the number of axes, channels or tokens is wrong.
-        """
-        if not fits(shape, *self.shape_form):
-            raise ValueError(f"{type(self).__name__}: expected {expected(*self.shape_form)}, got {tuple(shape)}")
-        return map_shape(shape, self.layout, self.grid)
 
     def _update(self, x: Tensor) -> Tensor:
         """Return what the block adds to a map (B, C, *size)."""
@@ -354,12 +332,6 @@ class NonLocal(KeepsIdentity):
         """The module whose zero parameters make the block the identity: the norm, or W_z where there is none."""
         return self.out if next(self.norm.parameters(), None) is None else self.norm
 
-    def __prepare_scriptable__(self) -> nn.Module:
-        """Raise NotImplementedError: torch.jit.script calls this method before it compiles a module."""
-        raise NotImplementedError(
-            "torch.jit.script does not support non-local blocks: use torch.jit.trace, torch.export or torch.compile"
-        )
-
     def extra_repr(self) -> str:
         """Return the options that the child modules do not show."""
         shown: dict[str, Any] = {
@@ -385,15 +357,6 @@ class NonLocal(KeepsIdentity):
                 f"{type(self).__name__}: a map of size {tuple(size)} is smaller than the pooling factors "
                 f"{self.subsample} of the keys"
             )
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        # Strict loading of a checkpoint of the network without blocks keeps the weights of the block.
-        if prefix and not any(key.startswith(prefix) for key in state_dict):
-            state_dict.update(self.state_dict(prefix=prefix))
-            _log.warning("%s: not in this checkpoint; the block keeps its weights", prefix.rstrip("."))
-        else:
-            self._awaits_values = False
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class NonLocal1d(NonLocal):

@@ -1,4 +1,4 @@
-"""Modules of other projects that compute a non-local operation through this package.
+"""What a module computes: a block, or a module of another project that computes through this package.
 
 A generated class of such a module has an `Operation` as the attribute `OPERATION`. `nl.watch` and `nl.explain` treat
 these modules as they treat blocks.
@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from torch_nonlocal.functional import Normalize, Pairwise
+from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
 from torch_nonlocal.layers.non_local import NonLocal
 
@@ -70,13 +71,15 @@ def operation_of(module: nn.Module) -> Operation | None:
 
 
 def computed_by(module: nn.Module) -> NonLocal | Computed | None:
-    """Return the options of a block or of a module with an operation; None for all other modules."""
-    if isinstance(module, NonLocal):
-        return module
+    """Return the options of a block or of a module with an operation; None for gates and all other modules."""
+    if isinstance(module, Block):
+        return module.computed
     operation = operation_of(module)
     return None if operation is None else operation.computed(module)
 
 
 def is_observable(module: Any) -> bool:
     """Return whether a module shows its theta and phi to observers."""
-    return isinstance(module, NonLocal) or operation_of(module) is not None
+    if isinstance(module, Block):
+        return not module.hidden_weights
+    return operation_of(module) is not None

@@ -50,27 +50,57 @@ class BlockOptions(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
+class RelativeOptions(TypedDict, total=False):
+    """Options that only relatives of the non-local block have; the classes of `layers.relatives` describe them."""
+
+    reduction: int
+    ratio: int
+    c_m: int | None
+    c_n: int | None
+    key_channels: int | None
+    value_channels: int | None
+    head_count: int
+    groups: int
+    use_scale: bool
+    temperature: float
+    recurrence: int
+    psp_size: Sequence[int]
+    kernel_size: int
+
+
+class AnyBlockOptions(BlockOptions, RelativeOptions, total=False):
+    """Options of all blocks, of which each block has some."""
+
+
 BLOCK_OPTIONS = tuple(BlockOptions.__annotations__)
 """Names of the options of the blocks."""
 
 
-def check_option_names(function: str, options: Iterable[str], parameters: Iterable[str] = ()) -> None:
+def check_option_names(
+    function: str,
+    options: Iterable[str],
+    parameters: Iterable[str] = (),
+    *,
+    names: Sequence[str] = BLOCK_OPTIONS,
+    of: str = "blocks",
+) -> None:
     """Check the names of block options that a function received as keyword arguments.
 
     Args:
         function: name of the function, for the message.
         options: the received names.
         parameters: names of the function's own keyword parameters, which the message may suggest.
+        names: the options of the block.
+        of: the blocks that have these options, for the message.
 
     Raises:
         TypeError: if an option does not exist. The message suggests the nearest name and lists all options.
     """
     for name in options:
-        if name not in BLOCK_OPTIONS:
-            hint = did_you_mean(name, [*BLOCK_OPTIONS, *parameters])
+        if name not in names:
+            hint = did_you_mean(name, [*names, *parameters])
             raise TypeError(
-                f"{function}: unknown option {name!r}; {hint + ' ' if hint else ''}"
-                f"options of blocks: {', '.join(BLOCK_OPTIONS)}"
+                f"{function}: unknown option {name!r}; {hint + ' ' if hint else ''}options of {of}: {', '.join(names)}"
             )
 
 
@@ -125,6 +155,7 @@ __all__ = [
     "PAIRWISE",
     "SOFTMAX_FORMS",
     "Algorithm",
+    "AnyBlockOptions",
     "Attend",
     "BlockOptions",
     "Causal",

@@ -30,7 +30,7 @@ def device_and_dtype(block: nn.Module) -> tuple[torch.device, torch.dtype]:
 
     The weights of an offloaded block are on the meta device until its children are called.
     """
-    children = [block.get_submodule("g"), block]
+    children = [one for one in (block._modules.get("g"), block) if one is not None]
     tensors = chain.from_iterable(chain(child.parameters(), child.buffers()) for child in children)
     found = next((tensor for tensor in tensors if tensor.is_floating_point()), None)
     return (torch.device("cpu"), torch.get_default_dtype()) if found is None else (found.device, found.dtype)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch_nonlocal._common.capture import capture_outputs, evaluating
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.insertion.probe import call
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 from torch_nonlocal.optimization.convolutions import (
     Uses,
     can_be_fast,
@@ -87,7 +87,7 @@ def optimize(model: nn.Module, example_input: Any, *, training: bool = False) ->
     Example:
         >>> print(nl.optimize(model, torch.randn(1, 3, 32, 224, 224)))
     """
-    inside = {module for block in model.modules() if isinstance(block, NonLocal) for module in block.modules()}
+    inside = {module for block in model.modules() if isinstance(block, Block) for module in block.modules()}
     convs = {n: m for n, m in named_modules(model).items() if isinstance(m, nn.Conv2d | nn.Conv3d) and m not in inside}
     offered = {name: conv for name, conv in convs.items() if can_be_fast(conv)}
     if not offered:

@@ -21,11 +21,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_nonlocal._common.capture import capture_outputs
 from torch_nonlocal._common.text import reason_of
 from torch_nonlocal._common.wrappers import named_modules
-from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.insertion.insert import make_block, remove
 from torch_nonlocal.insertion.probe import Output, Probe, call
-from torch_nonlocal.layers import BlockOptions, NonLocal
+from torch_nonlocal.layers import Block
+from torch_nonlocal.layers.options import AnyBlockOptions
+from torch_nonlocal.layers.registry import Kind
 
 _CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
 _OUR_OPERATORS = "torch_nonlocal"
@@ -88,35 +89,23 @@ class Rehearsal:
         """Whether memory is counted in the network's training step. False: separately for each block."""
         return self._network is not None
 
-    def output(self, name: str, options: BlockOptions) -> Output:
+    def output(self, name: str, options: AnyBlockOptions) -> Output:
         """Describe the output of a place, as `Probe.output`."""
         with self._mode:
             return self._probe.output(name, options)
 
-    def block(self, name: str, output: Output, options: BlockOptions) -> NonLocal:
+    def block(self, kind: Kind, name: str, output: Output, options: AnyBlockOptions) -> Block:
         """Build the block that `insert` would insert at a place, with fake tensors and without inserting it."""
         trains = self.outputs[name][0].numel() > output.channels  # a batch norm cannot train on one value per channel
         with self._fake:
-            return make_block(name, output, options).train(trains)
+            return make_block(kind, name, output, options).train(trains)
 
-    def sizes(self, name: str, block: NonLocal) -> tuple[int, int, int, int, int]:
-        """Return the sizes (B', N, M, D, V) of the operation at a place; B' is the batch size times the groups.
-
-        Raises:
-            ValueError: if the map is smaller than the pooling of the block's keys.
-        """
-        with self._fake, torch.no_grad():
-            x = self._map(name)
-            block._check_input(x)
-            theta_BND, phi_BMD, g_BMV = block.embed(block.to_map(x))
-        return theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1], phi_BMD.shape[2], g_BMV.shape[2]
-
-    def block_flops(self, name: str, block: NonLocal) -> int:
+    def block_flops(self, name: str, block: Block) -> int:
         """Return the FLOPs of the block's forward pass."""
         with self._fake, torch.no_grad():
             return _flops(lambda: block(self._map(name)))
 
-    def memory_added(self, blocks: Mapping[str, NonLocal]) -> int:
+    def memory_added(self, blocks: Mapping[str, Block]) -> int:
         """Return the extra peak memory of a training step (forward and backward) with the blocks, in bytes.
 
         Parameters are not counted. Their gradients are counted if they are allocated at the peak.
@@ -175,7 +164,7 @@ class Rehearsal:
         network.zero_grad(set_to_none=True)
         return peak
 
-    def _memory_alone(self, name: str, block: NonLocal) -> int:
+    def _memory_alone(self, name: str, block: Block) -> int:
         with self._fake:
             x = self._map(name).requires_grad_()
         peak = self._peak(lambda: block(x).sum().backward())
@@ -242,9 +231,9 @@ class LiveBytes(TorchDispatchMode):
 
 
 @contextmanager
-def as_dense(blocks: Iterable[NonLocal]) -> Iterator[None]:
+def as_dense(blocks: Iterable[Block]) -> Iterator[None]:
     """Inside the context, the blocks use algorithm="dense", which holds the N x M map."""
-    before: list[tuple[NonLocal, Algorithm]] = [(block, block.algorithm) for block in blocks]
+    before: list[tuple[Any, Any]] = [(block, block.algorithm) for block in blocks]
     for block, _ in before:
         block.algorithm = "dense"
     try:

@@ -13,8 +13,11 @@ from torch_nonlocal.insertion.attachment import CHILD
 from torch_nonlocal.insertion.insert import check_free
 from torch_nonlocal.insertion.probe import running
 from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
-from torch_nonlocal.layers import BlockOptions, NonLocal
-from torch_nonlocal.layers.options import Layout, check_option_names
+from torch_nonlocal.layers import Block
+from torch_nonlocal.layers.explain import causal_frames, operation_sizes
+from torch_nonlocal.layers.operation import computed_by
+from torch_nonlocal.layers.options import AnyBlockOptions, Layout
+from torch_nonlocal.layers.registry import NON_LOCAL, Kind, block_kind
 from torch_nonlocal.layers.widths import device_and_dtype
 from torch_nonlocal.planning.candidates import candidates, recommended
 from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
@@ -56,7 +59,8 @@ class Place(Cost):
         keys: M, number of key positions after subsampling.
         channels: C.
         inner_channels: D.
-        algorithm: algorithm of a training step, such as "fused". All algorithms are exact.
+        algorithm: algorithm of a training step, such as "fused". All algorithms are exact. "direct" for blocks that are
+            computed as their formula states.
         map_bytes: size of the N x M map of the batch in bytes, in float32 or wider.
         chosen: True if the place is named by `at` or, with at=None, recommended.
     """
@@ -106,6 +110,7 @@ class Plan:
         pairwise: pairwise form of the blocks.
         attend: the positions that a query attends to.
         refused: the candidates that cannot have a block with these options, and why, as pairs.
+        block: name of the blocks in `list_blocks`. Gates have no pairwise form and attend to no positions.
     """
 
     places: tuple[Place, ...]
@@ -115,6 +120,7 @@ class Plan:
     pairwise: str
     attend: str
     refused: tuple[tuple[str, str], ...] = ()
+    block: str = NON_LOCAL
 
     @property
     def chosen(self) -> list[str]:
@@ -138,7 +144,14 @@ class Plan:
         return {**asdict(self), "places": places, "recommended": list(self.recommended), "refused": dict(self.refused)}
 
 
-def plan(model: nn.Module, example_input: Any, at: Places | None = None, **options: Unpack[BlockOptions]) -> Plan:
+def plan(
+    model: nn.Module,
+    example_input: Any,
+    at: Places | None = None,
+    *,
+    block: str = NON_LOCAL,
+    **options: Unpack[AnyBlockOptions],
+) -> Plan:
     """List the places for blocks and their cost: positions, parameters, FLOPs, memory with and without the N x M map.
 
     The model is unchanged. A copy with fake tensors runs instead of the model where the model's code allows it.
@@ -147,6 +160,7 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         model: any network, with or without wrappers around it.
         example_input: an input of the model, as for `insert`. Costs are for its size and batch.
         at: places, as for `insert`, marked in the table. None marks the recommended places.
+        block: "non_local", or the name of a relative, as for `insert`.
         **options: options of the blocks, as for `insert`.
 
     Returns:
@@ -161,7 +175,8 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
     Example:
         >>> print(nl.plan(torchvision.models.video.r3d_18(), torch.randn(1, 3, 16, 112, 112)))
     """
-    check_option_names("plan", options, parameters=("at",))
+    kind = block_kind(block)
+    kind.check_options("plan", options, parameters=("at", "block"))
     model = unwrapped(model)
     named = {} if at is None else find_targets(model, at)
     check_free(named)
@@ -169,10 +184,10 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         rehearsal = Rehearsal(model, example_input)
         named = {name: named[name] for name in running(rehearsal.outputs, named, preset_targets(model, at or ()))}
         offered = candidates(model, rehearsal.outputs)
-        blocks, refused = _blocks(model, rehearsal, named, offered, options)
+        blocks, refused = _blocks(kind, model, rehearsal, named, offered, options)
         best = _recommended(model, rehearsal, {name: blocks[name] for name in blocks if name in offered})
         chosen = set(named) if at is not None else set(best)
-        places = tuple(_place(model, rehearsal, name, block, name in chosen) for name, block in blocks.items())
+        places = tuple(_place(model, rehearsal, name, one, name in chosen) for name, one in blocks.items())
         marked = [place for place in places if place.chosen]
         total = _cost(
             rehearsal, {place.name: blocks[place.name] for place in marked}, {place.algorithm for place in marked}
@@ -184,30 +199,36 @@ def plan(model: nn.Module, example_input: Any, at: Places | None = None, **optio
         rehearsal.memory_without if rehearsal.whole else None,
         rehearsal.returns_scores,
     )
-    form = next(iter(blocks.values()))
-    return Plan(places, total, network, tuple(best), form.pairwise, form.attend, tuple(refused.items()))
+    form = computed_by(next(iter(blocks.values())))
+    pairwise, attend = ("", "") if form is None else (form.pairwise, form.attend)
+    return Plan(places, total, network, tuple(best), pairwise, attend, tuple(refused.items()), block)
 
 
 def _blocks(
-    model: nn.Module, rehearsal: Rehearsal, named: dict[str, nn.Module], offered: list[str], options: BlockOptions
-) -> tuple[dict[str, NonLocal], dict[str, str]]:
+    kind: Kind,
+    model: nn.Module,
+    rehearsal: Rehearsal,
+    named: dict[str, nn.Module],
+    offered: list[str],
+    options: AnyBlockOptions,
+) -> tuple[dict[str, Block], dict[str, str]]:
     """Build a block for every named place and every suitable candidate, in the network's order.
 
     Returns:
         the blocks, and the reasons why candidates have none.
     """
-    blocks: dict[str, NonLocal] = {}
+    blocks: dict[str, Block] = {}
     refused: dict[str, str] = {}
     for name, module in named_modules(model).items():
         if name in named:
-            blocks[name] = rehearsal.block(name, rehearsal.output(name, options), options)
+            blocks[name] = rehearsal.block(kind, name, rehearsal.output(name, options), options)
         elif name in offered and CHILD not in module._modules:
             try:
                 output = rehearsal.output(name, options)
             except ValueError as error:
                 refused[name] = str(error)
                 continue
-            block = rehearsal.block(name, output, options)
+            block = rehearsal.block(kind, name, output, options)
             size = block.map_shape(rehearsal.outputs[name][0].shape)[2:]
             if any(part < factor for part, factor in zip(size, block.subsample or (1,) * block.dims, strict=True)):
                 refused[name] = f"{name!r} returns a map {size} smaller than subsample={options.get('subsample')!r}"
@@ -221,27 +242,18 @@ def _blocks(
     return blocks, refused
 
 
-def _recommended(model: nn.Module, rehearsal: Rehearsal, blocks: dict[str, NonLocal]) -> list[str]:
+def _recommended(model: nn.Module, rehearsal: Rehearsal, blocks: dict[str, Block]) -> list[str]:
     sizes = {name: block.map_shape(rehearsal.outputs[name][0].shape)[2:][-2:] for name, block in blocks.items()}
     largest = max(sizes.values(), default=())
     return recommended(model, sizes, (rehearsal.input_size or largest)[-2:])
 
 
-def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, chosen: bool) -> Place:
+def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: Block, chosen: bool) -> Place:
     output: Tensor = rehearsal.outputs[name][0]
-    sizes = groups, queries, keys, _, _ = rehearsal.sizes(name, block)
+    groups, queries, keys, width, _ = operation_sizes(block, output.shape)
     _, dtype = device_and_dtype(block)
-    choice = functional.choice(
-        block.pairwise,
-        sizes,
-        algorithm=block.algorithm,
-        device=output.device,
-        dtype=dtype,
-        training=True,
-        normalize=block.normalize,
-        frames=block.groups.frames(block.map_shape(output.shape)[2:]),
-    )
-    cost = _cost(rehearsal, {name: block}, {choice.algorithm})
+    algorithm = _algorithm(block, output)
+    cost = _cost(rehearsal, {name: block}, {algorithm})
     return Place(
         name=name,
         kind=type(named_modules(model)[name]).__name__,
@@ -250,20 +262,37 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: NonLocal, c
         queries=queries,
         keys=keys,
         channels=block.channels,
-        inner_channels=block.inner_channels,
-        algorithm=choice.algorithm,
+        inner_channels=getattr(block, "inner_channels", width),
+        algorithm=algorithm,
         map_bytes=max(dtype.itemsize, 4) * groups * queries * keys,
         chosen=chosen,
         **asdict(cost),
     )
 
 
-def _cost(rehearsal: Rehearsal, blocks: dict[str, NonLocal], algorithms: set[str]) -> Cost:
+def _algorithm(block: Block, output: Tensor) -> str:
+    """Return the algorithm of a training step, "direct" for blocks that follow their formula."""
+    options = computed_by(block)
+    if options is None:
+        return "direct"
+    return functional.choice(
+        options.pairwise,
+        operation_sizes(block, output.shape),
+        algorithm=block.algorithm,
+        device=output.device,
+        dtype=device_and_dtype(block)[1],
+        training=True,
+        normalize=options.normalize,
+        frames=causal_frames(block, output.shape),
+    ).algorithm
+
+
+def _cost(rehearsal: Rehearsal, blocks: dict[str, Block], algorithms: set[str]) -> Cost:
     """Return the cost of the blocks together."""
     flops = sum(rehearsal.block_flops(name, block) for name, block in blocks.items())
     memory = rehearsal.memory_added(blocks)
     flops_dense, memory_dense = flops, memory
-    if algorithms - {"dense"}:
+    if algorithms - {"dense", "direct"}:
         with as_dense(blocks.values()):
             flops_dense = sum(rehearsal.block_flops(name, block) for name, block in blocks.items())
             memory_dense = rehearsal.memory_added(blocks)

@@ -69,8 +69,14 @@ def summary(plan: "Plan") -> str:
     memory = "" if network.memory is None else f", {size(network.memory)} peak memory of a training step"
     return (
         f"{network.name}: {network.parameters / 1e6:,.2f}M parameters, {network.flops / 1e9:,.2f} GFLOPs{memory}. "
-        f"Blocks: {plan.pairwise.replace('_', ' ')}, {plan.attend}, batch size {plan.places[0].shape[0]}."
+        f"Blocks: {_described(plan)}, batch size {plan.places[0].shape[0]}."
     )
+
+
+def _described(plan: "Plan") -> str:
+    if plan.block != "non_local":
+        return plan.block
+    return f"{plan.pairwise.replace('_', ' ')}, {plan.attend}"
 
 
 def legend(plan: "Plan") -> str:

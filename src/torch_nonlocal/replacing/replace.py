@@ -13,7 +13,7 @@ from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import all_names, join, named_modules
 from torch_nonlocal.insertion.attachment import plain_type
 from torch_nonlocal.insertion.targets import Names, Places
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 from torch_nonlocal.replacing.check import Checked, Trial
 from torch_nonlocal.replacing.cost import costs
 from torch_nonlocal.replacing.families import FAMILIES
@@ -157,7 +157,7 @@ def _is_of(family: Family, name: str) -> bool:
 
 def _alike(module: nn.Module, families: Iterable[Family]) -> list[Family]:
     """The families that name the class of a module, then those that have its structure if its name resembles one."""
-    if isinstance(module, NonLocal):
+    if isinstance(module, Block):
         return []  # a block of this package, whose class has the name of others
     names = _class_names(module)
     named = [family for family in families if names & set(family.class_names)]
@@ -167,7 +167,7 @@ def _alike(module: nn.Module, families: Iterable[Family]) -> list[Family]:
 
 
 def _unknown(module: nn.Module) -> str:
-    return "a block of this package" if isinstance(module, NonLocal) else "no class of a known family"
+    return "a block of this package" if isinstance(module, Block) else "no class of a known family"
 
 
 def _class_names(module: nn.Module) -> set[str]:

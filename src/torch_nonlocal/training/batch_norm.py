@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers import Block
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -19,7 +19,7 @@ def frozen_norms(model: nn.Module) -> list[nn.Module]:
 
 def blocks_in(model: nn.Module) -> list[nn.Module]:
     """The non-local blocks of a model."""
-    return [one for one in model.modules() if isinstance(one, NonLocal)]
+    return [one for one in model.modules() if isinstance(one, Block)]
 
 
 def inside(modules: Iterable[nn.Module]) -> set[int]:

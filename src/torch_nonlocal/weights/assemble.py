@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal.insertion.insert import BLOCK_CLASSES
 from torch_nonlocal.layers.options import PAIRWISE, SOFTMAX_FORMS
+from torch_nonlocal.layers.registry import BLOCK_CLASSES
 from torch_nonlocal.weights.consequences import consequence
 from torch_nonlocal.weights.foreign.source import CONVOLUTIONS, FoundBlock, Source, Stated, module_notes
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torch_nonlocal.insertion.insert import BLOCK_CLASSES
 from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.registry import BLOCK_CLASSES
 
 if TYPE_CHECKING:
     from torch_nonlocal.weights.assemble import Assembled

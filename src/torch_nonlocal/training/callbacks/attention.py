@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.operation import is_observable
 
 _LARGEST_MAP = 2**28  # weights per item; statistics of larger maps take longer than an evaluation should
 
@@ -25,7 +25,7 @@ def attention_scalars(model: nn.Module, inputs: Any, count: int) -> dict[str, fl
         in [0, 1]), ".../reach_pixels" and, for clips, ".../reach_frames" (in input pixels and frames). Empty for a
         model without blocks. Blocks with more than 2^28 weights per item are left out.
     """
-    if not any(isinstance(module, NonLocal) for module in model.modules()):
+    if not any(is_observable(module) for module in model.modules()):
         return {}
     from torch_nonlocal.attention import watch
 
