@@ -81,6 +81,14 @@ def test_plan_counts_the_cost(name, network):
 
 
 @pytest.mark.parametrize("name", RELATIVES)
+def test_the_memory_of_a_training_step_is_far_below_a_map_of_all_pairs(name):
+    side = 128
+    place = nl.plan(nn.Sequential(nn.Conv2d(3, 16, 1)), torch.zeros(1, 3, side, side), at="0", block=name).places[0]
+    assert place.memory < 4 * side**4 / 10
+    assert (place.memory_dense > 4 * side**4) == (name in (*WATCHED, "cgnl") and name != "gcnet")
+
+
+@pytest.mark.parametrize("name", RELATIVES)
 def test_watch_shows_the_weights_of_the_last_run(name, network):
     trained(nl.insert(network, at="first", example_input=X, block=name))
     if name not in WATCHED:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import torch_nonlocal as nl
+from torch_nonlocal.benchmark.meter import measure
 from torch_nonlocal.layers.registry import block_kind
 
 Weights = dict[str, Tensor]
@@ -279,3 +280,46 @@ def test_wrong_names_suggest_the_nearest_one():
         block_kind("gcnet").build(2, 8, ratoi=4)
     with pytest.raises(ValueError, match="GlobalContext: expected"):
         block_kind("gcnet").build(2, 8)(torch.randn(2, 7, 4, 4))
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_exported_graphs_hold_ordinary_operations(name):
+    block, x = made(name, 2, torch.float32), torch.randn(2, 8, 9, 10)
+    program = torch.export.export(block, (x,))
+    assert not any("torch_nonlocal" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(x), block(x))
+
+
+COMPILED = [
+    pytest.param(name, marks=() if name in ("gcnet", "a2") else pytest.mark.extended, id=name) for name in RELATIVES
+]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_blocks_have_one_graph(name):
+    block, x = made(name, 2, torch.float32), torch.randn(2, 8, 9, 10)
+    torch.compiler.reset()
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), block(x))
+
+
+SIDE = 88  # N = 7,744 positions: a map of 240 MB
+
+
+def all_exact() -> Callable[[], None]:
+    """Return a forward and backward pass of each block that needs no N x M map, after a small one of each."""
+    torch.set_num_threads(2)
+    names = [name for name in RELATIVES if name not in GATES]
+    blocks = [block_kind(name).build(2, 16) for name in names]
+
+    def run(side: int) -> None:
+        for block in blocks:
+            block(torch.randn(1, 16, side, side, requires_grad=True)).sum().backward()
+
+    run(16)
+    return lambda: run(SIDE)
+
+
+@pytest.mark.extended
+def test_no_relative_holds_a_map_of_all_pairs():
+    assert measure(all_exact, repeats=0).extra_bytes < 4 * SIDE**4 / 3
