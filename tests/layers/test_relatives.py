@@ -178,8 +178,8 @@ def error(found: Tensor | None, expected: Tensor | None, like: Tensor | None = N
     """The largest difference, relative to the largest expected value."""
     assert found is not None
     assert expected is not None
-    largest = max(float(one.detach().abs().max()) for one in (expected, expected if like is None else like))
-    return float((found.double() - expected).abs().max()) / largest
+    largest = max(float(one.abs().max()) for one in (expected, expected if like is None else like))
+    return float((found.detach().double() - expected).abs().max()) / largest
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
