@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import torch_nonlocal as nl
 from torch_nonlocal._common import onednn
-from torch_nonlocal._common.onednn import convolution_1x1, is_faster_by_name
+from torch_nonlocal._common.onednn import convolution, is_faster_by_name
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch has no oneDNN")
 
@@ -22,26 +23,48 @@ def by_name(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 7), (2, 5, 3, 4), (3, 5, 2, 3, 4)])
-def test_it_is_the_product_with_its_derivatives(by_name, shape):
+GEOMETRIES = {
+    "1x1": ((2, 4, 5, 3), (6, 4, 1, 1), 0, 1, 1, 1),
+    "1x1x1": ((1, 4, 2, 5, 3), (6, 4, 1, 1, 1), 0, 1, 1, 1),
+    "1x1 with padding": ((2, 4, 5, 3), (6, 4, 1, 1), 1, 1, 1, 1),
+    "1x1 with stride": ((2, 4, 5, 3), (6, 4, 1, 1), 0, 2, 1, 1),
+    "1x1 in groups": ((2, 4, 5, 3), (6, 2, 1, 1), 0, 1, 1, 2),
+    "3x3": ((2, 4, 6, 5), (6, 4, 3, 3), 1, 1, 1, 1),
+    "3x3 with stride": ((2, 4, 6, 5), (6, 4, 3, 3), 1, 2, 1, 1),
+    "3x3 with dilation": ((2, 4, 7, 6), (6, 4, 3, 3), 2, 1, 2, 1),
+    "3x3, padding beyond the kernel": ((2, 4, 7, 6), (6, 4, 3, 3), 3, 1, 1, 1),
+    "sequence": ((2, 4, 9), (6, 4, 3), 1, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_convolutions_have_the_derivatives_of_the_definition(name, has_bias):
+    size, kernel, padding, stride, dilation, groups = GEOMETRIES[name]
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(shape), torch.randn(6, 5, *(1,) * (len(shape) - 2)), torch.randn(6)
-    assert is_faster_by_name(x, weight)
+    axes = len(size) - 2
+    tensors = [torch.randn(size), torch.randn(kernel), *([torch.randn(kernel[0])] if has_bias else [])]
+    geometry = [padding] * axes, [stride] * axes, [dilation] * axes, groups
 
-    def derivatives(function, *inputs):
-        for one in inputs:
-            one.requires_grad_()
+    def named(x, weight, bias=None):
+        return convolution(x, weight, bias, *geometry)
+
+    def defined(x, weight, bias=None):
+        padding, stride, dilation, groups = geometry
+        return (F.conv1d, F.conv2d, F.conv3d)[axes - 1](x, weight, bias, stride, padding, dilation, groups)
+
+    def derivatives(function, inputs, second):
+        inputs = [one.clone().requires_grad_() for one in inputs]
         y = function(*inputs)
-        first = torch.autograd.grad((y**3).sum(), inputs, create_graph=True)
-        second = torch.autograd.grad(sum((one**2).sum() for one in first), inputs)
-        return [y, *first, *second]
+        first = torch.autograd.grad((y**3).sum(), inputs, create_graph=second)
+        if not second:
+            return [y, *first]
+        return torch.autograd.grad(sum((one**2).sum() for one in first), inputs)
 
-    def defined(x, weight, bias):
-        return torch.einsum("bc...,dc->bd...", x, weight.flatten(1)) + bias.view(-1, *(1,) * (x.dim() - 2))
-
-    expected = derivatives(defined, x.double(), weight.double(), bias.double())
-    for found, right in zip(derivatives(convolution_1x1, x, weight, bias), expected, strict=True):
-        assert (found - right).abs().max() <= 1e-5 * right.abs().max()
+    for second in (False, True):
+        expected = derivatives(defined, [one.double() for one in tensors], second)
+        for found, right in zip(derivatives(named, tensors, second), expected, strict=True):
+            assert (found - right).abs().max() <= 1e-5 * right.abs().max()
 
 
 @pytest.mark.parametrize("form", ["embedded_gaussian", "concatenation"])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.autocast import autocast_dtype
 from torch_nonlocal._common.generated_classes import generated_subclass, reduced_by_base
+from torch_nonlocal._common.onednn import convolution
 from torch_nonlocal._common.tracing import needs_plain_operations
 from torch_nonlocal.insertion.attachment import change_plain_type, plain_type
 
@@ -107,7 +108,7 @@ def packed_forward(conv: Any, x: Tensor) -> Tensor:
 def named_forward(conv: Any, x: Tensor) -> Tensor:
     """Compute a convolution for which `can_be_fast` holds, with gradients."""
     padding, stride, dilation, groups = _geometry(conv)
-    return torch.mkldnn_convolution(x, conv.weight, conv.bias, padding, stride, dilation, groups)
+    return convolution(x, conv.weight, conv.bias, padding, stride, dilation, groups)
 
 
 @cache
