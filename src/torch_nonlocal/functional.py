@@ -25,12 +25,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.autocast import autocast_dtype
-from torch_nonlocal._common.tracing import is_dual, is_exported, is_recorded, needs_plain_operations
-from torch_nonlocal.ops import causal, dense, exported, fused, kernels, reassociated, sorted, tiled
+from torch_nonlocal._common.tracing import is_exported, is_recorded
+from torch_nonlocal.ops import causal, dense, exported, fused, inputs, kernels, reassociated, selected, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
 from torch_nonlocal.ops.frames import CausalFrames, causal_frames, visible
 from torch_nonlocal.ops.names import Algorithm, Normalize, Pairwise
+from torch_nonlocal.ops.selection import SOFT, Hard, Selection, selection_of
 
 NORMALIZE: tuple[Normalize, ...] = get_args(Normalize)
 ALGORITHMS: dict[Pairwise, tuple[Algorithm, ...]] = {
@@ -51,6 +51,9 @@ def gaussian(
     algorithm: Algorithm = "auto",
     frames: int | None = None,
     window_frames: int | None = None,
+    top_k: int | None = None,
+    hard: Hard = False,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Compute the Gaussian form, y_i = sum_j softmax_j(x_i . x_j) g_j.
 
@@ -62,6 +65,9 @@ def gaussian(
         algorithm: see `embedded_gaussian`.
         frames: see `embedded_gaussian`.
         window_frames: see `embedded_gaussian`.
+        top_k: see `embedded_gaussian`.
+        hard: see `embedded_gaussian`.
+        temperature: see `embedded_gaussian`.
 
     Returns:
         y, (B, N, V), with the dtype of g.
@@ -79,6 +85,9 @@ def gaussian(
         algorithm=algorithm,
         frames=frames,
         window_frames=window_frames,
+        top_k=top_k,
+        hard=hard,
+        temperature=temperature,
     )
 
 
@@ -93,6 +102,9 @@ def embedded_gaussian(
     algorithm: Algorithm = "auto",
     frames: int | None = None,
     window_frames: int | None = None,
+    top_k: int | None = None,
+    hard: Hard = False,
+    temperature: float = 1.0,
 ) -> Tensor:
     """Compute the embedded Gaussian form, y_i = sum_j softmax_j(scale * theta_i . phi_j + bias_j) g_j.
 
@@ -114,21 +126,33 @@ def embedded_gaussian(
         frames: number of frames T of a form that is causal over frames; None for all keys. N and M are T times the
             positions of a frame. Not with normalize="queries", where the weights of a key depend on later frames.
         window_frames: number of frames that a query sees, its own included; None for all up to its own.
+        top_k: number of keys of each query, those with the largest logits, over which the weights are renormalized;
+            None for all M. Gradients are exact: those of keys that no query selects are zero. Memory grows with N k.
+        hard: True gives each query the value of its strongest key alone, "gumbel" that of a key drawn with the
+            probability of its soft weight, by Gumbel noise from PyTorch's generator. The gradient of theta, phi and the
+            bias is straight-through, that of softmax(logits / temperature); the gradient of g is exact.
+        temperature: see `hard`, which needs it.
 
     Returns:
         y, (B, N, V), with the dtype of g.
 
     Raises:
         ValueError: if shapes or dtypes disagree, `normalize` or `algorithm` is unknown, N or M is not a multiple of
-            `frames`, or the algorithm does not support the combination.
+            `frames`, `top_k` exceeds M, `temperature` is not above 0, or options or the algorithm do not support the
+            combination.
         NotImplementedError: for forward-mode derivatives with "tiled" or "fused".
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 3.
     """
-    _check_features("embedded_gaussian", theta_BND, phi_BMD, g_BMV)
-    _check_choice("normalize", normalize, NORMALIZE)
-    _check_bias(key_bias_BM, phi_BMD, normalize)
-    _check_choice("algorithm", algorithm, ALGORITHMS["embedded_gaussian"])
+    inputs.check_features("embedded_gaussian", theta_BND, phi_BMD, g_BMV)
+    inputs.check_choice("normalize", normalize, NORMALIZE)
+    inputs.check_bias(key_bias_BM, phi_BMD, normalize)
+    inputs.check_choice("algorithm", algorithm, ALGORITHMS["embedded_gaussian"])
+    selection = selection_of(top_k, hard, temperature)
+    if selection:
+        selection.check_goes_with("embedded_gaussian", normalize, causal=frames is not None, algorithm=algorithm)
+        if not is_exported(theta_BND):
+            selection.check_keys(phi_BMD.shape[1])
     if (seen := causal_frames("embedded_gaussian", theta_BND, phi_BMD, frames, window_frames)) is not None:
         if normalize == "queries":
             raise ValueError(
@@ -136,12 +160,16 @@ def embedded_gaussian(
                 "expected normalize='keys' with frames"
             )
         return _causal_softmax(theta_BND, phi_BMD, g_BMV, seen, scale, key_bias_BM, algorithm)
+    if selection and selection.top_k != phi_BMD.shape[1]:
+        return selected.softmax(
+            theta_BND, phi_BMD, g_BMV, selection, scale=scale, key_bias_BM=key_bias_BM, algorithm=algorithm
+        )
     if algorithm != "dense" and is_exported(theta_BND):
         return exported.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
-    algorithm = _differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
+    algorithm = inputs.differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
     if algorithm == "dense":
         return dense.softmax(theta_BND, phi_BMD, g_BMV, scale=scale, normalize=normalize, key_bias_BM=key_bias_BM)
-    theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+    theta_BND, phi_BMD, g_BMV = inputs.one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     batch, queries, keys = theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1]
     training = torch.is_grad_enabled() and any(t.requires_grad for t in (theta_BND, phi_BMD, g_BMV))
     automatic = algorithm == "auto"
@@ -180,9 +208,9 @@ def _causal_softmax(
     """Compute the embedded Gaussian form, causal over frames. The arguments have been checked."""
     if algorithm != "dense" and is_exported(theta_BND):
         return exported.causal_softmax(theta_BND, phi_BMD, g_BMV, frames, scale=scale, key_bias_BM=key_bias_BM)
-    algorithm = _differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
+    algorithm = inputs.differentiable(algorithm, theta_BND, phi_BMD, g_BMV, key_bias_BM)
     if algorithm != "dense":
-        theta_BND, phi_BMD, g_BMV = _one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+        theta_BND, phi_BMD, g_BMV = inputs.one_dtype("embedded_gaussian", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     if algorithm == "auto":
         algorithm = choose.for_causal_softmax(
             (theta_BND.shape[0], theta_BND.shape[1], phi_BMD.shape[1], phi_BMD.shape[2], g_BMV.shape[2]),
@@ -230,15 +258,15 @@ def dot_product(
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 4.
     """
-    _check_features("dot_product", theta_BND, phi_BMD, g_BMV)
-    _check_choice("algorithm", algorithm, ALGORITHMS["dot_product"])
+    inputs.check_features("dot_product", theta_BND, phi_BMD, g_BMV)
+    inputs.check_choice("algorithm", algorithm, ALGORITHMS["dot_product"])
     seen = causal_frames("dot_product", theta_BND, phi_BMD, frames, window_frames)
     if algorithm == "dense" or (seen is not None and is_recorded(theta_BND)):
         visible_NM = None if seen is None else visible(seen, theta_BND, phi_BMD)
         return dense.dot_product(theta_BND, phi_BMD, g_BMV, visible_NM)
     if is_exported(theta_BND) and seen is None:
         return exported.dot_product(theta_BND, phi_BMD, g_BMV)
-    theta_BND, phi_BMD, g_BMV = _one_dtype("dot_product", theta=theta_BND, phi=phi_BMD, g=g_BMV)
+    theta_BND, phi_BMD, g_BMV = inputs.one_dtype("dot_product", theta=theta_BND, phi=phi_BMD, g=g_BMV)
     if seen is not None:
         return causal.dot_product(theta_BND, phi_BMD, g_BMV, seen)
     return reassociated.dot_product(theta_BND, phi_BMD, g_BMV)
@@ -278,14 +306,14 @@ def concatenation(
 
     Reference: Wang et al., Non-local Neural Networks, CVPR 2018, eq. 5.
     """
-    _check_scores(a_BN, b_BM, g_BMV)
-    _check_choice("algorithm", algorithm, ALGORITHMS["concatenation"])
+    inputs.check_scores(a_BN, b_BM, g_BMV)
+    inputs.check_choice("algorithm", algorithm, ALGORITHMS["concatenation"])
     seen = causal_frames("concatenation", a_BN, b_BM, frames, window_frames)
     if algorithm != "dense" and is_exported(a_BN):
         return exported.concatenation(a_BN, b_BM, g_BMV, seen)
-    algorithm = _differentiable(algorithm, a_BN, b_BM, g_BMV)
+    algorithm = inputs.differentiable(algorithm, a_BN, b_BM, g_BMV)
     if algorithm != "dense":
-        a_BN, b_BM, g_BMV = _one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
+        a_BN, b_BM, g_BMV = inputs.one_dtype("concatenation", a=a_BN, b=b_BM, g=g_BMV)
     if algorithm == "auto":
         algorithm = choose.for_concatenation(a_BN.shape[0], a_BN.shape[1], b_BM.shape[1], g_BMV.dtype).algorithm
     if algorithm == "dense":
@@ -303,6 +331,7 @@ def choice(
     training: bool,
     normalize: Normalize = "keys",
     frames: CausalFrames | None = None,
+    selection: Selection = SOFT,
 ) -> choose.Choice:
     """Return the algorithm and the reason for one form and the sizes (B, N, M, D, V).
 
@@ -316,38 +345,14 @@ def choice(
         return choose.for_concatenation(*sizes[:3], dtype)
     if frames is not None:
         return choose.for_causal_softmax(sizes, frames, device=device, dtype=dtype)
+    if selection and selection.top_k != sizes[2]:
+        return choose.for_selected(selection, *sizes[:3], dtype=dtype)
     return choose.for_softmax(*sizes, device=device, dtype=dtype, training=training, normalize=normalize)
 
 
 def is_small(pairwise: Pairwise, batch: int, queries: int, keys: int, dtype: torch.dtype) -> bool:
     """Return whether algorithm="auto" builds the map of a form with a softmax or ReLU, since it stays in the caches."""
     return choose.is_small_map(batch, queries, keys, dtype, sorts=pairwise == "concatenation")
-
-
-def _differentiable(algorithm: Algorithm, *inputs: Tensor | None) -> Algorithm:
-    """Return the algorithm, or "dense" where only ordinary operations have derivatives: transforms and tangents."""
-    if algorithm == "dense" or needs_plain_operations(inputs[0]):
-        return "dense"
-    if any(tensor is not None and is_dual(tensor) for tensor in inputs):
-        if algorithm == "auto":
-            return "dense"
-        raise NotImplementedError(
-            f"algorithm={algorithm!r} has no forward-mode derivatives: expected 'dense', which consists of ordinary "
-            "PyTorch operations, or 'auto', which then uses it"
-        )
-    return algorithm
-
-
-def _one_dtype(form: str, **given: Tensor) -> tuple[Tensor, ...]:
-    """Convert to the dtype of autocast, as for matrix products. Without autocast, all dtypes must agree."""
-    tensors = tuple(given.values())
-    half = autocast_dtype(tensors[0].device)
-    if half is not None:
-        return tuple(tensor if tensor.dtype == torch.float64 else tensor.to(half) for tensor in tensors)
-    if len({tensor.dtype for tensor in tensors}) > 1:
-        dtypes = ", ".join(f"{name} {tensor.dtype}" for name, tensor in given.items())
-        raise ValueError(f"{form}: expected one dtype, got {dtypes}")
-    return tensors
 
 
 def _kernel(
@@ -365,53 +370,3 @@ def _kernel(
             "'tiled' supports all"
         )
     return kernel
-
-
-def _check_bias(key_bias: Tensor | None, phi: Tensor, normalize: Normalize) -> None:
-    if key_bias is None:
-        return
-    if normalize == "queries":
-        raise ValueError("key_bias has no effect with normalize='queries': it cancels in the softmax over queries")
-    if not is_recorded(phi) and key_bias.shape != phi.shape[:2]:
-        raise _shape_error("embedded_gaussian", "key_bias (B, M) with phi (B, M, D)", key_bias=key_bias, phi=phi)
-
-
-def _check_features(form: str, theta: Tensor, phi: Tensor, g: Tensor) -> None:
-    if is_recorded(theta):
-        return
-    agree = (
-        theta.ndim == phi.ndim == g.ndim == 3
-        and theta.shape[0] == phi.shape[0] == g.shape[0]
-        and theta.shape[2] == phi.shape[2]
-        and phi.shape[1] == g.shape[1]
-    )
-    if not agree:
-        raise _shape_error(form, "theta (B, N, D), phi (B, M, D), g (B, M, V)", theta=theta, phi=phi, g=g)
-    _check_keys(form, theta, g)
-
-
-def _check_scores(a: Tensor, b: Tensor, g: Tensor) -> None:
-    if is_recorded(a):
-        return
-    agree = (
-        a.ndim == b.ndim == 2 and g.ndim == 3 and a.shape[0] == b.shape[0] == g.shape[0] and b.shape[1] == g.shape[1]
-    )
-    if not agree:
-        raise _shape_error("concatenation", "a (B, N), b (B, M), g (B, M, V)", a=a, b=b, g=g)
-    _check_keys("concatenation", a, g)
-
-
-def _check_keys(form: str, queries: Tensor, g: Tensor) -> None:
-    """Refuse queries without keys, for which eq. 1 is 0 / 0. Without queries the result is empty."""
-    if g.shape[1] == 0 and queries.shape[1] != 0:
-        raise ValueError(f"{form}: expected at least one key, got M = 0 keys for N = {queries.shape[1]} queries")
-
-
-def _check_choice(name: str, given: str, allowed: tuple[str, ...]) -> None:
-    if given not in allowed:
-        raise ValueError(f"{name}={given!r}: expected one of {', '.join(map(repr, allowed))}")
-
-
-def _shape_error(form: str, expected: str, **given: Tensor) -> ValueError:
-    shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in given.items())
-    return ValueError(f"{form}: expected {expected}, got {shapes}")

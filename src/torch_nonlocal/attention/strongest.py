@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.top_indices import top_indices
 from torch_nonlocal.attention.geometry import Geometry
 from torch_nonlocal.attention.links import Link, make_link
 from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers.groups import flat_index
 
 _TILE_BYTES = 96 * 2**20
-_CHUNK = 64  # keys per chunk; the k strongest keys lie in the k chunks with the largest maxima
 _COLUMNS = 4096  # columns of a tile exponentiated at once, to stay in cache
 
 KeyRuns = Callable[[Tensor], tuple[Tensor, int]]  # queries (R,) -> first excluded key of each (R,), number of keys
@@ -86,7 +86,7 @@ def strongest_keys(weights: PairWeights, group: int, k: int, exclude: KeyRuns | 
         if exclude is not None:
             rows = torch.arange(start, start + len(scores_RM))
             _mask_runs(strength_RM, *exclude(rows))
-        index_RK = _top_indices(strength_RM, k)
+        index_RK = top_indices(strength_RM, k)
         value_RK = scores_RM.gather(1, index_RK)
         if weights.is_softmax:
             value_RK = (value_RK if log_sum_R is None else value_RK - log_sum_R).exp_()
@@ -102,22 +102,6 @@ def _row_log_sum(scores_RM: Tensor) -> Tensor:
     for columns in scores_RM.split(_COLUMNS, dim=1):
         total_R1 += (columns - top_R1).exp_().sum(1, keepdim=True)
     return top_R1 + total_R1.log()
-
-
-def _top_indices(strength_RM: Tensor, k: int) -> Tensor:
-    """Indices of the k largest values of each row, descending; compares maxima of chunks first where that is faster."""
-    rows, keys = strength_RM.shape
-    whole = keys - keys % _CHUNK
-    chunks = whole // _CHUNK
-    if chunks < 4 * k:
-        return strength_RM.topk(k, dim=1).indices
-    chunked = strength_RM[:, :whole].unflatten(1, (chunks, _CHUNK))
-    best_RK = chunked.amax(2).topk(k, dim=1, sorted=False).indices
-    index = (best_RK[:, :, None] * _CHUNK + torch.arange(_CHUNK, device=best_RK.device)).flatten(1)
-    tail = torch.arange(whole, keys, device=index.device).expand(rows, -1)
-    index = torch.cat([index, tail], dim=1)
-    order = strength_RM.gather(1, index).topk(k, dim=1).indices
-    return index.gather(1, order)
 
 
 def _mask_runs(strength_RM: Tensor, first_R: Tensor, length: int) -> None:

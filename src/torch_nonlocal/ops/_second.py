@@ -6,7 +6,7 @@ parts, and so are the second; the memory is that of one part. If the second grad
 records them as usual, and their graph holds all parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,62 +21,91 @@ PART_BYTES, ACCELERATOR_PART_BYTES = 2 * 2**20, 64 * 2**20
 """Size of the map of one part. About 18 tensors of this size are held at a time."""
 
 
-def register_second_gradients(backward: Any, *, normalize: Normalize, scale_at: int = -1) -> None:
-    """Register the autograd formula of a backward operator of a softmax form.
+Form = Callable[[Sequence[Any], slice, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""A form on a part of the queries (of the keys with normalize="queries").
 
-    Its arguments are dy, theta, phi, g, then the key bias or a tensor without gradient, other such tensors, and the
-    scale. Its results are the gradients of theta, phi and g, and a fourth one if the operator has a key bias.
+Called with the arguments of the backward operator, the part, and theta, phi, g and the key bias of the part.
+"""
+
+
+def register_second_gradients(backward: Any, *, normalize: Normalize, scale_at: int = -1) -> None:
+    """Register the autograd formula of a backward operator of a softmax form over all keys.
 
     Args:
-        backward: the operator.
+        backward: the operator, as for `register_form_gradients`.
         normalize: the axis of the softmax.
         scale_at: the index of the scale in the arguments. The two after it, if any, are those of `CausalFrames`.
     """
 
+    def form(inputs: Sequence[Any], part: slice, theta: Tensor, phi: Tensor, g: Tensor, bias: Tensor | None) -> Tensor:
+        options: dict[str, Any] = {"scale": inputs[scale_at], "key_bias_BM": bias, "normalize": normalize}
+        if scale_at != -1:
+            causal = CausalFrames(*inputs[scale_at + 1 : scale_at + 3])
+            options["visible_NM"] = _visible(causal, inputs[1], inputs[2], part)
+        return dense.softmax(theta, phi, g, **options)
+
+    register_form_gradients(backward, form, normalize=normalize)
+
+
+def register_form_gradients(backward: Any, form: Form, *, normalize: Normalize = "keys", rows: int = 1) -> None:
+    """Register the autograd formula of a backward operator.
+
+    Its arguments are dy, theta, phi, g, then the key bias or a tensor without gradient, and others without gradient.
+    Its results are the gradients of theta, phi and g, and a fourth one if the operator has a key bias.
+
+    Args:
+        backward: the operator.
+        form: the form whose gradients it computes, in ordinary operations.
+        normalize: the axis of the softmax.
+        rows: parts start at multiples of this number.
+    """
+
     def setup(ctx, inputs, output):
-        biased = len(output) > 3 and inputs[4] is not None
-        ctx.count, ctx.scale = len(inputs), inputs[scale_at]
-        ctx.causal = None if scale_at == -1 else CausalFrames(*inputs[scale_at + 1 : scale_at + 3])
+        ctx.biased = len(output) > 3 and inputs[4] is not None
+        ctx.tensors = [i for i, one in enumerate(inputs) if isinstance(one, Tensor)]
+        ctx.others = [None if isinstance(one, Tensor) else one for one in inputs]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[: 5 if biased else 4])
+        ctx.save_for_backward(*(inputs[i] for i in ctx.tensors))
 
     def derive(ctx, *seconds):
-        inputs = ctx.saved_tensors
-        derived = _second_gradients(inputs, seconds[: len(inputs) - 1], ctx.scale, normalize, ctx.causal)
-        return *derived, *(None,) * (ctx.count - len(derived))
+        inputs = list(ctx.others)
+        for i, tensor in zip(ctx.tensors, ctx.saved_tensors, strict=True):
+            inputs[i] = tensor
+        derived = _second_gradients(inputs, 5 if ctx.biased else 4, seconds, form, normalize, rows)
+        return *derived, *(None,) * (len(inputs) - len(derived))
 
     backward.register_autograd(derive, setup_context=setup)
 
 
 def _second_gradients(
-    inputs: Sequence[Tensor],
+    arguments: Sequence[Any],
+    count: int,
     seconds: Sequence[Tensor | None],
-    scale: float,
+    form: Form,
     normalize: Normalize,
-    causal: CausalFrames | None,
+    rows: int,
 ) -> list[Tensor | None]:
     """Return the gradients of dy, theta, phi, g and, if given, the key bias.
 
     Args:
-        inputs: these tensors.
+        arguments: those of the backward operator.
+        count: how many of them these tensors are, 4 or 5.
         seconds: the gradients of the gradients of theta, phi, g and, if given, the key bias.
-        scale: the factor of the logits.
+        form: the form, in ordinary operations.
         normalize: the axis of the softmax.
-        causal: the frames, if the form is causal over frames.
+        rows: parts start at multiples of this number.
     """
+    inputs, seconds = arguments[:count], seconds[: count - 1]
     if all(second is None for second in seconds):
         return [None] * len(inputs)
     in_parts = (0, 1) if normalize == "keys" else (2, 3)  # dy and theta, or phi and g
     recorded = torch.is_grad_enabled()
     pieces: list[list[Tensor]] = [[] for _ in inputs]
     with torch.enable_grad(), without_autocast(inputs[0].device):
-        for part in _parts(inputs, in_parts):
+        for part in _parts(inputs, in_parts, rows):
             own = [_source(t[:, part] if i in in_parts else t, recorded) for i, t in enumerate(inputs)]
             dy, theta, phi, g, *bias = own
-            options: dict[str, Any] = {"key_bias_BM": bias[0] if bias else None}
-            if causal is not None:
-                options["visible_NM"] = _visible(causal, inputs[1], inputs[2], part)
-            y = dense.softmax(theta, phi, g, scale=scale, normalize=normalize, **options)
+            y = form(arguments, part, theta, phi, g, bias[0] if bias else None)
             first = torch.autograd.grad(y, own[1:], dy, create_graph=True)
             given = [
                 (gradient, second[:, part] if i in in_parts else second)
@@ -106,9 +135,10 @@ def _source(tensor: Tensor, recorded: bool) -> Tensor:
     return tensor.to(wide) if recorded and tensor.requires_grad else tensor.detach().to(wide).requires_grad_()
 
 
-def _parts(inputs: Sequence[Tensor], in_parts: Sequence[int]) -> list[slice]:
+def _parts(inputs: Sequence[Tensor], in_parts: Sequence[int], multiple: int) -> list[slice]:
     batch, queries, keys = inputs[1].shape[0], inputs[1].shape[1], inputs[2].shape[1]
     count, others = (queries, keys) if 1 in in_parts else (keys, queries)
     part_bytes = PART_BYTES if inputs[0].device.type == "cpu" else ACCELERATOR_PART_BYTES
     rows = max(part_bytes // (inputs[1].dtype.itemsize * batch * others), 16)
+    rows = (rows + multiple - 1) // multiple * multiple
     return [slice(start, start + rows) for start in range(0, count, rows)]

@@ -32,14 +32,18 @@ def softmax_weights(
 
     The sum runs over the keys j (eq. 2 and 3), or over the queries i with normalize="queries".
     """
-    logits_BNM = torch.bmm(theta_BND, phi_BMD.transpose(1, 2))
-    if scale != 1.0:
-        logits_BNM = logits_BNM * scale
-    if key_bias_BM is not None:
-        logits_BNM = logits_BNM + key_bias_BM.unsqueeze(-2)
+    logits_BNM = logits(theta_BND, phi_BMD, scale, key_bias_BM)
     if visible_NM is not None:
         logits_BNM = logits_BNM.masked_fill(~visible_NM, -torch.inf)
     return torch.softmax(logits_BNM, dim=-1 if normalize == "keys" else -2)
+
+
+def logits(theta_BND: Tensor, phi_BMD: Tensor, scale: float, key_bias_BM: Tensor | None) -> Tensor:
+    """Return scale * theta_i . phi_j + bias_j, (B, N, M)."""
+    logits_BNM = torch.bmm(theta_BND, phi_BMD.transpose(1, 2))
+    if scale != 1.0:
+        logits_BNM = logits_BNM * scale
+    return logits_BNM if key_bias_BM is None else logits_BNM + key_bias_BM.unsqueeze(-2)
 
 
 def dot_product_weights(theta_BND: Tensor, phi_BMD: Tensor, visible_NM: Tensor | None = None) -> Tensor:
@@ -72,6 +76,45 @@ def softmax(
     """Compute the embedded Gaussian form, or with theta = phi = x the Gaussian form: (B, N, V)."""
     options: dict[str, Any] = {"normalize": normalize, "key_bias_BM": key_bias_BM, "visible_NM": visible_NM}
     return _weighted_sum(softmax_weights(theta_BND, phi_BMD, scale=scale, **options), g_BMV)
+
+
+def top_k(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    k: int,
+    *,
+    scale: float = 1.0,
+    key_bias_BM: Tensor | None = None,
+) -> Tensor:
+    """Compute the softmax forms over the k largest logits of each query, which are renormalized: (B, N, V)."""
+    logits_BNM = logits(theta_BND, phi_BMD, scale, key_bias_BM)
+    logits_BNK, index_BNK = logits_BNM.topk(k, dim=-1)
+    weights_BNK = torch.softmax(logits_BNK, dim=-1)
+    weights_BNM = torch.zeros_like(logits_BNM, dtype=weights_BNK.dtype).scatter(-1, index_BNK, weights_BNK)
+    return _weighted_sum(weights_BNM, g_BMV)
+
+
+def hard(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    *,
+    scale: float = 1.0,
+    key_bias_BM: Tensor | None = None,
+    temperature: float = 1.0,
+    noise_BNM: Tensor | None = None,
+) -> Tensor:
+    """Compute y_i = g_j of the largest logit j, with the gradient of softmax(logits / temperature): (B, N, V).
+
+    The noise is added to the logits.
+    """
+    logits_BNM = logits(theta_BND, phi_BMD, scale, key_bias_BM)
+    if noise_BNM is not None:
+        logits_BNM = logits_BNM + noise_BNM
+    soft_BNM = torch.softmax(logits_BNM / temperature, dim=-1)
+    one_hot_BNM = torch.zeros_like(soft_BNM).scatter(-1, logits_BNM.argmax(-1, keepdim=True), 1.0)
+    return _weighted_sum(one_hot_BNM + (soft_BNM - soft_BNM.detach()), g_BMV)
 
 
 def dot_product(theta_BND: Tensor, phi_BMD: Tensor, g_BMV: Tensor, visible_NM: Tensor | None = None) -> Tensor:

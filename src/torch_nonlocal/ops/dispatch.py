@@ -11,6 +11,7 @@ from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.ops import fused, kernels, reassociated
 from torch_nonlocal.ops.frames import CausalFrames
 from torch_nonlocal.ops.names import Algorithm, Normalize
+from torch_nonlocal.ops.selection import Selection
 
 DENSE_BYTES = 4 * 2**20
 """Largest map for the dense algorithm. Maps of this size stay in the CPU caches, where it is the fastest."""
@@ -23,6 +24,9 @@ Its other algorithm sorts the batch items one by one.
 
 CAUSAL_DENSE_BYTES = 1 * 2**20
 """Largest map for the dense algorithm with a mask, of which half is masked."""
+
+SELECTED_DENSE_BYTES = 64 * 2**10
+"""Largest map for the dense algorithm with a selection of keys."""
 
 KEEP_BYTES = 48 * 2**20
 """Largest map whose softmax weights the tiled algorithm keeps for backward, which saves one product of seven."""
@@ -124,6 +128,18 @@ def for_causal_dot_product(width: int, values: int) -> Choice:
     """Choose the algorithm of the dot product form if it is causal over frames."""
     reason = "theta (phi^T g) needs one {width} x {values} matrix for each frame, a running sum"
     return Choice("reassociated", reason, {"width": width, "values": values})
+
+
+def for_selected(selection: Selection, batch: int, queries: int, keys: int, *, dtype: torch.dtype) -> Choice:
+    """Choose the algorithm of the same forms with a selection of keys."""
+    map_bytes = _map_bytes(batch, queries, keys, dtype)
+    full = dtype in (torch.float32, torch.float64)
+    if full and map_bytes <= SELECTED_DENSE_BYTES:  # in half types, it would round the logits
+        return Choice("dense", "the map is small ({map})", {"map": map_bytes})
+    if selection.top_k is not None:
+        reason = "the {kept} strongest keys of each query are found in tiles and summed alone, also in backward"
+        return Choice("tiled", reason, {"kept": selection.top_k})
+    return Choice("tiled", "the strongest key of each query is found in tiles, which backward computes again")
 
 
 def keeps(batch: int, queries: int, keys: int, dtype: torch.dtype, *, training: bool) -> bool:

@@ -6,6 +6,7 @@
 | softmax over queries | loop over keys    | the N x M map                     |
 | dot product          | theta (phi^T g)   | theta (phi^T g)                   |
 | concatenation        | loop over queries | the N x M map                     |
+| selection of keys    | loop over queries | the N x M map                     |
 
 Forms that are causal over frames are those of each frame with the keys that it sees or, in recorded graphs, where the
 number of frames is not known, the definition with its mask. The dot product has running sums (`ops.causal`).
@@ -110,6 +111,27 @@ def concatenation(a_BN: Tensor, b_BM: Tensor, g_BMV: Tensor, frames: CausalFrame
     if not _loops(a_BN, b_BM):
         return dense.concatenation(a_BN, b_BM, g_BMV)
     return _over_queries(dense.concatenation, a_BN, b_BM, g_BMV)
+
+
+def in_parts(form: Callable[..., Tensor], theta_BND: Tensor, *keys: Tensor) -> Tensor:
+    """Compute a form of theta, phi, g and others per key, each query by itself: (B, N, V). A loop if the map is large.
+
+    The graph for other programs than ONNX holds the map.
+    """
+    return _over_queries(form, theta_BND, *keys) if _loops(theta_BND, keys[0]) else form(theta_BND, *keys)
+
+
+def strongest(
+    theta_BND: Tensor,
+    phi_BMD: Tensor,
+    g_BMV: Tensor,
+    *,
+    scale: float = 1.0,
+    key_bias_BM: Tensor | None = None,
+) -> Tensor:
+    """Compute the values of `dense.hard`, which ONNX needs no gradient of: (B, N, V)."""
+    index_BN1 = dense.logits(theta_BND, phi_BMD, scale, key_bias_BM).argmax(-1, keepdim=True)
+    return g_BMV.gather(1, index_BN1.expand(-1, -1, g_BMV.shape[2]))
 
 
 def _attention(theta: Tensor, phi: Tensor, g: Tensor, scale: float, key_bias: Tensor | None) -> Tensor:

@@ -232,13 +232,18 @@ register_second_gradients(_softmax_columns_backward, normalize="queries")
 
 def _weights_(tile_RM: Tensor, query_RD: Tensor, key_MD: Tensor, bias_M: Tensor | None, scale: float) -> None:
     """Write the softmax over the last axis of scale * query . key + bias into the tile."""
+    _logits_(tile_RM, query_RD, key_MD, bias_M, scale)
+    torch.softmax(tile_RM, -1, out=tile_RM)
+
+
+def _logits_(tile_RM: Tensor, query_RD: Tensor, key_MD: Tensor, bias_M: Tensor | None, scale: float) -> None:
+    """Write scale * query . key + bias into the tile."""
     if bias_M is not None and query_RD.dtype == tile_RM.dtype:
         torch.addmm(bias_M, query_RD, key_MD.mT, alpha=scale, out=tile_RM)
-    else:
-        _scores_(tile_RM, query_RD, key_MD, scale)
-        if bias_M is not None:
-            tile_RM.add_(bias_M)
-    torch.softmax(tile_RM, -1, out=tile_RM)
+        return
+    _scores_(tile_RM, query_RD, key_MD, scale)
+    if bias_M is not None:
+        tile_RM.add_(bias_M)
 
 
 def _scores_(tile_RM: Tensor, one_RD: Tensor, other_MD: Tensor, scale: float = 1.0) -> None:
