@@ -160,7 +160,7 @@ def embedded_gaussian(
                 "expected normalize='keys' with frames"
             )
         return _causal_softmax(theta_BND, phi_BMD, g_BMV, seen, scale, key_bias_BM, algorithm)
-    if selection and selection.top_k != phi_BMD.shape[1]:
+    if selection and (is_exported(phi_BMD) or selection.top_k != phi_BMD.shape[1]):  # all keys are soft weights
         return selected.softmax(
             theta_BND, phi_BMD, g_BMV, selection, scale=scale, key_bias_BM=key_bias_BM, algorithm=algorithm
         )
