@@ -26,6 +26,9 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal._common.tracing import is_exported, is_recorded
+from torch_nonlocal.denoising import estimate_noise as estimate_noise
+from torch_nonlocal.denoising import non_local_means as non_local_means
+from torch_nonlocal.denoising import non_local_means_weights as non_local_means_weights
 from torch_nonlocal.ops import causal, dense, exported, fused, inputs, kernels, reassociated, selected, sorted, tiled
 from torch_nonlocal.ops import dispatch as choose
 from torch_nonlocal.ops.frames import CausalFrames, causal_frames, visible
