@@ -30,6 +30,8 @@ COMMANDS = {
     "convert": ["convert", "in.safetensors", "out.pt"],
     "data check": ["data", "check", "clips"],
     "bench": ["bench"],
+    "denoise": ["denoise", "noisy.png", "clean.png"],
+    "denoise with weights": ["denoise", "noisy.png", "clean.png", "--show=5,5"],
 }
 # A process in which optional packages are not found.
 BLOCKED = """

@@ -30,6 +30,7 @@ COMMANDS = {
     "predict": "",
     "view": "",
     "export": "",
+    "denoise": "",
     "convert": "",
     "data": "command",
     "bench": "",

@@ -28,6 +28,7 @@ NEEDS = {
     "bench": Needs(("matplotlib",), "bench"),
     "convert": Needs((), "checkpoints,cli"),
     "data": Needs(("av", "numpy"), "cli,video"),
+    "denoise": Needs(("av", "numpy", "PIL"), "cli,video"),
     "demo": Needs((*_DRAWING, *_PACKAGED, "accelerate", "sklearn", "skvideo"), "demo"),
     "export": Needs(("torchvision",), "cli,export,models"),
     "plan": Needs((), "cli,models"),

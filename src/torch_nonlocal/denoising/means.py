@@ -44,8 +44,8 @@ def non_local_means(
         window: side of the window in pixels, odd; one number or one for each of (T,) H, W. None for all pixels.
         h: filter strength, in the unit of the pixels; larger values smooth more.
         sigma: standard deviation of the noise, in the unit of the pixels. The expected squared difference of two noisy
-            copies of one patch is subtracted. For photographs, h = 0.65 sigma is suitable; without sigma, h equal to
-            the standard deviation of the noise.
+            copies of one patch is subtracted. For photographs, h = 0.7 sigma is suitable; without sigma, h equal to the
+            standard deviation of the noise.
 
     Returns:
         The denoised images, of the shape and dtype of `images`. They have derivatives of any order with respect to

@@ -85,7 +85,7 @@ def read_picture(path: str | os.PathLike[str]) -> Tensor:
     """
     operations = require("PIL.ImageOps", extra="video")
     name = f"the image {quoted(path)}"
-    with _opened(path, name) as picture:
+    with opened_picture(path, name) as picture:
         check_pixels(name, picture.height, picture.width)
         operations.exif_transpose(picture, in_place=True)
         if picture.mode == "F" or picture.mode.startswith("I"):
@@ -100,7 +100,7 @@ def check_picture_size(path: str | os.PathLike[str]) -> None:
         BrokenVideoError: more than `MOST_PIXELS` pixels.
     """
     try:
-        with _opened(path, quoted(path)) as picture:
+        with opened_picture(path, quoted(path)) as picture:
             check_pixels(quoted(path), picture.height, picture.width)
     except (BrokenVideoError, ImportError) as error:
         if isinstance(error, BrokenVideoError) and error.kind == "too large":
@@ -108,7 +108,7 @@ def check_picture_size(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
+def opened_picture(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
     """Open an image; Pillow's errors become BrokenVideoErrors that name the file."""
     image = require("PIL.Image", extra="video")
     check_file(path, "picture")
