@@ -53,3 +53,13 @@ def test_mistakes_raise_with_one_line(network, arguments, message):
     with pytest.raises(ValueError, match=message) as error:
         plan(network, **arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_relative_has_its_own_cost(network, tmp_path, capsys):
+    figures = tmp_path / "plan.json"
+    plan(network, input="3x16x16", at=("1",), block="gcnet", json=figures)
+    assert "Blocks: gcnet, batch size 1." in capsys.readouterr().out
+    chosen = json.loads(figures.read_text())["places"][-1]
+    assert (chosen["queries"], chosen["keys"]) == (1, 16)
+    with pytest.raises(ValueError, match="--attend space: applies to --block non_local, not to gcnet"):
+        plan(network, input="3x16x16", block="gcnet", attend="space")

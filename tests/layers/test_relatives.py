@@ -288,6 +288,8 @@ def test_exported_graphs_hold_ordinary_operations(name):
     program = torch.export.export(block, (x,))
     assert not any("torch_nonlocal" in str(node.target) for node in program.graph.nodes)
     torch.testing.assert_close(program.module()(x), block(x))
+    network, other = nn.Sequential(block), torch.randn(3, 8, 7, 8)
+    torch.testing.assert_close(torch.fx.symbolic_trace(network)(other), block(other))
 
 
 COMPILED = [

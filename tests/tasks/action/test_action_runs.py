@@ -10,12 +10,13 @@ MODULES = {"accelerate": "train", "torchmetrics": "train", "sklearn": "demo", "t
 for module, extra in MODULES.items():
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 
-from torch_nonlocal.data.clip_list import Clip, ClipList  # noqa: E402 (after the skips)
+import torch_nonlocal as nl  # noqa: E402 (after the skips)
+from torch_nonlocal.data.clip_list import Clip, ClipList  # noqa: E402
 from torch_nonlocal.data.digit_clips import DigitClips  # noqa: E402
 from torch_nonlocal.data.moving_digits import MovingDigits  # noqa: E402
 from torch_nonlocal.models.inputs import GRAY, IMAGENET, inputs_of  # noqa: E402
 from torch_nonlocal.tasks.action import task as action  # noqa: E402
-from torch_nonlocal.tasks.action.network import network, set_saved_inputs  # noqa: E402
+from torch_nonlocal.tasks.action.network import network, set_saved_inputs, trained_network  # noqa: E402
 from torch_nonlocal.tasks.action.settings import ActionSettings  # noqa: E402
 from torch_nonlocal.tasks.action.trained import read_trained  # noqa: E402
 from torch_nonlocal.training import TrainConfig, load_weights_file  # noqa: E402
@@ -118,6 +119,18 @@ def test_networks_of_ours_keep_their_own_inputs_without_saved_ones(name):
     own = inputs_of(model)
     set_saved_inputs(model, {"network": name})
     assert inputs_of(model) == own
+
+
+def test_the_setting_block_selects_a_relative():
+    settings = replace(DIGITS, non_local="auto", block="gcnet")
+    model = network(settings, 3)
+    (block,) = nl.blocks(model).values()
+    assert type(block).__name__ == "GlobalContext"
+    restored = trained_network(settings, 3, model.state_dict(), "best.pt").eval()
+    clip = torch.randn(1, 1, 4, 16, 16)
+    assert torch.equal(restored(clip), model.eval()(clip))
+    with pytest.raises(ValueError, match="block='gcnett': did you mean 'gcnet'"):
+        network(replace(settings, block="gcnett"), 3)
 
 
 def test_problems_of_the_data_are_listed_only_when_the_run_begins(tmp_path, few_digits):

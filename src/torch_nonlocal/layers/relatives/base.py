@@ -161,10 +161,10 @@ class ZeroScale(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Return the weighted sum of maps of one shape."""
-        first, *others = (scale * one for scale, one in zip(self.weight.unbind(), maps, strict=True))
-        for one in others:
-            first = first + one
-        return first
+        total = self.weight[0] * maps[0]
+        for number, one in enumerate(maps[1:], start=1):
+            total = total + self.weight[number] * one
+        return total
 
 
 def pointwise(inputs: int, outputs: int, place: PlaceOptions, *, bias: bool = True, zero: bool = False) -> nn.Module:

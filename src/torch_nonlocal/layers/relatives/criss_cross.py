@@ -66,8 +66,8 @@ class CrissCross(Relative):
         theta, phi, g = (one.movedim(1, -1) for one in project(x, [self.theta, self.phi, self.g]))  # (B, ..., H, W, D)
         rows_HWW = theta @ phi.mT
         columns_WHH = theta.transpose(-3, -2) @ phi.transpose(-3, -2).mT
-        own_H = torch.eye(columns_WHH.shape[-1], dtype=torch.bool, device=x.device)
-        columns_HWH = columns_WHH.masked_fill(own_H, -torch.inf).transpose(-3, -2)  # the row has the position itself
+        own_HH = x.new_ones(columns_WHH.shape[-1]).diag().bool()
+        columns_HWH = columns_WHH.masked_fill(own_HH, -torch.inf).transpose(-3, -2)  # the row has the position itself
         weights = torch.cat([rows_HWW, columns_HWH], dim=-1).softmax(-1)
         in_row, in_column = weights.split([rows_HWW.shape[-1], columns_HWH.shape[-1]], dim=-1)
         y = in_row @ g + (in_column.transpose(-3, -2) @ g.transpose(-3, -2)).transpose(-3, -2)

@@ -36,6 +36,11 @@ class _Gate(Relative):
         """Return x * gate(x) for a map (B, C, *size)."""
         raise NotImplementedError
 
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        """The axes of the positions of a map."""
+        return tuple(range(2, self.dims + 2))
+
     def _last(self) -> nn.Module:
         return nn.Identity()  # no zero parameters
 
@@ -71,7 +76,7 @@ class SqueezeExcitation(_Gate):
         return "a factor for each channel, no weights over positions"
 
     def _gated(self, x: Tensor) -> Tensor:
-        mean = x.mean(tuple(range(2, x.ndim)), keepdim=True)
+        mean = x.mean(self._axes, keepdim=True)
         return x * torch.sigmoid(self.out(nn.functional.relu(self.reduce(mean))))
 
 
@@ -125,8 +130,7 @@ class CBAM(_Gate):
         return "a factor for each channel and one for each position, no weights between positions"
 
     def _gated(self, x: Tensor) -> Tensor:
-        axes = tuple(range(2, x.ndim))
-        pooled = (x.mean(axes, keepdim=True), x.amax(axes, keepdim=True))
+        pooled = (x.mean(self._axes, keepdim=True), x.amax(self._axes, keepdim=True))
         mean, largest = (self.out(nn.functional.relu(self.reduce(one))) for one in pooled)
         x = x * torch.sigmoid(mean + largest)
         described = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)

@@ -8,7 +8,7 @@ from torch_nonlocal.tasks.action.settings import AUTO, NONE, ActionSettings
 
 _WITHOUT: Mapping[str, Any] = {
     "balance": NONE, "metric": "accuracy", "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0, "rand_augment": 0,
-    "dropout": 0.0,
+    "dropout": 0.0, "block": "non_local",
 }  # fmt: skip
 """Value of each later setting that trains as the versions without it did."""
 

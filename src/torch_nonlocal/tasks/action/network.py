@@ -12,6 +12,7 @@ from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.layers import BlockOptions
+from torch_nonlocal.layers.registry import NON_LOCAL
 from torch_nonlocal.models.build import build
 from torch_nonlocal.models.fitting import limited_to, load_exactly, load_pretrained, load_weights, replace_last_linear
 from torch_nonlocal.models.inputs import IMAGENET as IMAGENET_INPUTS
@@ -101,7 +102,9 @@ def _insert_blocks(model: nn.Module, settings: ActionSettings) -> None:
     example = torch.zeros(1, channels, length, settings.crop, settings.crop, device=device)
     known = name.startswith(OURS)  # the modules state their channels: no need to run 128 frames
     options: BlockOptions = BLOCK if name == DIGITS else {"subsample": 2}
-    insert(model, places, None if known else example, **options)
+    if settings.block != NON_LOCAL:
+        options = {}
+    insert(model, places, None if known else example, block=settings.block, **options)
 
 
 def start_from(model: nn.Module, settings: ActionSettings, classes: Sequence[str] = ()) -> str:

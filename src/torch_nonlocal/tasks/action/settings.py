@@ -47,6 +47,7 @@ class ActionSettings:
         crop: side length of the network's square input, in pixels.
         non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, or none. auto
             inserts two blocks in the small network, one in the network for moving digits, and paper-5 in ResNets.
+        block: which blocks are inserted: non_local, or the name of a relative such as gcnet (nl.list_blocks()).
         flip: flip training clips horizontally with probability 0.5; wrong if the label depends on left and right.
         weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or a file. The
             file is best.pt of another run, whose classes and blocks may differ, or has the weights of the
@@ -103,6 +104,7 @@ class ActionSettings:
     cutmix: float = 0.0
     rand_augment: int = 0
     dropout: float = 0.0
+    block: str = "non_local"
 
     def __post_init__(self) -> None:
         """Check the values that can be checked without the network.
