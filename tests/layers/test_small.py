@@ -104,4 +104,3 @@ def test_unusual_inputs_and_contexts_take_the_general_path():
         assert small_forward(block, x) is None
     many = torch.randn(1, 6, 20, 20).double()
     assert small_forward(block_of(pairwise="concatenation"), many) is None  # sorting is faster
-    assert small_forward(block_of(pairwise="concatenation", algorithm="dense"), many) is not None
