@@ -24,6 +24,7 @@ class Geometry:
         stride: pixels between neighboring grid indices on each axis.
         probed: True if offset and stride are those of the receptive fields' centers, False if the grid is assumed to
             divide the input evenly.
+        strided: True if a key is the first of the cells that it stands for, False if they are pooled into it.
     """
 
     grid: tuple[int, ...]
@@ -33,15 +34,21 @@ class Geometry:
     offset: tuple[float, ...]
     stride: tuple[float, ...]
     probed: bool = False
+    strided: bool = False
 
     @staticmethod
     def evenly(
-        grid: Sequence[int], key_grid: Sequence[int], pool: Sequence[int], input_size: Sequence[int]
+        grid: Sequence[int],
+        key_grid: Sequence[int],
+        pool: Sequence[int],
+        input_size: Sequence[int],
+        *,
+        strided: bool = False,
     ) -> "Geometry":
         """Geometry of a grid that divides the input evenly, for use where receptive fields are unknown."""
         stride = tuple(pixels / cells for pixels, cells in zip(input_size, grid, strict=True))
         offset = tuple((step - 1) / 2 for step in stride)
-        return Geometry(tuple(grid), tuple(key_grid), tuple(pool), tuple(input_size), offset, stride)
+        return Geometry(tuple(grid), tuple(key_grid), tuple(pool), tuple(input_size), offset, stride, strided=strided)
 
     def query_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
         """Pixel coordinates (frame, y, x) of the center of a grid position."""
@@ -49,13 +56,15 @@ class Geometry:
 
     def key_pixel(self, point: Sequence[int]) -> tuple[float, ...]:
         """Pixel coordinates of the center of a key, which is the center of the cells pooled into it."""
-        centers = [pool * i + (pool - 1) / 2 for pool, i in zip(self.pool, point, strict=True)]
+        middle = 0.0 if self.strided else 0.5
+        centers = [pool * i + (pool - 1) * middle for pool, i in zip(self.pool, point, strict=True)]
         return tuple(o + s * c for o, s, c in zip(self.offset, self.stride, centers, strict=True))
 
     def key_area(self, point: Sequence[int]) -> tuple[tuple[float, float], ...]:
-        """Lower and upper edge, on each axis, of the cells pooled into a key; a cell is one stride wide."""
+        """Lower and upper edge, on each axis, of the cells of a key; a cell is one stride wide."""
         center = self.key_pixel(point)
-        half = [pool * step / 2 for pool, step in zip(self.pool, self.stride, strict=True)]
+        cells = (1,) * len(self.pool) if self.strided else self.pool
+        half = [count * step / 2 for count, step in zip(cells, self.stride, strict=True)]
         return tuple((c - h, c + h) for c, h in zip(center, half, strict=True))
 
     def spread(self, row: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The geometry of a feature map, from a run of the network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def located(even: Geometry, rules: Sequence[AxisRule | None]) -> Geometry:
     if len(found) != len(even.grid):
         return even
     offset, stride = tuple(rule.offset for rule in found), tuple(rule.stride for rule in found)
-    return Geometry(even.grid, even.key_grid, even.pool, even.input_size, offset, stride, probed=True)
+    return replace(even, offset=offset, stride=stride, probed=True)
 
 
 def _output(model: nn.Module, module: nn.Module, example: Example) -> Tensor | None:

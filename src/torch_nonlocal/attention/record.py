@@ -90,12 +90,13 @@ class BlockRecord:
     @property
     def shown(self) -> str:
         """Definition of the weights in this form."""
-        if self.weights.frames is None:
-            return self._form
-        window = self.weights.frames.window
-        return f"{self._form}; causal: zero for later frames" + (
-            f" and those before the last {window}" if window else ""
-        )
+        parts = [self._form]
+        if self.weights.frames is not None:
+            window = self.weights.frames.window
+            parts.append("causal: zero for later frames" + (f" and those before the last {window}" if window else ""))
+        if self.weights.sees is not None:
+            parts.append(f"zero outside {self.weights.sees.within}")
+        return "; ".join(parts)
 
     @property
     def _form(self) -> str:
@@ -117,7 +118,8 @@ class BlockRecord:
 
         Returns:
             (Q, *key_grid), float32 or better. Zero for keys that a query does not attend to: those outside its group
-            with attend="space" or "time", and those of later frames in a causal block.
+            with attend="space" or "time", outside its window or its row and column, and those of later frames in a
+            causal block.
 
         Raises:
             ValueError: a point or the batch index is out of range; the message gives the valid range.
@@ -162,7 +164,8 @@ class BlockRecord:
     ) -> list[Link]:
         """Return the links of one position with the largest absolute weights, strongest first.
 
-        In a causal block, only keys that a query sees are linked, which may be fewer than k.
+        In a causal block, in windows, and in rows and columns, only keys that a query sees are linked, which may be
+        fewer than k.
 
         Args:
             point: the position.
@@ -191,24 +194,30 @@ class BlockRecord:
             group, _ = self._group_of(key, batch, self.geometry.key_grid)
         group_of = torch.zeros_like(values, dtype=torch.bool)
         self._part(group_of, group, batch).fill_(True)
-        seen = group_of if self.weights.frames is None else group_of & self._seen_frames(here, direction, values)
+        seen = group_of & self._seen_from(here if direction == "out" else key, direction, values, batch)
         regions = _regions(group_of, own, frames)
         chosen = [place for region in regions for place in _strongest(values, region, k, region & seen)]
         ends = [(here, place) if direction == "out" else (place, key) for place in chosen]
         return [make_link(geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
 
-    def _seen_frames(self, here: Sequence[int], direction: str, like: Tensor) -> Tensor:
-        """Whether a causal block has weights between a position and those of each frame, (T, 1, 1)."""
-        causal = self.weights.frames
-        assert causal is not None
-        seen = torch.zeros(len(like), 1, 1, dtype=torch.bool, device=like.device)
-        seen[causal.seen(here[0]) if direction == "out" else causal.seen_by(here[0])] = True
+    def _seen_from(self, point: Sequence[int], direction: str, like: Tensor, batch: int) -> Tensor:
+        """Whether a query has weights for keys, (*key_grid), or a key has weights for queries, (*grid)."""
+        outward = direction == "out"
+        seen = torch.ones_like(like, dtype=torch.bool)
+        group, index = self._group_of(point, batch, self.geometry.grid if outward else self.geometry.key_grid)
+        own, others = torch.tensor([index], device=like.device), self.weights.keys if outward else self.weights.queries
+        every = torch.arange(others, device=like.device)
+        visible = self.weights.visible(own, every) if outward else self.weights.visible(every, own)
+        if visible is not None:
+            part = self._part(seen, group, batch)
+            part.copy_(visible.view(part.shape))
         return seen
 
     def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
         """Return the k links with the largest absolute weights of every position, without an N x M map.
 
-        In a causal block, links have weight zero where a position sees fewer than k candidates.
+        In a causal block, in windows, and in rows and columns, links have weight zero where a position sees fewer than
+        k candidates.
 
         Takes about as long as two runs of the block's exact attention, and 100 MB of memory in addition to the result.
 

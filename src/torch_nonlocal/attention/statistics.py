@@ -31,7 +31,7 @@ class Statistics:
         reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
         alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
         silent: fraction of positions whose weights are all zero; the other means exclude them.
-        keys: M, the number of keys of a position; in a causal block the mean over positions, rounded.
+        keys: M, the number of keys of a position; in a causal block and in windows the mean over positions, rounded.
         shares: description of how shares follow from weights.
         not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
         uniform_on_own_frame: share on the frame of the position if all keys had the same weight; None if unknown.
@@ -134,13 +134,21 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         keys=round(float(seen_N.mean())),
         shares=_shares(weights),
         not_finite=sums.not_finite / sums.queries,
-        uniform_on_own_frame=float((len(places.key_S2) / seen_N).mean()) if is_clip else None,
+        uniform_on_own_frame=float((_own_frame(weights, places) / seen_N).mean()) if is_clip else None,
     )
+
+
+def _own_frame(weights: PairWeights, places: "_Places") -> Tensor | int:
+    """The number of keys in a frame that a query sees: for each query, or for all."""
+    if weights.sees is None:
+        return len(places.key_S2)
+    return weights.sees.seen_keys(torch.arange(weights.queries), places.image_axes).double()
 
 
 def _shares(weights: PairWeights) -> str:
     causal = "" if weights.frames is None else "; keys of frames that it does not see have none"
-    return _shares_of_form(weights) + causal
+    outside = "" if weights.sees is None else f"; keys outside {weights.sees.within} have none"
+    return _shares_of_form(weights) + causal + outside
 
 
 def _shares_of_form(weights: PairWeights) -> str:
@@ -163,6 +171,7 @@ class _Places:
         self._geometry = geometry
         axes = range(len(geometry.grid))
         time, space = groups.spans_time, groups.image_axes
+        self.image_axes = space
         query = [self._line(axis, geometry.grid[axis], geometry.query_pixel) for axis in axes]
         key = [self._line(axis, geometry.key_grid[axis], geometry.key_pixel) for axis in axes]
         self.query_frame_T = (query[0] if time else torch.zeros(1)).to(device)

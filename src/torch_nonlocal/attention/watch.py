@@ -22,6 +22,7 @@ from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.observed import observed_by
 from torch_nonlocal.layers.operation import is_observable
+from torch_nonlocal.layers.visibility import visibility, why_no_rows
 
 
 class Seen(Mapping[str, BlockRecord]):
@@ -31,19 +32,19 @@ class Seen(Mapping[str, BlockRecord]):
     """
 
     def __init__(self, names: list[str], hidden: Mapping[str, str]) -> None:
-        self._names, self._hidden = names, hidden
+        self._names, self._hidden = names, dict(hidden)
         self._records: dict[str, BlockRecord] = {}
 
     def __getitem__(self, name: str) -> BlockRecord:
         if name in self._records:
             return self._records[name]
+        if name in self._hidden:
+            raise KeyError(f"the block at {name!r} has {self._hidden[name]}; blocks: {', '.join(self._names)}")
         if name in self._names:
             raise KeyError(
                 f"the block at {name!r} has not run in this thread: run the model in `with nl.watch(model)`, outside "
                 "functions that are compiled"
             )
-        if name in self._hidden:
-            raise KeyError(f"the block at {name!r} has {self._hidden[name]}; blocks: {', '.join(self._names)}")
         raise KeyError(f"no block at {name!r}; blocks: {', '.join(self._names)}")
 
     def __iter__(self) -> Iterator[str]:
@@ -188,24 +189,34 @@ class _Run:
         self._inside = [tuple(size) for size in output[0].image_sizes]
         self._inputs.clear()  # those of modules around it have other pixels
 
-    def note_block(self, module: Any, options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
+    def note_block(
+        self,
+        module: Any,
+        options: Any,
+        x: Tensor,
+        operands: tuple[Tensor, Tensor] | None,
+        keys_from: Tensor | None,
+    ) -> None:
         name = self._names.get(module)
         if name is None:
             return
         grid = tuple(x.shape[2:])
+        if why := why_no_rows(options, grid, None if keys_from is None else keys_from.shape[2:]):
+            self._seen._hidden[name] = why
+            return
         pool = options.subsample or (1,) * len(grid)
-        key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
+        key_grid = options.key_grid(grid)
         frames = grid[:1] if getattr(module, "layout", None) == "frames" else ()  # the network sees images
         axes = len(grid) - len(frames)
         given, images = self._input(name, axes)
         input_size = (*frames, *given.shape[-axes:]) if given is not None else grid
-        even = Geometry.evenly(grid, key_grid, pool, input_size)
+        even = Geometry.evenly(grid, key_grid, pool, input_size, strided=options.keys == "stride")
         if name not in self._ran:  # a block may run again in backward, which does not change the order
             self._seen._records.pop(name, None)
         self._ran.add(name)
         self._seen._records[name] = BlockRecord(
             name,
-            _weights(options, x, operands),
+            _weights(options, x, operands, keys_from),
             even,
             attend=options.attend,
             batch=x.shape[0],
@@ -236,15 +247,16 @@ class _Run:
 
 
 @torch.no_grad()
-def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> PairWeights:
+def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None, keys_from: Tensor | None) -> PairWeights:
     seen = operands
     if seen is None:  # `options` is a block
-        theta, phi, _ = options.embed(x.detach())
+        theta, phi, _ = options.embed(x.detach(), None if keys_from is None else keys_from.detach())
         seen = options.scores(theta, phi, groups=options.groups.count(x.shape[2:]))
     # A contiguous copy: theta of a Gaussian block is the feature map itself, which the network may change in place.
     query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in seen)
     frames = options.groups.frames(x.shape[2:])
-    return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames)
+    sees = visibility(options, x.shape[2:])
+    return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames, sees)
 
 
 def _hides(module: nn.Module) -> TypeGuard[Block]:

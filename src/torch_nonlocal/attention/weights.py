@@ -8,8 +8,8 @@
 | the same, normalize="queries"  | theta_i . phi_j / N                | any; weights are signed                 |
 | concatenation                  | ReLU(a_i + b_j) / M                | any; weights are nonnegative            |
 
-If the block is causal over frames, weights of keys that a query does not see are zero, sums run over those that it
-sees, and M is their number.
+If the block is causal over frames, or attends within windows or to rows and columns, weights of keys that a query does
+not see are zero, sums run over those that it sees, and M and N are their numbers.
 
 Shapes: G groups (see `torch_nonlocal.layers.groups`), N queries and M keys per group, D inner width.
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.functional import CausalFrames
+from torch_nonlocal.layers.visibility import Visibility
 
 TILE_BYTES = 32 * 2**20  # size of one tile of weights
 
@@ -36,6 +37,7 @@ class PairWeights:
         scale: factor of the logits in the softmax forms.
         normalize: "keys" or "queries", the axis of the softmax, or what the dot product is divided by the number of.
         frames: which frames a query sees, if the block is causal; None for all.
+        sees: which keys a query sees in windows, or in its row and column; None for all.
     """
 
     pairwise: str
@@ -44,6 +46,7 @@ class PairWeights:
     scale: float = 1.0
     normalize: str = "keys"
     frames: CausalFrames | None = None
+    sees: Visibility | None = None
     _log_sums: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -124,8 +127,17 @@ class PairWeights:
     def seen_keys(self, index_Q: Tensor) -> Tensor:
         """The number of keys that some queries see, (Q,)."""
         if self.frames is None:
-            return torch.full_like(index_Q, self.keys)
-        return self.frames.seen_keys(index_Q, self.queries, self.keys)
+            return torch.full_like(index_Q, self.keys) if self.sees is None else self.sees.seen_keys(index_Q)
+        seen_Q = self.frames.seen_keys(index_Q, self.queries, self.keys)
+        return seen_Q if self.sees is None else seen_Q * self.sees.seen_keys(index_Q) // self.keys
+
+    def visible(self, index_Q: Tensor, index_K: Tensor) -> Tensor | None:
+        """Whether some queries see some keys, (Q, K); None if every query sees every key."""
+        found_QK = None if self.sees is None else self.sees.visible(index_Q, index_K)
+        if self.frames is None:
+            return found_QK
+        in_frames_QK = self.frames.visible(index_Q, index_K, self.queries, self.keys)
+        return in_frames_QK if found_QK is None else in_frames_QK & found_QK
 
     def _numbers(self, count: int) -> Tensor:
         return torch.arange(count, device=self.query.device)
@@ -135,13 +147,20 @@ class PairWeights:
 
         In the softmax forms, logits become the lowest finite value, whose exponential is zero.
         """
-        if self.frames is None:
+        visible_QK = self.visible(index_Q, index_K)
+        if visible_QK is None:
             return
-        hidden_QK = ~self.frames.visible(index_Q, index_K, self.queries, self.keys)
         if self.is_softmax:
-            scores_QK.masked_fill_(hidden_QK, torch.finfo(scores_QK.dtype).min)
+            scores_QK.masked_fill_(~visible_QK, torch.finfo(scores_QK.dtype).min)
+            return
+        if self.normalize == "queries":
+            share_Q = self.queries / (self._all(index_Q) if self.sees is None else self.sees.seen_queries(index_Q))
         else:
-            scores_QK.masked_fill_(hidden_QK, 0.0).mul_((self.keys / self.seen_keys(index_Q))[:, None])
+            share_Q = self.keys / self.seen_keys(index_Q)
+        scores_QK.masked_fill_(~visible_QK, 0.0).mul_(share_Q[:, None])
+
+    def _all(self, index_Q: Tensor) -> Tensor:
+        return torch.full_like(index_Q, self.queries)
 
     def _scores(self, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:
         """Return logits in the softmax forms and weights in the others: (Q, M), written to `out` if given."""

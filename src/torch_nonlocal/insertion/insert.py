@@ -150,6 +150,11 @@ def make_block(kind: Kind, name: str, output: Output, options: AnyBlockOptions) 
     Raises:
         ValueError: if an option has a wrong value. The message names the place.
     """
+    if options.get("key_channels") not in (None, output.channels):
+        raise ValueError(
+            f"block at {name!r}: key_channels={options.get('key_channels')} is for blocks that are called with "
+            f"keys_from, another map; an inserted block has the map of {output.channels} channels only"
+        )
     settings: AnyBlockOptions = {
         "device": output.device,
         "dtype": output.dtype,

@@ -1,11 +1,11 @@
 """The algorithm that a block uses for an input shape, with the reason."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
-from torch_nonlocal import functional
 from torch_nonlocal._common.text import megabytes
 from torch_nonlocal.functional import CausalFrames
 from torch_nonlocal.layers.block import Block
@@ -13,6 +13,7 @@ from torch_nonlocal.layers.layout import expected, fits
 from torch_nonlocal.layers.non_local import NonLocal
 from torch_nonlocal.layers.operation import computed_by, operation_of
 from torch_nonlocal.layers.relatives import Relative
+from torch_nonlocal.layers.sizes import Sizes, algorithm_of, counted, sizes_of
 from torch_nonlocal.layers.widths import device_and_dtype
 
 
@@ -39,36 +40,43 @@ def explain(block: nn.Module, shape: Sequence[int], *, dtype: torch.dtype | None
     if options is None:
         why = f": {block.hidden_weights}" if isinstance(block, Block) else ""
         raise TypeError(f"explain: expected a non-local block, got {type(block).__name__}{why}")
-    sizes = groups, queries, keys, width, _ = operation_sizes(block, shape)
+    sizes = operation_sizes(block, shape)
     frames = causal_frames(block, shape)
     device, own_dtype = _device_and_dtype(block)
-    choice = functional.choice(
-        options.pairwise,
-        sizes,
-        algorithm=block.algorithm if isinstance(block, Block) else "auto",
-        device=device,
-        dtype=dtype or own_dtype,
-        training=block.training,
-        normalize=options.normalize,
-        frames=frames,
-    )
-    causal = "" if frames is None else f", causal over {frames.count} frames"
-    positions = f"N = {queries:,} queries, M = {keys:,} keys, D = {width}{causal}"
-    dense_map = megabytes(4 * groups * queries * keys)
+    run: dict[str, Any] = {"device": device, "dtype": dtype or own_dtype, "training": block.training}
+    algorithm = block.algorithm if isinstance(block, Block) else "auto"
+    algorithm, why = algorithm_of(options, algorithm, sizes, frames, **run)
     return (
-        f"{options.pairwise.replace('_', ' ')}, {groups} x ({positions}): {choice.algorithm}, because {choice.why}. "
-        f"The N x M map would take {dense_map} in float32."
+        f"{options.pairwise.replace('_', ' ')}, {sizes.groups} x ({_shown(options, sizes, frames)}): {algorithm}, "
+        f"because {why}. {_map_of(options, sizes)} in float32."
     )
 
 
-def operation_sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
-    """The sizes (B', N, M, D, V) of the operation of a block on an input of a shape."""
+def _shown(options: Any, sizes: Sizes, frames: CausalFrames | None) -> str:
+    if options.groups.mixes_channels:
+        return f"N = {sizes.queries:,} query channels, M = {sizes.keys:,} key channels, D = {sizes.width:,} positions"
+    causal = "" if frames is None else f", causal over {frames.count} frames"
+    within = f", within {options.groups.within}" if options.groups.is_cross or options.groups.windows else ""
+    smaller = ", and smaller windows at the ends" if sizes.smaller else ""
+    return f"N = {sizes.queries:,} queries, M = {sizes.keys:,} keys, D = {sizes.width}{causal}{within}{smaller}"
+
+
+def _map_of(options: Any, sizes: Sizes) -> str:
+    if options.groups.mixes_channels:
+        return f"The N x M map takes {megabytes(4 * sizes.pairs)}"
+    if options.groups.is_cross:
+        return f"The weights take {megabytes(4 * sizes.pairs)}"
+    return f"The N x M map would take {megabytes(4 * sizes.pairs)}"
+
+
+def operation_sizes(block: nn.Module, shape: Sequence[int]) -> Sizes:
+    """The sizes of the sums of a block on an input of a shape."""
     if isinstance(block, Relative):
-        return block.sizes(block.map_shape(shape))
+        return counted(block.sizes(block.map_shape(shape)))
     if not isinstance(block, NonLocal):
         operation = operation_of(block)
         assert operation is not None
-        return operation.sizes(block, shape)
+        return counted(operation.sizes(block, shape))
     if not fits(shape, *block.shape_form):
         count = {"tokens": 3, "frames": 4}.get(block.layout, block.dims + 2)
         where = "second" if block.layout in ("channels_first", "frames") else "last"
@@ -76,12 +84,7 @@ def operation_sizes(block: nn.Module, shape: Sequence[int]) -> tuple[int, int, i
             f"shape {tuple(shape)}: expected {count} sizes, the {where} {block.channels} channels, "
             f"{expected(*block.shape_form)}"
         )
-    batch, _, *size = block.map_shape(shape)
-    pool = block.subsample or (1,) * len(size)
-    key_size = tuple(full // factor for full, factor in zip(size, pool, strict=True))
-    groups = batch * block.groups.count(size)
-    queries, keys = block.groups.size(size), block.groups.size(key_size)
-    return groups, queries, keys, block.embedding_channels, block.inner_channels
+    return sizes_of(block, block.map_shape(shape))
 
 
 def causal_frames(block: nn.Module, shape: Sequence[int]) -> CausalFrames | None:

@@ -9,7 +9,17 @@ all other axes form a group; each position attends to its own group.
 | "space"     | the positions of its frame      | H, W     | T                | H * W                |
 | "time"      | its pixel in every frame        | T        | H * W            | T                    |
 
-1D and 2D maps have "spacetime" only. Queries and keys are grouped alike; pooling gives keys a smaller grid.
+1D and 2D maps have "spacetime" only of these. Queries and keys are grouped alike; pooling gives keys a smaller grid.
+
+`windows` divides the groups further: along an axis with a window of w positions, a position attends to the keys of its
+own window (`layers.windows`).
+
+Two options compute other sums than those of whole groups:
+
+| attend        | sum                                                                                          |
+|---------------|----------------------------------------------------------------------------------------------|
+| "criss_cross" | the row and the column of a position in its frame or image, itself once (`layers.criss_cross`) |
+| "channel"     | all channels, with weights among channels: the products of two channels sum over positions   |
 
 `causal="frames"` restricts the keys in a group to those of the position's own frame and of earlier ones; with
 `window_frames=w`, to those of the last w frames. Keys are then not pooled over time, which would mix frames.
@@ -30,9 +40,11 @@ from torch import Tensor
 
 from torch_nonlocal.functional import CausalFrames
 
-Attend = Literal["spacetime", "space", "time"]
+Attend = Literal["spacetime", "space", "time", "criss_cross", "channel"]
 ATTEND: tuple[Attend, ...] = get_args(Attend)
 Causal = Literal["frames"] | None
+Windows = Sequence[int | None] | int | None
+Mixing = Literal["group", "cross", "channels"]
 
 
 @dataclass(frozen=True)
@@ -42,16 +54,23 @@ class _Option:
     Attributes:
         axes: the axes of (T, H, W) that the sum runs over, in ascending order.
         within: where a position attends, as in "each position within its frame"; "" for everywhere.
+        least_dims: the fewest axes of a map with this option.
+        mixing: what the sum of a position runs over: its "group", the "cross" of its row and its column in the group,
+            or the "channels".
     """
 
     axes: tuple[int, ...]
     within: str
+    least_dims: int = 3
+    mixing: Mixing = "group"
 
 
 _OPTIONS: dict[str, _Option] = {
-    "spacetime": _Option((0, 1, 2), ""),
+    "spacetime": _Option((0, 1, 2), "", least_dims=1),
     "space": _Option((1, 2), "its frame"),
     "time": _Option((0,), "its pixel"),
+    "criss_cross": _Option((1, 2), "its row and column", least_dims=2, mixing="cross"),
+    "channel": _Option((0, 1, 2), "", least_dims=1, mixing="channels"),
 }
 
 
@@ -65,10 +84,15 @@ class Groups:
         causal: "frames" if positions attend to their own and earlier frames only; None for all frames.
         window_frames: the number of frames that a position attends to, its own included, if they are causal; None for
             all up to its own.
+        windows: the size of the windows along each axis, None where an axis has none. One size stands for all axes of
+            the sum.
+        interlaced: whether a window consists of positions that are as far apart as there are windows along the axis,
+            not of neighbors.
 
     Attributes:
         axes: the axes of a grid that the sum runs over.
         other_axes: the axes of a grid that number the groups.
+        is_whole: whether every position attends to every position, the meaning of attend="spacetime" alone.
 
     Raises:
         ValueError: if an option is unknown, needs more axes, or does not go with another.
@@ -78,20 +102,27 @@ class Groups:
     dims: int
     causal: Causal = None
     window_frames: int | None = None
+    windows: Windows = None
+    interlaced: bool = False
     axes: tuple[int, ...] = field(init=False, repr=False, compare=False)
     other_axes: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    is_whole: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.attend not in _OPTIONS:
             raise ValueError(f"attend={self.attend!r}: expected one of {', '.join(map(repr, _OPTIONS))}")
-        if self.dims < 3 and len(_OPTIONS[self.attend].axes) < 3:
+        if self.dims < (least := _OPTIONS[self.attend].least_dims):
+            needed = "a clip (NonLocal3d)" if least == 3 else "an image or a clip (NonLocal2d, NonLocal3d)"
             raise ValueError(
-                f"attend={self.attend!r} needs a clip (NonLocal3d); {self.dims}D maps have 'spacetime', all positions"
+                f"attend={self.attend!r} needs {needed}; {self.dims}D maps have 'spacetime', all positions"
             )
         self._check_causal()
         axes = _OPTIONS[self.attend].axes if self.dims == 3 else tuple(range(self.dims))
         object.__setattr__(self, "axes", axes)
         object.__setattr__(self, "other_axes", tuple(axis for axis in range(self.dims) if axis not in axes))
+        object.__setattr__(self, "windows", self._checked_windows())
+        parts = self.other_axes or self.causal or self.windows or _OPTIONS[self.attend].mixing != "group"
+        object.__setattr__(self, "is_whole", not parts)
 
     def _check_causal(self) -> None:
         if self.causal not in (None, "frames"):
@@ -102,6 +133,8 @@ class Groups:
             return
         if self.dims < 3:
             raise ValueError(f"causal='frames' needs a clip (NonLocal3d); {self.dims}D maps have no frames")
+        if self.mixes_channels:
+            raise ValueError(f"causal='frames': attend={self.attend!r} sums over the positions of all frames")
         if 0 not in _OPTIONS[self.attend].axes:
             raise ValueError(
                 f"causal='frames': attend={self.attend!r} does not reach other frames and is causal as it is"
@@ -110,10 +143,63 @@ class Groups:
         if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
             raise ValueError(f"window_frames={window!r}: expected None or a number of frames, at least 1")
 
+    def _checked_windows(self) -> tuple[int | None, ...] | None:
+        """Return the windows, one per axis; None where there are none."""
+        given = self.windows
+        if not isinstance(self.interlaced, bool):
+            raise ValueError(f"interlaced={self.interlaced!r}: expected True or False")
+        if given is None:
+            if self.interlaced:
+                raise ValueError("interlaced=True needs windows, such as windows=7")
+            return None
+        if isinstance(given, int):
+            found: tuple[Any, ...] = tuple(given if axis in self.axes else None for axis in range(self.dims))
+        else:
+            found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
+        whole = all(size is None or (isinstance(size, int) and not isinstance(size, bool)) for size in found)
+        if len(found) != self.dims or not whole or any(size is not None and size < 1 for size in found):
+            example = ", ".join(("None", "7", "7")[3 - self.dims :]) + ("," if self.dims == 1 else "")
+            raise ValueError(
+                f"windows={given!r}: expected a size of at least 1, or {self.dims} of them or None, one per axis, such "
+                f"as ({example})"
+            )
+        if _OPTIONS[self.attend].mixing != "group":
+            raise ValueError(f"windows={given!r}: attend={self.attend!r} has no groups that windows could divide")
+        if outside := [axis for axis in self.other_axes if found[axis] is not None]:
+            raise ValueError(
+                f"windows={given!r}: attend={self.attend!r} does not sum over axis {outside[0]}, expected None there"
+            )
+        if self.causal and found[0] is not None:
+            raise ValueError(
+                f"windows={given!r}: causal='frames' has window_frames for the time axis, expected None there"
+            )
+        if all(size is None for size in found):
+            raise ValueError(f"windows={given!r} has no size: expected windows=None, or a size for an axis")
+        return found
+
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickle. Those of version 0.2 have no axes, and earlier ones no causal frames."""
+        """Restore a pickle. Those of version 0.2 have no axes and no windows, and earlier ones no causal frames."""
         self.__dict__.update(state)
         self.__post_init__()
+
+    @property
+    def mixes_channels(self) -> bool:
+        """Whether the weights are among channels, not among positions."""
+        return _OPTIONS[self.attend].mixing == "channels"
+
+    @property
+    def is_cross(self) -> bool:
+        """Whether a position attends to its row and its column."""
+        return _OPTIONS[self.attend].mixing == "cross"
+
+    @property
+    def window_sizes(self) -> tuple[int | None, ...] | None:
+        """The sizes of the windows, one or None per axis; None without windows."""
+        return None if self.windows is None else tuple(self.windows)  # pyright: ignore[reportArgumentType]
+
+    def has_windows(self, axes: Sequence[int]) -> bool:
+        """Whether one of some axes has windows."""
+        return (sizes := self.window_sizes) is not None and any(sizes[axis] is not None for axis in axes)
 
     @property
     def image_axes(self) -> tuple[int, ...]:
@@ -128,7 +214,12 @@ class Groups:
     @property
     def within(self) -> str:
         """Where a position attends, such as "its frame"; "" for everywhere."""
-        return _OPTIONS[self.attend].within
+        group = _OPTIONS[self.attend].within
+        if self.window_sizes is None:
+            return group
+        sizes = " x ".join("all" if size is None else str(size) for size in self.window_sizes)
+        window = f"its {'interlaced ' if self.interlaced else ''}window ({sizes})"
+        return f"{window} of {group}" if group else window
 
     def frames(self, grid: Sequence[int]) -> CausalFrames | None:
         """Which frames of a group a position attends to; None for all, or if a group has one frame."""
@@ -154,7 +245,12 @@ class Groups:
         return tuple(size if axis in self.axes else 1 for axis, size in enumerate(grid))
 
     def to_positions(self, map_BCthw: Tensor) -> Tensor:
-        """Split a map (B, C, *grid) into groups, (B * G, N, C). A view where the strides allow one."""
+        """Split a map (B, C, *grid) into groups, (B * G, N, C). A view where the strides allow one.
+
+        Weights among channels have channels in the place of positions: (B, C, N).
+        """
+        if self.mixes_channels:
+            return map_BCthw.flatten(2)
         if not self.other_axes:
             return map_BCthw.flatten(2).transpose(1, 2)
         order = [2 + axis for axis in (*self.other_axes, *self.axes)]
@@ -163,6 +259,8 @@ class Groups:
 
     def to_map(self, positions_BNC: Tensor, grid: Sequence[int]) -> Tensor:
         """Join groups (B * G, N, C) into a map (B, C, *grid), the inverse of `to_positions`."""
+        if self.mixes_channels:
+            return positions_BNC.unflatten(2, list(grid))
         if not self.other_axes:
             return positions_BNC.transpose(1, 2).unflatten(2, [grid[axis] for axis in self.axes])
         others = [grid[axis] for axis in self.other_axes]

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from torch_nonlocal._common.context_values import added
 
-Observer = Callable[[Any, Any, Tensor, tuple[Tensor, Tensor] | None], None]
-"""Called with a module, its options, its map (B, C, *size), and theta and phi, or a and b of the concatenation form.
+Observer = Callable[[Any, Any, Tensor, tuple[Tensor, Tensor] | None, Tensor | None], None]
+"""Called with a module, its options, its map (B, C, *size), theta and phi, or a and b of the concatenation form, and
+the map that the keys are computed from, None for the same one.
 
-A block is its own options; those of a module of another project are a `Computed` (`layers.operation`). The last is None
+A block is its own options; those of a module of another project are a `Computed` (`layers.operation`). The pair is None
 where a and b were computed from w_f folded into theta and phi. The block's modules are ordinary then: the observer can
 call them without an effect.
 """
@@ -37,9 +38,11 @@ def is_observed() -> bool:
     return bool(_observers.get())
 
 
-def show_observers(module: Any, options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None) -> None:
+def show_observers(
+    module: Any, options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None, keys_from: Tensor | None = None
+) -> None:
     """Call the observers of this thread. Code that torch.compile makes has none."""
     if torch.compiler.is_dynamo_compiling():
         return
     for observer in _observers.get():
-        observer(module, options, x, operands)
+        observer(module, options, x, operands, keys_from)

@@ -14,6 +14,7 @@ from torch import nn
 from torch_nonlocal.functional import Normalize, Pairwise
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
+from torch_nonlocal.layers.keys import Keys, key_grid
 from torch_nonlocal.layers.non_local import NonLocal
 
 OPERATION = "_torch_nonlocal_operation"
@@ -32,6 +33,7 @@ class Computed:
         attend: positions that a position attends to.
         causal: "frames" if a position attends to its own and earlier frames only; None for all frames.
         window_frames: number of frames that a position attends to, its own included; None for all.
+        keys: what the keys are.
     """
 
     dims: int
@@ -42,11 +44,16 @@ class Computed:
     attend: Attend = "spacetime"
     causal: Causal = None
     window_frames: int | None = None
+    keys: Keys = "pool"
 
     @property
     def groups(self) -> Groups:
         """The groups of positions."""
         return Groups(self.attend, self.dims, self.causal, self.window_frames)
+
+    def key_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
+        """The size of the keys of a map of a size (*grid)."""
+        return key_grid(self, grid)
 
 
 class Operation(ABC):

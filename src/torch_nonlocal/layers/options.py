@@ -13,7 +13,8 @@ import torch
 
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.functional import ALGORITHMS, NORMALIZE, Algorithm, Normalize, Pairwise
-from torch_nonlocal.layers.groups import Attend, Causal
+from torch_nonlocal.layers.groups import Attend, Causal, Windows
+from torch_nonlocal.layers.keys import Keys
 from torch_nonlocal.layers.layout import Layout
 from torch_nonlocal.layers.norm import NormKind
 
@@ -24,7 +25,7 @@ Scale = float | Literal["sqrt"] | None
 """The factor of the logits: None for 1, "sqrt" for the inner width to the power -1/2, or a number."""
 
 Subsample = int | Sequence[int] | None
-"""The max pooling of the keys: None for no pooling, one factor, or one factor per axis."""
+"""The max pooling or the distance of the keys: None for every position, one factor, or one factor per axis."""
 
 
 class BlockOptions(TypedDict, total=False):
@@ -35,7 +36,11 @@ class BlockOptions(TypedDict, total=False):
     attend: Attend
     causal: Causal
     window_frames: int | None
+    windows: Windows
+    interlaced: bool
+    keys: Keys
     subsample: Subsample
+    key_channels: int | None
     pool_first: bool
     scale: Scale
     norm: NormKind | None
@@ -159,12 +164,14 @@ __all__ = [
     "Attend",
     "BlockOptions",
     "Causal",
+    "Keys",
     "Layout",
     "NormKind",
     "Normalize",
     "Pairwise",
     "Scale",
     "Subsample",
+    "Windows",
     "check_option_names",
     "check_options",
     "softmax_scale",

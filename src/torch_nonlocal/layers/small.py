@@ -57,7 +57,8 @@ def _is_usual(block: Any, x: Tensor) -> bool:
         and (block.pairwise == "dot_product" or is_small(block.pairwise, batch, positions, positions, x.dtype))
         and block.layout == "channels_first"
         and block.normalize == "keys"
-        and not (block.groups.other_axes or block.groups.causal or block.subsample or block.checkpoint)
+        and block.groups.is_whole
+        and not (block.pools_keys or block.checkpoint)
     )
 
 

@@ -6,7 +6,6 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal import functional
 from torch_nonlocal._common.text import listed
 from torch_nonlocal._common.wrappers import named_modules, unwrapped
 from torch_nonlocal.insertion.attachment import CHILD
@@ -15,9 +14,11 @@ from torch_nonlocal.insertion.probe import running
 from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
 from torch_nonlocal.layers import Block
 from torch_nonlocal.layers.explain import causal_frames, operation_sizes
+from torch_nonlocal.layers.inputs import check_key_size
 from torch_nonlocal.layers.operation import computed_by
 from torch_nonlocal.layers.options import AnyBlockOptions, Layout
 from torch_nonlocal.layers.registry import NON_LOCAL, Kind, block_kind
+from torch_nonlocal.layers.sizes import algorithm_of
 from torch_nonlocal.layers.widths import device_and_dtype
 from torch_nonlocal.planning.candidates import candidates, recommended
 from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
@@ -55,8 +56,8 @@ class Place(Cost):
         kind: class name of the module.
         shape: shape of the module's output.
         layout: order of the axes of the output: "channels_first", "channels_last" or "tokens".
-        queries: N, number of query positions.
-        keys: M, number of key positions after subsampling.
+        queries: N, number of query positions of a group or window; of channels with attend="channel".
+        keys: M, number of key positions that a query attends to, after subsampling.
         channels: C.
         inner_channels: D.
         algorithm: algorithm of a training step, such as "fused". All algorithms are exact. "direct" for blocks that are
@@ -230,8 +231,10 @@ def _blocks(
                 continue
             block = rehearsal.block(kind, name, output, options)
             size = block.map_shape(rehearsal.outputs[name][0].shape)[2:]
-            if any(part < factor for part, factor in zip(size, block.subsample or (1,) * block.dims, strict=True)):
-                refused[name] = f"{name!r} returns a map {size} smaller than subsample={options.get('subsample')!r}"
+            try:
+                check_key_size(block, size, size)
+            except ValueError as error:
+                refused[name] = f"{name!r}: {error}"
             else:
                 blocks[name] = block
     if not blocks:
@@ -250,7 +253,7 @@ def _recommended(model: nn.Module, rehearsal: Rehearsal, blocks: dict[str, Block
 
 def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: Block, chosen: bool) -> Place:
     output: Tensor = rehearsal.outputs[name][0]
-    groups, queries, keys, width, _ = operation_sizes(block, output.shape)
+    sizes = operation_sizes(block, output.shape)
     _, dtype = device_and_dtype(block)
     algorithm = _algorithm(block, output)
     cost = _cost(rehearsal, {name: block}, {algorithm})
@@ -259,12 +262,12 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: Block, chos
         kind=type(named_modules(model)[name]).__name__,
         shape=tuple(output.shape),
         layout=block.layout,
-        queries=queries,
-        keys=keys,
+        queries=sizes.queries,
+        keys=sizes.keys,
         channels=block.channels,
-        inner_channels=getattr(block, "inner_channels", width),
+        inner_channels=getattr(block, "inner_channels", sizes.width),
         algorithm=algorithm,
-        map_bytes=max(dtype.itemsize, 4) * groups * queries * keys,
+        map_bytes=max(dtype.itemsize, 4) * sizes.pairs,
         chosen=chosen,
         **asdict(cost),
     )
@@ -275,16 +278,9 @@ def _algorithm(block: Block, output: Tensor) -> str:
     options = computed_by(block)
     if options is None:
         return "direct"
-    return functional.choice(
-        options.pairwise,
-        operation_sizes(block, output.shape),
-        algorithm=block.algorithm,
-        device=output.device,
-        dtype=device_and_dtype(block)[1],
-        training=True,
-        normalize=options.normalize,
-        frames=causal_frames(block, output.shape),
-    ).algorithm
+    sizes, frames = operation_sizes(block, output.shape), causal_frames(block, output.shape)
+    run: dict[str, Any] = {"device": output.device, "dtype": device_and_dtype(block)[1], "training": True}
+    return algorithm_of(options, block.algorithm, sizes, frames, **run)[0]
 
 
 def _cost(rehearsal: Rehearsal, blocks: dict[str, Block], algorithms: set[str]) -> Cost:

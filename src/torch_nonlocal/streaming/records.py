@@ -22,7 +22,7 @@ def record_of(name: str, cache: BlockCache, batch: int, pixels: Sequence[int]) -
     block, frames = cache.block, cache.queries.count
     grid = (frames, *cache.grid[1:])
     pool = block.subsample or (1, 1, 1)
-    key_grid = tuple(size // factor for size, factor in zip(grid, pool, strict=True))
+    key_grid = block.key_grid(grid)
     weights = PairWeights(
         block.pairwise,
         cache.queries.until(0).clone(),
@@ -31,5 +31,5 @@ def record_of(name: str, cache: BlockCache, batch: int, pixels: Sequence[int]) -
         block.normalize,
         CausalFrames(frames, block.window_frames),
     )
-    geometry = Geometry.evenly(grid, key_grid, pool, (frames, *pixels))
+    geometry = Geometry.evenly(grid, key_grid, pool, (frames, *pixels), strided=block.keys == "stride")
     return BlockRecord(name, weights, geometry, attend=block.attend, batch=batch)

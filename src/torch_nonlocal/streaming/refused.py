@@ -63,6 +63,10 @@ def _reason(name: str, module: Any) -> str:
 def _block_reason(block: NonLocal) -> str:
     if block.groups.spans_time and not block.causal:
         return f"attends to all frames (attend={block.attend!r}): expected causal='frames'"
+    if block.causal and block.windows is not None:
+        return f"attends within {block.groups.within}, which a stream does not keep: expected windows=None"
+    if block.causal and block.keys == "pyramid":
+        return "has keys='pyramid', which a stream does not keep: expected keys='pool' or 'stride'"
     if block.dims == 3 and block.grid is not None:
         return f"has a fixed number of frames, grid={block.grid}: expected a layout of maps"
     return ""

@@ -15,6 +15,8 @@ from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.replacing.family import is_pointwise
 from torch_nonlocal.replacing.paper_block import Names, PaperBlock, Rule, applied, first_conv, paper_blocks
 
+_BY_CHANNEL = "channel"  # whitening of the project, one mean per channel
+
 
 class Disentangled(PaperBlock):
     """What both have in common."""
@@ -49,12 +51,12 @@ class Original(Disentangled):
     def mismatch(self, module: Any) -> str | None:
         if not isinstance(getattr(module, "gamma", None), Tensor):
             return "gamma is missing"
-        if {*getattr(module, "whiten_type", ())} - {"channel"}:
+        if {*getattr(module, "whiten_type", ())} - {_BY_CHANNEL}:
             return f"it whitens by {', '.join(module.whiten_type)}; expected by channel"
         return super().mismatch(module)
 
     def embed(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        centers = "channel" in getattr(module, "whiten_type", ())
+        centers = _BY_CHANNEL in getattr(module, "whiten_type", ())
         return super().embed(module, x) if centers else PaperBlock.embed(self, module, x)
 
     def combined(self, module: Any, y: Tensor, common: Tensor | None, x: Tensor) -> Tensor:
