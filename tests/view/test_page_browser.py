@@ -31,6 +31,15 @@ FORMS = {
     "causal dot product": {"pairwise": "dot_product", "causal": "frames", "window_frames": 2},
     "causal concatenation": {"pairwise": "concatenation", "causal": "frames"},
     "causal time": {"attend": "time", "causal": "frames", "window_frames": 2},
+    "windows": {"windows": (2, 4, None), "subsample": (1, 2, 2)},
+    "interlaced": {
+        "pairwise": "dot_product",
+        "normalize": "queries",
+        "windows": (None, 4, 2),
+        "interlaced": True,
+    },
+    "criss cross": {"attend": "criss_cross", "pairwise": "concatenation"},
+    "strided keys": {"keys": "stride", "subsample": 2},
     "pooled keys": {"pairwise": "embedded_gaussian", "subsample": (2, 2, 2)},
 }
 

@@ -131,6 +131,10 @@ class PairWeights:
         seen_Q = self.frames.seen_keys(index_Q, self.queries, self.keys)
         return seen_Q if self.sees is None else seen_Q * self.sees.seen_keys(index_Q) // self.keys
 
+    def seen_queries(self, index_Q: Tensor) -> Tensor:
+        """The number of queries that see the same keys as some queries, (Q,)."""
+        return torch.full_like(index_Q, self.queries) if self.sees is None else self.sees.seen_queries(index_Q)
+
     def visible(self, index_Q: Tensor, index_K: Tensor) -> Tensor | None:
         """Whether some queries see some keys, (Q, K); None if every query sees every key."""
         found_QK = None if self.sees is None else self.sees.visible(index_Q, index_K)
@@ -154,13 +158,11 @@ class PairWeights:
             scores_QK.masked_fill_(~visible_QK, torch.finfo(scores_QK.dtype).min)
             return
         if self.normalize == "queries":
-            share_Q = self.queries / (self._all(index_Q) if self.sees is None else self.sees.seen_queries(index_Q))
+            all_count, seen_Q = self.queries, self.seen_queries(index_Q)
         else:
-            share_Q = self.keys / self.seen_keys(index_Q)
+            all_count, seen_Q = self.keys, self.seen_keys(index_Q)
+        share_Q = all_count / seen_Q.to(scores_QK.dtype)
         scores_QK.masked_fill_(~visible_QK, 0.0).mul_(share_Q[:, None])
-
-    def _all(self, index_Q: Tensor) -> Tensor:
-        return torch.full_like(index_Q, self.queries)
 
     def _scores(self, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:
         """Return logits in the softmax forms and weights in the others: (Q, M), written to `out` if given."""

@@ -8,7 +8,7 @@ Shapes: N queries and M keys of a group, Q some of the queries, K some of the ke
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -65,17 +65,23 @@ class Visibility:
                 for line, factor in zip(labels, factors, strict=True)
             )
 
-        query, key = thinned(self.query_labels), thinned(self.key_labels)
-        return Visibility(query, key, self.axes, self.is_cross, self.within)
+        return replace(self, query_labels=thinned(self.query_labels), key_labels=thinned(self.key_labels))
+
+    def on_axes(self, count: int) -> "Visibility":
+        """The same for maps of more axes, with one position on each axis before."""
+        added = count - len(self.query_labels)
+        before: Labels = ((0,),) * added
+        axes = tuple(axis + added for axis in self.axes)
+        return replace(self, query_labels=before + self.query_labels, key_labels=before + self.key_labels, axes=axes)
 
     def _seen(self, labels: Labels, index_Q: Tensor, others: Labels, axes: Sequence[int] | None) -> Tensor:
+        if self.is_cross:
+            return torch.full_like(index_Q, sum(len(others[axis]) for axis in self.axes) - 1)
         counts = []
         for axis, label_Q in zip(self.axes, self._labels(labels, index_Q), strict=True):
             if axes is None or axis in axes:
                 other = torch.tensor(others[axis], device=index_Q.device)
                 counts.append((label_Q[:, None] == other).sum(1))
-        if self.is_cross:
-            return torch.stack(counts).sum(0) - 1
         return torch.stack(counts).prod(0) if counts else torch.ones_like(index_Q)
 
     def _labels(self, labels: Labels, index: Tensor) -> list[Tensor]:

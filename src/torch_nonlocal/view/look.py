@@ -98,7 +98,9 @@ def as_frames(record: BlockRecord) -> BlockRecord:
     sizes = {name: (record.batch_size, *getattr(geometry, name)) for name in ("grid", "key_grid", "input_size")}
     rules = {name: (value, *getattr(geometry, name)) for name, value in one.items()}
     stacked = dataclasses.replace(geometry, **sizes, **rules)
-    return BlockRecord(record.name, record.weights, stacked, attend="space", batch=1)
+    sees = record.weights.sees
+    weights = record.weights if sees is None else dataclasses.replace(record.weights, sees=sees.on_axes(3))
+    return BlockRecord(record.name, weights, stacked, attend="space", batch=1)
 
 
 def _center(cell: Sequence[int], centers: Sequence[Sequence[float]]) -> tuple[float, ...]:

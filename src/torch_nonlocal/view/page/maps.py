@@ -60,7 +60,9 @@ class Maps:
         """Return an approximation on a coarser grid, with theta and phi averaged over `factor` x `factor` cells."""
         query, grid = _pooled(self.query, self.grid, factor)
         key, key_grid = _pooled(self.key, self.key_grid, factor)
-        return replace(self, query=query, key=key, grid=grid, key_grid=key_grid)
+        sees = self.weights.sees
+        weights = self.weights if sees is None else replace(self.weights, sees=sees.coarser((1, factor, factor)))
+        return replace(self, query=query, key=key, grid=grid, key_grid=key_grid, weights=weights)
 
     def pairs(self) -> PairWeights:
         """Return the weights by group, as the block computes them."""
@@ -100,6 +102,8 @@ def maps_of(record: BlockRecord, batch: int) -> Maps:
         return groups.to_map(values, size)[0].flatten(1).T.contiguous()
 
     weights = record.weights
+    if weights.sees is not None:
+        weights = replace(weights, sees=weights.sees.on_axes(3))
     return Maps(raster(weights.query, grid), raster(weights.key, key_grid), grid, key_grid, groups, weights)
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.attention.geometry import Geometry
+from torch_nonlocal.layers.visibility import Visibility
 from torch_nonlocal.view.facts import BlockFacts
 from torch_nonlocal.view.page.maps import Maps, coarse_distance, maps_of
 from torch_nonlocal.view.page.quantize import BITS, Quantized, packed_size, quantize
@@ -121,8 +122,9 @@ class Block:
                 "queries": groups.layout(self.maps.grid),
                 "keys": groups.layout(self.maps.key_grid),
                 "spanTime": groups.spans_time,
-                "within": groups.within,
+                "within": groups.within if weights.sees is None else weights.sees.within,
                 "causal": None if weights.frames is None else {"window": weights.frames.window},
+                "labels": None if weights.sees is None else _labels(weights.sees),
             },
             "query": codes[0],
             "key": codes[1],
@@ -150,6 +152,16 @@ class Block:
         if self.coarser > 1:
             evidence_THW = F.avg_pool2d(evidence_THW[:, None], self.coarser, ceil_mode=True)[:, 0]
         return store.add(_floats(evidence_THW))
+
+
+def _labels(sees: Visibility) -> dict[str, Any]:
+    """Which queries see which keys, as JSON values; see `Visibility`."""
+    return {
+        "queries": [list(line) for line in sees.query_labels],
+        "keys": [list(line) for line in sees.key_labels],
+        "axes": list(sees.axes),
+        "isCross": sees.is_cross,
+    }
 
 
 def positions_of(record: BlockRecord, *, coarser: int) -> tuple[int, int]:

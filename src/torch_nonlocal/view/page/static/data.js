@@ -71,17 +71,27 @@ export class Block {
     return this.numbers;
   }
 
-  // The positions of a point's group on the grid of the "queries" or of the "keys": index n is first + offsets[n]. In a
-  // causal block, only the keys that a query at the point sees, or the queries that see a key at the point.
+  // The positions of a point's group on the grid of the "keys" that a query at the point sees, or on that of the
+  // "queries" that see a key at the point: index n is first + offsets[n].
   group(point, side) {
-    const { first } = this.groups[side];
+    const first = point.reduce((sum, value, axis) => sum + value * this.groups[side].first[axis], 0);
     let offsets = this.offsets[side];
     if (this.groups.causal) {
       const perFrame = offsets.length / this.grid[0];
       const [from, to] = this.framesOf(point[0], side);
       offsets = offsets.subarray(from * perFrame, to * perFrame);
     }
-    return { first: point.reduce((sum, value, axis) => sum + value * first[axis], 0), offsets };
+    const { labels } = this.groups;
+    if (labels) {
+      const own = labels[side === "keys" ? "queries" : "keys"].map((line, axis) => line[point[axis]]);
+      const grid = side === "keys" ? this.keyGrid : this.grid;
+      offsets = offsets.filter((offset) => {
+        const other = toPoint(first + offset, grid);
+        const isEqual = (axis) => labels[side][axis][other[axis]] === own[axis];
+        return labels.isCross ? labels.axes.some(isEqual) : labels.axes.every(isEqual);
+      });
+    }
+    return { first, offsets };
   }
 
   // The frames [from, to) of the keys that a query of a causal block sees, or of the queries that see a key.
@@ -90,12 +100,22 @@ export class Block {
     return side === "keys" ? [Math.max(frame + 1 - window, 0), frame + 1] : [frame, Math.min(frame + window, this.grid[0])];
   }
 
-  // What dot products and concatenations of a query are divided by: the number of keys that it sees, by its frame.
-  divisor(frame) {
-    const count = this.offsets[this.normalize].length;
+  // What dot products and concatenations of a query are divided by: the number of keys that it sees, or of the queries
+  // that see the same keys.
+  divisor(point) {
+    const count = this.labelled(point, this.normalize);
     if (!this.groups.causal) return count;
-    const [from, to] = this.framesOf(frame, "keys");
+    const [from, to] = this.framesOf(point[0], "keys");
     return ((to - from) * count) / this.grid[0];
+  }
+
+  // The number of "keys" that a query sees, or of "queries" that see the same keys, with all frames of a causal block.
+  labelled(point, side) {
+    const { labels } = this.groups;
+    if (!labels) return this.offsets[side].length;
+    if (labels.isCross) return labels.axes.reduce((sum, axis) => sum + labels[side][axis].length, -1);
+    const alike = (axis) => labels[side][axis].filter((label) => label === labels.queries[axis][point[axis]]).length;
+    return labels.axes.reduce((product, axis) => product * alike(axis), 1);
   }
 
   coveringKey(point) {
@@ -105,8 +125,8 @@ export class Block {
   // Weights of a query over the grid of keys, zero outside its group.
   row(point) {
     const { theta, phi, logSums } = this.load();
-    const keys = this.group(point, "keys");
-    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, () => this.divisor(point[0]));
+    const keys = this.group(point, "keys"), divisor = this.divisor(point);
+    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, () => divisor);
     if (this.softmax) {
       if (this.normalize === "keys") softmax(scores);
       else for (let m = 0; m < scores.length; m++) scores[m] = Math.exp(scores[m] - logSums[keys.first + keys.offsets[m]]);
@@ -118,9 +138,7 @@ export class Block {
   column(point) {
     const { theta, phi, logSums } = this.load();
     const queries = this.group(point, "queries");
-    const pixels = this.grid[1] * this.grid[2];
-    const counts = Array.from({ length: this.grid[0] }, (_, frame) => this.divisor(frame));
-    const divisor = (index) => counts[Math.floor(index / pixels)];
+    const divisor = (index) => this.divisor(toPoint(index, this.grid));
     const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, divisor);
     if (this.softmax) {
       if (this.normalize === "queries") softmax(scores);

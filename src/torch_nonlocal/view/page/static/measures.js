@@ -44,12 +44,17 @@ function strongest(values, from, to, k, group, skip) {
   return found;
 }
 
+// The positions of a row, those of keys, or of a column, those of queries.
+function groupOf(block, point, outward) {
+  return outward ? block.group(point, "keys") : block.group(block.coveringKey(point), "queries");
+}
+
 // The strongest links of a row or column, strongest first.
 export function strongestLinks(block, values, point, { mode, frames, k }) {
   const outward = mode === "out";
   const grid = outward ? block.keyGrid : block.grid;
   const own = outward ? block.coveringKey(point) : point;
-  const group = block.group(own, outward ? "keys" : "queries");
+  const group = groupOf(block, point, outward);
   const pixels = grid[1] * grid[2];
   const whole = [0, grid[0] * pixels];
   const ownFrame = [own[0] * pixels, (own[0] + 1) * pixels];
@@ -93,7 +98,7 @@ export function measure(block, values, point, mode) {
   const centers = outward ? block.keyCenters : block.queryCenters;
   const here = point.map((i, axis) => block.queryCenters[axis][i]);
   const own = outward ? block.coveringKey(point) : point;
-  const group = block.group(own, outward ? "keys" : "queries");
+  const group = groupOf(block, point, outward);
   const perFrame = new Float64Array(grid[0]);
   let total = 0, signedTotal = 0, largest = 0;
   const count = group.offsets.length;
@@ -124,6 +129,8 @@ export function measure(block, values, point, mode) {
     total: signedTotal,
     absolute: total,
     count,
+    keys: block.labelled(point, "keys"),
+    queries: block.labelled(point, "queries"),
     peak: total > 0 ? (largest * count) / total : 1,
   };
 }
@@ -131,7 +138,7 @@ export function measure(block, values, point, mode) {
 // The statistics if all positions of the group had the same weight.
 export function measureUniform(block, point, mode) {
   const outward = mode === "out";
-  const group = block.group(outward ? block.coveringKey(point) : point, outward ? "keys" : "queries");
+  const group = groupOf(block, point, outward);
   const grid = outward ? block.keyGrid : block.grid;
   const values = new Float32Array(grid[0] * grid[1] * grid[2]);
   for (let n = 0; n < group.offsets.length; n++) values[group.first + group.offsets[n]] = 1;
@@ -176,12 +183,12 @@ function sumsOverKeys(block) {
 
 // The weight of every position of the group if all had the same.
 export function uniformWeight(block, measures, mode) {
-  return mode === "in" && sumsOverKeys(block) ? 1 / block.keyCount : measures.absolute / measures.count;
+  return mode === "in" && sumsOverKeys(block) ? 1 / measures.keys : measures.absolute / measures.count;
 }
 
 // What a key receives in total, relative to an average key; null if the average is not known.
 export function received(block, measures, mode) {
-  return mode === "in" && sumsOverKeys(block) ? (measures.total * block.keyCount) / block.queryCount : null;
+  return mode === "in" && sumsOverKeys(block) ? (measures.total * measures.keys) / measures.queries : null;
 }
 
 // The links that are drawn and listed: those of at least a fraction of the strongest one or, if that is practically
