@@ -35,11 +35,13 @@ class BlockRecord:
         batch: int,
         locate: Callable[[], Geometry] | None = None,
         images: Sequence[Placement] = (),
+        saliency: Tensor | None = None,
     ) -> None:
         self.name = name
         self.weights = weights
         self.groups = Groups(attend, len(geometry.grid))
         self.batch_size = batch
+        self._saliency = saliency  # (B, *grid)
         self._geometry = geometry
         self._locate = locate  # finds the receptive fields on first use of the geometry
         self._images = tuple(images)  # where the network resizes or pads its images: one for each, or one for all
@@ -96,6 +98,10 @@ class BlockRecord:
             parts.append("causal: zero for later frames" + (f" and those before the last {window}" if window else ""))
         if self.weights.sees is not None:
             parts.append(f"zero outside {self.weights.sees.within}")
+        if self.weights.regions is not None:
+            parts.append("zero outside the most salient positions")
+        if self.weights.kept is not None:
+            parts.append(f"zero but for the {self.weights.kept} strongest keys" if self.weights.kept > 1 else "one key")
         return "; ".join(parts)
 
     @property
@@ -118,8 +124,8 @@ class BlockRecord:
 
         Returns:
             (Q, *key_grid), float32 or better. Zero for keys that a query does not attend to: those outside its group
-            with attend="space" or "time", outside its window or its row and column, and those of later frames in a
-            causal block.
+            with attend="space" or "time", outside its window or its row and column, those of later frames in a
+            causal block, and those that are not selected.
 
         Raises:
             ValueError: a point or the batch index is out of range; the message gives the valid range.
@@ -164,8 +170,8 @@ class BlockRecord:
     ) -> list[Link]:
         """Return the links of one position with the largest absolute weights, strongest first.
 
-        In a causal block, in windows, and in rows and columns, only keys that a query sees are linked, which may be
-        fewer than k.
+        In a causal block, in windows, and in rows and columns, only keys that a query sees are linked, and with a
+        selection those that it selects, which may be fewer than k.
 
         Args:
             point: the position.
@@ -211,13 +217,26 @@ class BlockRecord:
         if visible is not None:
             part = self._part(seen, group, batch)
             part.copy_(visible.view(part.shape))
+        if self.weights.kept is not None or self.weights.regions is not None:
+            seen &= like != 0
         return seen
+
+    def saliency(self, *, batch: int = 0) -> Tensor:
+        """Return the saliency of every position, in [0, 1], by which a block with `regions` selects keys: (*grid).
+
+        Raises:
+            ValueError: the block has no `regions`, or the batch index is out of range.
+        """
+        self._check_batch(batch)
+        if self._saliency is None:
+            raise ValueError(f"the block at {self.name!r} has no saliency: expected a block with regions=k")
+        return self._saliency[batch]
 
     def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
         """Return the k links with the largest absolute weights of every position, without an N x M map.
 
         In a causal block, in windows, and in rows and columns, links have weight zero where a position sees fewer than
-        k candidates.
+        k candidates, and with a selection where it selects fewer.
 
         Takes about as long as two runs of the block's exact attention, and 100 MB of memory in addition to the result.
 

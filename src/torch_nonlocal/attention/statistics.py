@@ -31,7 +31,8 @@ class Statistics:
         reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
         alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
         silent: fraction of positions whose weights are all zero; the other means exclude them.
-        keys: M, the number of keys of a position; in a causal block and in windows the mean over positions, rounded.
+        keys: M, the number of keys of a position, that it selects if it does; in a causal block and in windows the mean
+            over positions, rounded.
         shares: description of how shares follow from weights.
         not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
         uniform_on_own_frame: share on the frame of the position if all keys had the same weight; None if unknown.
@@ -134,7 +135,9 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         keys=round(float(seen_N.mean())),
         shares=_shares(weights),
         not_finite=sums.not_finite / sums.queries,
-        uniform_on_own_frame=float((_own_frame(weights, places) / seen_N).mean()) if is_clip else None,
+        uniform_on_own_frame=float((_own_frame(weights, places) / seen_N).mean())
+        if is_clip and weights.kept is None and weights.regions is None
+        else None,
     )
 
 

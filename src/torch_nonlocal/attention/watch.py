@@ -22,6 +22,7 @@ from torch_nonlocal.attention.weights import PairWeights
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.observed import observed_by
 from torch_nonlocal.layers.operation import is_observable
+from torch_nonlocal.layers.regions import region_mask, saliency_map
 from torch_nonlocal.layers.visibility import visibility, why_no_rows
 
 
@@ -222,6 +223,7 @@ class _Run:
             batch=x.shape[0],
             locate=partial(self._locate, name, given, even, len(frames)),
             images=images,
+            saliency=_saliency(options, x if keys_from is None else keys_from),
         )
 
     def _input(self, name: str, axes: int) -> tuple[_Input | None, list[Placement]]:
@@ -255,8 +257,15 @@ def _weights(options: Any, x: Tensor, operands: tuple[Tensor, Tensor] | None, ke
     # A contiguous copy: theta of a Gaussian block is the feature map itself, which the network may change in place.
     query, key = (tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in seen)
     frames = options.groups.frames(x.shape[2:])
-    sees = visibility(options, x.shape[2:])
-    return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames, sees)
+    sees, selection = visibility(options, x.shape[2:]), options.selection
+    kept = 1 if selection.hard else selection.top_k
+    regions = None if options.regions is None else region_mask(options, x if keys_from is None else keys_from)
+    return PairWeights(options.pairwise, query, key, options.scale, options.normalize, frames, sees, kept, regions)
+
+
+@torch.no_grad()
+def _saliency(options: Any, source: Tensor) -> Tensor | None:
+    return None if options.regions is None else saliency_map(options, source)
 
 
 def _hides(module: nn.Module) -> TypeGuard[Block]:

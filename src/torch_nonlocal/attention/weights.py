@@ -9,7 +9,8 @@
 | concatenation                  | ReLU(a_i + b_j) / M                | any; weights are nonnegative            |
 
 If the block is causal over frames, or attends within windows or to rows and columns, weights of keys that a query does
-not see are zero, sums run over those that it sees, and M and N are their numbers.
+not see are zero, sums run over those that it sees, and M and N are their numbers. The same holds for keys that are not
+selected, by a query or for a whole group.
 
 Shapes: G groups (see `torch_nonlocal.layers.groups`), N queries and M keys per group, D inner width.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.top_indices import top_indices
 from torch_nonlocal.functional import CausalFrames
 from torch_nonlocal.layers.visibility import Visibility
 
@@ -38,6 +40,9 @@ class PairWeights:
         normalize: "keys" or "queries", the axis of the softmax, or what the dot product is divided by the number of.
         frames: which frames a query sees, if the block is causal; None for all.
         sees: which keys a query sees in windows, or in its row and column; None for all.
+        kept: number of keys of a query that have a weight, those with the largest logits; None for all. 1 if the block
+            has hard attention.
+        regions: which keys of a group have a weight for every query, (G, M); None for all.
     """
 
     pairwise: str
@@ -47,6 +52,8 @@ class PairWeights:
     normalize: str = "keys"
     frames: CausalFrames | None = None
     sees: Visibility | None = None
+    kept: int | None = None
+    regions: Tensor | None = None
     _log_sums: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -67,7 +74,8 @@ class PairWeights:
     def rows(self, group: int, index_Q: Tensor) -> Tensor:
         """Return the weights of some queries over all keys of their group: (Q, M), float32 or better."""
         scores_QM = self._scores(self.query[group, index_Q], self.key[group])
-        self._hide_(scores_QM, index_Q, self._numbers(self.keys))
+        self._hide_(scores_QM, group, index_Q, self._numbers(self.keys))
+        self._narrow_(scores_QM)
         if not self.is_softmax:
             return scores_QM
         if self.normalize == "keys":
@@ -76,8 +84,10 @@ class PairWeights:
 
     def columns(self, group: int, index_K: Tensor) -> Tensor:
         """Return the weights of some keys for all queries of their group: (K, N), float32 or better."""
+        if self.kept is not None:  # the keys of a query depend on all its logits
+            return torch.cat([weights_RM[:, index_K] for _, weights_RM in self.tiles(group, reuse=True)]).mT
         scores_NK = self._scores(self.query[group], self.key[group, index_K])
-        self._hide_(scores_NK, self._numbers(self.queries), index_K)
+        self._hide_(scores_NK, group, self._numbers(self.queries), index_K)
         scores_KN = scores_NK.mT
         if not self.is_softmax:
             return scores_KN
@@ -110,7 +120,8 @@ class PairWeights:
         for start in range(0, self.queries, rows):
             query = self.query[group, start : start + rows]
             scores_RM = self._scores(query, key, None if buffer is None else buffer[: len(query)])
-            self._hide_(scores_RM, self._numbers(self.queries)[start : start + rows], self._numbers(self.keys))
+            self._hide_(scores_RM, group, self._numbers(self.queries)[start : start + rows], self._numbers(self.keys))
+            self._narrow_(scores_RM)
             yield start, scores_RM
 
     def log_sum(self, group: int) -> Tensor:
@@ -124,8 +135,22 @@ class PairWeights:
             self._log_sums[group] = total
         return self._log_sums[group]
 
+    def lowest_logits(self, group: int) -> Tensor:
+        """The lowest logit of each query that has a weight, (N,)."""
+        lowest = [
+            scores_RM.masked_fill(scores_RM == torch.finfo(scores_RM.dtype).min, torch.inf).amin(1)
+            for _, scores_RM in self.score_tiles(group, reuse=True)
+        ]
+        return torch.cat(lowest)
+
     def seen_keys(self, index_Q: Tensor) -> Tensor:
-        """The number of keys that some queries see, (Q,)."""
+        """The number of keys that some queries see, and with `kept` select, (Q,)."""
+        seen_Q = self._all_seen_keys(index_Q)
+        return seen_Q if self.kept is None else seen_Q.clamp(max=self.kept)
+
+    def _all_seen_keys(self, index_Q: Tensor) -> Tensor:
+        if self.regions is not None:
+            return torch.full_like(index_Q, int(self.regions[0].sum()))
         if self.frames is None:
             return torch.full_like(index_Q, self.keys) if self.sees is None else self.sees.seen_keys(index_Q)
         seen_Q = self.frames.seen_keys(index_Q, self.queries, self.keys)
@@ -146,12 +171,14 @@ class PairWeights:
     def _numbers(self, count: int) -> Tensor:
         return torch.arange(count, device=self.query.device)
 
-    def _hide_(self, scores_QK: Tensor, index_Q: Tensor, index_K: Tensor) -> None:
+    def _hide_(self, scores_QK: Tensor, group: int, index_Q: Tensor, index_K: Tensor) -> None:
         """Set the scores of keys that a query does not see to zero, and divide the others by the number of keys seen.
 
         In the softmax forms, logits become the lowest finite value, whose exponential is zero.
         """
         visible_QK = self.visible(index_Q, index_K)
+        if self.regions is not None:
+            visible_QK = self.regions[group, index_K].expand(len(index_Q), -1)
         if visible_QK is None:
             return
         if self.is_softmax:
@@ -163,6 +190,14 @@ class PairWeights:
             all_count, seen_Q = self.keys, self.seen_keys(index_Q)
         share_Q = all_count / seen_Q.to(scores_QK.dtype)
         scores_QK.masked_fill_(~visible_QK, 0.0).mul_(share_Q[:, None])
+
+    def _narrow_(self, scores_RM: Tensor) -> None:
+        """Set the logits of keys that a query does not select to the lowest finite value."""
+        if self.kept is None:
+            return
+        index_RK = top_indices(scores_RM, min(self.kept, self.keys))
+        logits_RK = scores_RM.gather(1, index_RK)
+        scores_RM.fill_(torch.finfo(scores_RM.dtype).min).scatter_(1, index_RK, logits_RK)
 
     def _scores(self, query: Tensor, key: Tensor, out: Tensor | None = None) -> Tensor:
         """Return logits in the softmax forms and weights in the others: (Q, M), written to `out` if given."""

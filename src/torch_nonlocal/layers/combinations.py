@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from torch_nonlocal.functional import Selection
 from torch_nonlocal.layers.groups import Groups
 from torch_nonlocal.layers.keys import KEYS, Keys
 
@@ -18,6 +19,8 @@ def check_combination(
     channels: int,
     inner: int | None,
     key_channels: int | None,
+    selection: Selection,
+    regions: int | None,
 ) -> None:
     """Check that the options of a block go together.
 
@@ -32,6 +35,8 @@ def check_combination(
         channels: C.
         inner: the option `inner_channels`.
         key_channels: the channels of another map that keys come from.
+        selection: the options `top_k`, `hard` and `temperature`.
+        regions: the option `regions`.
 
     Raises:
         ValueError: if two options do not go together. The message gives the reason.
@@ -40,7 +45,11 @@ def check_combination(
         raise ValueError(f"keys={keys!r}: expected one of {', '.join(map(repr, KEYS))}")
     if key_channels is not None and (isinstance(key_channels, bool) or key_channels < 1):
         raise ValueError(f"key_channels={key_channels!r}: expected None or at least 1")
-    attend = f"attend={groups.attend!r}"
+    if regions is not None and (not isinstance(regions, int) or isinstance(regions, bool) or regions < 1):
+        raise ValueError(f"regions={regions!r}: expected None or a number of keys, at least 1")
+    if selection:
+        selection.check_goes_with(pairwise, normalize, causal=groups.causal is not None, algorithm=algorithm)
+    attend, top_k = f"attend={groups.attend!r}", selection.top_k
     whole = algorithm in ("auto", "dense")
     rules = [
         # "channel"
@@ -64,6 +73,19 @@ def check_combination(
             "expected normalize='keys'"),
         (groups.is_cross, not whole, f"{attend} has its own algorithm: expected algorithm='auto' or 'dense', got "
             f"{algorithm!r}"),
+        # selections
+        (groups.is_cross, bool(selection), f"{attend} has its own algorithm, without {selection.text}: expected one of "
+            "the two"),
+        (regions is not None, groups.is_cross or groups.window_sizes is not None, f"regions={regions} are keys of all "
+            f"positions of a group, which attend within {groups.within}: expected one of the two"),
+        (regions is not None, groups.mixes_channels, f"regions={regions} selects positions, but {attend} has weights "
+            "among channels: expected another attend"),
+        (regions is not None, groups.causal, f"regions={regions} selects among the positions of all frames, which is "
+            "not causal: expected causal=None"),
+        (regions is not None, normalize == "queries", f"regions={regions} leaves keys without weights, but "
+            "normalize='queries' gives every key weights that sum to one: expected normalize='keys'"),
+        (regions is not None, top_k is not None and top_k > (regions or 0), f"top_k={top_k} selects among "
+            f"regions={regions} keys: expected at most {regions}"),
         # keys
         (keys == "stride", factors is None, "keys='stride' needs subsample, the distance of two keys"),
         (keys == "pyramid", factors is not None, "keys='pyramid' has pools of fixed numbers: expected subsample=None"),

@@ -63,4 +63,10 @@ def later_options(block: Any) -> dict[str, Any]:
         found["keys"] = block.keys
     if block.key_channels is not None:
         found["key_channels"] = block.key_channels
+    if block.top_k is not None:
+        found["top_k"] = block.top_k
+    if block.hard:
+        found |= {"hard": block.hard, "temperature": block.temperature}
+    if block.regions is not None:
+        found["regions"] = block.regions
     return found

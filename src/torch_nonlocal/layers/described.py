@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from torch_nonlocal.functional import Normalize, Pairwise
+from torch_nonlocal.functional import SOFT, Hard, Normalize, Pairwise, Selection
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.config import config_of, shown_options
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
@@ -23,6 +23,10 @@ class Described(Block):
     norm_kind: NormKind | None
     keys: Keys = "pool"  # defaults of the blocks in pickles of earlier versions
     key_channels: int | None = None
+    selection: Selection = SOFT
+    regions: int | None = None
+    saliency: nn.Module | None
+
     groups: Groups
     subsample: tuple[int, ...] | None
     pool_first: bool
@@ -86,6 +90,26 @@ class Described(Block):
     def interlaced(self) -> bool:
         """The option `interlaced`."""
         return self.groups.interlaced
+
+    @property
+    def top_k(self) -> int | None:
+        """The option `top_k`."""
+        return self.selection.top_k
+
+    @property
+    def hard(self) -> Hard:
+        """The option `hard`."""
+        return self.selection.hard
+
+    @property
+    def temperature(self) -> float:
+        """The option `temperature`."""
+        return self.selection.temperature
+
+    @property
+    def selects_keys(self) -> bool:
+        """Whether a query has fewer keys than there are."""
+        return bool(self.selection) or self.regions is not None
 
     @property
     def pools_keys(self) -> bool:

@@ -31,7 +31,7 @@ Shapes: B batch, C channels, G groups of one batch item, N positions of a group.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -227,14 +227,11 @@ class Groups:
 
     def count(self, grid: Sequence[int]) -> int:
         """G, the number of groups."""
-        count = 1
-        for axis in self.other_axes:  # torch.compile does not trace math.prod of symbolic sizes
-            count = count * grid[axis]
-        return count
+        return _product(grid[axis] for axis in self.other_axes)
 
     def size(self, grid: Sequence[int]) -> int:
         """N, the number of positions of a group."""
-        return math.prod(grid[axis] for axis in self.axes)
+        return _product(grid[axis] for axis in self.axes)
 
     def frame_size(self, grid: Sequence[int]) -> int:
         """The number of positions of a group that lie in one frame. In a group, they follow each other."""
@@ -345,3 +342,10 @@ def _flat_index(point: Sequence[int], grid: Sequence[int], axes: Sequence[int]) 
     for axis in axes:
         index = index * grid[axis] + point[axis]
     return index
+
+
+def _product(sizes: Iterable[int]) -> int:
+    count = 1
+    for size in sizes:  # torch.compile does not trace math.prod of symbolic sizes
+        count = count * size
+    return count

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torch_nonlocal._common.tracing import is_recorded
 from torch_nonlocal.layers.layout import expected, fits, map_shape
+from torch_nonlocal.layers.windows import most_keys
 
 
 def check_input(block: Any, x: Tensor, keys_from: Tensor | None) -> None:
@@ -45,7 +46,7 @@ def is_left_out(keys_from: Any) -> bool:
 
 
 def check_key_size(block: Any, grid: Sequence[int], source: Sequence[int]) -> None:
-    """Check that each query has a key.
+    """Check that each query has a key, and as many as are selected.
 
     Args:
         block: a `NonLocal`.
@@ -53,8 +54,11 @@ def check_key_size(block: Any, grid: Sequence[int], source: Sequence[int]) -> No
         source: the size of the map that the keys are computed from.
 
     Raises:
-        ValueError: if a pool is larger than the map, or than the last window of an axis.
+        ValueError: if a pool is larger than the map, or than the last window of an axis, or if `top_k` or `regions`
+            exceeds the number of keys.
     """
+    if block.selection.top_k is not None or block.regions is not None:
+        _check_selected(block, source)
     if block.subsample is None or block.keys != "pool":
         return
     factors = block.subsample
@@ -68,6 +72,18 @@ def check_key_size(block: Any, grid: Sequence[int], source: Sequence[int]) -> No
             raise ValueError(
                 f"{type(block).__name__}: in a map of size {tuple(grid)}, the last of windows={block.windows} has "
                 f"{size % window} positions along an axis, fewer than the pooling factor {factor} of its keys"
+            )
+
+
+def _check_selected(block: Any, source: Sequence[int]) -> None:
+    if torch.compiler.is_exporting():  # a comparison would restrict dynamic sizes; the exported operation checks them
+        return
+    for name, count in (("top_k", block.top_k), ("regions", block.regions)):
+        if count is not None and count > (keys := most_keys(block, source)):
+            what = "channels" if block.groups.mixes_channels else "keys"
+            raise ValueError(
+                f"{type(block).__name__}: {name}={count}: expected at most the number of {what}, M = {keys}, of a map "
+                f"of size {tuple(source)}"
             )
 
 

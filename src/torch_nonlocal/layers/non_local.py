@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from torch_nonlocal._common.tracing import needs_plain_operations
-from torch_nonlocal.functional import Algorithm, Normalize, Pairwise
+from torch_nonlocal.functional import Algorithm, Hard, Normalize, Pairwise, selection_of
 from torch_nonlocal.layers.arranged import arranged_sum, group_algorithm
 from torch_nonlocal.layers.combinations import check_combination
 from torch_nonlocal.layers.described import Described
@@ -22,6 +22,7 @@ from torch_nonlocal.layers.observed import show_observers
 from torch_nonlocal.layers.operands import Operands, embedded, with_folded_scores
 from torch_nonlocal.layers.options import Scale, Subsample, check_options, softmax_scale
 from torch_nonlocal.layers.projection import apply, project, with_norm
+from torch_nonlocal.layers.regions import keep_regions, saliency_map
 from torch_nonlocal.layers.scores import pair_scores
 from torch_nonlocal.layers.small import small_forward
 from torch_nonlocal.layers.streamed import stream_of_blocks
@@ -36,7 +37,8 @@ class NonLocal(Described):
 
     Child modules: `theta`, `phi` and `g` are 1x1 convolutions from C to D channels, `out` (W_z) is a 1x1 convolution
     from D to C channels, followed by `norm`. The form "concatenation" also has `score` (w_f), a linear map from 2D
-    channels to 1. The form "gaussian" compares x with itself; there, `theta` and `phi` are identities.
+    channels to 1. The form "gaussian" compares x with itself; there, `theta` and `phi` are identities. Blocks with
+    `regions` have `saliency`, a 1x1 convolution from C channels to 1.
 
     Args:
         channels: number of channels C of the map.
@@ -63,6 +65,13 @@ class NonLocal(Described):
         subsample: max pooling of the keys: one factor for the axes H and W (L for sequences, T for attend="time"), or
             one factor per axis. None uses every position as a key.
         key_channels: number of channels of another map, `keys_from`, from which phi and g are computed. None for C.
+        top_k: number of keys of each query, those with the largest logits, over which the weights are renormalized.
+            None for all. The last windows of an axis may have fewer.
+        hard: True gives each query the value of its strongest key alone, with the gradient of soft weights (straight-
+            through); "gumbel" that of a key drawn by Gumbel noise in train mode, and of the strongest in eval mode.
+        temperature: divisor of the logits in the gradient of `hard`.
+        regions: number of keys of a group, the same for all its queries: the positions with the largest saliency, whose
+            values are multiplied by the sigmoid of it. None for all positions. See `saliency_map`.
         pool_first: pool x before phi and g, as the code of the paper's authors does, instead of the outputs phi(x) and
             g(x), as the paper describes. The results differ for the same weights.
         scale: factor of theta_i . phi_j before the softmax: None for 1 (the paper), "sqrt" for the inner width to the
@@ -108,6 +117,10 @@ class NonLocal(Described):
         keys: Keys = "pool",
         subsample: Subsample = None,
         key_channels: int | None = None,
+        top_k: int | None = None,
+        hard: Hard = False,
+        temperature: float = 1.0,
+        regions: int | None = None,
         pool_first: bool = False,
         scale: Scale = None,
         norm: NormKind | None = "batch",
@@ -127,6 +140,7 @@ class NonLocal(Described):
         check_options(channels, inner_channels, pairwise, normalize, algorithm)
         groups = Groups(attend, self.dims, causal, window_frames, windows, interlaced)
         factors = groups.pool_factors(subsample)
+        selection = selection_of(top_k, hard, temperature)
         check_combination(
             groups=groups,
             pairwise=pairwise,
@@ -138,6 +152,8 @@ class NonLocal(Described):
             channels=channels,
             inner=inner_channels,
             key_channels=key_channels,
+            selection=selection,
+            regions=regions,
         )
         every = groups.mixes_channels and pairwise == "gaussian"
         inner = (channels if every else max(channels // 2, 1)) if inner_channels is None else inner_channels
@@ -149,6 +165,7 @@ class NonLocal(Described):
         self.groups, self.subsample, self.keys, self.key_channels = groups, factors, keys, key_channels
         if causal and normalize == "queries":
             raise ValueError("normalize='queries' is not causal: sums over queries run over later frames")
+        self.selection, self.regions = selection, regions
         self.pool_first, self.norm_kind = pool_first, norm
         self.grid = check_layout(layout, grid, prefix_tokens, self.dims)
         self.layout, self.prefix_tokens = layout, prefix_tokens
@@ -161,6 +178,7 @@ class NonLocal(Described):
         self.phi = conv(source, inner, 1, **factory) if embeds else nn.Identity()
         self.g = conv(source, inner, 1, **factory)
         self.score = nn.Linear(2 * inner, 1, bias=False, **factory) if pairwise == "concatenation" else None
+        self.saliency = None if regions is None else conv(source, 1, 1, **factory)
         self.pool = key_module(keys, factors, self.dims)
         self.out = conv(inner, channels, 1, **factory)
         self.norm = zero_norm(norm, channels, self.dims, norm_options, **factory)
@@ -222,6 +240,8 @@ class NonLocal(Described):
         attending = stream_of_blocks()
         if attending is None:
             show_observers(self, self, x, None if folded is not None else operands[:2], keys_from)
+            if self.regions is not None:
+                operands = keep_regions(self, operands, x if keys_from is None else keys_from)
             y = arranged_sum(self, operands, grid, source)
         else:
             y = self.groups.to_map(attending(self, *operands, grid), grid)
@@ -254,6 +274,8 @@ class NonLocal(Described):
         """
         if self.windows is not None or self.groups.is_cross:
             raise ValueError(f"positions attend to {self.groups.within}, which theta and phi alone do not show")
+        if self.regions is not None:
+            raise ValueError(f"regions={self.regions} selects keys by their saliency, which theta and phi do not show")
         if (frames is None) == (self.causal is not None):
             needed = "the number of frames" if self.causal else "None"
             raise ValueError(f"frames={frames!r}: expected {needed} for causal={self.causal!r}")
@@ -263,6 +285,19 @@ class NonLocal(Described):
 
     def _weighted_sum(self, query: Tensor, key: Tensor, g_BMV: Tensor, frames: int | None) -> Tensor:
         return weighted_sum(self, query, key, g_BMV, frames, group_algorithm(self))
+
+    def saliency_map(self, x: Tensor) -> Tensor:
+        """Return the saliency of every position, in [0, 1], for viewing: (B, *size).
+
+        Args:
+            x: the map that the keys are computed from, in the layout of the block.
+
+        Raises:
+            ValueError: if the block has no `regions`.
+        """
+        if self.saliency is None:
+            raise ValueError("the block has no saliency: expected a block with regions=k")
+        return saliency_map(self, self.to_map(x))
 
     def scores(self, theta_BND: Tensor, phi_BMD: Tensor, *, groups: int = 1) -> tuple[Tensor, Tensor]:
         """Return a_i = w_theta . theta_i (B', N) and b_j = w_phi . phi_j (B', M), where w_f = [w_theta, w_phi].

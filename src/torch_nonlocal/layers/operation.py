@@ -7,11 +7,11 @@ these modules as they treat blocks.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
-from torch_nonlocal.functional import Normalize, Pairwise
+from torch_nonlocal.functional import SOFT, Normalize, Pairwise, Selection
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.groups import Attend, Causal, Groups
 from torch_nonlocal.layers.keys import Keys, key_grid
@@ -45,6 +45,8 @@ class Computed:
     causal: Causal = None
     window_frames: int | None = None
     keys: Keys = "pool"
+    selection: ClassVar[Selection] = SOFT
+    regions: ClassVar[int | None] = None
 
     @property
     def groups(self) -> Groups:

@@ -12,7 +12,7 @@ from typing import Literal, TypedDict, get_args
 import torch
 
 from torch_nonlocal._common.text import did_you_mean
-from torch_nonlocal.functional import ALGORITHMS, NORMALIZE, Algorithm, Normalize, Pairwise
+from torch_nonlocal.functional import ALGORITHMS, NORMALIZE, Algorithm, Hard, Normalize, Pairwise
 from torch_nonlocal.layers.groups import Attend, Causal, Windows
 from torch_nonlocal.layers.keys import Keys
 from torch_nonlocal.layers.layout import Layout
@@ -41,6 +41,10 @@ class BlockOptions(TypedDict, total=False):
     keys: Keys
     subsample: Subsample
     key_channels: int | None
+    top_k: int | None
+    hard: Hard
+    temperature: float
+    regions: int | None
     pool_first: bool
     scale: Scale
     norm: NormKind | None
@@ -164,6 +168,7 @@ __all__ = [
     "Attend",
     "BlockOptions",
     "Causal",
+    "Hard",
     "Keys",
     "Layout",
     "NormKind",

@@ -17,7 +17,8 @@ class Sizes:
     Attributes:
         groups: B', the number of sums with the most queries and keys: batch times groups times windows.
         queries: N, the number of queries.
-        keys: M, the number of keys that a query sees, unless it is causal over frames.
+        keys: M, the number of keys that a query sees, unless it is causal over frames. With `top_k` and `hard`, those
+            that it selects from.
         width: D, the width of theta and phi.
         values: V, the width of g.
         pairs: the number of weights of all sums.
@@ -58,6 +59,8 @@ def sizes_of(block: Any, shape: Sequence[int]) -> Sizes:
         positions = groups.size(grid)
         return Sizes(batch, width, values, positions, positions, batch * width * values)
     count, queries = batch * groups.count(grid), groups.size(grid)
+    if block.regions is not None:
+        return Sizes(count, queries, block.regions, width, values, count * queries * block.regions)
     if groups.is_cross:
         keys = grid[-1] + grid[-2] - 1
         return Sizes(count, queries, keys, width, values, count * queries * keys)
@@ -88,7 +91,8 @@ def algorithm_of(
         return "dense", f"the map of {sizes.queries} x {sizes.keys} channels is small"
     if options.groups.is_cross and algorithm == "auto":
         return "criss_cross", f"a query has {sizes.keys} keys, those of its row and its column"
+    selected = {"frames": frames, "selection": options.selection}
     choice = functional.choice(
-        options.pairwise, sizes.five, algorithm=algorithm, normalize=options.normalize, frames=frames, **run
+        options.pairwise, sizes.five, algorithm=algorithm, normalize=options.normalize, **selected, **run
     )
     return choice.algorithm, choice.why

@@ -58,7 +58,7 @@ def _is_usual(block: Any, x: Tensor) -> bool:
         and block.layout == "channels_first"
         and block.normalize == "keys"
         and block.groups.is_whole
-        and not (block.pools_keys or block.checkpoint)
+        and not (block.pools_keys or block.checkpoint or block.selects_keys)
     )
 
 

@@ -29,4 +29,14 @@ def weighted_sum(
         return y_BNV * (key.shape[1] / query.shape[1]) if options.normalize == "queries" else y_BNV
     if options.pairwise == "concatenation":
         return functional.concatenation(query, key, g_BMV, **given)
+    if options.selection:
+        given |= _selected(options, key.shape[1])
     return functional.embedded_gaussian(query, key, g_BMV, scale=options.scale, normalize=options.normalize, **given)
+
+
+def _selected(block: Any, keys: int) -> dict[str, Any]:
+    """Return the arguments that select keys. Noise is that of training; the last windows may have fewer keys."""
+    selection = block.selection
+    if selection.top_k is not None:
+        return {"top_k": selection.top_k if block.windows is None else min(selection.top_k, keys)}
+    return {"hard": selection.hard if block.training else True, "temperature": selection.temperature}

@@ -19,7 +19,7 @@ in Multidimensional Transformers, 2019 (windows of one position along an axis).
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,6 +61,25 @@ def runs(
         else:
             found.append(_neighbors(size, keys, window, window // (factors[axis] if factors else 1)))
     return found
+
+
+def most_keys(block: Any, source: Sequence[int]) -> int:
+    """Return the number of keys of a query, in the largest window; of channels with attend="channel".
+
+    Args:
+        block: a `NonLocal`.
+        source: the size of the map that the keys are computed from.
+    """
+    groups = block.groups
+    if groups.mixes_channels:
+        return block.embedding_channels
+    key_grid = block.key_grid(source)
+    if groups.window_sizes is None:
+        return groups.size(key_grid)
+    count = 1
+    for pairs in runs(groups, source, key_grid, block.subsample):
+        count = count * max(key.size for _, key in pairs)
+    return count
 
 
 def _interlaced(size: int, window: int) -> list[Run]:

@@ -124,10 +124,10 @@ def _setup(ctx, inputs, output):
 def _gradients(ctx, dy, _):
     if dy is None:
         return (None,) * 7
-    key_bias = ctx.saved_tensors[3]
-    found = torch.ops.torch_nonlocal.hard_attention_backward(dy, *ctx.saved_tensors, ctx.scale, ctx.temperature)
+    saved = ctx.saved_tensors  # once: a checkpoint computes them when asked
+    found = torch.ops.torch_nonlocal.hard_attention_backward(dy, *saved, ctx.scale, ctx.temperature)
     dtheta, dphi, dg, dbias = found
-    return dtheta, dphi, dg, None if key_bias is None else dbias, None, None, None
+    return dtheta, dphi, dg, None if saved[3] is None else dbias, None, None, None
 
 
 def _hard_form(inputs, part, theta, phi, g, bias):

@@ -114,10 +114,9 @@ def _setup(ctx, inputs, output):
 def _gradients(ctx, dy, *_):
     if dy is None:
         return (None,) * 6
-    *_, key_bias, _, _ = ctx.saved_tensors
-    found = torch.ops.torch_nonlocal.softmax_top_k_backward(dy, *ctx.saved_tensors, ctx.scale)
-    dtheta, dphi, dg, dbias = found
-    return dtheta, dphi, dg, None if key_bias is None else dbias, None, None
+    saved = ctx.saved_tensors  # once: a checkpoint computes them when asked
+    dtheta, dphi, dg, dbias = torch.ops.torch_nonlocal.softmax_top_k_backward(dy, *saved, ctx.scale)
+    return dtheta, dphi, dg, None if saved[3] is None else dbias, None, None
 
 
 def _selected_form(inputs, part, theta, phi, g, bias):
