@@ -7,6 +7,7 @@ groups, N queries and M keys per group.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,8 +61,13 @@ class Maps:
         """Return an approximation on a coarser grid, with theta and phi averaged over `factor` x `factor` cells."""
         query, grid = _pooled(self.query, self.grid, factor)
         key, key_grid = _pooled(self.key, self.key_grid, factor)
-        sees = self.weights.sees
-        weights = self.weights if sees is None else replace(self.weights, sees=sees.coarser((1, factor, factor)))
+        weights, sees, regions = self.weights, self.weights.sees, self.weights.regions
+        if sees is not None:
+            weights = replace(weights, sees=sees.coarser((1, factor, factor)))
+        if regions is not None:
+            selected_P1 = self.groups.to_map(regions[..., None].float(), self.key_grid)[0].flatten()[:, None]
+            cells_PD, _ = _pooled(selected_P1, self.key_grid, factor)
+            weights = replace(weights, regions=self._grouped(cells_PD, key_grid)[..., 0] > 0)
         return replace(self, query=query, key=key, grid=grid, key_grid=key_grid, weights=weights)
 
     def pairs(self) -> PairWeights:
@@ -85,6 +91,20 @@ class Maps:
         grid = self.grid if self.weights.normalize == "keys" else self.key_grid
         return self.groups.to_map(sums_GN[..., None], grid).flatten()
 
+    def lowest_logits(self) -> Tensor:
+        """The lowest logit of each query that has a weight, in row-major order."""
+        pairs = self.pairs()
+        lowest_GN = torch.stack([pairs.lowest_logits(group) for group in range(len(pairs.query))])
+        return self.groups.to_map(lowest_GN[..., None], self.grid).flatten()
+
+    def region_keys(self) -> dict[str, Any] | None:
+        """The keys that all queries of a group share, as JSON values: their number, and their row-major indices."""
+        regions = self.weights.regions
+        if regions is None:
+            return None
+        selected_P = self.groups.to_map(regions[..., None], self.key_grid).flatten()
+        return {"count": int(regions[0].sum()), "keys": selected_P.nonzero().flatten().tolist()}
+
     def _grouped(self, map_PD: Tensor, grid: Grid) -> Tensor:
         return self.groups.to_positions(map_PD.T.reshape(1, -1, *grid))
 
@@ -104,6 +124,8 @@ def maps_of(record: BlockRecord, batch: int) -> Maps:
     weights = record.weights
     if weights.sees is not None:
         weights = replace(weights, sees=weights.sees.on_axes(3))
+    if weights.regions is not None:
+        weights = replace(weights, regions=weights.regions[batch * count : (batch + 1) * count].cpu())
     return Maps(raster(weights.query, grid), raster(weights.key, key_grid), grid, key_grid, groups, weights)
 
 

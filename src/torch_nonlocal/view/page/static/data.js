@@ -57,17 +57,19 @@ export class Block {
     Object.assign(this, spec);
     this.spec = spec;
     this.numbers = null;
+    this.selects = this.kept !== null || this.regions !== null;
+    this.regionKeys = this.regions === null ? null : new Set(this.regions.keys);
     this.offsets = { queries: offsets(this.groups.queries), keys: offsets(this.groups.keys) };
   }
 
   // Decodes the block when it is first shown, so that a page with many blocks opens quickly.
   load() {
     if (this.numbers) return this.numbers;
-    const { query, key, logSums } = this.spec;
+    const { query, key, logSums, lowest } = this.spec;
     const theta = readMatrix(query, volume(this.grid));
     const shared = key.codes === query.codes && key.scales === query.scales;
     const phi = shared ? theta : readMatrix(key, volume(this.keyGrid));
-    this.numbers = { theta, phi, logSums: logSums === null ? null : readFloats(logSums) };
+    this.numbers = { theta, phi, logSums: logSums === null ? null : readFloats(logSums), lowest: lowest === null ? null : readFloats(lowest) };
     return this.numbers;
   }
 
@@ -110,7 +112,13 @@ export class Block {
   }
 
   // The number of "keys" that a query sees, or of "queries" that see the same keys, with all frames of a causal block.
+  // A query that selects keys sees those.
   labelled(point, side) {
+    const count = this.regions !== null && side === "keys" ? this.regions.count : this.unselected(point, side);
+    return this.kept !== null && side === "keys" ? Math.min(count, this.kept) : count;
+  }
+
+  unselected(point, side) {
     const { labels } = this.groups;
     if (!labels) return this.offsets[side].length;
     if (labels.isCross) return labels.axes.reduce((sum, axis) => sum + labels[side][axis].length, -1);
@@ -126,7 +134,9 @@ export class Block {
   row(point) {
     const { theta, phi, logSums } = this.load();
     const keys = this.group(point, "keys"), divisor = this.divisor(point);
-    const scores = this.scores(theta, toIndex(point, this.grid), phi, keys, () => divisor);
+    const own = toIndex(point, this.grid);
+    const scores = this.scores(theta, own, phi, keys, () => divisor);
+    this.select(scores, () => own, (m) => keys.first + keys.offsets[m]);
     if (this.softmax) {
       if (this.normalize === "keys") softmax(scores);
       else for (let m = 0; m < scores.length; m++) scores[m] = Math.exp(scores[m] - logSums[keys.first + keys.offsets[m]]);
@@ -139,12 +149,26 @@ export class Block {
     const { theta, phi, logSums } = this.load();
     const queries = this.group(point, "queries");
     const divisor = (index) => this.divisor(toPoint(index, this.grid));
-    const scores = this.scores(phi, toIndex(point, this.keyGrid), theta, queries, divisor);
+    const own = toIndex(point, this.keyGrid);
+    const scores = this.scores(phi, own, theta, queries, divisor);
+    this.select(scores, (n) => queries.first + queries.offsets[n], () => own);
     if (this.softmax) {
       if (this.normalize === "queries") softmax(scores);
       else for (let n = 0; n < scores.length; n++) scores[n] = Math.exp(scores[n] - logSums[queries.first + queries.offsets[n]]);
     }
     return spread(scores, queries, volume(this.grid));
+  }
+
+  // Removes the scores of keys that have no weight: those outside the regions of a group, and those with a logit below
+  // the lowest that the query selects. The margin is for logits that were rounded to 32 bits.
+  select(scores, queryOf, keyOf) {
+    if (!this.selects) return;
+    const { lowest } = this.load();
+    for (let j = 0; j < scores.length; j++) {
+      const least = lowest === null ? -Infinity : lowest[queryOf(j)];
+      const isHidden = this.regionKeys !== null && !this.regionKeys.has(keyOf(j));
+      if (isHidden || scores[j] < least - 1e-5 * Math.max(1, Math.abs(least))) scores[j] = this.softmax ? -Infinity : 0;
+    }
   }
 
   // Logits in the softmax forms, weights in the others; `divisor` gives what they are divided by from an index of others.

@@ -24,14 +24,16 @@ export function available(block, mode, frames) {
   return frames === "each" ? inGroup / grid[0] : inGroup - inGroup / grid[0];
 }
 
-// Indices of the k largest absolute values among indices from..to (exclusive), without those in `skip`.
-function strongest(values, from, to, k, group, skip) {
+// Indices of the k largest absolute values among indices from..to (exclusive), without those in `skip`. Where queries
+// select keys, zeros are no links.
+function strongest(block, values, from, to, k, group, skip) {
   const found = [];
   let least = -1;
   for (let n = 0; n < group.offsets.length; n++) {
     const index = group.first + group.offsets[n];
     if (index < from || index >= to || (index >= skip[0] && index < skip[1])) continue;
     const size = Math.abs(values[index]);
+    if (block.selects && size === 0) continue;
     if (found.length === k && size <= least) continue;
     let place = found.length === k ? k - 1 : found.length;
     while (place > 0 && Math.abs(values[found[place - 1]]) < size) {
@@ -60,12 +62,12 @@ export function strongestLinks(block, values, point, { mode, frames, k }) {
   const ownFrame = [own[0] * pixels, (own[0] + 1) * pixels];
   let chosen = [];
   if (frames === "all" || block.axes < 3) {
-    chosen = strongest(values, ...whole, k, group, [0, 0]);
+    chosen = strongest(block, values, ...whole, k, group, [0, 0]);
   } else if (frames === "others") {
-    chosen = strongest(values, ...whole, k, group, ownFrame);
+    chosen = strongest(block, values, ...whole, k, group, ownFrame);
   } else {
     for (let t = 0; t < grid[0]; t++) {
-      if (t !== own[0]) chosen.push(...strongest(values, t * pixels, (t + 1) * pixels, k, group, [0, 0]));
+      if (t !== own[0]) chosen.push(...strongest(block, values, t * pixels, (t + 1) * pixels, k, group, [0, 0]));
     }
   }
   return chosen.map((index) => {
@@ -101,15 +103,16 @@ export function measure(block, values, point, mode) {
   const group = groupOf(block, point, outward);
   const perFrame = new Float64Array(grid[0]);
   let total = 0, signedTotal = 0, largest = 0;
-  const count = group.offsets.length;
-  for (let n = 0; n < count; n++) {
+  const places = group.offsets.length;
+  const count = outward && block.selects ? block.labelled(point, "keys") : places;
+  for (let n = 0; n < places; n++) {
     const weight = values[group.first + group.offsets[n]];
     total += Math.abs(weight);
     largest = Math.max(largest, Math.abs(weight));
     signedTotal += weight;
   }
   let entropy = 0, pixels = 0, frames = 0;
-  for (let n = 0; n < count && total > 0; n++) {
+  for (let n = 0; n < places && total > 0; n++) {
     const index = group.first + group.offsets[n];
     const share = Math.abs(values[index]) / total;
     if (share === 0) continue;
