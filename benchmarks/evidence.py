@@ -70,6 +70,18 @@ ROWS: dict[str, Row] = {
     "concatenation": Row("concatenation", blocks_at("conv3", pairwise="concatenation")),
     "space": Row("space", blocks_at("conv3", attend="space")),
     "time": Row("time", blocks_at("conv3", attend="time")),
+    "channel": Row("channels", blocks_at("conv3", attend="channel")),
+    "windows": Row("windows of 4 x 4 positions in all frames", blocks_at("conv3", windows=[None, 4, 4])),
+    "interlaced": Row(
+        "the same, interlaced: every second row and column", blocks_at("conv3", windows=[None, 4, 4], interlaced=True)
+    ),
+    "causal": Row("its frame and earlier ones: causal", blocks_at("conv3", causal="frames")),
+    "top_k": Row("soft, the 16 strongest of 256 keys", blocks_at("conv3", top_k=16)),
+    "hard": Row("hard: the strongest key, straight-through", blocks_at("conv3", hard=True)),
+    "regions": Row("16 keys for all queries, by a saliency map", blocks_at("conv3", regions=16)),
+    "danet": Row("DANet: positions and channels", blocks_at("conv3", block="danet")),
+    "gcnet": Row("GCNet: global context", blocks_at("conv3", block="gcnet")),
+    "a2": Row("A2: double attention", blocks_at("conv3", block="a2")),
     "two": Row("two blocks: conv2, conv3", blocks_at("conv2", "conv3")),
     "three": Row("three blocks: conv2, conv3, head", blocks_at("conv2", "conv3", "head.1")),
     "wide": Row("no block, wider head (189), parameters as with one block", {"hidden": 189}),
@@ -81,7 +93,9 @@ ROWS: dict[str, Row] = {
 GROUPS: dict[str, tuple[str, ...]] = {
     "with and without": ("none", "embedded_gaussian", "demo"),
     "the pairwise form": ("gaussian", "embedded_gaussian", "dot_product", "concatenation"),
-    "what a block attends to": ("space", "time", "embedded_gaussian"),
+    "what a block attends to": ("space", "time", "channel", "windows", "interlaced", "causal", "embedded_gaussian"),
+    "hard and soft": ("top_k", "hard", "regions", "embedded_gaussian"),
+    "relatives": ("danet", "gcnet", "a2", "embedded_gaussian"),
     "how many blocks": ("none", "embedded_gaussian", "two", "three"),
     "controls": ("none", "wide", "dilated", "large", "mixed_after_average", "embedded_gaussian"),
 }
