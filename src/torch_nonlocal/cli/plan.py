@@ -45,7 +45,8 @@ def plan(
         batch: batch size.
         block: non_local, or the name of a relative such as gcnet; the options below apply to non_local.
         pairwise: pairwise function of the blocks: embedded_gaussian, gaussian, dot_product or concatenation.
-        attend: positions that a position attends to: spacetime (all), space (its frame) or time (its pixel over time).
+        attend: positions that a position attends to: spacetime (all), space (its frame), time (its pixel over time) or
+            criss_cross (its row and column); channel for weights among channels.
         subsample: max-pooling factor of keys and values; 1 for no pooling.
         json: also write the results to this file, as JSON.
     """

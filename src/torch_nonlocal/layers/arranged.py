@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from torch_nonlocal._common.autocast import without_autocast
+from torch_nonlocal._common.tracing import is_exported
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.criss_cross import criss_cross
 from torch_nonlocal.layers.weighted_sum import weighted_sum
@@ -33,9 +36,20 @@ def arranged_sum(
         return sum_in_windows(compute, operands, groups, (grid, block.key_grid(source)), block.subsample)
     if groups.is_cross:
         y_BNV = criss_cross(block, query, key, g_BMV, (grid[-2], grid[-1]), dense=algorithm == "dense")
+    elif groups.mixes_channels:
+        y_BNV = _channel_sum(block, query, key, g_BMV)
     else:
         y_BNV = weighted_sum(block, query, key, g_BMV, frames, algorithm)
     return groups.to_map(y_BNV, grid)
+
+
+def _channel_sum(block: Any, theta_BDN: Tensor, phi_BDN: Tensor, g_BDN: Tensor) -> Tensor:
+    """Return the sums over channels. Half types are computed in float32: their products sum over all positions."""
+    dtype = g_BDN.dtype
+    if dtype not in (torch.float16, torch.bfloat16) or is_exported(g_BDN):
+        return weighted_sum(block, theta_BDN, phi_BDN, g_BDN, None, "dense")
+    with without_autocast(g_BDN.device):
+        return weighted_sum(block, theta_BDN.float(), phi_BDN.float(), g_BDN.float(), None, "dense").to(dtype)
 
 
 def group_algorithm(block: Any) -> Algorithm:

@@ -240,6 +240,7 @@ class NonLocal(Described):
         attending = stream_of_blocks()
         if attending is None:
             show_observers(self, self, x, None if folded is not None else operands[:2], keys_from)
+        if attending is None or not self.causal:
             if self.regions is not None:
                 operands = keep_regions(self, operands, x if keys_from is None else keys_from)
             y = arranged_sum(self, operands, grid, source)

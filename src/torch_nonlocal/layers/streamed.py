@@ -15,7 +15,7 @@ from torch import Tensor
 from torch_nonlocal._common.context_values import added
 
 Attending = Callable[[Any, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
-"""Called with the block, theta, phi and g of its new frames (a, b and g of the concatenation form), and their grid.
+"""Called with a causal block, theta, phi and g of its new frames, a, b and g of the concatenation form, and their grid.
 
 Returns the weighted sums y (B', N, V).
 """

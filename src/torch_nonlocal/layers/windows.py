@@ -186,8 +186,14 @@ def _interlaced_map(map_BCthw: Tensor, groups: Groups, grid: Sequence[int]) -> T
 def _in_order(map_BCthw: Tensor, groups: Groups, grid: Sequence[int]) -> Tensor:
     """Return the positions of interlaced axes to their places: the inverse of `_interlaced_map`."""
     for axis, (size, window) in _interlaced_axes(groups, grid):
-        order = torch.tensor(interlaced_order(size, window), device=map_BCthw.device)
-        map_BCthw = map_BCthw.index_select(2 + axis, order.argsort())
+        count = -(-size // window)
+        if size % count == 0:
+            map_BCthw = map_BCthw.unflatten(2 + axis, (count, -1)).transpose(2 + axis, 3 + axis)
+            map_BCthw = map_BCthw.flatten(2 + axis, 3 + axis)
+        else:
+            order = interlaced_order(size, window)
+            places = torch.tensor(sorted(range(size), key=order.__getitem__), device=map_BCthw.device)
+            map_BCthw = map_BCthw.index_select(2 + axis, places)
     return map_BCthw
 
 

@@ -176,12 +176,11 @@ class _State:
             return model(frames)
 
     def _attend(self, block: Any, query: Tensor, key: Tensor, g_BMV: Tensor, grid: Sequence[int]) -> Tensor:
-        cache = self.blocks.get(block)
-        return block._weighted_sum(query, key, g_BMV, None) if cache is None else cache.attend(query, key, g_BMV, grid)
+        return self.blocks[block].attend(query, key, g_BMV, grid)
 
 
 def _attend_at_once(block: Any, query: Tensor, key: Tensor, g_BMV: Tensor, grid: Sequence[int]) -> Tensor:
-    return block._weighted_sum(query, key, g_BMV, grid[0] if block.causal else None)
+    return block._weighted_sum(query, key, g_BMV, grid[0])
 
 
 def _size(frames: Tensor) -> tuple[Any, ...]:
