@@ -144,6 +144,7 @@ def prepare(name: str, form: str, shape: tuple[int, ...], training: bool) -> Cal
                 block(x)
 
     run(torch.randn(min(shape[0], 2), shape[1], *(2,) * dims))  # libraries initialize at the first call
+    nn.functional.conv2d(torch.randn(16, 64, 16, 16), torch.randn(64, 64, 1, 1))  # oneDNN too, in every process
     x = torch.randn(shape)
     return lambda: run(x)
 
