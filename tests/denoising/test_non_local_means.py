@@ -159,7 +159,7 @@ def test_reduced_precision_of_products_makes_no_difference(precision):
     torch.testing.assert_close(y, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("window", [3, (3, 5), None])
+@pytest.mark.parametrize("window", [(3, 5), None])
 @pytest.mark.parametrize("sigma", [0.0, 0.05])
 def test_gradients(window, sigma):
     images = picture(1, 2, 4, 5).requires_grad_()
@@ -194,11 +194,11 @@ def global_means(size):
 
 @pytest.mark.slow
 def test_memory_of_global_means_is_far_below_that_of_a_map():
-    pixels = 160 * 160
+    pixels = 200 * 200
     patches = 4 * 49 * pixels
     bound = 4 * patches + 64 * 2**20
-    assert bound < 4 * pixels**2 / 20
-    assert measure(global_means, 160, repeats=0).extra_bytes <= bound
+    assert bound < 4 * pixels**2 / 50
+    assert measure(global_means, 200, repeats=0).extra_bytes <= bound
 
 
 IMAGE = torch.rand(1, 1, 8, 8)
