@@ -98,6 +98,13 @@ def test_other_options_of_blocks(options):
         assert_equal(streamed(model, x, 3), model(x))
 
 
+@pytest.mark.parametrize("options", [{"regions": 3}, {"top_k": 3}, {"hard": True}], ids=str)
+def test_blocks_that_select_keys_of_their_frame(options):
+    model, x = trained(nl.NonLocal3d(4, attend="space", **options)), video(frames=4, size=(4, 6))
+    with torch.no_grad():
+        assert_equal(streamed(model, x, 3), model(x))
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 16])
 @pytest.mark.parametrize("form", FORMS)
 def test_networks_with_causal_convolutions(form, chunk):
