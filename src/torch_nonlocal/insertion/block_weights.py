@@ -40,11 +40,16 @@ def read(block: Block) -> dict[str, Tensor]:
     """Return the weights of a plain block that computes the same.
 
     Raises:
-        ValueError: if a child has no weights of that form, such as a quantized layer, or has no values (meta device).
+        ValueError: if a child has no weights of that form, such as a quantized layer, has no values (meta device), or was
+            pruned to a width that no option of the block describes.
     """
-    state, keys = block.state_dict(), _plain_keys(block)
-    as_is = keys <= state.keys()
-    return {key: _whole(block, key, state[key] if as_is else None) for key in (state if as_is else keys)}
+    state, shapes = block.state_dict(), _plain_shapes(block)
+    as_is = shapes.keys() <= state.keys()
+    weights = {key: _whole(block, key, state[key] if as_is else None) for key in (state if as_is else shapes)}
+    for key, tensor in weights.items():
+        if key in shapes and tensor.shape != shapes[key]:
+            raise ValueError(f"its {key} has shape {tuple(tensor.shape)}, its options make it {tuple(shapes[key])}")
+    return weights
 
 
 def check_writable(block: Block) -> None:
@@ -54,7 +59,7 @@ def check_writable(block: Block) -> None:
         ValueError: if another tool keeps the block's weights in another form or elsewhere.
     """
     state = block.state_dict()
-    for key in sorted(_plain_keys(block)):
+    for key in sorted(_plain_shapes(block)):
         child, _, _ = key.rpartition(".")
         if key not in state:
             raise ValueError(
@@ -80,8 +85,10 @@ def write(block: Block, weights: Mapping[str, Tensor]) -> None:
     )
 
 
-def _plain_keys(block: Block) -> set[str]:
-    return set(type(block)(**{**block.config, "device": "meta", "dtype": None}).state_dict())
+def _plain_shapes(block: Block) -> dict[str, torch.Size]:
+    """Shapes of the tensors of a plain block with the options of this one."""
+    plain = type(block)(**{**block.config, "device": "meta", "dtype": None})
+    return {key: tensor.shape for key, tensor in plain.state_dict().items()}
 
 
 def _whole(block: Block, key: str, tensor: Tensor | None) -> Tensor:

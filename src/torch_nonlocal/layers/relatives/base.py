@@ -1,6 +1,7 @@
 """What the relatives share: options, layout, 1x1 convolutions, observers."""
 
 import inspect
+import math
 from typing import Any, ClassVar, TypedDict
 
 import torch
@@ -13,6 +14,7 @@ from torch_nonlocal.layers.layout import Layout, check_layout, from_map
 from torch_nonlocal.layers.observed import show_observers
 from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.layers.options import check_option_names
+from torch_nonlocal.layers.widths import in_channels
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -88,8 +90,9 @@ class Relative(Block):
 
     @property
     def channels(self) -> int:
-        """The number of channels C of the map."""
-        return self._channels
+        """The number of channels C of the map, which the weights determine."""
+        first = next(self.children(), None)  # a projection of the map, if there is one
+        return (None if first is None else in_channels(first, self.dims)) or self._channels
 
     @property
     def config(self) -> dict[str, Any]:
@@ -133,10 +136,11 @@ class Relative(Block):
         """Show queries and keys of the weights over positions to the observers of this thread."""
         show_observers(self, self.computed, x, (query_BND, key_BND))
 
-    def _check_counts(self, **counts: Any) -> None:
+    def _check_counts(self, most: float = math.inf, **counts: Any) -> None:
         for name, value in counts.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                limit = "" if most == math.inf else f" and at most {most}"
+                raise ValueError(f"{name}={value!r}: expected a whole number, at least 1{limit}")
 
     def extra_repr(self) -> str:
         """Return the options that the child modules do not show."""

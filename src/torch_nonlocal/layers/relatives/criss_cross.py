@@ -10,6 +10,8 @@ from torch import Tensor
 from torch_nonlocal.layers.projection import project
 from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, ZeroScale, pointwise
 
+_MOST_STEPS = 64  # a block file may name any number
+
 
 class CrissCross(Relative):
     """Criss-cross attention: y_i = gamma * sum_j softmax_j(theta_i . phi_j) g_j + x_i, j in the row and column of i.
@@ -38,7 +40,8 @@ class CrissCross(Relative):
         self, channels: int, *, reduction: int = 8, recurrence: int = 2, **place: Unpack[PlaceOptions]
     ) -> None:
         super().__init__(channels, place, reduction=reduction, recurrence=recurrence)
-        self._check_counts(reduction=reduction, recurrence=recurrence)
+        self._check_counts(reduction=reduction)
+        self._check_counts(_MOST_STEPS, recurrence=recurrence)
         inner = max(channels // reduction, 1)
         self.theta = pointwise(channels, inner, place)
         self.phi = pointwise(channels, inner, place)

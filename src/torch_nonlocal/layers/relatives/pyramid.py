@@ -17,6 +17,7 @@ from torch_nonlocal.layers.projection import project
 from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, pointwise, positions, to_size
 
 PYRAMID = (1, 3, 6, 8)
+_MOST = 64  # sides, and regions along a side; a block file may name any number
 _POOLS = {
     1: nn.functional.adaptive_avg_pool1d,
     2: nn.functional.adaptive_avg_pool2d,
@@ -182,8 +183,9 @@ def asymmetric_options(channels: int, inner: int | None, psp_size: Sequence[int]
     """
     inner = max(channels // 2, 1) if inner is None else inner
     sides = tuple(psp_size) if isinstance(psp_size, Sequence) and not isinstance(psp_size, str) else ()
-    if not sides or any(not isinstance(side, int) or isinstance(side, bool) or side < 1 for side in sides):
-        raise ValueError(f"psp_size={psp_size!r}: expected the sides of the levels, such as {PYRAMID}")
+    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
+    if not whole or not 1 <= len(sides) <= _MOST or not all(1 <= side <= _MOST for side in sides):
+        raise ValueError(f"psp_size={psp_size!r}: expected the sides of the levels, such as {PYRAMID}, at most {_MOST}")
     if not isinstance(inner, int) or isinstance(inner, bool) or inner < 1:
         raise ValueError(f"inner_channels={inner!r}: expected a whole number, at least 1")
     return {
