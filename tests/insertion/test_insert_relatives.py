@@ -11,7 +11,7 @@ from torch_nonlocal.layers.registry import block_kind
 
 RELATIVES = nl.list_blocks()[1:]
 GATES = ("se", "cbam")
-WATCHED = ("danet", "danet_position", "gcnet", "a2", "efficient", "dnl")
+WATCHED = ("danet", "danet_position", "gcnet", "a2", "efficient", "dnl", "ccnet")
 X = torch.randn(2, 3, 8, 10, generator=torch.Generator().manual_seed(0))
 
 
@@ -119,6 +119,12 @@ def weights(name, block, x):
     theta, phi = of(block.theta), of(block.phi)
     if name in ("a2", "efficient"):
         return theta.softmax(0).T @ phi.softmax(1)
+    if name == "ccnet":  # the last step, on what the first returns
+        row, column = torch.arange(80) // 10, torch.arange(80) % 10
+        hidden = (row[:, None] != row) & (column[:, None] != column)
+        first = (theta.T @ phi).masked_fill(hidden, -torch.inf).softmax(-1)
+        x = x + block.gamma.weight * (of(block.g) @ first.T)
+        return (of(block.theta).T @ of(block.phi)).masked_fill(hidden, -torch.inf).softmax(-1)
     if name == "dnl":
         theta, phi = theta - theta.mean(1, keepdim=True), phi - phi.mean(1, keepdim=True)
     return (theta.T @ phi).softmax(-1)

@@ -40,8 +40,8 @@ def read(block: Block) -> dict[str, Tensor]:
     """Return the weights of a plain block that computes the same.
 
     Raises:
-        ValueError: if a child has no weights of that form, such as a quantized layer, has no values (meta device), or was
-            pruned to a width that no option of the block describes.
+        ValueError: if a child has no weights of that form, such as a quantized layer, has no values (meta device), or
+            was pruned to a width that no option of the block describes.
     """
     state, shapes = block.state_dict(), _plain_shapes(block)
     as_is = shapes.keys() <= state.keys()

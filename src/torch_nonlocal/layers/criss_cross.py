@@ -30,7 +30,8 @@ def criss_cross(
         size: (H, W).
         dense: compute the definition.
     """
-    query, key = (one if one.dim() == 3 else one.unsqueeze(2) for one in (query, key))
+    if options.pairwise == "concatenation":
+        query, key = query.unsqueeze(2), key.unsqueeze(2)
     hidden_value = float("-inf") if options.pairwise in SOFTMAX_FORMS else 0.0
     keys = sum(size) - 1
     if dense:
@@ -40,7 +41,7 @@ def criss_cross(
     query_BHWD, key_BHWD, g_BHWV = (one.unflatten(1, size) for one in (query, key, g_BNV))
     in_row_BHWX = _scores(options, query_BHWD, key_BHWD)
     in_column_BWHY = _scores(options, query_BHWD.transpose(1, 2), key_BHWD.transpose(1, 2))
-    itself_HY = torch.eye(size[0], dtype=torch.bool, device=query.device)
+    itself_HY = query.new_ones(size[0]).diag().bool()  # torch.fx does not record torch.eye
     in_column_BHWY = in_column_BWHY.masked_fill(itself_HY, hidden_value).transpose(1, 2)
     weights = _normalized(options, torch.cat([in_row_BHWX, in_column_BHWY], 3), keys)
     row_BHWX, column_BHWY = weights.split([size[1], size[0]], 3)

@@ -50,25 +50,26 @@ class Pyramid(nn.Module):
 
     Args:
         dims: axes of a map: 1, 2 or 3. The frames of a clip are pooled one by one.
+        parts: other numbers of parts.
     """
 
-    def __init__(self, dims: int) -> None:
+    def __init__(self, dims: int, parts: Sequence[int] = PYRAMID) -> None:
         super().__init__()
-        self.dims = dims
+        self.dims, self.parts = dims, tuple(parts)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, C, 18) of a sequence, (B, C, 110, 1) of an image, (B, C, T, 110, 1) of a clip."""
         if self.dims == 1:
-            return torch.cat([F.adaptive_avg_pool1d(x, parts) for parts in PYRAMID], 2)
+            return torch.cat([F.adaptive_avg_pool1d(x, parts) for parts in self.parts], 2)
         if self.dims == 2:
-            return torch.cat([F.adaptive_avg_pool2d(x, parts).flatten(2) for parts in PYRAMID], 2).unsqueeze(3)
+            return torch.cat([F.adaptive_avg_pool2d(x, parts).flatten(2) for parts in self.parts], 2).unsqueeze(3)
         frames = x.transpose(1, 2).flatten(0, 1)
-        pooled = torch.cat([F.adaptive_avg_pool2d(frames, parts).flatten(2) for parts in PYRAMID], 2)
+        pooled = torch.cat([F.adaptive_avg_pool2d(frames, parts).flatten(2) for parts in self.parts], 2)
         return pooled.unflatten(0, (-1, x.shape[2])).transpose(1, 2).unsqueeze(4)
 
     def extra_repr(self) -> str:
         """Return the numbers of parts."""
-        return f"parts={PYRAMID}"
+        return f"parts={self.parts}"
 
 
 def key_module(keys: Keys, factors: tuple[int, ...] | None, dims: int) -> nn.Module:

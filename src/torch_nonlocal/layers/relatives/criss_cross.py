@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Unpack
 
-import torch
 from torch import Tensor
 
+from torch_nonlocal.functional import Algorithm
+from torch_nonlocal.layers.criss_cross import criss_cross
+from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.layers.projection import project
 from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, ZeroScale, pointwise
 
@@ -18,7 +20,7 @@ class CrissCross(Relative):
 
     One softmax runs over the H + W - 1 positions of the row and the column; the position itself counts once. The step
     is applied `recurrence` times with the same weights: after two steps, every position has seen all others of its
-    frame. gamma is a scalar that starts at zero.
+    frame. gamma is a scalar that starts at zero. `torch_nonlocal.watch` shows the weights of the last step.
 
     Cost: N (H + W) C time and N (H + W) memory for each step, without an N x N map.
 
@@ -26,20 +28,30 @@ class CrissCross(Relative):
         channels: number of channels C of the map, 2D or, within frames, 3D.
         reduction: theta and phi have C / reduction channels.
         recurrence: number of steps; R in the paper.
+        algorithm: "auto", or "dense" for the definition with a mask of all pairs.
         **place: `dims`, `layout`, `grid`, `prefix_tokens`, `device` and `dtype`.
 
     Reference: Huang et al., CCNet: Criss-Cross Attention for Semantic Segmentation, ICCV 2019, section 3.2 and 3.3.
     """
 
     name = "ccnet"
+    form = "embedded_gaussian"
     least_dims = 2
     reduction: int
     recurrence: int
 
     def __init__(
-        self, channels: int, *, reduction: int = 8, recurrence: int = 2, **place: Unpack[PlaceOptions]
+        self,
+        channels: int,
+        *,
+        reduction: int = 8,
+        recurrence: int = 2,
+        algorithm: Algorithm = "auto",
+        **place: Unpack[PlaceOptions],
     ) -> None:
-        super().__init__(channels, place, reduction=reduction, recurrence=recurrence)
+        super().__init__(channels, place, reduction=reduction, recurrence=recurrence, algorithm=algorithm)
+        if algorithm not in ("auto", "dense"):
+            raise ValueError(f"algorithm={algorithm!r}: expected 'auto' or 'dense' for {self.name!r}")
         self._check_counts(reduction=reduction)
         self._check_counts(_MOST_STEPS, recurrence=recurrence)
         inner = max(channels // reduction, 1)
@@ -49,14 +61,14 @@ class CrissCross(Relative):
         self.gamma = ZeroScale(1, place)
 
     @property
-    def hidden_weights(self) -> str:
-        """Why `torch_nonlocal.watch` does not show weights of this block."""
-        return f"{self.recurrence} steps over rows and columns, no one set of weights between positions"
+    def computed(self) -> Computed:
+        """What a step computes."""
+        return Computed(self.dims, "embedded_gaussian", attend="criss_cross")
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
         """Return the sizes (B', N, M, D, V) of a step for a map of shape (B, C, *size); M is H + W - 1."""
-        keys = shape[-1] + shape[-2] - 1
-        return shape[0], math.prod(shape[2:]), keys, max(self.channels // self.reduction, 1), self.channels
+        inner, (height, width) = max(self.channels // self.reduction, 1), shape[-2:]
+        return shape[0] * math.prod(shape[2:-2]), height * width, height + width - 1, inner, self.channels
 
     def _update(self, x: Tensor) -> Tensor:
         update = self.gamma(self._step(x))
@@ -66,15 +78,12 @@ class CrissCross(Relative):
 
     def _step(self, x: Tensor) -> Tensor:
         """Return the weighted sums of one step, (B, C, *size)."""
-        theta, phi, g = (one.movedim(1, -1) for one in project(x, [self.theta, self.phi, self.g]))  # (B, ..., H, W, D)
-        rows_HWW = theta @ phi.mT
-        columns_WHH = theta.transpose(-3, -2) @ phi.transpose(-3, -2).mT
-        own_HH = x.new_ones(columns_WHH.shape[-1]).diag().bool()
-        columns_HWH = columns_WHH.masked_fill(own_HH, -torch.inf).transpose(-3, -2)  # the row has the position itself
-        weights = torch.cat([rows_HWW, columns_HWH], dim=-1).softmax(-1)
-        in_row, in_column = weights.split([rows_HWW.shape[-1], columns_HWH.shape[-1]], dim=-1)
-        y = in_row @ g + (in_column.transpose(-3, -2) @ g.transpose(-3, -2)).transpose(-3, -2)
-        return y.movedim(-1, 1)
+        computed, grid = self.computed, x.shape[2:]
+        query, key, g_BMV = map(computed.groups.to_positions, project(x, [self.theta, self.phi, self.g]))
+        self._show(x, query, key)
+        dense = self.algorithm == "dense"
+        y_BNV = criss_cross(computed, query, key, g_BMV, (grid[-2], grid[-1]), dense=dense)
+        return computed.groups.to_map(y_BNV, grid)
 
     def _last(self) -> ZeroScale:
         return self.gamma

@@ -4,32 +4,28 @@ import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded
 from torch_nonlocal.functional import Algorithm
+from torch_nonlocal.layers.keys import PYRAMID, Pyramid
 from torch_nonlocal.layers.layout import from_map
 from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.layers.options import Scale, softmax_scale
 from torch_nonlocal.layers.projection import project
 from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, pointwise, positions, to_size
+from torch_nonlocal.layers.visibility import why_no_rows
 
-PYRAMID = (1, 3, 6, 8)
 _MOST = 64  # sides, and regions along a side; a block file may name any number
-_POOLS = {
-    1: nn.functional.adaptive_avg_pool1d,
-    2: nn.functional.adaptive_avg_pool2d,
-    3: nn.functional.adaptive_avg_pool3d,
-}
 
 
 class PyramidNonLocal(Relative):
     """Asymmetric pyramid non-local block (APNB): z_i = x_i + W sum_m softmax_m(theta_i . P(phi)_m) P(g)_m.
 
-    P averages a map over a pyramid of regions: 1, 3 x 3, 6 x 6 and 8 x 8 of an image, M = 110 keys in all (18 of a
-    sequence, 756 of a clip). `out` is W, which starts at zero. In the authors' code, theta and phi are one convolution.
+    P averages a map over a pyramid of regions: 1, 3 x 3, 6 x 6 and 8 x 8 of an image, M = 110 keys in all; 18 of a
+    sequence, and 110 of each frame of a clip, as with keys="pyramid" of `NonLocal`. `out` is W, which starts at zero.
+    In the authors' code, theta and phi are one convolution.
 
     Cost: N M D time, O(N) memory.
 
@@ -70,35 +66,31 @@ class PyramidNonLocal(Relative):
         self.phi = pointwise(key_channels, inner, place)
         self.g = pointwise(key_channels, inner, place)
         self.out = pointwise(inner, self.channels, place, zero=True)
+        self.pool = Pyramid(self.dims, self.psp_size)
 
     @property
     def hidden_weights(self) -> str:
         """Why `torch_nonlocal.watch` does not show weights of this block."""
-        return "weights over the regions of a pyramid, which overlap, none over single positions"
+        return why_no_rows(self.computed)
 
     @property
     def computed(self) -> Computed:
         """What the block computes."""
-        return Computed(self.dims, "embedded_gaussian", scale=self.scale)
+        return Computed(self.dims, "embedded_gaussian", scale=self.scale, keys="pyramid")
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
         """Return the sizes (B', N, M, D, V) of the operation for a map of shape (B, C, *size)."""
-        keys = sum(side**self.dims for side in self.psp_size)
+        frames = shape[2] if self.dims == 3 else 1
+        keys = frames * sum(side ** min(self.dims, 2) for side in self.psp_size)
         return shape[0], math.prod(shape[2:]), keys, self.inner_channels, self.inner_channels
 
     def _update(self, x: Tensor) -> Tensor:
         return self._attended(x, *project(x, [self.theta, self.phi, self.g]))
 
     def _attended(self, x: Tensor, theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
-        pooled = (self._pyramid(phi), self._pyramid(g))
-        y_BND = functional.embedded_gaussian(positions(theta), *pooled, scale=self.scale, algorithm=self.algorithm)
+        operands = (positions(one) for one in (theta, self.pool(phi), self.pool(g)))
+        y_BND = functional.embedded_gaussian(*operands, scale=self.scale, algorithm=self.algorithm)
         return project(to_size(y_BND, x), [self.out])[0]
-
-    def _pyramid(self, one: Tensor) -> Tensor:
-        """Return the averages over all regions, (B, M, D)."""
-        pool = _POOLS[self.dims]
-        levels = [pool(one, (side,) * self.dims).flatten(2) for side in self.psp_size]
-        return torch.cat(levels, dim=2).transpose(1, 2)
 
 
 class FusionNonLocal(PyramidNonLocal):
