@@ -229,9 +229,9 @@ def table(records: Sequence[dict[str, Any]], seeds: Sequence[int], steps: int, c
         lines.append(f"| **{title}** |" + " |" * (len(HEADER) - 1))
         for name in names:
             found = finished(records, name, seeds, steps, clips)
-            text = ROWS[name].text + ("" if len(found) == len(seeds) else f" ({len(found)} of {len(seeds)} seeds)")
+            partly = f" ({len(found)} of {len(seeds)} seeds)" if 0 < len(found) < len(seeds) else ""
             cells = _cells(found) if found else ["not run yet"] + [""] * (len(HEADER) - 2)
-            lines.append("| " + " | ".join([text, *cells]) + " |")
+            lines.append("| " + " | ".join([ROWS[name].text + partly, *cells]) + " |")
     return "\n".join(lines)
 
 
