@@ -17,7 +17,9 @@ CASES = {
     "dot_product": {"pairwise": "dot_product"},
     "concatenation": {"pairwise": "concatenation"},
 }
+SELECTED = {"top_k": {"top_k": 3}, "hard": {"hard": True}}
 LOOPS = [case for case in CASES if case not in ("gaussian", "dot_product")]
+SCANS = [*LOOPS, *SELECTED]
 DYNAMIC = {
     "static": None,
     "batch": {0: Dim("batch", min=1)},
@@ -28,7 +30,7 @@ DYNAMIC = {
 
 def trained(case, **options):
     torch.manual_seed(0)
-    block = nl.NonLocal2d(6, **CASES[case], **options)
+    block = nl.NonLocal2d(6, **{**CASES, **SELECTED}[case], **options)
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.4)
     return block.eval()
@@ -106,7 +108,9 @@ def onnx_graph(block, inputs, path, dynamic, opset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("case", "dynamic"), [("dot_product", "all"), *((case, "static") for case in LOOPS)])
+@pytest.mark.parametrize(
+    ("case", "dynamic"), [("dot_product", "all"), *((case, "static") for case in [*LOOPS, *SELECTED])]
+)
 def test_onnx(case, dynamic, tmp_path, no_map_is_small):
     used = onnx_graph(trained(case), maps(dynamic), tmp_path / "block.onnx", dynamic, 20)
     assert ("Scan" in used) == (case != "dot_product")

@@ -203,7 +203,7 @@ class TestGumbel:
         assert abs(float(drawn.var()) - torch.pi**2 / 6) < 0.05
 
 
-@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("name", ["top-5", "gumbel"])
 def test_compiled(name):
     *x, dy = inputs(2, 90, 70, 8, 8, dtype=torch.float32)
     operation = select("tiled", **SELECTIONS[name])
