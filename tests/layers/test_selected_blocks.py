@@ -229,6 +229,14 @@ class TestOtherHands:
         for given in (x, example(2, (2, 9, 7))):
             torch.testing.assert_close(program.module()(given), block(given))
 
+    @pytest.mark.parametrize("name", ["top_k", "hard", "gumbel", "regions", "ReLU of regions"])
+    def test_fx_and_trace(self, name):
+        block, x = trained(CASES[name]).eval(), example()
+        recorded = torch.fx.symbolic_trace(nn.Sequential(block)), torch.jit.trace(block, x)
+        for given in (x, example(2, (2, 9, 7))):
+            for graph in recorded:
+                torch.testing.assert_close(graph(given), block(given))
+
     @pytest.mark.parametrize("name", ["top_k", "gumbel", "regions"])
     def test_compile(self, name):
         block, x = trained(CASES[name]), example()

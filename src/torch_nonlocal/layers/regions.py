@@ -38,7 +38,8 @@ def keep_regions(block: Any, operands: Operands, source: Tensor) -> Operands:
     query, key, g_BMV = operands
     score_BK, index_BK = scores_of(block, source).topk(block.regions, dim=1)
     gated_BKV = _taken(g_BMV, index_BK) * torch.sigmoid(score_BK).unsqueeze(2)
-    return query, _taken(key, index_BK), gated_BKV
+    scalars = block.pairwise == "concatenation"  # torch.fx, which records, does not know the number of axes
+    return query, key.gather(1, index_BK) if scalars else _taken(key, index_BK), gated_BKV
 
 
 def region_mask(block: Any, source: Tensor) -> Tensor:
@@ -53,8 +54,6 @@ def saliency_map(block: Any, source: Tensor) -> Tensor:
     return torch.sigmoid(project(source, [block.saliency])[0][:, 0])
 
 
-def _taken(keys: Tensor, index_BK: Tensor) -> Tensor:
-    """Return some keys of each group: (B', K) of (B', M), (B', K, D) of (B', M, D)."""
-    if keys.dim() == 3:
-        index_BK = index_BK.unsqueeze(2).expand(-1, -1, keys.shape[2])
-    return keys.gather(1, index_BK)
+def _taken(keys_BMD: Tensor, index_BK: Tensor) -> Tensor:
+    """Return some keys of each group, (B', K, D)."""
+    return keys_BMD.gather(1, index_BK.unsqueeze(2).expand(-1, -1, keys_BMD.shape[2]))
