@@ -1,6 +1,7 @@
 """A block by its definition: every pair of a query and a key, a mask, and plain operations in float64."""
 
 import math
+from functools import lru_cache
 from itertools import product
 
 import torch
@@ -21,14 +22,21 @@ def linear(conv, x):
     return y.unflatten(2, x.shape[2:])
 
 
+@lru_cache
+def averages(size):
+    """The shares (M, N) of the positions of an image or a sequence in the parts of the pyramid."""
+    shares = []
+    for parts in PYRAMID:
+        for cell in product(range(parts), repeat=len(size)):
+            part = torch.zeros(size, dtype=torch.float64)
+            part[tuple(slice(i * n // parts, -(-(i + 1) * n // parts)) for i, n in zip(cell, size, strict=True))] = 1
+            shares.append(part.flatten() / part.sum())
+    return torch.stack(shares)
+
+
 def pyramid(x):
     """Averages over the parts of an image or a sequence, (B, C, M), from (B, C, *size)."""
-    found = []
-    for parts in PYRAMID:
-        for cell in product(range(parts), repeat=x.dim() - 2):
-            edges = [(i * n // parts, -(-(i + 1) * n // parts)) for i, n in zip(cell, x.shape[2:], strict=True)]
-            found.append(x[(..., *(slice(a, b) for a, b in edges))].flatten(2).mean(2))
-    return torch.stack(found, 2)
+    return x.flatten(2) @ averages(tuple(x.shape[2:])).to(x).T
 
 
 def keys_of(block, x):

@@ -40,22 +40,21 @@ def test_exported_programs_equal_the_block_and_consist_of_ordinary_operations(na
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["interlaced", "criss_cross"])
-def test_compiled_blocks_are_one_graph_and_equal_eager_blocks(name):
+def test_compiled_blocks_are_one_graph_and_equal_eager_blocks():
     torch.compiler.reset()
-    block, x = trained(**CASES[name]), image().requires_grad_()
+    block, x = nn.Sequential(*(trained(**CASES[name]) for name in ("interlaced", "criss_cross"))), image()
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     results = []
     for run in (block, compiled):
         y = run(x)
-        wanted = [x, *block.parameters()]
-        results.append([y.detach(), *torch.autograd.grad(y.square().sum(), wanted, materialize_grads=True)])
+        gradients = torch.autograd.grad(y.square().mean(), list(block.parameters()), materialize_grads=True)
+        results.append([y.detach(), *gradients])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_traces_vmap_autocast_and_copies_give_the_same_numbers(name):
+def test_vmap_autocast_and_copies_give_the_same_numbers(name):
     block, x = trained(**CASES[name]), image()
     expected = block(x)
     torch.testing.assert_close(torch.vmap(lambda one: block(one[None])[0])(x), expected)
