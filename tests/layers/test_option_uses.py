@@ -77,11 +77,11 @@ def test_products_of_channels_in_half_precision_do_not_overflow():
 
 
 def test_a_recorded_graph_needs_the_size_of_the_map():
-    for options in ({"windows": 3}, {"attend": "criss_cross"}):
-        with pytest.raises(NotImplementedError, match=r"its .* depends on: use torch.export"):
-            torch.fx.symbolic_trace(trained(**options))
+    with pytest.raises(NotImplementedError, match=r"its window \(3 x 3\) depends on: use torch.export"):
+        torch.fx.symbolic_trace(trained(windows=3))
     x = image()
-    torch.testing.assert_close(torch.fx.symbolic_trace(trained())(x), trained()(x))
+    for block in (trained(), *(trained(**CASES[name]) for name in ("criss_cross", "channel", "pyramid", "stride"))):
+        torch.testing.assert_close(torch.fx.symbolic_trace(block)(x), block(x))
 
 
 def test_inserted_blocks_keep_their_options_in_files(tmp_path):

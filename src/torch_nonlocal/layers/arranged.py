@@ -46,7 +46,7 @@ def arranged_sum(
 def _channel_sum(block: Any, theta_BDN: Tensor, phi_BDN: Tensor, g_BDN: Tensor) -> Tensor:
     """Return the sums over channels. Half types are computed in float32: their products sum over all positions."""
     dtype = g_BDN.dtype
-    if dtype not in (torch.float16, torch.bfloat16) or is_exported(g_BDN):
+    if is_exported(g_BDN) or dtype not in (torch.float16, torch.bfloat16):
         return weighted_sum(block, theta_BDN, phi_BDN, g_BDN, None, "dense")
     with without_autocast(g_BDN.device):
         return weighted_sum(block, theta_BDN.float(), phi_BDN.float(), g_BDN.float(), None, "dense").to(dtype)

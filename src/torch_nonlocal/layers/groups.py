@@ -257,7 +257,7 @@ class Groups:
     def to_map(self, positions_BNC: Tensor, grid: Sequence[int]) -> Tensor:
         """Join groups (B * G, N, C) into a map (B, C, *grid), the inverse of `to_positions`."""
         if self.mixes_channels:
-            return positions_BNC.unflatten(2, list(grid))
+            return positions_BNC.unflatten(2, [grid[axis] for axis in self.axes])
         if not self.other_axes:
             return positions_BNC.transpose(1, 2).unflatten(2, [grid[axis] for axis in self.axes])
         others = [grid[axis] for axis in self.other_axes]

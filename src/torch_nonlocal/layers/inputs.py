@@ -19,7 +19,7 @@ def check_input(block: Any, x: Tensor, keys_from: Tensor | None) -> None:
         NotImplementedError: if torch.fx records a block whose graph depends on the size of the map.
     """
     if is_recorded(x):
-        if isinstance(x, torch.fx.Proxy) and (block.windows is not None or block.groups.is_cross):
+        if isinstance(x, torch.fx.Proxy) and block.windows is not None:
             raise NotImplementedError(
                 f"{type(block).__name__}: torch.fx.symbolic_trace does not know the size of the map, which "
                 f"{block.groups.within} depends on: use torch.export"
