@@ -19,7 +19,7 @@ Original Traceback (most recent call last):
   File "worker.py", line 1, in fetch
 torch_nonlocal.media.broken.BrokenVideoError: 'a.mp4' is damaged: frame 3 cannot be decoded
 """
-KNOWN = "demo, plan, replace, train, test, predict, view, export, convert, data, bench"
+KNOWN = "demo, plan, replace, train, test, predict, view, export, denoise, convert, data, bench"
 
 
 def error_of(*words, capsys):
@@ -44,9 +44,9 @@ def error_of(*words, capsys):
         (["--quick", "bench"], f"expected a command before --quick: {KNOWN}; see nonlocal --help"),
         (["data", "chek"], "no command 'chek'; did you mean 'check'? commands: check"),
         (["data"], "expected a command: check; see nonlocal data --help"),
-        (["train", "acton"], "no task 'acton'; did you mean 'action'? tasks: action"),
-        (["test", "acton", "best.pt"], "no task 'acton'; did you mean 'action'? tasks: action"),
-        (["train"], "expected a task: action; see nonlocal train --help"),
+        (["train", "acton"], "no task 'acton'; did you mean 'action'? tasks: action, denoise"),
+        (["test", "acton", "best.pt"], "no task 'acton'; did you mean 'action'? tasks: action, denoise"),
+        (["train"], "expected a task: action, denoise; see nonlocal train --help"),
         (["train", "action", "--recpie", "laptop"], "unrecognized options: --recpie, laptop; did you mean --recipe?"),
         (["bench", "--form", "gaussian", "--repeat", "3"],
          "unrecognized options: --form, gaussian, --repeat, 3; did you mean --forms or --repeats?"),

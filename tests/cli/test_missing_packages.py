@@ -23,6 +23,8 @@ COMMANDS = {
     "train": ["train", "action"],
     "train with data": ["train", "action", "--data", "clips"],
     "test": ["test", "action", "best.pt"],
+    "train on images": ["train", "denoise"],
+    "test on images": ["test", "denoise", "best.pt"],
     "predict": ["predict", "best.pt", "clip.mp4"],
     "predict with files": ["predict", "best.pt", "clip.mp4", "--every=1s", "--parquet=p.parquet", "--picture=p.png"],
     "view": ["view", "clip.mp4"],

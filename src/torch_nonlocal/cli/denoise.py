@@ -1,6 +1,7 @@
-"""`nonlocal denoise`: non-local means of images, folders of images and videos."""
+"""`nonlocal denoise`: images, folders of images and videos, by non-local means or a trained network."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +15,13 @@ from torch_nonlocal.cli import needs
 from torch_nonlocal.cli.threads import use_free_cores
 
 if TYPE_CHECKING:
-    from torch_nonlocal.tasks.denoise.files import Averaged, Denoiser, Strength
+    from torch_nonlocal.tasks.denoise.files import Averaged, ClipDenoiser
 
 _LEVELS = 255
 _VIDEOS = (".mp4", ".gif")
+_TILE = 256
+_OF_MEANS = {"h": "auto", "patch": 5, "window": "21", "frames": 1, "show": ""}
+"""Options of non-local means, which a trained network does not have, and their defaults."""
 
 
 def denoise(
@@ -30,20 +34,25 @@ def denoise(
     window: str = "21",
     frames: int = 1,
     show: Annotated[str, tyro.conf.arg(metavar="Y,X")] = "",
+    checkpoint: Path | None = None,
+    tile: int = _TILE,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     overwrite: bool = False,
 ) -> None:
-    """Denoise an image, the images of a folder, or a video by non-local means, without training.
+    """Denoise an image, the images of a folder, or a video by non-local means, or by a trained network.
 
-    Each pixel becomes a mean of the pixels around it, weighted by the similarity of the patches around them. Images
-    keep their 8 or 16 bits, gray or color, and alpha. Videos are written without sound. Images of a folder that cannot
-    be denoised are named and skipped; the exit code is 1 if there are any.
+    Without --checkpoint, no training is needed: each pixel becomes a mean of the pixels around it, weighted by the
+    similarity of the patches around them. Images keep their 8 or 16 bits, gray or color, and alpha. Videos are written
+    without sound. Images of a folder that cannot be denoised are named and skipped; the exit code is 1 if there are
+    any.
 
     Example: nonlocal denoise noisy.png clean.png
 
     Example: nonlocal denoise photos/ clean/ --sigma 25
 
     Example: nonlocal denoise film.mp4 clean.mp4 --frames 3
+
+    Example: nonlocal denoise noisy.png clean.png --checkpoint runs/denoise/checkpoints/best.pt
 
     Args:
         in_: an image (.png, .tif, .jpg, .webp, .bmp, .ppm), a folder of images, or a video.
@@ -55,12 +64,17 @@ def denoise(
         window: side of the window in pixels, odd, or global for the whole image: slower, and blurrier for photographs.
         frames: number of frames of a video that the window extends over, odd.
         show: also draw the weights with which this pixel of the image was averaged, to a PNG file beside OUT.
+        checkpoint: best.pt of nonlocal train denoise, or the folder of its run: this network denoises. It has no h,
+            patch, window, frames and show.
+        tile: side length in pixels, even, of the overlapping tiles in which the network denoises larger images; 0 for
+            whole images.
         device: where to compute; auto is cuda if there is such a GPU.
         overwrite: replace files that exist.
     """
     needs.check("denoise", packages=["matplotlib"] if show else [], extras=["view"] if show else [])
+    _check_options(checkpoint, {"h": h, "patch": patch, "window": window, "frames": frames, "show": show}, tile)
     options = {"sigma": _level("sigma", sigma, 0), "h": _level("h", h, 1e-6)}
-    if options["sigma"] == 0 and options["h"] is None:
+    if options["sigma"] == 0 and options["h"] is None and checkpoint is None:
         raise ValueError("--sigma 0 --h auto: h is a multiple of the noise; expected a number for --h")
     for name, value in (("patch", patch), ("frames", frames)):
         _check_odd(name, value)
@@ -80,7 +94,11 @@ def denoise(
         raise ValueError(f"OUT {out}: expected a name that ends in {' or '.join(_VIDEOS)} for the video {in_}")
     if is_image and not is_folder and out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"OUT {out}: expected a name that ends in {', '.join(SUFFIXES)}")
-    denoiser = _denoiser(options, patch, _window(window), frames, device)
+    used = _device(device)
+    if checkpoint is None:
+        denoiser = _means(options, patch, _window(window), frames, used)
+    else:
+        denoiser = _network(checkpoint, options["sigma"], tile, used)
     if is_folder:
         out.mkdir(parents=True, exist_ok=True)
     if is_image or is_folder:
@@ -89,22 +107,48 @@ def denoise(
         _video(in_, out, denoiser)
 
 
-def _denoiser(options: dict[str, float | None], patch: int, window: int | None, frames: int, device: str) -> "Denoiser":
-    import torch
+def _check_options(checkpoint: Path | None, of_means: Mapping[str, str | int], tile: int) -> None:
+    if checkpoint is None:
+        if tile != _TILE:
+            raise ValueError(f"--tile {tile}: an option of trained networks; expected --checkpoint")
+        return
+    for name, value in of_means.items():
+        if value != _OF_MEANS[name]:
+            raise ValueError(
+                f"--{name} {printable(str(value))}: an option of non-local means; expected no --checkpoint"
+            )
 
-    from torch_nonlocal.tasks.denoise.files import Denoiser
+
+def _device(device: str) -> str:
+    import torch
 
     use_free_cores(print_errors)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device is available; expected cpu or auto")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _means(
+    options: dict[str, float | None], patch: int, window: int | None, frames: int, device: str
+) -> "ClipDenoiser":
+    from torch_nonlocal.tasks.denoise.files import Denoiser
+
     return Denoiser(**options, patch=patch, window=window, frames=frames, device=device)
+
+
+def _network(checkpoint: Path, sigma: float | None, tile: int, device: str) -> "ClipDenoiser":
+    from torch_nonlocal.tasks.denoise.trained import NetworkDenoiser, read_trained
+
+    model = read_trained(checkpoint).model.to(device)
+    model.check_tile(tile)
+    return NetworkDenoiser(model, sigma, tile)
 
 
 def _images(
     pairs: list[tuple[Path, Path]],
-    denoiser: "Denoiser",
+    denoiser: "ClipDenoiser",
     at: tuple[int, int] | None,
     picture: Path | None,
     *,
@@ -123,7 +167,7 @@ def _images(
                     raise
                 broken.append(f"{error.kind}: {error}" if isinstance(error, BrokenVideoError) else f"{source}: {error}")
             else:
-                lines.append(f"{target}: {_with(strength)}")
+                lines.append(f"{target}: {denoiser.words(strength)}")
                 if at is not None and averaged is not None and picture is not None:
                     _draw(averaged, at, picture)
                     lines.append(f"{picture}: the weights of pixel {at[0]},{at[1]}")
@@ -135,12 +179,12 @@ def _images(
         sys.exit(1)
 
 
-def _video(source: Path, target: Path, denoiser: "Denoiser") -> None:
+def _video(source: Path, target: Path, denoiser: "ClipDenoiser") -> None:
     from torch_nonlocal.tasks.denoise.files import denoise_video
 
     with ProgressBar("denoise", unit="frames") as bar:
         strength = denoise_video(source, target, denoiser, bar.update)
-    print_lines(f"{target}: {_with(strength)}")
+    print_lines(f"{target}: {denoiser.words(strength)}")
 
 
 def _draw(averaged: "Averaged", at: tuple[int, int], picture: Path) -> None:
@@ -158,12 +202,6 @@ def _pairs(folder: Path, out: Path, suffixes: tuple[str, ...]) -> list[tuple[Pat
     if not files:
         raise ValueError(f"IN {folder}: no images in this folder; expected names that end in {', '.join(suffixes)}")
     return [(path, out / path.name) for path in files]
-
-
-def _with(strength: "Strength") -> str:
-    if strength.h == 0:
-        return "unchanged, no noise found"
-    return f"noise {strength.sigma * _LEVELS:.1f}, h {strength.h * _LEVELS:.1f} of {_LEVELS} levels"
 
 
 def _level(name: str, text: str, least: float) -> float | None:

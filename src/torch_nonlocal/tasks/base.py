@@ -29,7 +29,10 @@ OnError = Literal["skip", "fail"]
 Settings = TypeVar("Settings")
 """A frozen dataclass of plain values: model and data options. Its fields become command-line options."""
 
-_BUILT_IN = {"action": "torch_nonlocal.tasks.action.spec:ACTION"}
+_BUILT_IN = {
+    "action": "torch_nonlocal.tasks.action.spec:ACTION",
+    "denoise": "torch_nonlocal.tasks.denoise.spec:DENOISE",
+}
 _registered: dict[str, TaskSpec[Any]] = {}
 
 

@@ -25,8 +25,9 @@ from torch_nonlocal.tasks.action.metrics import Scores, score
 from torch_nonlocal.tasks.action.multi_label import MultiLabelScores, score_multi_label
 from torch_nonlocal.tasks.action.run_split import saved_record
 from torch_nonlocal.tasks.action.settings import TestSplit
-from torch_nonlocal.tasks.action.trained import read_trained, weights_path
+from torch_nonlocal.tasks.action.trained import read_trained
 from torch_nonlocal.tasks.base import OnError
+from torch_nonlocal.tasks.trained_files import weights_path
 
 _WORTHWHILE = 64  # batches: the trials of `optimize` take about as long as twelve
 

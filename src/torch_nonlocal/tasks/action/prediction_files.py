@@ -10,7 +10,7 @@ from torch_nonlocal._common.files import encodable, printable, replacing, spread
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.data.broken import Broken
 from torch_nonlocal.tasks.action.classifier import ActionClassifier, Prediction
-from torch_nonlocal.tasks.action.tables import CSV_CLASSES, probability_columns, write_csv, write_parquet
+from torch_nonlocal.tasks.tables import CSV_CLASSES, probability_columns, write_csv, write_parquet
 
 PICTURES = (".pdf", ".png", ".svg")
 """Suffixes of pictures."""

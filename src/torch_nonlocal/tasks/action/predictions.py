@@ -8,7 +8,7 @@ from torch_nonlocal._common.files import encodable, spreadsheet_text
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.settings import PredictionFormat
-from torch_nonlocal.tasks.action.tables import CSV_CLASSES, probability_columns, write_csv, write_parquet
+from torch_nonlocal.tasks.tables import CSV_CLASSES, probability_columns, write_csv, write_parquet
 
 _TOP = 5
 

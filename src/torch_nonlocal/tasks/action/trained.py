@@ -8,18 +8,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from torch_nonlocal._common.plain_values import check_entries, check_names, shown
-from torch_nonlocal._common.tensor_files import read_weights
 from torch_nonlocal.tasks.action.network import set_saved_inputs, trained_network
 from torch_nonlocal.tasks.action.settings import NONE, ActionSettings, settings_of_file
-from torch_nonlocal.training import load_weights_file
-
-_EXPECTED = "expected best.pt of `nonlocal train action`"
-_OTHER_KINDS = {
-    "blocks": "a file of blocks; nl.load_blocks(model, {path!r}) inserts them",
-    "network": "a converted network; nl.create_model(NAME, weights={path!r}) loads it",
-    "training state": "a training state; best.pt in the same folder holds the weights",
-    "state dict": "a file of tensors by name; nl.load_weights(model, {path!r}) loads them into a network",
-}
+from torch_nonlocal.tasks.trained_files import read_trained_file, weights_path
 
 
 class Trained(NamedTuple):
@@ -45,12 +36,8 @@ def read_trained(weights: Path, network: str = "") -> Trained:
         ImportError: a package is not installed; the message names the extra.
     """
     path = weights_path(weights)
-    content = _content(path)
-    about = dict(content["about"])
-    task = about.pop("task", None)
-    if task != "action":
-        of = f"are of the task {shown(task)}" if task is not None else "do not name their task"
-        raise ValueError(f"{path}: not weights of `nonlocal train action`: they {of}; {_EXPECTED}")
+    content = read_trained_file(path, "action")
+    about = {name: value for name, value in content["about"].items() if name != "task"}
     try:
         inputs = {name: about.pop(name) for name in ("inputs",) if name in about}
         for one in inputs.values():
@@ -64,21 +51,3 @@ def read_trained(weights: Path, network: str = "") -> Trained:
     except Exception as error:  # settings of a file can cause any error
         raise ValueError(f"{path}: {shown(error)}") from error
     return Trained(model.eval(), settings, classes, content)
-
-
-def weights_path(weights: Path) -> Path:
-    """The file of trained weights in the folder of a run, or the file itself."""
-    return weights / "checkpoints" / "best.pt" if weights.is_dir() else weights
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        return load_weights_file(path)
-    except ValueError as error:
-        try:
-            kind = read_weights(path).kind
-        except ValueError:
-            raise error from None
-        if kind not in _OTHER_KINDS:
-            raise
-        raise ValueError(f"{path} is {_OTHER_KINDS[kind].format(path=str(path))}; {_EXPECTED}") from error

@@ -1,4 +1,4 @@
-"""Denoise images and videos by non-local means.
+"""Denoise files of images and videos, by non-local means or another denoiser.
 
 Shapes: C channels, T frames, H height, W width.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from torch_nonlocal.media.stills import check_still, read_still, write_still
 
 STRENGTH = 0.7
 """h as a multiple of the noise; the best one on average for patches of 5 x 5 on Set12 with noise of 10 to 50 of 255."""
-_LEAST_NOISE = 1e-5  # less than one level of 16 bits; estimates below are rounding errors
+LEAST_NOISE = 1e-5
+"""Less than one level of 16 bits; estimates below are rounding errors."""
+_LEVELS = 255
 _NOISE_FRAMES = 8
 _LEAST_FRAMES = 8
 """Frames of a video that are denoised at a time, where the window extends over frames."""
@@ -32,6 +34,27 @@ class Strength(NamedTuple):
 
     sigma: float
     h: float
+
+
+class ClipDenoiser(Protocol):
+    """What denoises the frames of files: non-local means, or a trained network."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of a video that a denoised frame depends on, odd."""
+        ...
+
+    def strength(self, clip_CTHW: Tensor) -> Strength:
+        """The noise and the filter strength for frames of a file."""
+        ...
+
+    def denoise(self, clip_CTHW: Tensor, strength: Strength) -> Tensor:
+        """The denoised frames, on the CPU."""
+        ...
+
+    def words(self, strength: Strength) -> str:
+        """What a file was denoised with, for people."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,7 @@ class Denoiser:
         sigma = self.sigma
         if sigma is None:
             sigma = float(functional.estimate_noise(clip_CTHW[None]).square().mean().sqrt())
-            sigma = sigma if sigma > _LEAST_NOISE else 0.0
+            sigma = sigma if sigma > LEAST_NOISE else 0.0
         return Strength(sigma, STRENGTH * sigma if self.h is None else self.h)
 
     def denoise(self, clip_CTHW: Tensor, strength: Strength) -> Tensor:
@@ -79,8 +102,14 @@ class Denoiser:
     def weights(self, image_CHW: Tensor, at: tuple[int, int], strength: Strength) -> Tensor:
         """The weights with which a pixel of an image was averaged, (H, W)."""
         return functional.non_local_means_weights(
-            image_CHW, at, patch=self.patch, window=self.window, h=strength.h or _LEAST_NOISE, sigma=strength.sigma
+            image_CHW, at, patch=self.patch, window=self.window, h=strength.h or LEAST_NOISE, sigma=strength.sigma
         )
+
+    def words(self, strength: Strength) -> str:
+        """What a file was denoised with."""
+        if strength.h == 0:
+            return "unchanged, no noise found"
+        return f"noise {strength.sigma * _LEVELS:.1f}, h {strength.h * _LEVELS:.1f} of {_LEVELS} levels"
 
 
 class Averaged(NamedTuple):
@@ -91,7 +120,7 @@ class Averaged(NamedTuple):
 
 
 def denoise_image(
-    source: Path, target: Path, denoiser: Denoiser, at: tuple[int, int] | None = None
+    source: Path, target: Path, denoiser: ClipDenoiser, at: tuple[int, int] | None = None
 ) -> tuple[Strength, Averaged | None]:
     """Denoise an image file. Alpha, bits and metadata are kept.
 
@@ -99,7 +128,7 @@ def denoise_image(
         source: an image.
         target: the image to write.
         denoiser: the options.
-        at: the pixel (y, x) whose weights are returned.
+        at: the pixel (y, x) whose weights are returned, of non-local means.
 
     Raises:
         ValueError: the image cannot be read, is smaller than half a patch, `target` cannot hold its values, or
@@ -108,14 +137,19 @@ def denoise_image(
     still = read_still(source)
     check_still(target, still)
     strength = denoiser.strength(still.pixels.unsqueeze(1))
-    averaged = None if at is None else Averaged(still.pixels, denoiser.weights(still.pixels, at, strength))
+    averaged = None
+    if at is not None and isinstance(denoiser, Denoiser):
+        averaged = Averaged(still.pixels, denoiser.weights(still.pixels, at, strength))
     clean_CTHW = denoiser.denoise(still.pixels.unsqueeze(1), strength)
     write_still(target, still._replace(pixels=clean_CTHW[:, 0]))
     return strength, averaged
 
 
 def denoise_video(
-    source: Path, target: Path, denoiser: Denoiser, on_frame: Callable[[int, int], object] = lambda done, total: None
+    source: Path,
+    target: Path,
+    denoiser: ClipDenoiser,
+    on_frame: Callable[[int, int], object] = lambda done, total: None,
 ) -> Strength:
     """Denoise a video in the memory of a few frames. The noise is that of the first frames. Sound is not kept.
 
@@ -141,7 +175,7 @@ def denoise_video(
     return strength
 
 
-def denoise_frames(frames: Iterable[Tensor], denoiser: Denoiser, strength: Strength) -> Iterator[Tensor]:
+def denoise_frames(frames: Iterable[Tensor], denoiser: ClipDenoiser, strength: Strength) -> Iterator[Tensor]:
     """Denoise the frames of a video one after another, each with the frames around it that its window contains.
 
     Args:
