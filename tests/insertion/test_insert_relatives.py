@@ -140,6 +140,19 @@ def test_a_hidden_block_beside_a_watched_one_says_why(network):
         seen["first.1"]
 
 
+@pytest.mark.parametrize("name", RELATIVES)
+def test_streams_refuse_blocks_that_compute_over_all_frames(name):
+    model = nn.Sequential(nn.Conv3d(3, 8, 1), nn.ReLU()).eval()
+    clip = torch.randn(1, 3, 4, 6, 6)
+    trained(nl.insert(model, at="1", example_input=clip, block=name))
+    if name == "ccnet":  # within frames
+        with nl.stream(model) as step:
+            torch.testing.assert_close(step(clip[:, :, :2]), model(clip)[:, :, :2])
+        return
+    with pytest.raises(ValueError, match="has no causal form"), nl.stream(model) as step:
+        step(clip[:, :, :2])
+
+
 def test_wrong_blocks_and_options_leave_the_network_unchanged(network):
     for function in (nl.insert, nl.plan):
         arguments = (network, "first", X) if function is nl.insert else (network, X, "first")

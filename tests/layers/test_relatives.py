@@ -240,6 +240,17 @@ def test_channel_attention_has_the_sign_of_the_option():
         torch.testing.assert_close(block(x), expected)
 
 
+def test_a_small_global_context_depends_on_its_map():
+    """One channel in the bottleneck would be constant after the layer norm."""
+    block = made("gcnet", 2, ratio=16)
+    nn.init.ones_(block.norm.weight)
+    nn.init.zeros_(block.norm.bias)
+    nn.init.zeros_(block.reduce.bias)
+    x = torch.randn(32, 8, 2, 2, dtype=torch.float64)
+    added = block(x) - x
+    assert float((added[1:] - added[:1]).detach().abs().max()) > 1e-3
+
+
 def test_fusion_takes_keys_of_another_map():
     block = made("afnb", 2, key_channels=6)
     x, low = torch.randn(2, 8, 5, 6, dtype=torch.float64), torch.randn(2, 6, 9, 12, dtype=torch.float64)

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from torch_nonlocal._common.own_hooks import own_hooks
 from torch_nonlocal.layers import NonLocal
+from torch_nonlocal.layers.relatives import Relative
 from torch_nonlocal.streaming.convolutions import check_time_axis, of_time
 
 CHUNKS = (1, 2, 1)
@@ -43,6 +44,8 @@ def check_modules(modules: Mapping[str, nn.Module]) -> None:
 def _reason(name: str, module: Any) -> str:
     if isinstance(module, NonLocal):
         return _block_reason(module)
+    if isinstance(module, Relative):
+        return _relative_reason(module)
     if isinstance(module, _POOLS):
         sizes = [of_time(module.kernel_size), of_time(module.stride)]
         if sizes != [1, 1]:
@@ -69,6 +72,13 @@ def _block_reason(block: NonLocal) -> str:
         return "has keys='pyramid', which a stream does not keep: expected keys='pool' or 'stride'"
     if block.dims == 3 and block.grid is not None:
         return f"has a fixed number of frames, grid={block.grid}: expected a layout of maps"
+    return ""
+
+
+def _relative_reason(block: Relative) -> str:
+    within_frames = block.computed is not None and not block.computed.groups.spans_time
+    if block.dims == 3 and not within_frames:
+        return f"computes over all frames: {block.name!r} has no causal form, expected 'non_local' with causal='frames'"
     return ""
 
 

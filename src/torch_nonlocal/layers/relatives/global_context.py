@@ -23,7 +23,8 @@ class GlobalContext(Relative):
 
     Args:
         channels: number of channels C of the map.
-        ratio: the bottleneck has C / ratio channels; r in the paper.
+        ratio: the bottleneck has C / ratio channels; r in the paper. It has at least two, since the layer norm would
+            make a single one constant.
         algorithm: as for `functional.embedded_gaussian`.
         **place: `dims`, `layout`, `grid`, `prefix_tokens`, `device` and `dtype`.
 
@@ -39,7 +40,7 @@ class GlobalContext(Relative):
     ) -> None:
         super().__init__(channels, place, ratio=ratio, algorithm=algorithm)
         self._check_counts(ratio=ratio)
-        inner = max(channels // ratio, 1)
+        inner = max(channels // ratio, 2)
         self.score = pointwise(channels, 1, place)
         self.reduce = pointwise(channels, inner, place)
         self.norm = ChannelLayerNorm(inner, device=place.get("device"), dtype=place.get("dtype"))
