@@ -23,6 +23,8 @@ _TILE = 256
 _OF_MEANS = {"h": "auto", "patch": 5, "window": "21", "frames": 1, "show": ""}
 """Options of non-local means, which a trained network does not have, and their defaults."""
 
+_SHOWN = 720  # pixels of the longer side of the picture of weights
+
 
 def denoise(
     in_: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IN")],
@@ -188,11 +190,26 @@ def _video(source: Path, target: Path, denoiser: "ClipDenoiser") -> None:
 
 
 def _draw(averaged: "Averaged", at: tuple[int, int], picture: Path) -> None:
+    """Draw the pixels with weights and some around them, enlarged."""
     from torch_nonlocal import view
 
-    image_HWC, row_THW = averaged.image.permute(1, 2, 0), averaged.weights[None]
-    title = f"what pixel {at[0]},{at[1]} was averaged from"
-    view.heatmap(image_HWC.clamp(0, 1), row_THW, query=at, title=title).save(picture)
+    parts, ends = [], []
+    for size, seen in zip(averaged.weights.shape, averaged.weights.nonzero().unbind(1), strict=True):
+        first, last = int(seen.min()), int(seen.max())
+        margin = (last - first + 1) // 2
+        parts.append(slice(max(first - margin, 0), min(last + 1 + margin, size)))
+        ends.append(f"{parts[-1].start} to {parts[-1].stop - 1}")
+    shown_HWC, row_HW = averaged.image[:, *parts].permute(1, 2, 0).clamp(0, 1), averaged.weights[*parts]
+    factor = max(_SHOWN // max(row_HW.shape), 1)
+    enlarged = shown_HWC.repeat_interleave(factor, 0).repeat_interleave(factor, 1)
+    query = [(one - part.start) * factor + factor // 2 for one, part in zip(at, parts, strict=True)]
+    view.heatmap(
+        enlarged,
+        row_HW[None],
+        query=query,
+        title=f"what pixel {at[0]},{at[1]} was averaged from",
+        caption=f"ring: y {at[0]}, x {at[1]}; shown: y {ends[0]}, x {ends[1]} of the image",
+    ).save(picture)
 
 
 def _pairs(folder: Path, out: Path, suffixes: tuple[str, ...]) -> list[tuple[Path, Path]]:
