@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_nonlocal.insertion import insert
+from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.models.fitting import limited_to, load_exactly
 from torch_nonlocal.tasks.denoise.settings import DenoiseSettings
 
 FACTOR = 2
 """The network computes on a grid with this step in pixels."""
+BLOCK: BlockOptions = {"pairwise": "gaussian", "scale": 16.0, "norm": None}
+"""Options of the block. The features are small: at a scale of 1, a trained network weighs all positions equally."""
 
 
 class Residual(nn.Module):
@@ -78,18 +81,19 @@ def with_noise_map(images: Tensor, sigma: Tensor | float) -> Tensor:
 def network(settings: DenoiseSettings) -> DenoisingNet:
     """Build the network of these settings, with random weights.
 
-    A block follows the middle residual. It starts as the identity. In its place, the network without a block has 1 x 1
-    convolutions with the number of parameters of the block, to within one channel; they also start as the identity.
+    A block follows the middle residual. It compares the features themselves, as non-local means does patches. In its
+    place, the network without a block has a residual of 1 x 1 convolutions with the same shapes as g and out of the
+    block, so both networks have equally many parameters. Both start as the identity.
     """
     model = DenoisingNet(settings.channels, settings.width, settings.depth)
     middle = (len(model.body) - 1) // 2
     inner = settings.width // 2
     if settings.non_local == "one":
         example = torch.zeros(1, settings.channels + 1, 4, 4)
-        insert(model, f"body.{middle}", example, norm=None, inner_channels=inner, scale=inner**-0.5)
+        options: BlockOptions = {**BLOCK, "inner_channels": inner}
+        insert(model, f"body.{middle}", example, **options)
         return model
-    block = 4 * settings.width * inner + 3 * inner + settings.width  # theta, phi, g and out
-    pointwise = Residual(settings.width, round((block - settings.width) / (2 * settings.width + 1)), 1)
+    pointwise = Residual(settings.width, inner, 1)
     nn.init.zeros_(pointwise.conv2.weight)
     nn.init.zeros_(pointwise.conv2.bias)  # pyright: ignore[reportArgumentType]
     model.body.insert(middle + 1, pointwise)
