@@ -13,13 +13,13 @@ from torch_nonlocal._common.terminal import print_errors, print_lines
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.cli import needs
 from torch_nonlocal.cli.threads import use_free_cores
+from torch_nonlocal.tasks.denoise.settings import TILE
 
 if TYPE_CHECKING:
     from torch_nonlocal.tasks.denoise.files import Averaged, ClipDenoiser
 
 _LEVELS = 255
 _VIDEOS = (".mp4", ".gif")
-_TILE = 256
 _OF_MEANS = {"h": "auto", "patch": 5, "window": "21", "frames": 1, "show": ""}
 """Options of non-local means, which a trained network does not have, and their defaults."""
 
@@ -37,7 +37,7 @@ def denoise(
     frames: int = 1,
     show: Annotated[str, tyro.conf.arg(metavar="Y,X")] = "",
     checkpoint: Path | None = None,
-    tile: int = _TILE,
+    tile: int = TILE,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     overwrite: bool = False,
 ) -> None:
@@ -111,7 +111,7 @@ def denoise(
 
 def _check_options(checkpoint: Path | None, of_means: Mapping[str, str | int], tile: int) -> None:
     if checkpoint is None:
-        if tile != _TILE:
+        if tile != TILE:
             raise ValueError(f"--tile {tile}: an option of trained networks; expected --checkpoint")
         return
     for name, value in of_means.items():

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 from torch_nonlocal.tasks.base import OnError
 
+TILE = 128
+"""Side length of tiles in pixels, unless another one is given. The time of a block grows with the pixels of a tile."""
 NonLocal = Literal["none", "one"]
 Colors = Literal["gray", "color"]
 _LEVELS = 255
@@ -77,7 +79,7 @@ class DenoiseTestOptions:
 
     sigma: tuple[float, ...] = (15.0, 25.0, 50.0)
     seed: int = 0
-    tile: int = 256
+    tile: int = TILE
     whole: bool = False
     on_error: OnError = "skip"
 

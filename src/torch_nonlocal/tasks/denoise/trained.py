@@ -18,12 +18,10 @@ from torch_nonlocal._common.plain_values import settings_from, shown
 from torch_nonlocal.media.stills import read_still
 from torch_nonlocal.tasks.denoise.files import LEAST_NOISE, Strength
 from torch_nonlocal.tasks.denoise.network import FACTOR, trained_network, with_noise_map
-from torch_nonlocal.tasks.denoise.settings import DenoiseSettings, check_tile
+from torch_nonlocal.tasks.denoise.settings import TILE, DenoiseSettings, check_tile
 from torch_nonlocal.tasks.denoise.tiles import in_tiles
 from torch_nonlocal.tasks.trained_files import read_trained_file, weights_path
 
-TILE = 256
-"""Side length of tiles in pixels, unless another one is given."""
 _LEVELS = 255
 
 
