@@ -15,6 +15,7 @@ import torch_nonlocal as nl
 from torch_nonlocal._common import capture
 from torch_nonlocal._common.structural_copy import NotCopiedError, StructuralCopy
 from torch_nonlocal.attention import added_magnitudes, gradient_times_activation, probe_geometry, receptive, watch
+from torch_nonlocal.layers.observed import is_observed
 
 
 class Net(nn.Module):
@@ -196,6 +197,7 @@ def test_generators_that_watch_can_be_closed_by_another_thread(net):
     thread = threading.Thread(target=left.close)
     thread.start()
     thread.join()
+    assert not is_observed()
     assert hooks(net) == hooks(Net())
     assert torch.equal(recorded(net, image(7))[0], recorded(net, image(7))[0])
 

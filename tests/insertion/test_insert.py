@@ -185,7 +185,8 @@ ERRORS = [
         "stem",
         {"heads": 4},
         TypeError,
-        "insert: unknown option 'heads'; options of blocks: inner_channels, pairwise, .*, dtype$",
+        r"insert: unknown option 'heads'; did you mean 'hard'\? "
+        r"options of blocks: inner_channels, pairwise, .*, dtype$",
     ),
     (
         "stem",

@@ -72,13 +72,13 @@ def test_unusual_options_take_the_general_path(options):
     assert small_forward(block_of(nl.NonLocal3d, **options), torch.randn(1, 6, 2, 4, 4, dtype=torch.float64)) is None
 
 
-@pytest.mark.parametrize("name", ["theta", "phi", "g", "out"])
-@pytest.mark.parametrize("form", ["embedded_gaussian", "concatenation"])
+@pytest.mark.parametrize("name", ["theta", "phi", "g", "out", "pool"])
+@pytest.mark.parametrize("form", FORMS)
 def test_hooks_of_children_run(name, form):
     block, seen = block_of(pairwise=form), []
     getattr(block, name).register_forward_hook(lambda *call: seen.append(call))
     block(torch.randn(2, 6, 3, 3, dtype=torch.float64))
-    assert len(seen) == 1
+    assert len(seen) == (2 if name == "pool" else 1)  # keys and values are pooled
 
 
 def test_unusual_inputs_and_contexts_take_the_general_path():

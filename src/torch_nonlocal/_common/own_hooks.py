@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from torch_nonlocal._common.context_values import added
+from torch_nonlocal._common.context_values import Held, added, values_of
 
 _numbers = itertools.count()
 # A thread starts without any; an asyncio task, and `asyncio.to_thread`, start with those of the code that starts them.
-_open: ContextVar[tuple[int, ...]] = ContextVar("torch_nonlocal_open_hooks", default=())
+_open: ContextVar[tuple[Held[int], ...]] = ContextVar("torch_nonlocal_open_hooks", default=())
 
 
 class OwnHooks:
@@ -29,7 +29,7 @@ class OwnHooks:
 
     def is_own(self) -> bool:
         """Return whether the caller runs in the thread or task that opened the hooks, inside the context."""
-        return self._number in _open.get()
+        return self._number in values_of(_open)
 
     def before(self, module: nn.Module, hook: Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]) -> None:
         """Call `hook(module, args, kwargs)` before each forward of the module, before its other hooks."""
@@ -63,7 +63,7 @@ class _Hook:
         if torch.compiler.is_dynamo_compiling():  # another thread compiles the module
             return None
         # Without `rest`, another thread runs the module while the hook is being registered or removed.
-        return self._hook(module, args, *rest) if self._number in _open.get() and rest else None
+        return self._hook(module, args, *rest) if self._number in values_of(_open) and rest else None
 
     def __deepcopy__(self, _memo: Any) -> "_Hook":
         return _Hook(-1, _nothing)

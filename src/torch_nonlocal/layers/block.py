@@ -78,6 +78,13 @@ class Block(KeepsIdentity):
             raise ValueError(f"{type(self).__name__}: expected {expected(*self.shape_form)}, got {tuple(shape)}")
         return map_shape(shape, self.layout, self.grid)
 
+    def check_size(self, size: Sequence[int]) -> None:
+        """Check that the options fit a map of a size, such as their number of keys; by default, all do.
+
+        Raises:
+            ValueError: if an option does not fit.
+        """
+
     def _check_input(self, x: Tensor) -> None:
         if not is_recorded(x):
             self.map_shape(x.shape)

@@ -14,7 +14,7 @@ from torch_nonlocal.layers.combinations import check_combination
 from torch_nonlocal.layers.described import Described
 from torch_nonlocal.layers.groups import Attend, Causal, Groups, Windows
 from torch_nonlocal.layers.identity import zero_initialized
-from torch_nonlocal.layers.inputs import check_input, is_left_out
+from torch_nonlocal.layers.inputs import check_input, check_key_size, is_left_out
 from torch_nonlocal.layers.keys import Keys, key_module
 from torch_nonlocal.layers.layout import Layout, check_layout, from_map
 from torch_nonlocal.layers.norm import NormKind, zero_norm
@@ -204,6 +204,14 @@ class NonLocal(Described):
         check_input(self, x, other)
         source = None if other is None else self.to_map(other)
         return x + from_map(self._update(self.to_map(x), source), self.layout, x)
+
+    def check_size(self, size: Sequence[int]) -> None:
+        """Check that each query of a map of a size has a key, and as many as are selected.
+
+        Raises:
+            ValueError: if a pool, `top_k` or `regions` is larger than the map allows.
+        """
+        check_key_size(self, size, size)
 
     def _update(self, x: Tensor, keys_from: Tensor | None) -> Tensor:
         """Return what the block adds to a map (B, C, *size)."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.context_values import added
+from torch_nonlocal._common.context_values import Held, added, values_of
 
 Observer = Callable[[Any, Any, Tensor, tuple[Tensor, Tensor] | None, Tensor | None], None]
 """Called with a module, its options, its map (B, C, *size), theta and phi, or a and b of the concatenation form, and
@@ -23,7 +23,7 @@ where a and b were computed from w_f folded into theta and phi. The block's modu
 call them without an effect.
 """
 
-_observers: ContextVar[tuple[Observer, ...]] = ContextVar("torch_nonlocal_observers", default=())
+_observers: ContextVar[tuple[Held[Observer], ...]] = ContextVar("torch_nonlocal_observers", default=())
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def observed_by(observer: Observer) -> Iterator[None]:
 
 def is_observed() -> bool:
     """Whether this thread has observers."""
-    return bool(_observers.get())
+    return bool(values_of(_observers))
 
 
 def show_observers(
@@ -44,5 +44,5 @@ def show_observers(
     """Call the observers of this thread. Code that torch.compile makes has none."""
     if torch.compiler.is_dynamo_compiling():
         return
-    for observer in _observers.get():
+    for observer in values_of(_observers):
         observer(module, options, x, operands, keys_from)

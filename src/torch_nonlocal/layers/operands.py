@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from torch_nonlocal._common.tracing import needs_plain_operations
-from torch_nonlocal.layers.ordinary import is_linear
+from torch_nonlocal.layers.ordinary import is_identity, is_linear
 from torch_nonlocal.layers.projection import apply, linears, project
 from torch_nonlocal.layers.scores import folded_scores
 
@@ -39,6 +39,8 @@ def with_folded_scores(block: Any, x: Tensor, keys_from: Tensor | None) -> Opera
     source = x if keys_from is None else keys_from
     query, keys = linears([block.theta], x), linears([block.phi, block.g], source)
     if query is None or keys is None or not is_linear(block.score, x):
+        return None
+    if not block.pools_keys and not is_identity(block.pool):
         return None
     (theta,), (phi, g) = query, keys
     a, b = folded_scores(block.score, theta, phi)

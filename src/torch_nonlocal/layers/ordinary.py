@@ -81,6 +81,11 @@ def is_fixed_norm(norm: Any, weight: Tensor) -> bool:
     return len(tensors) == 4
 
 
+def is_identity(module: nn.Module) -> bool:
+    """True for an ordinary identity, whose call returns its input and does nothing else."""
+    return type(module) is nn.Identity and is_untouched(module)
+
+
 def is_untouched(module: nn.Module) -> bool:
     """True for a module of PyTorch's own class whose call runs PyTorch's own forward and nothing else."""
     kind, own = type(module), module.__dict__

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch_nonlocal._common.tracing import is_dual, needs_plain_operations
 from torch_nonlocal.functional import concatenation, dot_product, embedded_gaussian, is_small
 from torch_nonlocal.layers.observed import is_observed
-from torch_nonlocal.layers.ordinary import convolution_weights, is_linear
+from torch_nonlocal.layers.ordinary import convolution_weights, is_identity, is_linear
 from torch_nonlocal.layers.projection import LARGE, Linear
 from torch_nonlocal.layers.scores import folded_scores
 from torch_nonlocal.layers.streamed import stream_of_blocks
@@ -58,6 +58,7 @@ def _is_usual(block: Any, x: Tensor) -> bool:
         and block.layout == "channels_first"
         and block.normalize == "keys"
         and block.groups.is_whole
+        and is_identity(block.pool)
         and not (block.pools_keys or block.checkpoint or block.selects_keys)
     )
 
@@ -69,6 +70,8 @@ def _operands(block: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
     if g is None or g[0].dim() != x.dim() or g[0].shape[1] != x.shape[1]:
         return None
     if block.pairwise == "gaussian":
+        if not (is_identity(block.theta) and is_identity(block.phi)):
+            return None
         x_BCN = x.flatten(2)
         return x_BCN, x_BCN, _product(x, Linear(*g)).flatten(2)
     theta, phi = convolution_weights(block.theta, dtype, device), convolution_weights(block.phi, dtype, device)

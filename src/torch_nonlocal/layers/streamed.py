@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.context_values import added
+from torch_nonlocal._common.context_values import Held, added, values_of
 
 Attending = Callable[[Any, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 """Called with a causal block, theta, phi and g of its new frames, a, b and g of the concatenation form, and their grid.
@@ -20,7 +20,7 @@ Attending = Callable[[Any, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
 Returns the weighted sums y (B', N, V).
 """
 
-_attending: ContextVar[tuple[Attending, ...]] = ContextVar("torch_nonlocal_attending", default=())
+_attending: ContextVar[tuple[Held[Attending], ...]] = ContextVar("torch_nonlocal_attending", default=())
 
 
 @contextmanager
@@ -34,5 +34,5 @@ def stream_of_blocks() -> Attending | None:
     """Return how this thread computes the sums of blocks; None outside of streams, and in code of torch.compile."""
     if torch.compiler.is_dynamo_compiling():
         return None
-    found = _attending.get()
+    found = values_of(_attending)
     return found[-1] if found else None

@@ -14,7 +14,6 @@ from torch_nonlocal.insertion.probe import running
 from torch_nonlocal.insertion.targets import Places, find_targets, preset_targets
 from torch_nonlocal.layers import Block
 from torch_nonlocal.layers.explain import causal_frames, operation_sizes
-from torch_nonlocal.layers.inputs import check_key_size
 from torch_nonlocal.layers.operation import computed_by
 from torch_nonlocal.layers.options import AnyBlockOptions, Layout
 from torch_nonlocal.layers.registry import NON_LOCAL, Kind, block_kind
@@ -232,7 +231,7 @@ def _blocks(
             block = rehearsal.block(kind, name, output, options)
             size = block.map_shape(rehearsal.outputs[name][0].shape)[2:]
             try:
-                check_key_size(block, size, size)
+                block.check_size(size)
             except ValueError as error:
                 refused[name] = f"{name!r}: {error}"
             else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import eager
-from torch_nonlocal._common.context_values import added
+from torch_nonlocal._common.context_values import Held, added, values_of
 from torch_nonlocal._common.wrappers import named_modules
 from torch_nonlocal.attention import BlockRecord
 from torch_nonlocal.attention.watch import target_name
@@ -20,7 +20,7 @@ from torch_nonlocal.streaming.convolutions import CachedConvolutions, Convolutio
 from torch_nonlocal.streaming.records import record_of
 from torch_nonlocal.streaming.refused import check_by_trial, check_modules
 
-_open: ContextVar[tuple[Any, ...]] = ContextVar("torch_nonlocal_open_streams", default=())
+_open: ContextVar[tuple[Held[Any], ...]] = ContextVar("torch_nonlocal_open_streams", default=())
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def stream(model: nn.Module, *, watch: bool = False) -> Iterator["Step"]:
         ...     for frames in video:  # (1, 3, t, H, W)
         ...         y = step(frames)
     """
-    if _open.get():
+    if values_of(_open):
         raise RuntimeError("nl.stream: a stream is open in this thread, and streams cannot be nested")
     modules = named_modules(model)
     check_modules(modules)

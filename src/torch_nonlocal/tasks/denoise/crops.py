@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from torch_nonlocal.tasks.denoise.images import Images
 from torch_nonlocal.tasks.denoise.network import with_noise_map
-from torch_nonlocal.tasks.denoise.settings import DenoiseSettings
+from torch_nonlocal.tasks.denoise.settings import LEVELS, DenoiseSettings
 
 EPOCH = 1600
 """Fewest crops per epoch; large folders have more, a few of each image."""
@@ -54,11 +54,11 @@ class NoisyCrops(Dataset[tuple[Tensor, Tensor, int]]):
         is_half = min(image_CHW.shape[1:]) >= 2 * crop and bool(torch.rand(()) < 0.5)
         side = 2 * crop if is_half else crop
         top, left = (int(torch.randint(size - side + 1, ())) for size in image_CHW.shape[1:])
-        clean = image_CHW[:, top : top + side, left : left + side].float().div(255)
+        clean = image_CHW[:, top : top + side, left : left + side].float().div(LEVELS)
         clean = F.avg_pool2d(clean, 2) if is_half else clean
         clean = torch.rot90(clean, int(torch.randint(4, ())), (1, 2))
         clean = (clean.flip(2) if torch.rand(()) < 0.5 else clean).contiguous()
         low, high = self._settings.sigma
-        sigma = (low + (high - low) * float(torch.rand(()))) / 255
+        sigma = (low + (high - low) * float(torch.rand(()))) / LEVELS
         noisy = clean + sigma * torch.randn(clean.shape)
         return with_noise_map(noisy[None], sigma)[0], clean, index

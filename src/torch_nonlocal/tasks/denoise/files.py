@@ -18,12 +18,12 @@ from torch_nonlocal import functional
 from torch_nonlocal.media import probe, write_gif, write_mp4
 from torch_nonlocal.media.live import file_frames
 from torch_nonlocal.media.stills import check_still, read_still, write_still
+from torch_nonlocal.tasks.denoise.settings import LEVELS
 
 STRENGTH = 0.7
 """h as a multiple of the noise; the best one on average for patches of 5 x 5 on Set12 with noise of 10 to 50 of 255."""
 LEAST_NOISE = 1e-5
 """Less than one level of 16 bits; estimates below are rounding errors."""
-_LEVELS = 255
 _NOISE_FRAMES = 8
 _LEAST_FRAMES = 8
 """Frames of a video that are denoised at a time, where the window extends over frames."""
@@ -109,7 +109,7 @@ class Denoiser:
         """What a file was denoised with."""
         if strength.h == 0:
             return "unchanged, no noise found"
-        return f"noise {strength.sigma * _LEVELS:.1f}, h {strength.h * _LEVELS:.1f} of {_LEVELS} levels"
+        return f"noise {strength.sigma * LEVELS:.1f}, h {strength.h * LEVELS:.1f} of {LEVELS} levels"
 
 
 class Averaged(NamedTuple):
@@ -193,7 +193,7 @@ def denoise_frames(frames: Iterable[Tensor], denoiser: ClipDenoiser, strength: S
     while before < len(held):
         count = min(chunk, len(held) - before)
         clean_CTHW = denoiser.denoise(_to_clip(torch.stack(held)), strength)
-        clean_THWC = clean_CTHW[:, before : before + count].clamp(0, 1).mul(255).round().byte().permute(1, 2, 3, 0)
+        clean_THWC = clean_CTHW[:, before : before + count].clamp(0, 1).mul(LEVELS).round().byte().permute(1, 2, 3, 0)
         yield from clean_THWC
         start = max(0, before + count - reach)
         before += count - start
@@ -201,4 +201,4 @@ def denoise_frames(frames: Iterable[Tensor], denoiser: ClipDenoiser, strength: S
 
 
 def _to_clip(frames_THWC: Tensor) -> Tensor:
-    return frames_THWC.permute(3, 0, 1, 2).float().div(255)
+    return frames_THWC.permute(3, 0, 1, 2).float().div(LEVELS)

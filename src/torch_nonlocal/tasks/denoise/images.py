@@ -18,7 +18,7 @@ from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.stills import SUFFIXES, read_still
 from torch_nonlocal.tasks.base import OnError
-from torch_nonlocal.tasks.denoise.settings import DenoiseSettings
+from torch_nonlocal.tasks.denoise.settings import LEVELS, DenoiseSettings
 
 TRAINING_PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "motorcycle_left", "coins", "brick", "grass", "gravel")
 HELD_OUT_PHOTOGRAPHS = ("camera", "chelsea")
@@ -45,7 +45,7 @@ class Images:
 
     def digest(self, name: str) -> str:
         """A hash of the gray values of an image, whatever its file is called."""
-        levels = _levels(gray(self.pixels[name].float().div(255)))
+        levels = _levels(gray(self.pixels[name].float().div(LEVELS)))
         return hashlib.sha256(repr(tuple(levels.shape)).encode() + levels.numpy().tobytes()).hexdigest()
 
     def fingerprint(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def gray(image_CHW: Tensor) -> Tensor:
 
 
 def _levels(image_CHW: Tensor) -> Tensor:
-    return image_CHW.mul(255).round().byte().contiguous()
+    return image_CHW.mul(LEVELS).round().byte().contiguous()
 
 
 def with_channels(image_CHW: Tensor, channels: int) -> Tensor:

@@ -16,12 +16,11 @@ from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.tasks.denoise.images import HELD_OUT_PHOTOGRAPHS, Images, find_images, photographs, read_images
 from torch_nonlocal.tasks.denoise.quality import SSIM_WINDOW, psnr, ssim
-from torch_nonlocal.tasks.denoise.settings import DenoiseTestOptions
+from torch_nonlocal.tasks.denoise.settings import LEVELS, DenoiseTestOptions
 from torch_nonlocal.tasks.denoise.trained import Trained, TrainedDenoiser, read_trained
 from torch_nonlocal.tasks.tables import write_csv
 
 _MEASURES = ("noisy_psnr", "psnr", "noisy_ssim", "ssim")
-_LEVELS = 255
 
 
 def run_test(
@@ -125,10 +124,10 @@ def _rows(
     rows: list[dict[str, Any]] = []
     total = len(images) * len(options.sigma)
     for number, (name, pixels) in enumerate(images.pixels.items()):
-        clean = pixels.float().div(_LEVELS)
+        clean = pixels.float().div(LEVELS)
         for sigma in options.sigma:
             noisy = _noisy(clean, sigma, options.seed, number)
-            found = model.denoised(noisy, sigma / _LEVELS, options.tile).cpu().clamp(0, 1)
+            found = model.denoised(noisy, sigma / LEVELS, options.tile).cpu().clamp(0, 1)
             values = (psnr(noisy, clean), psnr(found, clean), ssim(noisy, clean), ssim(found, clean))
             rows.append({"image": name, "sigma": sigma, **dict(zip(_MEASURES, values, strict=True))})
             if on_progress is not None:
@@ -139,7 +138,7 @@ def _rows(
 def _noisy(clean: Tensor, sigma: float, seed: int, number: int) -> Tensor:
     """An image with Gaussian noise, not limited to [0, 1]."""
     generator = torch.Generator().manual_seed(mix_seed(seed, number, round(sigma * 1000)))
-    return clean + sigma / _LEVELS * torch.randn(clean.shape, generator=generator)
+    return clean + sigma / LEVELS * torch.randn(clean.shape, generator=generator)
 
 
 def _means(rows: list[dict[str, Any]], sigma: float) -> dict[str, float]:
@@ -152,11 +151,11 @@ def _seams(model: TrainedDenoiser, images: Images, options: DenoiseTestOptions) 
     larger = [name for name, one in images.pixels.items() if options.tile and max(one.shape[1:]) > options.tile]
     if not larger:
         return None
-    clean = images.pixels[larger[0]].float().div(_LEVELS)
+    clean = images.pixels[larger[0]].float().div(LEVELS)
     sigma = options.sigma[len(options.sigma) // 2]
     noisy = _noisy(clean, sigma, options.seed, images.names.index(larger[0]))
-    tiles, whole = (model.denoised(noisy, sigma / _LEVELS, tile).cpu().clamp(0, 1) for tile in (options.tile, 0))
-    difference = (tiles - whole).abs() * _LEVELS
+    tiles, whole = (model.denoised(noisy, sigma / LEVELS, tile).cpu().clamp(0, 1) for tile in (options.tile, 0))
+    difference = (tiles - whole).abs() * LEVELS
     return {
         "image": larger[0],
         "sigma": sigma,

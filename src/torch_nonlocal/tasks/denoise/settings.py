@@ -9,7 +9,7 @@ TILE = 128
 """Side length of tiles in pixels, unless another one is given. The time of a block grows with the pixels of a tile."""
 NonLocal = Literal["none", "one"]
 Colors = Literal["gray", "color"]
-_LEVELS = 255
+LEVELS = 255
 _MOST_CROP, _MOST_WIDTH, _MOST_DEPTH = 1024, 512, 64
 
 PLACES = ("val",)
@@ -48,9 +48,9 @@ class DenoiseSettings:
         """
         object.__setattr__(self, "sigma", tuple(self.sigma))  # a file holds a list
         low, high = self.sigma if len(self.sigma) == 2 else (0.0, 0.0)
-        if not 0 <= low <= high or not 0 < high <= _LEVELS:
+        if not 0 <= low <= high or not 0 < high <= LEVELS:
             given = " ".join(f"{one:g}" for one in self.sigma)
-            raise ValueError(f"sigma={given}: expected the lowest and the highest noise in levels of {_LEVELS}: 5 55")
+            raise ValueError(f"sigma={given}: expected the lowest and the highest noise in levels of {LEVELS}: 5 55")
         for name, least, most in (("crop", 8, _MOST_CROP), ("width", 2, _MOST_WIDTH), ("depth", 4, _MOST_DEPTH)):
             value = getattr(self, name)
             if not least <= value <= most or value % 2:
@@ -89,9 +89,9 @@ class DenoiseTestOptions:
         Raises:
             ValueError: a value is out of range.
         """
-        if not self.sigma or not all(0 < one <= _LEVELS for one in self.sigma):
+        if not self.sigma or not all(0 < one <= LEVELS for one in self.sigma):
             given = " ".join(f"{one:g}" for one in self.sigma)
-            raise ValueError(f"--sigma {given}: expected numbers above 0 and at most {_LEVELS}, such as 15 25 50")
+            raise ValueError(f"--sigma {given}: expected numbers above 0 and at most {LEVELS}, such as 15 25 50")
         check_tile(self.tile)
 
 

@@ -18,7 +18,7 @@ from torch_nonlocal.tasks.denoise.crops import NoisyCrops
 from torch_nonlocal.tasks.denoise.images import Images, Source, source
 from torch_nonlocal.tasks.denoise.network import DenoisingNet, network, parameter_count, with_noise_map
 from torch_nonlocal.tasks.denoise.quality import psnr
-from torch_nonlocal.tasks.denoise.settings import PLACES, DenoiseSettings
+from torch_nonlocal.tasks.denoise.settings import LEVELS, PLACES, DenoiseSettings
 from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_main_process
 from torch_nonlocal.training.items import Items
 
@@ -144,9 +144,9 @@ def validation_psnr(model: nn.Module, images: Images) -> dict[str, float]:
     for sigma in VALIDATION_SIGMAS:
         values = []
         for number, name in enumerate(images.names[:_VALIDATION_IMAGES]):
-            clean = _middle(images.pixels[name]).float().div(255)[None]
+            clean = _middle(images.pixels[name]).float().div(LEVELS)[None]
             noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(mix_seed(number, sigma)))
-            given = with_noise_map(clean + sigma / 255 * noise, sigma / 255).to(parameter)
+            given = with_noise_map(clean + sigma / LEVELS * noise, sigma / LEVELS).to(parameter)
             values.append(psnr(model(given).float().cpu().clamp(0, 1), clean))
         found[f"psnr_{sigma}"] = sum(values) / len(values)
     return {"psnr": sum(found.values()) / len(found), **found}

@@ -18,11 +18,9 @@ from torch_nonlocal._common.plain_values import settings_from, shown
 from torch_nonlocal.media.stills import read_still
 from torch_nonlocal.tasks.denoise.files import LEAST_NOISE, Strength
 from torch_nonlocal.tasks.denoise.network import FACTOR, trained_network, with_noise_map
-from torch_nonlocal.tasks.denoise.settings import TILE, DenoiseSettings, check_tile
+from torch_nonlocal.tasks.denoise.settings import LEVELS, TILE, DenoiseSettings, check_tile
 from torch_nonlocal.tasks.denoise.tiles import in_tiles
 from torch_nonlocal.tasks.trained_files import read_trained_file, weights_path
-
-_LEVELS = 255
 
 
 class TrainedDenoiser(nn.Module):
@@ -117,7 +115,7 @@ def noise_of(image_CHW: Tensor) -> float:
 def _checked(image: Tensor) -> Tensor:
     """An image as floating-point (C, H, W)."""
     if image.dtype == torch.uint8:
-        image = image.float().div(_LEVELS)
+        image = image.float().div(LEVELS)
     if not image.is_floating_point():
         raise TypeError(f"image: expected a floating-point tensor or uint8, got {image.dtype}")
     image_CHW = image[None] if image.ndim == 2 else image
@@ -199,6 +197,6 @@ class NetworkDenoiser:
         if strength.h == 0:
             return "unchanged, no noise found"
         low, high = self.model.settings.sigma
-        sigma = strength.sigma * _LEVELS
+        sigma = strength.sigma * LEVELS
         outside = f"; the network was trained for {low:g} to {high:g}" if not low <= sigma <= high else ""
-        return f"noise {sigma:.1f} of {_LEVELS} levels{outside}"
+        return f"noise {sigma:.1f} of {LEVELS} levels{outside}"
