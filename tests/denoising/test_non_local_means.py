@@ -192,7 +192,7 @@ def global_means(size):
     return lambda: functional.non_local_means(image, window=None, h=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.extended
 def test_memory_of_global_means_is_far_below_that_of_a_map():
     pixels = 200 * 200
     patches = 4 * 49 * pixels
