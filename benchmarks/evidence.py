@@ -9,28 +9,22 @@ command skips finished runs. The default is one thread: the results then do not 
 processes with different seeds can share two cores and one file.
 """
 
-import argparse
-import json
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from study import Row, Run, Study, blocks_at, costs, scores, shown_costs
 from torch_nonlocal import insert
-from torch_nonlocal.benchmark.report import machine
 from torch_nonlocal.data.moving_digits import RELATIONS, MovingDigits
 from torch_nonlocal.models.relation_net import RelationNet
 from torch_nonlocal.tasks.digits.task import BATCH, BLOCK, STEPS, accuracy, train
 
 CHANNELS = 32
 ONE_CLIP = (1, 1, 8, 32, 32)
-START, END = "<!-- table: begin -->", "<!-- table: end -->"
 HEADER = (
     "network",
     "accuracy",
@@ -42,24 +36,6 @@ HEADER = (
     "MFLOPs",
     "CPU s",
 )
-
-
-class Row(NamedTuple):
-    """One network of the table.
-
-    Attributes:
-        text: its name in the table.
-        configuration: keyword arguments of `build`, plain JSON values.
-    """
-
-    text: str
-    configuration: dict[str, Any]
-
-
-def blocks_at(*places: str, **options: Any) -> dict[str, Any]:
-    """The configuration of a network with blocks at these places, all with the same options."""
-    return {"at": list(places), "block": options}
-
 
 ROWS: dict[str, Row] = {
     "none": Row("no block", {}),
@@ -160,20 +136,7 @@ def receptive_field(net: nn.Module) -> tuple[int, int, int]:
     return seen[0], seen[1], seen[2]
 
 
-def parameters(net: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(one.numel() for one in net.parameters())
-
-
-def flops(net: nn.Module) -> int:
-    """FLOPs of one clip's forward pass, two per multiply-add; sorting and pointwise operations are not counted."""
-    net.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.zeros(ONE_CLIP))
-    return counter.get_total_flops()
-
-
-def run(name: str, seed: int, steps: int, clips: int) -> dict[str, Any]:
+def run(name: str, seed: int, steps: int, clips: int) -> Run:
     """Train and test one network of `ROWS`; return the results as plain JSON values."""
     torch.manual_seed(seed)  # before building: equal stages of two networks get equal initial weights
     net = build(**ROWS[name].configuration)
@@ -191,121 +154,21 @@ def run(name: str, seed: int, steps: int, clips: int) -> dict[str, Any]:
         "accuracy": accuracy(net, MovingDigits("test"), clips=clips),
         "loss": round(sum(last) / len(last), 5),
         "sees": list(receptive_field(net)),
-        "parameters": parameters(net),
-        "flops": flops(net),
-        "cpu_seconds": round(seconds, 2),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "machine": machine(),
+        **costs(net, ONE_CLIP, seconds),
     }
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """The runs in a file; none if the file does not exist.
-
-    Raises:
-        ValueError: a line is not JSON; the message gives its number.
-    """
-    records = []
-    for number, line in enumerate(file.read_text().splitlines() if file.exists() else [], start=1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file}, line {number}: not JSON ({error}); delete the line to repeat its run") from error
-    return records
-
-
-def finished(
-    records: Iterable[dict[str, Any]], name: str, seeds: Sequence[int], steps: int, clips: int
-) -> list[dict[str, Any]]:
-    """The finished runs of one network with these seeds, steps and clips, in the order of the seeds."""
-    found = {
-        record["seed"]: record
-        for record in records
-        if record["configuration"] == ROWS[name].configuration and (record["steps"], record["clips"]) == (steps, clips)
-    }
-    return [found[seed] for seed in seeds if seed in found]
-
-
-def table(records: Sequence[dict[str, Any]], seeds: Sequence[int], steps: int, clips: int) -> str:
-    """A Markdown table of the finished runs by group; rows with fewer runs than seeds give their number."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
-    for title, names in GROUPS.items():
-        rows = [(name, finished(records, name, seeds, steps, clips)) for name in names]
-        if any(found for _, found in rows):
-            lines.append(f"| **{title}** |" + " |" * (len(HEADER) - 1))
-        for name, found in rows:
-            if found:
-                text = ROWS[name].text + ("" if len(found) == len(seeds) else f" ({len(found)} of {len(seeds)} seeds)")
-                lines.append("| " + " | ".join([text, *_cells(name, found)]) + " |")
-    return "\n".join(lines)
-
-
-def _cells(name: str, found: list[dict[str, Any]]) -> list[str]:
-    accuracies = [one["accuracy"] for one in found]
+def _cells(name: str, found: Sequence[Run]) -> list[str]:
     sees = " x ".join(map(str, found[0]["sees"])) + (" + block" if "at" in ROWS[name].configuration else "")
-    return [
-        f"{statistics.mean(accuracies):.3f}",
-        f"{statistics.stdev(accuracies):.3f}" if len(accuracies) > 1 else "",
-        ", ".join(f"{one:.3f}" for one in accuracies),
-        f"{statistics.mean([one['loss'] for one in found]):.3f}",
-        sees,
-        f"{found[0]['parameters']:,}",
-        f"{found[0]['flops'] / 1e6:.1f}",
-        f"{statistics.mean([one['cpu_seconds'] for one in found]):.0f}",
-    ]
+    return [*scores(found), sees, *shown_costs(found, digits=1)]
 
 
-def write_table(page: Path, text: str) -> None:
-    """Replace the table between the two marks of a page; a new page consists of the table.
-
-    Raises:
-        ValueError: the page exists and lacks a mark.
-    """
-    old = page.read_text() if page.exists() else f"{START}\n{END}\n"
-    if START not in old or END not in old:
-        raise ValueError(f"{page}: expected the lines {START} and {END} around the table")
-    head, tail = old.split(START)[0], old.split(END)[1]
-    page.write_text(f"{head}{START}\n{text}\n{END}{tail}")
+STUDY = Study("evidence", ROWS, GROUPS, HEADER, _cells, STEPS, BATCH)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of networks and clips (default 0 1 2)"
-    )
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of batch size {BATCH} (default {STEPS})")
-    parser.add_argument("--clips", type=int, default=2000, help="number of test clips (default 2000)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench-out/evidence.jsonl"), help="output, one JSON line per run"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME", help=f"some of {', '.join(ROWS)}")
-    parser.add_argument("--threads", type=int, default=1, help="threads of this process (default 1)")
-    parser.add_argument("--markdown", type=Path, help="page whose table is replaced")
-    given = parser.parse_args(arguments)
-    if given.steps < 1 or given.clips < 1 or given.threads < 1:
-        parser.error(f"--steps {given.steps} --clips {given.clips} --threads {given.threads}: expected at least 1 each")
-    torch.set_num_threads(given.threads)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    todo = [(name, seed) for seed in given.seeds for name in given.only or ROWS]
-    for number, (name, seed) in enumerate(todo, start=1):
-        # read again each time: another process may write to the file
-        if finished(read(given.out), name, [seed], given.steps, given.clips):
-            print(f"{number}/{len(todo)} {name}, seed {seed}: already finished", flush=True)
-            continue
-        record = run(name, seed, given.steps, given.clips)
-        with given.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(
-            f"{number}/{len(todo)} {name}, seed {seed}: accuracy {record['accuracy']:.4f}, loss {record['loss']:.4f}, "
-            f"{record['cpu_seconds']:.0f} CPU s",
-            flush=True,
-        )
-    text = table(read(given.out), given.seeds, given.steps, given.clips)
-    print(text)
-    if given.markdown:
-        write_table(given.markdown, text)
+    STUDY.main(arguments, __doc__, run)
 
 
 def _progress(name: str, seed: int, steps: int) -> Callable[[int, float], None] | None:

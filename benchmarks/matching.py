@@ -8,22 +8,17 @@ does not use. A finished run is one JSON line in the output file; rerunning the 
 is one thread: the results then do not depend on the number of cores.
 """
 
-import argparse
-import json
 import statistics
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from evidence import Row, blocks_at, parameters, read, write_table
+from study import Row, Run, Study, blocks_at, costs, scores, shown_costs
 from torch_nonlocal import insert
-from torch_nonlocal.benchmark.report import machine
 from torch_nonlocal.data.matching_glyphs import GLYPH_SIZE, IGNORED, MatchingGlyphs
 
 CHANNELS = 32
@@ -148,14 +143,6 @@ def build(
     return net
 
 
-def flops(net: nn.Module) -> int:
-    """FLOPs of one clip's forward pass, two per multiply-add; pointwise operations are not counted."""
-    net.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        net(torch.zeros(ONE_CLIP))
-    return counter.get_total_flops()
-
-
 def train(net: nn.Module, *, steps: int, seed: int) -> list[float]:
     """Train with AdamW on a one-cycle schedule, on new clips in every step; return the loss of every step."""
     data = MatchingGlyphs("train", glyphs=GLYPHS, size=SIZE)
@@ -184,7 +171,7 @@ def accuracy(net: nn.Module, clips: int) -> float:
     return right[batch.labels != IGNORED].float().mean().item()
 
 
-def run(name: str, seed: int, steps: int, clips: int) -> dict[str, Any]:
+def run(name: str, seed: int, steps: int, clips: int) -> Run:
     """Train and test one network of `ROWS`; return the results as plain JSON values."""
     torch.manual_seed(seed)  # before building: equal stages of two networks get equal initial weights
     net = build(**ROWS[name].configuration)
@@ -200,90 +187,20 @@ def run(name: str, seed: int, steps: int, clips: int) -> dict[str, Any]:
         "clips": clips,
         "accuracy": round(accuracy(net, clips), 5),
         "loss": round(statistics.mean(losses[-50:]), 5),
-        "parameters": parameters(net),
-        "flops": flops(net),
-        "cpu_seconds": round(seconds, 2),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "machine": machine(),
+        **costs(net, ONE_CLIP, seconds),
     }
 
 
-def finished(
-    records: Iterable[dict[str, Any]], name: str, seeds: Sequence[int], steps: int, clips: int
-) -> list[dict[str, Any]]:
-    """The finished runs of one network with these seeds, steps and clips, in the order of the seeds."""
-    wanted = (ROWS[name].configuration, steps, clips)
-    found = {
-        record["seed"]: record
-        for record in records
-        if (record["configuration"], record["steps"], record["clips"]) == wanted
-    }
-    return [found[seed] for seed in seeds if seed in found]
+def _cells(_name: str, found: Sequence[Run]) -> list[str]:
+    return [*scores(found), *shown_costs(found, digits=2)]
 
 
-def table(records: Sequence[dict[str, Any]], seeds: Sequence[int], steps: int, clips: int) -> str:
-    """A Markdown table of the runs by group; a row with fewer runs than seeds gives their number."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 1)]
-    for title, names in GROUPS.items():
-        lines.append(f"| **{title}** |" + " |" * (len(HEADER) - 1))
-        for name in names:
-            found = finished(records, name, seeds, steps, clips)
-            partly = f" ({len(found)} of {len(seeds)} seeds)" if 0 < len(found) < len(seeds) else ""
-            cells = _cells(found) if found else ["not run yet"] + [""] * (len(HEADER) - 2)
-            lines.append("| " + " | ".join([ROWS[name].text + partly, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _cells(found: list[dict[str, Any]]) -> list[str]:
-    accuracies = [one["accuracy"] for one in found]
-    return [
-        f"{statistics.mean(accuracies):.3f}",
-        f"{statistics.stdev(accuracies):.3f}" if len(accuracies) > 1 else "",
-        ", ".join(f"{one:.3f}" for one in accuracies),
-        f"{statistics.mean([one['loss'] for one in found]):.3f}",
-        f"{found[0]['parameters']:,}",
-        f"{found[0]['flops'] / 1e6:.2f}",
-        f"{statistics.mean([one['cpu_seconds'] for one in found]):.0f}",
-    ]
+STUDY = Study("matching", ROWS, GROUPS, HEADER, _cells, STEPS, BATCH, shows_missing=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run what is missing, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of networks and clips (default 0 1 2)"
-    )
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of batch size {BATCH} (default {STEPS})")
-    parser.add_argument("--clips", type=int, default=2000, help="number of test clips (default 2000)")
-    parser.add_argument(
-        "--out", type=Path, default=Path("bench-out/matching.jsonl"), help="output, one JSON line per run"
-    )
-    parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME", help=f"some of {', '.join(ROWS)}")
-    parser.add_argument("--threads", type=int, default=1, help="threads of this process (default 1)")
-    parser.add_argument("--markdown", type=Path, help="page whose table is replaced")
-    given = parser.parse_args(arguments)
-    if given.steps < 1 or given.clips < 1 or given.threads < 1:
-        parser.error(f"--steps {given.steps} --clips {given.clips} --threads {given.threads}: expected at least 1 each")
-    torch.set_num_threads(given.threads)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    for seed in given.seeds:
-        for name in given.only or ROWS:
-            if finished(read(given.out), name, [seed], given.steps, given.clips):
-                print(f"{name}, seed {seed}: already finished", flush=True)
-                continue
-            record = run(name, seed, given.steps, given.clips)
-            with given.out.open("a") as file:
-                file.write(json.dumps(record) + "\n")
-            print(
-                f"{name}, seed {seed}: accuracy {record['accuracy']:.4f}, loss {record['loss']:.4f}, "
-                f"{record['cpu_seconds']:.0f} CPU s",
-                flush=True,
-            )
-    text = table(read(given.out), given.seeds, given.steps, given.clips)
-    print(text)
-    if given.markdown:
-        write_table(given.markdown, text)
+    STUDY.main(arguments, __doc__, run)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The evidence script: properties of the controls, resumed runs, and agreement of the page with the runs."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -14,21 +13,9 @@ ROOT = Path(__file__).parents[2]
 STEPS = 450
 
 
-@pytest.fixture(scope="module")
-def evidence():
-    spec = importlib.util.spec_from_file_location("evidence", ROOT / "benchmarks" / "evidence.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def same_threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture
+def evidence(scripts):
+    return scripts("evidence")
 
 
 def without_dead_paths(net):
@@ -62,9 +49,9 @@ def test_controls_depend_on_the_whole_clip_at_a_corner(evidence, name, corner):
 
 
 @pytest.mark.parametrize("name", ["wide", "mixed_after_average"])
-def test_controls_have_the_parameter_count_of_the_network_with_one_block(evidence, name):
+def test_controls_have_the_parameter_count_of_the_network_with_one_block(evidence, study, name):
     count, wanted = (
-        evidence.parameters(evidence.build(**evidence.ROWS[one].configuration)) for one in (name, "embedded_gaussian")
+        study.parameters(evidence.build(**evidence.ROWS[one].configuration)) for one in (name, "embedded_gaussian")
     )
     assert count == pytest.approx(wanted, rel=0.01)
 
@@ -73,17 +60,17 @@ def test_groups_hold_every_network(evidence):
     assert {name for names in evidence.GROUPS.values() for name in names} == set(evidence.ROWS)
 
 
-def test_runs_are_recorded_reused_and_tabulated(evidence, tmp_path, monkeypatch, capsys):
+def test_runs_are_recorded_reused_and_tabulated(evidence, study, tmp_path, monkeypatch, capsys):
     out, page = tmp_path / "new" / "runs.jsonl", tmp_path / "page.md"
-    page.write_text(f"Before.\n{evidence.START}\nold\n{evidence.END}\nAfter.\n")
+    page.write_text(f"Before.\n{study.START}\nold\n{study.END}\nAfter.\n")
     command = ["--seeds", "3", "--steps", "2", "--clips", "20", "--out", str(out), "--markdown", str(page)]
     evidence.main([*command, "--only", "none", "embedded_gaussian"])
     none, block = (json.loads(line) for line in out.read_text().splitlines())
     assert (none["name"], block["name"]) == ("none", "embedded_gaussian")
     assert none["threads"] == 1
     assert none["cpu_seconds"] > 0
-    before, text, after = page.read_text().partition(evidence.table([none, block], [3], 2, 20))
-    assert (before, after) == (f"Before.\n{evidence.START}\n", f"\n{evidence.END}\nAfter.\n")
+    before, text, after = page.read_text().partition(evidence.STUDY.table([none, block], [3], 2, 20))
+    assert (before, after) == (f"Before.\n{study.START}\n", f"\n{study.END}\nAfter.\n")
     assert f"| no block | {none['accuracy']:.3f} |" in text
     assert "sees" in text
     assert f"{block['parameters']:,}" in text
@@ -102,26 +89,26 @@ def test_runs_are_recorded_reused_and_tabulated(evidence, tmp_path, monkeypatch,
 )
 def test_a_run_with_another_configuration_is_not_reused(evidence, change):
     record = {"configuration": {}, "seed": 3, "steps": 2, "clips": 20}
-    assert evidence.finished([record], "none", [3], 2, 20) == [record]
-    assert evidence.finished([record | change], "none", [3], 2, 20) == []
+    assert evidence.STUDY.finished([record], "none", [3], 2, 20) == [record]
+    assert evidence.STUDY.finished([record | change], "none", [3], 2, 20) == []
 
 
-def test_broken_files_raise(evidence, tmp_path):
+def test_broken_files_raise(evidence, study, tmp_path):
     broken = tmp_path / "runs.jsonl"
     broken.write_text('{}\n{"name": "no')
     with pytest.raises(ValueError, match="line 2: not JSON"):
-        evidence.read(broken)
+        study.read(broken)
     page = tmp_path / "page.md"
     page.write_text("no marks\n")
     with pytest.raises(ValueError, match="expected the lines"):
-        evidence.write_table(page, "text")
+        study.write_table(page, "text")
     assert page.read_text() == "no marks\n"
 
 
-def test_the_page_agrees_with_the_recorded_runs(evidence):
-    records = evidence.read(ROOT / "docs" / "evidence.jsonl")
+def test_the_page_agrees_with_the_recorded_runs(evidence, study):
+    records = study.read(ROOT / "docs" / "evidence.jsonl")
     for name in evidence.ROWS:
-        assert len(evidence.finished(records, name, [0, 1, 2], STEPS, 2000)) == 3, name
+        assert len(evidence.STUDY.finished(records, name, [0, 1, 2], STEPS, 2000)) == 3, name
     page = (ROOT / "docs" / "evidence.md").read_text()
-    shown = page.split(evidence.START)[1].split(evidence.END)[0].strip()
-    assert shown == evidence.table(records, [0, 1, 2], STEPS, 2000)
+    shown = page.split(study.START)[1].split(study.END)[0].strip()
+    assert shown == evidence.STUDY.table(records, [0, 1, 2], STEPS, 2000)

@@ -1,6 +1,5 @@
 """The matching script: properties of the controls, resumed runs, and agreement of the page with the runs."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -12,11 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def matching(monkeypatch):
-    threads = torch.get_num_threads()
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield importlib.import_module("matching")
-    torch.set_num_threads(threads)
+def matching(scripts):
+    return scripts("matching")
 
 
 def touched(net: nn.Module, cell: tuple[int, int, int]) -> torch.Tensor:
@@ -47,17 +43,20 @@ def test_without_a_context_a_position_sees_its_cell(matching):
     assert seen.sum() == 16
 
 
-def test_costs_of_the_controls(matching):
+def test_costs_of_the_controls(matching, study):
     def built(name):
         return matching.build(**matching.ROWS[name].configuration)
 
+    def flops(name):
+        return study.flops(built(name), matching.ONE_CLIP)
+
     block = built("embedded_gaussian")
-    assert matching.parameters(built("wide")) == pytest.approx(matching.parameters(block), rel=0.005)
+    assert study.parameters(built("wide")) == pytest.approx(study.parameters(block), rel=0.005)
     for name in ("narrow", "average"):
-        assert matching.flops(built(name)) == pytest.approx(matching.flops(block), rel=0.05)
+        assert flops(name) == pytest.approx(flops("embedded_gaussian"), rel=0.05)
     for name in ("dilated", "large"):
-        assert matching.flops(built(name)) > 2 * matching.flops(block)
-        assert matching.parameters(built(name)) > 2 * matching.parameters(block)
+        assert flops(name) > 2 * flops("embedded_gaussian")
+        assert study.parameters(built(name)) > 2 * study.parameters(block)
 
 
 def test_groups_hold_every_network(matching):
@@ -78,11 +77,11 @@ def test_runs_are_recorded_reused_and_tabulated(matching, tmp_path, monkeypatch,
     matching.main([*command, "--only", "none", "gcnet"])
     assert out.read_text() == kept
     assert "none, seed 3: already finished" in capsys.readouterr().out
-    assert matching.finished([none], "none", [3], 2, 5) == []
+    assert matching.STUDY.finished([none], "none", [3], 2, 5) == []
 
 
-def test_the_page_agrees_with_the_recorded_runs(matching):
-    records = matching.read(ROOT / "docs" / "matching.jsonl")
+def test_the_page_agrees_with_the_recorded_runs(matching, study):
+    records = study.read(ROOT / "docs" / "matching.jsonl")
     page = (ROOT / "docs" / "matching.md").read_text()
     shown = page.split("<!-- table: begin -->")[1].split("<!-- table: end -->")[0].strip()
-    assert shown == matching.table(records, [0, 1, 2], matching.STEPS, 2000)
+    assert shown == matching.STUDY.table(records, [0, 1, 2], matching.STEPS, 2000)
