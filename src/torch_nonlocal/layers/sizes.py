@@ -57,16 +57,14 @@ def sizes_of(block: Any, shape: Sequence[int]) -> Sizes:
     width, values = block.embedding_channels, block.inner_channels
     if groups.mixes_channels:
         positions = groups.size(grid)
-        return Sizes(batch, width, values, positions, positions, batch * width * values)
+        return counted((batch, width, values, positions, positions))
     count, queries = batch * groups.count(grid), groups.size(grid)
     if block.regions is not None:
-        return Sizes(count, queries, block.regions, width, values, count * queries * block.regions)
+        return counted((count, queries, block.regions, width, values))
     if groups.is_cross:
-        keys = grid[-1] + grid[-2] - 1
-        return Sizes(count, queries, keys, width, values, count * queries * keys)
+        return counted((count, queries, grid[-1] + grid[-2] - 1, width, values))
     if groups.window_sizes is None:
-        keys = groups.size(key_grid)
-        return Sizes(count, queries, keys, width, values, count * queries * keys)
+        return counted((count, queries, groups.size(key_grid), width, values))
     parts = [(batch, 1, 1)]
     for along in runs(groups, grid, key_grid, block.subsample):
         parts = [(number * query.count, n * query.size, m * key.size) for number, n, m in parts for query, key in along]

@@ -44,3 +44,11 @@ class Operator:
 
 def _plain(argument: Any) -> Any:
     return argument.as_subclass(Tensor) if isinstance(argument, Tensor) and type(argument) is not Tensor else argument
+
+
+def gradients_like(
+    theta: Tensor, phi: Tensor, g: Tensor, key_bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return outputs for the gradients of a softmax form: zeros for the key bias, (B, 0) without one, else empty."""
+    dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
+    return dtheta, dphi, dg, phi.new_zeros((phi.shape[0], 0 if key_bias is None else phi.shape[1]))

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch_nonlocal._common.autocast import without_autocast
 from torch_nonlocal.ops import dense, fused, reassociated, sorted, tiled
 from torch_nonlocal.ops._flops import announce, flop_formula
-from torch_nonlocal.ops._operator import Operator
+from torch_nonlocal.ops._operator import Operator, gradients_like
 from torch_nonlocal.ops._second import register_second_gradients
 from torch_nonlocal.ops.frames import CausalFrames, visible
 
@@ -155,8 +155,7 @@ def _flash_gradients_(
 
 @_softmax_causal_backward.register_fake
 def _(dy, theta, phi, g, key_bias, y, log_sum, scale, frames, window, flash):
-    dbias = phi.new_empty((phi.shape[0], 0 if key_bias is None else phi.shape[1]))
-    return *(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g)), dbias
+    return gradients_like(theta, phi, g, key_bias)
 
 
 def _softmax_setup(ctx, inputs, output):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_nonlocal._common.tracing import has_values
 from torch_nonlocal.ops import dense, noise, tiled
 from torch_nonlocal.ops._flops import announce, flop_formula
-from torch_nonlocal.ops._operator import Operator
+from torch_nonlocal.ops._operator import Operator, gradients_like
 from torch_nonlocal.ops._second import register_form_gradients
 
 
@@ -83,8 +83,7 @@ def _hard_attention_backward(
     temperature: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
-    dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
-    dbias = phi.new_zeros((B, 0 if key_bias is None else M))
+    dtheta, dphi, dg, dbias = gradients_like(theta, phi, g, key_bias)
     if not B * N:
         return dtheta.zero_(), dphi.zero_(), dg.zero_(), dbias
     rows, buffer = _tiles(theta, N, M)
@@ -110,8 +109,7 @@ def _hard_attention_backward(
 
 @_hard_attention_backward.register_fake
 def _(dy, theta, phi, g, key_bias, seeds, index, scale, temperature):
-    dbias = phi.new_empty((phi.shape[0], 0 if key_bias is None else phi.shape[1]))
-    return *(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g)), dbias
+    return gradients_like(theta, phi, g, key_bias)
 
 
 def _setup(ctx, inputs, output):

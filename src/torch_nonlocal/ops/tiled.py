@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.ops._flops import announce, flop_formula
-from torch_nonlocal.ops._operator import Operator
+from torch_nonlocal.ops._operator import Operator, gradients_like
 from torch_nonlocal.ops._second import register_second_gradients
 from torch_nonlocal.ops.names import Normalize
 
@@ -93,8 +93,7 @@ def _softmax_rows_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, N, M = theta.shape[0], theta.shape[1], phi.shape[1]
     keep = kept.shape[1] > 0
-    dtheta, dphi, dg = (tensor.new_empty(tensor.shape) for tensor in (theta, phi, g))
-    dbias = phi.new_zeros((B, 0 if key_bias is None else M))
+    dtheta, dphi, dg, dbias = gradients_like(theta, phi, g, key_bias)
     if not dy.numel():
         return dtheta.zero_(), dphi.zero_(), dg.zero_(), dbias
     rows, gradient = _tiles(theta, N, M)
@@ -122,8 +121,7 @@ def _softmax_rows_backward(
 
 @_softmax_rows_backward.register_fake
 def _(dy, theta, phi, g, key_bias, kept, scale):
-    dbias = phi.new_empty((phi.shape[0], 0 if key_bias is None else phi.shape[1]))
-    return *(tensor.new_empty(tensor.shape) for tensor in (theta, phi, g)), dbias
+    return gradients_like(theta, phi, g, key_bias)
 
 
 def _rows_setup(ctx, inputs, output):
