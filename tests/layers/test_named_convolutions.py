@@ -16,6 +16,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 def by_name(monkeypatch):
     """Calls of any size use oneDNN by name, on any CPU."""
     monkeypatch.setattr(onednn, "_LEAST", 1)
+    monkeypatch.setattr(onednn, "_LEAST_POSITIONS", 1)
     monkeypatch.setattr(onednn, "_is_wide", lambda: True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -95,6 +96,16 @@ def test_other_calls_do_not_use_it(by_name):
     torch.vmap(lambda one: (_refuses(one[None], weight), one)[1])(x)
     with torch.autograd.forward_ad.dual_level():
         assert not is_faster_by_name(x, weight)
+
+
+def test_few_positions_train_without_it(by_name, monkeypatch):
+    x, weight = torch.randn(2, 5, 3, 4), torch.randn(6, 5, 1, 1)
+    monkeypatch.setattr(onednn, "_LEAST_POSITIONS", 24)
+    assert is_faster_by_name(x, weight)
+    monkeypatch.setattr(onednn, "_LEAST_POSITIONS", 25)
+    assert not is_faster_by_name(x, weight)
+    with torch.no_grad():
+        assert is_faster_by_name(x, weight)
 
 
 def _refuses(x, weight):

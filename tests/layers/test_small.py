@@ -102,5 +102,6 @@ def test_unusual_inputs_and_contexts_take_the_general_path():
         assert small_forward(block, x) is None
     with torch.autocast("cpu", torch.bfloat16):
         assert small_forward(block, x) is None
+    assert small_forward(nl.NonLocal2d(512), torch.randn(1, 512, 3, 3)) is None  # weights that are not copied
     many = torch.randn(1, 6, 20, 20).double()
     assert small_forward(block_of(pairwise="concatenation"), many) is None  # sorting is faster

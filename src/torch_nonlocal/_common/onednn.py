@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torch_nonlocal._common.autocast import autocast_dtype
-from torch_nonlocal._common.tracing import needs_plain_operations
+from torch_nonlocal._common.tracing import is_plain_call
 
 _LEAST = 2**23  # multiply-adds from which the call of oneDNN costs little
+_LEAST_POSITIONS = 96  # in training; for fewer, copies of the weight take longer than its gradient
 _NARROW = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")  # values of ONEDNN_MAX_CPU_ISA, below AVX-512
 
 
@@ -28,14 +28,12 @@ def is_faster_by_name(x: Tensor, weight: Tensor) -> bool:
         and x.shape[0] < 16
         and x.device.type == "cpu"
         and x.numel() * weight.shape[0] >= _LEAST
+        and (x.numel() >= _LEAST_POSITIONS * x.shape[1] or not torch.is_grad_enabled())
         and torch.get_num_threads() == 1
         and _is_wide()
-        and type(x) is Tensor
-        and not torch.compiler.is_compiling()
-        and not needs_plain_operations(x)
+        and is_plain_call(x)
         and torch.autograd.forward_ad._current_level < 0
         and torch._C._len_torch_dispatch_stack() == 0  # pyright: ignore[reportAttributeAccessIssue] FLOP counters
-        and autocast_dtype(x.device) is None
     )
 
 
@@ -66,7 +64,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.geometry, ctx.has_bias = geometry, bias is not None
+        ctx.geometry = geometry
         return torch.mkldnn_convolution(x, weight, bias, *geometry)
 
     @staticmethod

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
+from torch_nonlocal._common.autocast import autocast_dtype
+
 
 def is_recorded(x: Any) -> bool:
     """True under fx symbolic tracing and torch.jit.trace: Python checks of shapes would fail or be frozen."""
@@ -19,6 +21,16 @@ def is_exported(x: Any) -> bool:
 def needs_plain_operations(x: Any) -> bool:
     """True where an operator of our own would not do: exporting, recording, torch.func transforms such as vmap."""
     return is_exported(x) or _is_transformed()
+
+
+def is_plain_call(x: torch.Tensor) -> bool:
+    """True where a kernel of another library can compute: an ordinary tensor, eager code, no transform, no autocast."""
+    return (
+        type(x) is torch.Tensor
+        and not torch.compiler.is_compiling()
+        and not needs_plain_operations(x)
+        and autocast_dtype(x.device) is None
+    )
 
 
 def is_dual(x: Any) -> bool:

@@ -19,8 +19,8 @@ from torch_nonlocal.layers.ordinary import convolution_weights, is_fixed_norm, i
 LARGE = 2**17
 """Number of elements from which memory traffic costs more than calling a few more operations."""
 
-_CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
-_FULL = (torch.float32, torch.float64)
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d)
+FULL = (torch.float32, torch.float64)
 
 
 class Linear(NamedTuple):
@@ -71,7 +71,7 @@ def _product(x: Tensor, weight: Tensor, bias_D: Tensor) -> Tensor:
     if is_faster_by_name(x, weight):
         return convolution_1x1(x, weight.view(width, channels, *(1,) * len(size)), bias_D)
     if _convolves(x):
-        return _CONVOLUTIONS[len(size) - 1](x, weight.view(width, channels, *(1,) * len(size)), bias_D)
+        return CONVOLUTIONS[len(size) - 1](x, weight.view(width, channels, *(1,) * len(size)), bias_D)
     weight_DC, positions = weight.view(width, channels), x.flatten(2)
     if batch > 1 and weight.numel() > (channels + width) * positions.shape[2]:
         return F.linear(positions.mT, weight_DC, bias_D).mT.unflatten(2, size)
@@ -84,7 +84,7 @@ def _convolves(x: Tensor) -> bool:
     The gradient of a product takes more operations, which small maps wait for. With several threads, PyTorch leaves
     convolutions of large maps to oneDNN.
     """
-    if x.device.type != "cpu" or x.dtype not in _FULL:
+    if x.device.type != "cpu" or x.dtype not in FULL:
         return False
     several = x.shape[0] > 1 or (x.numel() >= LARGE and torch.get_num_threads() > 1)
     return several or (torch.is_grad_enabled() and x.numel() < LARGE)

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.autocast import autocast_dtype
 from torch_nonlocal._common.generated_classes import generated_subclass, reduced_by_base
 from torch_nonlocal._common.onednn import convolution
-from torch_nonlocal._common.tracing import needs_plain_operations
+from torch_nonlocal._common.tracing import is_plain_call
 from torch_nonlocal.insertion.attachment import change_plain_type, plain_type
 
 _FAST = "_torch_nonlocal_fast"
@@ -166,14 +165,11 @@ def new_plain(make: Any, args: tuple[Any, ...]) -> Any:
 def _is_plain_call(conv: Any, x: Tensor) -> bool:
     weight = conv.weight
     return (
-        type(x) is Tensor
+        is_plain_call(x)
         and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
         and x.ndim == weight.ndim
         and x.numel() > 0
-        and not torch.compiler.is_compiling()
-        and not needs_plain_operations(x)
-        and autocast_dtype(x.device) is None
     )
 
 
