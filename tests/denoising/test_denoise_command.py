@@ -1,5 +1,7 @@
 """`nonlocal denoise` and the image files that it reads and writes."""
 
+import sys
+
 import pytest
 import torch
 
@@ -15,13 +17,13 @@ from PIL import Image
 from torch_nonlocal import functional
 from torch_nonlocal.cli import main
 from torch_nonlocal.media import BrokenVideoError, probe, read_clip, write_mp4
-from torch_nonlocal.media.stills import read_still, write_still
+from torch_nonlocal.media.stills import Still, read_still, write_still
 from torch_nonlocal.tasks.denoise.files import STRENGTH, Denoiser, Strength, denoise_frames
 
 NOISE = 20 / 255
 
 
-def scene(*shape, seed=0):
+def scene(*shape):
     """A smooth picture in [0, 1], (C, H, W)."""
     C, H, W = shape
     return (torch.linspace(0.2, 0.8, W) * torch.linspace(0.6, 1, H)[:, None]).expand(C, H, W).clone()
@@ -43,15 +45,9 @@ def save(path, values_HWC, bits=8):
     if bits == 16 and values_HWC.ndim == 3:
         planes = torch.from_numpy(values_HWC.astype(np.int32)).permute(2, 0, 1)
         alpha = planes[3] if len(planes) == 4 else None
-        template = read_still_of_16_bits(path.with_name("template.png"))
-        return write_still(path, template._replace(pixels=planes[:3] / 65535, alpha=alpha))
+        return write_still(path, Still(planes[:3] / 65535, alpha, 16, {}))
     Image.fromarray(values_HWC.astype(np.uint8 if bits == 8 else np.uint16)).save(path)
     return path
-
-
-def read_still_of_16_bits(path):
-    Image.fromarray(np.zeros((2, 2), np.uint16)).save(path)
-    return read_still(path)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -73,6 +69,13 @@ def test_colors_of_16_bits_are_those_of_another_reader(tmp_path):
     path = save(tmp_path / "deep.png", given, 16)
     with Image.open(path) as picture:  # Pillow reads the upper 8 bits
         np.testing.assert_array_equal(np.asarray(picture), given >> 8)
+
+
+def test_colors_of_16_bits_need_pyav(tmp_path, monkeypatch):
+    path = save(tmp_path / "deep.png", np.zeros((2, 2, 3)), 16)
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"torch-nonlocal\[video\]"):
+        read_still(path)
 
 
 def test_a_palette_becomes_colors_and_metadata_is_kept(tmp_path):

@@ -119,7 +119,7 @@ def opened_picture(path: str | os.PathLike[str], name: str) -> Iterator[Any]:
                 yield picture
     except image.DecompressionBombError as error:
         raise BrokenVideoError(f"{name} is too large: expected at most {MOST_PIXELS:,} pixels", "too large") from error
-    except BrokenVideoError:
+    except (BrokenVideoError, ImportError):  # a package that the caller needs
         raise
     except Exception as error:  # Pillow's readers raise almost anything for bad files
         raise BrokenVideoError(f"{name} cannot be read: {error}", "damaged") from error
