@@ -23,9 +23,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from torch_nonlocal.denoising.border import reflected
 from torch_nonlocal.denoising.scaling import Filter, Sizes
 
 PIXELS = 1024  # of the rows and of the columns of a tile
@@ -107,8 +107,7 @@ def denoise(image_CTHW: Tensor, patch: Sizes, scale: Filter) -> Tensor:
 
 def patches(image_CTHW: Tensor, patch: Sizes) -> Tensor:
     """The patches around all pixels, reflected at the border, (N, D)."""
-    t, y, x = (size // 2 for size in patch)
-    windows = F.pad(image_CTHW, (x, x, y, y, t, t), mode="reflect")
+    windows = reflected(image_CTHW, patch)
     for axis, size in enumerate(patch, 1):
         windows = windows.unfold(axis, size, 1)
     return windows.movedim(0, 3).flatten(3).flatten(0, 2)

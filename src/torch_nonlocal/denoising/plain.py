@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from torch_nonlocal._common.tracing import is_dual, needs_plain_operations
+from torch_nonlocal.denoising.border import reflected
 from torch_nonlocal.denoising.everywhere import patches
 from torch_nonlocal.denoising.scaling import Filter, Sizes
 from torch_nonlocal.denoising.windowed import half, inside, moved
@@ -41,7 +42,7 @@ def denoise(image_CTHW: Tensor, patch: Sizes, radius: Sizes | None, scale: Filte
 
 def row(image_CTHW: Tensor, at: Sizes, patch: Sizes, radius: Sizes | None, scale: Filter) -> Tensor:
     """The weights of all pixels in the mean of one pixel, (T, H, W); they sum to one."""
-    padded_CTHW = _padded(image_CTHW * scale.factor, patch)
+    padded_CTHW = reflected(image_CTHW * scale.factor, patch)
     sizes = image_CTHW.shape[1:]
     exponents_THW = torch.zeros_like(image_CTHW[0])
     for offset in product(*map(range, patch)):
@@ -57,7 +58,7 @@ def row(image_CTHW: Tensor, at: Sizes, patch: Sizes, radius: Sizes | None, scale
 
 
 def _windowed(image_CTHW: Tensor, patch: Sizes, radius: Sizes, scale: Filter) -> Tensor:
-    padded_CTHW = _padded(image_CTHW * scale.factor, patch)
+    padded_CTHW = reflected(image_CTHW * scale.factor, patch)
     sums_CTHW, total_THW = torch.zeros_like(image_CTHW), torch.ones_like(image_CTHW[0])
     for step_t, step_y in half(radius[0], radius[1]):
         for step_x in range(-radius[2] if (step_t, step_y) > (0, 0) else 1, radius[2] + 1):
@@ -108,8 +109,3 @@ def _recomputed(function: Callable[..., Any], image: Tensor, *more: Any) -> Any:
     if needs_plain_operations(image) or is_dual(image):
         return function(image, *more)
     return checkpoint(function, image, *more, use_reentrant=False)
-
-
-def _padded(image_CTHW: Tensor, patch: Sizes) -> Tensor:
-    t, y, x = (size // 2 for size in patch)
-    return F.pad(image_CTHW, (x, x, y, y, t, t), mode="reflect")

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from torch_nonlocal.denoising.border import reflected
 from torch_nonlocal.denoising.scaling import Filter, Sizes
 
 BAND_BYTES = 2**21  # of a buffer for one band; smaller ones were measured to be slower, larger ones no faster
@@ -42,10 +42,10 @@ def denoise(image_CTHW: Tensor, patch: Sizes, radius: Sizes, scale: Filter) -> T
         (C, T, H, W), the weighted means.
     """
     C, T, H, W = image_CTHW.shape
-    t, y, x = (size // 2 for size in patch)
-    padded_CTHP = F.pad(image_CTHW * scale.factor, (x, x, y, y, t, t), mode="reflect")
-    rows = _rows_of_band(padded_CTHP, 2 * y)
-    bands = _Bands(padded_CTHP, patch, rows + 2 * y)
+    padded_CTHP = reflected(image_CTHW * scale.factor, patch)
+    border = patch[1] - 1
+    rows = _rows_of_band(padded_CTHP, border)
+    bands = _Bands(padded_CTHP, patch, rows + border)
     sums_VTHW = image_CTHW.new_zeros((C + 1, T, H, W))  # of the weighted differences, and of the weights
     partial = image_CTHW.new_empty((2, C + 1, T, rows, W))
     for first in range(0, H, rows):
