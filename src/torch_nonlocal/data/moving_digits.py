@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from torch_nonlocal.data.fixed_split import fixed_split
+
 RELATIONS: Final = ("same", "opposite", "perpendicular")
 """Class names; a label is an index into this tuple."""
 
@@ -20,7 +22,6 @@ DIGIT_SIZE: Final = 8
 """Side of a digit in pixels."""
 
 _DIRECTIONS: Final = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (dy, dx): right, down, left, up: quarter turns
-_TEST_SHARE: Final = 5  # one of five digit images is in the test split
 _SPLIT_SEED: Final = 1797
 
 
@@ -208,6 +209,4 @@ def _load_digits(split: str) -> Tensor:
             "moving digits use the handwritten digits of scikit-learn: pip install 'torch-nonlocal[demo]'"
         ) from error
     digits = torch.from_numpy(load_digits(return_X_y=True)[0]).float() / 16  # values in steps of 1/16
-    shuffled = torch.randperm(len(digits), generator=torch.Generator().manual_seed(_SPLIT_SEED))
-    held_out = len(digits) // _TEST_SHARE
-    return digits[shuffled[:held_out] if split == "test" else shuffled[held_out:]]
+    return fixed_split(digits, split, _SPLIT_SEED)
