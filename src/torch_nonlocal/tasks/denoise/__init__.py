@@ -1,1 +1,1 @@
-"""Denoise files."""
+"""Denoising: from a folder of images to a tested network, and files of images and videos."""

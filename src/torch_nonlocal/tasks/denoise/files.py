@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -53,7 +53,7 @@ class ClipDenoiser(Protocol):
         ...
 
     def words(self, strength: Strength) -> str:
-        """What a file was denoised with, for people."""
+        """What a file was denoised with, as text."""
         ...
 
 
@@ -79,10 +79,7 @@ class Denoiser:
 
     def strength(self, clip_CTHW: Tensor) -> Strength:
         """The noise and the filter strength for frames of a file."""
-        sigma = self.sigma
-        if sigma is None:
-            sigma = float(functional.estimate_noise(clip_CTHW[None]).square().mean().sqrt())
-            sigma = sigma if sigma > LEAST_NOISE else 0.0
+        sigma = noise_of(clip_CTHW) if self.sigma is None else self.sigma
         return Strength(sigma, STRENGTH * sigma if self.h is None else self.h)
 
     def denoise(self, clip_CTHW: Tensor, strength: Strength) -> Tensor:
@@ -110,6 +107,12 @@ class Denoiser:
         if strength.h == 0:
             return "unchanged, no noise found"
         return f"noise {strength.sigma * LEVELS:.1f}, h {strength.h * LEVELS:.1f} of {LEVELS} levels"
+
+
+def noise_of(image: Tensor) -> float:
+    """The estimated noise of an image (C, H, W) or a clip (C, T, H, W); 0 if it is less than a rounding error."""
+    sigma = float(functional.estimate_noise(image[None]).square().mean().sqrt())
+    return sigma if sigma > LEAST_NOISE else 0.0
 
 
 class Averaged(NamedTuple):
@@ -163,11 +166,12 @@ def denoise_video(
         ValueError: the video cannot be read, or `target` cannot be written.
     """
     about = probe(source)
-    first_THWC = torch.stack(list(islice(file_frames(source), _NOISE_FRAMES)))
-    strength = denoiser.strength(_to_clip(first_THWC))
+    stream = file_frames(source)
+    first = list(islice(stream, _NOISE_FRAMES))
+    strength = denoiser.strength(_to_clip(torch.stack(first)))
 
     def frames() -> Iterator[Tensor]:
-        for number, frame_HWC in enumerate(denoise_frames(file_frames(source), denoiser, strength), 1):
+        for number, frame_HWC in enumerate(denoise_frames(chain(first, stream), denoiser, strength), 1):
             yield frame_HWC
             on_frame(number, about.frames)
 

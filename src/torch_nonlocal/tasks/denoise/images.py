@@ -146,8 +146,8 @@ def read_images(
 def source(data: Path | None, settings: DenoiseSettings, on_error: OnError, broken: BrokenClips) -> Source:
     """Find and read the images of a run.
 
-    A folder with the folders train and val is split as they are. Else `settings.val` has the validation images, or
-    every fifth image in the order of the names is held out.
+    `settings.val` has the validation images. Without it, a folder with the folders train and val is split as they are,
+    and of any other folder every fifth image in the order of the names is held out.
 
     Args:
         data: folder of images; None for photographs of scikit-image.

@@ -1,4 +1,4 @@
-"""How close a denoised image is to the clean one: PSNR and SSIM."""
+"""Noisy images for evaluation, and how close denoised images are to the clean ones: PSNR and SSIM."""
 
 import torch
 from torch import Tensor
@@ -6,6 +6,11 @@ from torch.nn import functional as F
 
 SSIM_WINDOW, _SIGMA = 11, 1.5
 _K1, _K2 = 0.01, 0.03
+
+
+def with_noise(clean: Tensor, sigma: float, seed: int) -> Tensor:
+    """An image with Gaussian noise of this standard deviation, not limited to [0, 1]."""
+    return clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
 
 
 def psnr(image: Tensor, clean: Tensor) -> float:

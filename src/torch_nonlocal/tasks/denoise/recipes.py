@@ -29,6 +29,6 @@ RECIPES: dict[str, DenoiseRecipe] = {
     "denoise-gpu": Recipe(
         DenoiseSettings(width=64, depth=12, crop=96),
         replace(_SMALL, steps=40_000, batch_size=32, lr=1e-3, eval_every=2000, workers=8),
-        "one GPU: 64 channels, 12 convolutions, crops of 96 x 96 pixels; not trained here",
+        "one GPU: 64 channels, 12 convolutions, crops of 96 x 96 pixels; no measured results",
     ),
 }

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torch_nonlocal._common.files import check_folder, spreadsheet_text, write_json
@@ -15,7 +14,7 @@ from torch_nonlocal._common.seeds import mix_seed
 from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.tasks.denoise.images import HELD_OUT_PHOTOGRAPHS, Images, find_images, photographs, read_images
-from torch_nonlocal.tasks.denoise.quality import SSIM_WINDOW, psnr, ssim
+from torch_nonlocal.tasks.denoise.quality import SSIM_WINDOW, psnr, ssim, with_noise
 from torch_nonlocal.tasks.denoise.settings import LEVELS, DenoiseTestOptions
 from torch_nonlocal.tasks.denoise.trained import Trained, TrainedDenoiser, read_trained
 from torch_nonlocal.tasks.tables import write_csv
@@ -59,7 +58,7 @@ def run_test(
         "not_read": [entry._asdict() for entry in broken.entries()],
         "notes": notes,
         "weights": str(weights),
-        "data": "photographs of scikit-image" if data is None else str(data),
+        "data": _name(data),
         "tile": options.tile,
         "seed": options.seed,
         "seconds": seconds,
@@ -85,6 +84,10 @@ def run_test(
     return {f"{name}_{sigma:g}": one[name] for sigma, one in means.items() for name in ("psnr", "ssim")}
 
 
+def _name(data: Path | None) -> str:
+    return "photographs of scikit-image" if data is None else str(data)
+
+
 def _images(
     trained: Trained, data: Path | None, options: DenoiseTestOptions, broken: BrokenClips
 ) -> tuple[Images, list[str]]:
@@ -108,7 +111,7 @@ def _images(
         notes.append(f"{how}: {counted(len(trained_on), 'image')}: {listed(trained_on)}")
     kept = {name: one for name, one in images.pixels.items() if name not in left_out}
     if not kept:
-        raise ValueError(f"{data}: no image to test on; {'; '.join(notes)}; expected other images, or --whole")
+        raise ValueError(f"{_name(data)}: no image to test on; {'; '.join(notes)}; expected other images, or --whole")
     chosen = [name for name in kept if digests[name] in known["chosen_on"]]
     if chosen:
         notes.append(f"of these, {counted(len(chosen), 'image')} chose the best weights: {listed(chosen)}")
@@ -136,9 +139,8 @@ def _rows(
 
 
 def _noisy(clean: Tensor, sigma: float, seed: int, number: int) -> Tensor:
-    """An image with Gaussian noise, not limited to [0, 1]."""
-    generator = torch.Generator().manual_seed(mix_seed(seed, number, round(sigma * 1000)))
-    return clean + sigma / LEVELS * torch.randn(clean.shape, generator=generator)
+    """The image of this number with noise; sigma in levels."""
+    return with_noise(clean, sigma / LEVELS, mix_seed(seed, number, round(sigma * 1000)))
 
 
 def _means(rows: list[dict[str, Any]], sigma: float) -> dict[str, float]:

@@ -17,7 +17,7 @@ from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.tasks.denoise.crops import NoisyCrops
 from torch_nonlocal.tasks.denoise.images import Images, Source, source
 from torch_nonlocal.tasks.denoise.network import DenoisingNet, network, parameter_count, with_noise_map
-from torch_nonlocal.tasks.denoise.quality import psnr
+from torch_nonlocal.tasks.denoise.quality import psnr, with_noise
 from torch_nonlocal.tasks.denoise.settings import LEVELS, PLACES, DenoiseSettings
 from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_main_process
 from torch_nonlocal.training.items import Items
@@ -145,16 +145,15 @@ def validation_psnr(model: nn.Module, images: Images) -> dict[str, float]:
         values = []
         for number, name in enumerate(images.names[:_VALIDATION_IMAGES]):
             clean = _middle(images.pixels[name]).float().div(LEVELS)[None]
-            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(mix_seed(number, sigma)))
-            given = with_noise_map(clean + sigma / LEVELS * noise, sigma / LEVELS).to(parameter)
+            noisy = with_noise(clean, sigma / LEVELS, mix_seed(number, sigma))
+            given = with_noise_map(noisy, sigma / LEVELS).to(parameter)
             values.append(psnr(model(given).float().cpu().clamp(0, 1), clean))
         found[f"psnr_{sigma}"] = sum(values) / len(values)
     return {"psnr": sum(found.values()) / len(found), **found}
 
 
 def _middle(image_CHW: Tensor) -> Tensor:
-    starts = [max(0, size - _VALIDATION_SIDE) // 2 for size in image_CHW.shape[1:]]
-    top, left = starts
+    top, left = (max(0, size - _VALIDATION_SIDE) // 2 for size in image_CHW.shape[1:])
     return image_CHW[:, top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE]
 
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal import functional
 from torch_nonlocal._common.capture import evaluating
 from torch_nonlocal._common.plain_values import settings_from, shown
 from torch_nonlocal.media.stills import read_still
-from torch_nonlocal.tasks.denoise.files import LEAST_NOISE, Strength
+from torch_nonlocal.tasks.denoise.files import Strength, noise_of
 from torch_nonlocal.tasks.denoise.network import FACTOR, trained_network, with_noise_map
 from torch_nonlocal.tasks.denoise.settings import LEVELS, TILE, DenoiseSettings, check_tile
 from torch_nonlocal.tasks.denoise.tiles import in_tiles
@@ -62,8 +61,8 @@ class TrainedDenoiser(nn.Module):
     ) -> Tensor:
         """Denoise an image of any size.
 
-        A gray network denoises the channels of a color image one by one; a color network takes a gray image as a color
-        image.
+        A gray network denoises the channels of a color image one by one; a color network treats a gray image as a
+        color image.
 
         Args:
             image: an image file, or an image with values in [0, 1] or of uint8 in [0, 255]: (H, W), or (C, H, W) with
@@ -104,12 +103,6 @@ class TrainedDenoiser(nn.Module):
         with evaluating(self.network):
             clean = torch.cat([in_tiles(run, plane, tile=tile, overlap=self.overlap) for plane in planes])
         return clean if len(clean) == channels else clean.mean(0, keepdim=True)
-
-
-def noise_of(image_CHW: Tensor) -> float:
-    """The estimated noise of an image; 0 if it is less than a rounding error."""
-    sigma = float(functional.estimate_noise(image_CHW[None]).square().mean().sqrt())
-    return sigma if sigma > LEAST_NOISE else 0.0
 
 
 def _checked(image: Tensor) -> Tensor:
