@@ -13,12 +13,11 @@ from torch_nonlocal._common.terminal import print_errors, print_lines
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.cli import needs
 from torch_nonlocal.cli.threads import use_free_cores
-from torch_nonlocal.tasks.denoise.settings import TILE
+from torch_nonlocal.tasks.denoise.settings import LEVELS, TILE
 
 if TYPE_CHECKING:
     from torch_nonlocal.tasks.denoise.files import Averaged, ClipDenoiser
 
-_LEVELS = 255
 _VIDEOS = (".mp4", ".gif")
 _OF_MEANS = {"h": "auto", "patch": 5, "window": "21", "frames": 1, "show": ""}
 """Options of non-local means, which a trained network does not have, and their defaults."""
@@ -58,19 +57,19 @@ def denoise(
 
     Args:
         in_: an image (.png, .tif, .jpg, .webp, .bmp, .ppm), a folder of images, or a video.
-        out: the image to write; for a folder, a folder, in which images have the names of IN; for a video, an .mp4 or
-            .gif file.
+        out: the image to write; if IN is a folder, a folder, in which the images keep their names; if IN is a video, an
+            .mp4 or .gif file.
         sigma: standard deviation of the noise in levels of 255, also for 16 bits; auto estimates it for each file.
         h: filter strength in levels of 255; larger values smooth more. auto is 0.7 times the noise.
         patch: side of a patch in pixels, odd. 5 suits photographs with noise up to 30 levels, 7 stronger noise.
         window: side of the window in pixels, odd, or global for the whole image: slower, and blurrier for photographs.
         frames: number of frames of a video that the window extends over, odd.
         show: also draw the weights with which this pixel of the image was averaged, to a PNG file beside OUT.
-        checkpoint: best.pt of nonlocal train denoise, or the folder of its run: this network denoises. It has no h,
-            patch, window, frames and show.
+        checkpoint: denoise with this network: best.pt of nonlocal train denoise, or the folder of its run. --h,
+            --patch, --window, --frames and --show do not apply to it.
         tile: side length in pixels, even, of the overlapping tiles in which the network denoises larger images; 0 for
             whole images.
-        device: where to compute; auto is cuda if there is such a GPU.
+        device: where to compute; auto selects cuda if a CUDA device is available.
         overwrite: replace files that exist.
     """
     needs.check("denoise", packages=["matplotlib"] if show else [], extras=["view"] if show else [])
@@ -82,9 +81,10 @@ def denoise(
         _check_odd(name, value)
     from torch_nonlocal.media.stills import SUFFIXES
 
-    is_image, is_folder = in_.suffix.lower() in SUFFIXES, in_.is_dir()
+    is_folder = in_.is_dir()
+    is_image = not is_folder and in_.suffix.lower() in SUFFIXES
     at = _pixel(show) if show else None
-    if at is not None and (is_folder or not is_image):
+    if at is not None and not is_image:
         raise ValueError(f"--show {show}: expected one image, got {in_}")
     picture = out.with_name(f"{out.stem}-weights.png") if at is not None else None
     pairs = _pairs(in_, out, SUFFIXES) if is_folder else [(in_, out)]
@@ -94,8 +94,9 @@ def denoise(
         check_new_file(picture, "--show", overwrite=overwrite)
     if not (is_image or is_folder) and out.suffix.lower() not in _VIDEOS:
         raise ValueError(f"OUT {out}: expected a name that ends in {' or '.join(_VIDEOS)} for the video {in_}")
-    if is_image and not is_folder and out.suffix.lower() not in SUFFIXES:
+    if is_image and out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"OUT {out}: expected a name that ends in {', '.join(SUFFIXES)}")
+    use_free_cores(print_errors)
     used = _device(device)
     if checkpoint is None:
         denoiser = _means(options, patch, _window(window), frames, used)
@@ -124,7 +125,6 @@ def _check_options(checkpoint: Path | None, of_means: Mapping[str, str | int], t
 def _device(device: str) -> str:
     import torch
 
-    use_free_cores(print_errors)
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device is available; expected cpu or auto")
     if device == "auto":
@@ -231,8 +231,8 @@ def _level(name: str, text: str, least: float) -> float | None:
         value = float("nan")
     if not least <= value < float("inf"):
         bound = "0 or more" if least == 0 else "above 0"
-        raise ValueError(f"--{name} {printable(text)}: expected auto or a number, {bound}, in levels of {_LEVELS}")
-    return value / _LEVELS
+        raise ValueError(f"--{name} {printable(text)}: expected auto or a number, {bound}, in levels of {LEVELS}")
+    return value / LEVELS
 
 
 def _window(text: str) -> int | None:

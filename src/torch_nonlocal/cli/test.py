@@ -56,11 +56,12 @@ def _command(spec: TaskSpec[Any]) -> Callable[..., None]:
 def _help(spec: TaskSpec[Any]) -> str:
     return f"""Test weights that nonlocal train {spec.name} trained, and write the results to a folder.
 
-    Example: nonlocal test {spec.name} runs/{spec.name}/checkpoints/best.pt --data my-clips
+    Example: nonlocal test {spec.name} runs/{spec.name}/checkpoints/best.pt --data my-data
 
     Args:
         checkpoint: checkpoints/best.pt of a run, or the folder of the run.
-        data: data of the training run, or other data with the same classes; without it, the built-in data of the task.
-            Clips that the weights were trained on are not scored unless you ask for it.
+        data: data of the training run, or other data of the same kind (with the same classes, if the task has classes);
+            without it, the built-in data of the task. Items that the weights were trained on are not scored unless you
+            ask for it.
         out: folder for the results; created if missing.
     """

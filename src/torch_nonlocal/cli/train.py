@@ -160,7 +160,7 @@ def _help(spec: TaskSpec[Any], name: str) -> str:
     is one. For several processes, start the command with torchrun or accelerate launch:
     torchrun --standalone --nproc-per-node 8 -m torch_nonlocal train {spec.name} ...
 
-    Example: nonlocal train {spec.name} --data my-clips
+    Example: nonlocal train {spec.name} --data my-data
 
     Example: nonlocal train {spec.name} --recipe list
 
