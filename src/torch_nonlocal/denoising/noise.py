@@ -21,7 +21,7 @@ def estimate_noise(images: Tensor) -> Tensor:
 
     The details are those of "db2", as in scikit-image's `estimate_sigma`. For the photographs of Set12 with noise of
     10, 25 and 50 of 255 gray levels, the estimates are 11.1, 25.9 and 51.0, each within 0.8 of these averages.
-    Fine texture is taken for noise: without noise, the estimates are 1.5 to 4.2.
+    Fine texture counts as noise: for the photographs without noise, the estimates are 1.5 to 4.2.
 
     Args:
         images: (B, C, H, W) or (B, C, T, H, W), of any floating dtype and range; H and W at least 4.
