@@ -1,7 +1,8 @@
-"""Combinations of block options that make no sense, with the reason."""
+"""Checks that the options of a block go together."""
 
 from typing import Any
 
+from torch_nonlocal._common.counts import is_count
 from torch_nonlocal.functional import Selection
 from torch_nonlocal.layers.groups import Groups
 from torch_nonlocal.layers.keys import KEYS, Keys
@@ -26,12 +27,12 @@ def check_combination(
 
     Args:
         groups: the options `attend`, `causal`, `windows` and `interlaced`.
-        pairwise: as for `NonLocal`, as the following.
+        pairwise: the pairwise form.
         scale: the option as it was given.
         normalize: the axis over which weights sum to one.
         algorithm: how the sums are computed.
         factors: the option `subsample`, one factor per axis.
-        keys: what the keys are.
+        keys: the option `keys`.
         channels: C.
         inner: the option `inner_channels`.
         key_channels: the channels of another map that keys come from.
@@ -45,7 +46,7 @@ def check_combination(
         raise ValueError(f"keys={keys!r}: expected one of {', '.join(map(repr, KEYS))}")
     if key_channels is not None and (isinstance(key_channels, bool) or key_channels < 1):
         raise ValueError(f"key_channels={key_channels!r}: expected None or at least 1")
-    if regions is not None and (not isinstance(regions, int) or isinstance(regions, bool) or regions < 1):
+    if regions is not None and not is_count(regions):
         raise ValueError(f"regions={regions!r}: expected None or a number of keys, at least 1")
     if selection:
         selection.check_goes_with(pairwise, normalize, causal=groups.causal is not None, algorithm=algorithm)
@@ -94,6 +95,9 @@ def check_combination(
             f"windows={groups.window_sizes} divide them, expected None on the image axes"),
         (key_channels is not None, pairwise == "gaussian" and key_channels != channels, "pairwise='gaussian' compares "
             f"the channels of both maps: expected key_channels={channels}, got {key_channels}"),
+        # causal
+        (groups.causal, normalize == "queries", "normalize='queries' is not causal: sums over queries run over later "
+            "frames"),
     ]  # fmt: skip
     for concerns, clashes, reason in rules:
         if concerns and clashes:

@@ -6,7 +6,7 @@ N (H + W) weights, not N^2. algorithm="dense" is the definition, with a mask of 
 Shapes: B' batch times frames, N = H W positions of a frame, D inner width, V value width.
 
 Reference: Huang et al., CCNet: Criss-Cross Attention for Semantic Segmentation, ICCV 2019, whose second application
-reaches every position: two blocks, one after the other.
+reaches every position: two blocks in sequence.
 """
 
 from typing import Any

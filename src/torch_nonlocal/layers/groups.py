@@ -9,7 +9,7 @@ all other axes form a group; each position attends to its own group.
 | "space"     | the positions of its frame      | H, W     | T                | H * W                |
 | "time"      | its pixel in every frame        | T        | H * W            | T                    |
 
-1D and 2D maps have "spacetime" only of these. Queries and keys are grouped alike; pooling gives keys a smaller grid.
+Of these, 1D and 2D maps have "spacetime" only. Queries and keys are grouped alike; pooling gives keys a smaller grid.
 
 `windows` divides the groups further: along an axis with a window of w positions, a position attends to the keys of its
 own window (`layers.windows`).
@@ -38,6 +38,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.counts import is_count
 from torch_nonlocal.functional import CausalFrames
 
 Attend = Literal["spacetime", "space", "time", "criss_cross", "channel"]
@@ -92,7 +93,7 @@ class Groups:
     Attributes:
         axes: the axes of a grid that the sum runs over.
         other_axes: the axes of a grid that number the groups.
-        is_whole: whether every position attends to every position, the meaning of attend="spacetime" alone.
+        is_whole: whether every position attends to every position, as with attend="spacetime" and no other option.
 
     Raises:
         ValueError: if an option is unknown, needs more axes, or does not go with another.
@@ -140,7 +141,7 @@ class Groups:
                 f"causal='frames': attend={self.attend!r} does not reach other frames and is causal as it is"
             )
         window = self.window_frames
-        if window is not None and (not isinstance(window, int) or isinstance(window, bool) or window < 1):
+        if window is not None and not is_count(window):
             raise ValueError(f"window_frames={window!r}: expected None or a number of frames, at least 1")
 
     def _checked_windows(self) -> tuple[int | None, ...] | None:
@@ -156,8 +157,7 @@ class Groups:
             found: tuple[Any, ...] = tuple(given if axis in self.axes else None for axis in range(self.dims))
         else:
             found = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else ()
-        whole = all(size is None or (isinstance(size, int) and not isinstance(size, bool)) for size in found)
-        if len(found) != self.dims or not whole or any(size is not None and size < 1 for size in found):
+        if len(found) != self.dims or not all(size is None or is_count(size) for size in found):
             example = ", ".join(("None", "7", "7")[3 - self.dims :]) + ("," if self.dims == 1 else "")
             raise ValueError(
                 f"windows={given!r}: expected a size of at least 1, or {self.dims} of them or None, one per axis, such "

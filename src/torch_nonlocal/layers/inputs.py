@@ -15,7 +15,8 @@ def check_input(block: Any, x: Tensor, keys_from: Tensor | None) -> None:
     """Check the arguments of the forward of a `NonLocal`.
 
     Raises:
-        ValueError: if the number of axes or channels is wrong, or the map is smaller than the pooling factors.
+        ValueError: if the number of axes or channels is wrong, or the map is too small for the pooling factors,
+            `top_k` or `regions`.
         NotImplementedError: if torch.fx records a block whose graph depends on the size of the map.
     """
     if is_recorded(x):

@@ -50,7 +50,7 @@ class Pyramid(nn.Module):
 
     Args:
         dims: axes of a map: 1, 2 or 3. The frames of a clip are pooled one by one.
-        parts: other numbers of parts.
+        parts: numbers of parts of each image axis.
     """
 
     def __init__(self, dims: int, parts: Sequence[int] = PYRAMID) -> None:

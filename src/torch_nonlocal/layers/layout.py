@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
+from torch_nonlocal._common.counts import is_count
 from torch_nonlocal._common.tracing import is_recorded
 
 Layout = Literal["channels_first", "channels_last", "tokens", "frames"]
@@ -40,10 +41,10 @@ def check_layout(layout: Any, grid: Any, prefix_tokens: Any, dims: int) -> tuple
                 raise ValueError(f"{name}={given!r} applies to layout='tokens', not to layout={layout!r}")
         return None
     sizes = tuple(grid) if isinstance(grid, Sequence) and not isinstance(grid, str) else ()
-    if len(sizes) != dims or any(not _is_count(size, least=1) for size in sizes):
+    if len(sizes) != dims or any(not is_count(size) for size in sizes):
         example = ", ".join(("196",) if dims == 1 else ("8", "14", "14")[-dims:])
         raise ValueError(f"grid={grid!r}: layout='tokens' requires the sizes of {dims} axes, such as grid=({example})")
-    if prefix_tokens is not None and not _is_count(prefix_tokens, least=0):
+    if prefix_tokens is not None and not is_count(prefix_tokens, least=0):
         raise ValueError(f"prefix_tokens={prefix_tokens!r}: expected None or a number of tokens")
     return sizes
 
@@ -53,7 +54,7 @@ def _check_frames(grid: Any, prefix_tokens: Any, dims: int) -> tuple[int, ...]:
     if dims != 3 or prefix_tokens is not None:
         wrong = f"prefix_tokens={prefix_tokens!r}" if dims == 3 else f"a block for maps of {dims} axes"
         raise ValueError(f"layout='frames' applies to NonLocal3d without prefix tokens, not to {wrong}")
-    if len(count) != 1 or not _is_count(count[0], least=1):
+    if len(count) != 1 or not is_count(count[0]):
         raise ValueError(f"grid={grid!r}: layout='frames' requires the number of frames of a clip, such as grid=(8,)")
     return count
 
@@ -128,7 +129,3 @@ def expected(layout: Layout, dims: int, channels: int, grid: tuple[int, ...] | N
         axes = (f"{count} ({'x'.join(map(str, grid or ()))} grid)",)
     inner = (str(channels), *axes) if layout == "channels_first" else (*axes, str(channels))
     return f"({', '.join(('B', *inner))})"
-
-
-def _is_count(value: Any, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -58,17 +58,17 @@ class NonLocal(Described):
             of the sum. A position attends to the positions of its own window: (4, None, None) are groups of 4 frames,
             (None, 7, 7) are local windows. The last window of an axis is smaller where the size does not divide the
             map.
-        interlaced: along an axis with ceil(n / w) windows, a window consists of positions that are this far apart, not
-            of neighbors, as in interlaced sparse attention.
+        interlaced: along an axis of n positions with ceil(n / w) windows, a window consists of positions that are this
+            far apart, not of neighbors, as in interlaced sparse attention.
         keys: "pool" for max pooling by `subsample`, "stride" for every `subsample`-th position, "pyramid" for averages
             over 1, 3, 6 and 8 parts of each axis of an image, of each frame of a clip (APNB).
-        subsample: max pooling of the keys: one factor for the axes H and W (L for sequences, T for attend="time"), or
-            one factor per axis. None uses every position as a key.
+        subsample: pooling factor or stride of the keys: one for the axes H and W (L for sequences, T for
+            attend="time"), or one per axis. None uses every position as a key.
         key_channels: number of channels of another map, `keys_from`, from which phi and g are computed. None for C.
         top_k: number of keys of each query, those with the largest logits, over which the weights are renormalized.
             None for all. The last windows of an axis may have fewer.
-        hard: True gives each query the value of its strongest key alone, with the gradient of soft weights (straight-
-            through); "gumbel" that of a key drawn by Gumbel noise in train mode, and of the strongest in eval mode.
+        hard: True gives each query the value of its strongest key alone, with the straight-through gradient of soft
+            weights; "gumbel" that of a key drawn by Gumbel noise in train mode, and of the strongest in eval mode.
         temperature: divisor of the logits in the gradient of `hard`.
         regions: number of keys of a group, the same for all its queries: the positions with the largest saliency, whose
             values are multiplied by the sigmoid of it. None for all positions. See `saliency_map`.
@@ -163,8 +163,6 @@ class NonLocal(Described):
         self._widths = (channels, inner)  # where the children do not show theirs
         self.pairwise, self.normalize = pairwise, normalize
         self.groups, self.subsample, self.keys, self.key_channels = groups, factors, keys, key_channels
-        if causal and normalize == "queries":
-            raise ValueError("normalize='queries' is not causal: sums over queries run over later frames")
         self.selection, self.regions = selection, regions
         self.pool_first, self.norm_kind = pool_first, norm
         self.grid = check_layout(layout, grid, prefix_tokens, self.dims)
@@ -196,7 +194,8 @@ class NonLocal(Described):
                 with windows, and on the time axis of causal blocks. None for x itself.
 
         Raises:
-            ValueError: if the number of axes or channels is wrong, or the map is smaller than the pooling factors.
+            ValueError: if the number of axes or channels is wrong, or the map is too small for the pooling factors,
+                `top_k` or `regions`.
         """
         if keys_from is None and (small := small_forward(self, x)) is not None:
             return small
@@ -244,14 +243,14 @@ class NonLocal(Described):
         """Return y as a map (B, V, *size)."""
         folded = with_folded_scores(self, x, keys_from)
         operands = self._operands(x, keys_from) if folded is None else folded
-        grid, source = x.shape[2:], (x if keys_from is None else keys_from).shape[2:]
+        grid, source = x.shape[2:], x if keys_from is None else keys_from
         attending = stream_of_blocks()
         if attending is None:
             show_observers(self, self, x, None if folded is not None else operands[:2], keys_from)
         if attending is None or not self.causal:
             if self.regions is not None:
-                operands = keep_regions(self, operands, x if keys_from is None else keys_from)
-            y = arranged_sum(self, operands, grid, source)
+                operands = keep_regions(self, operands, source)
+            y = arranged_sum(self, operands, grid, source.shape[2:])
         else:
             y = self.groups.to_map(attending(self, *operands, grid), grid)
         if needs_plain_operations(x) or x.shape[0] == 1 or not x.is_contiguous():
@@ -282,7 +281,7 @@ class NonLocal(Described):
                 windows or attends to rows and columns.
         """
         if self.windows is not None or self.groups.is_cross:
-            raise ValueError(f"positions attend to {self.groups.within}, which theta and phi alone do not show")
+            raise ValueError(f"a position attends to {self.groups.within}, which theta and phi alone do not show")
         if self.regions is not None:
             raise ValueError(f"regions={self.regions} selects keys by their saliency, which theta and phi do not show")
         if (frames is None) == (self.causal is not None):

@@ -33,7 +33,7 @@ class Computed:
         attend: positions that a position attends to.
         causal: "frames" if a position attends to its own and earlier frames only; None for all frames.
         window_frames: number of frames that a position attends to, its own included; None for all.
-        keys: what the keys are.
+        keys: which features of a map are the keys, as for `NonLocal`.
     """
 
     dims: int

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_nonlocal.layers.operands import Operands
 from torch_nonlocal.layers.projection import project
-
-Operands = tuple[Tensor, Tensor, Tensor]
 
 
 def scores_of(block: Any, source: Tensor) -> Tensor:

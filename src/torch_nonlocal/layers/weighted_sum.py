@@ -35,7 +35,7 @@ def weighted_sum(
 
 
 def _selected(block: Any, keys: int) -> dict[str, Any]:
-    """Return the arguments that select keys. Noise is that of training; the last windows may have fewer keys."""
+    """Return the arguments that select keys: at most all of a last window; without Gumbel noise in eval mode."""
     selection = block.selection
     if selection.top_k is not None:
         return {"top_k": selection.top_k if block.windows is None else min(selection.top_k, keys)}

@@ -164,41 +164,39 @@ def _joined(parts: Iterator[Tensor], counts: Sequence[int], axis: int) -> Tensor
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, axis)
 
 
-def interlaced_order(size: int, window: int) -> list[int]:
-    """Return the positions of an axis by window, so that each window is a run of neighbors."""
-    count = -(-size // window)
+def _interlaced_order(size: int, count: int) -> list[int]:
+    """Return the positions of an axis by window, of which there are `count`: each window is a run of neighbors."""
     return [position for first in range(count) for position in range(first, size, count)]
 
 
 def _interlaced_map(map_BCthw: Tensor, groups: Groups, grid: Sequence[int]) -> Tensor:
     """Sort the positions of interlaced axes by window."""
-    for axis, (size, window) in _interlaced_axes(groups, grid):
-        count = -(-size // window)
+    for axis, size, count in _interlaced_axes(groups, grid):
         if size % count == 0:
             map_BCthw = map_BCthw.unflatten(2 + axis, (-1, count)).transpose(2 + axis, 3 + axis)
             map_BCthw = map_BCthw.flatten(2 + axis, 3 + axis)
         else:
-            order = torch.tensor(interlaced_order(size, window), device=map_BCthw.device)
+            order = torch.tensor(_interlaced_order(size, count), device=map_BCthw.device)
             map_BCthw = map_BCthw.index_select(2 + axis, order)
     return map_BCthw
 
 
 def _in_order(map_BCthw: Tensor, groups: Groups, grid: Sequence[int]) -> Tensor:
     """Return the positions of interlaced axes to their places: the inverse of `_interlaced_map`."""
-    for axis, (size, window) in _interlaced_axes(groups, grid):
-        count = -(-size // window)
+    for axis, size, count in _interlaced_axes(groups, grid):
         if size % count == 0:
             map_BCthw = map_BCthw.unflatten(2 + axis, (count, -1)).transpose(2 + axis, 3 + axis)
             map_BCthw = map_BCthw.flatten(2 + axis, 3 + axis)
         else:
-            order = interlaced_order(size, window)
+            order = _interlaced_order(size, count)
             places = torch.tensor(sorted(range(size), key=order.__getitem__), device=map_BCthw.device)
             map_BCthw = map_BCthw.index_select(2 + axis, places)
     return map_BCthw
 
 
-def _interlaced_axes(groups: Groups, grid: Sequence[int]) -> list[tuple[int, tuple[int, int]]]:
+def _interlaced_axes(groups: Groups, grid: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Return the axes with interlaced windows, their sizes, and the numbers of their windows."""
     if not groups.interlaced or groups.window_sizes is None:
         return []
-    sizes = enumerate(zip(grid, groups.window_sizes, strict=True))
-    return [(axis, (size, window)) for axis, (size, window) in sizes if window is not None and window < size]
+    axes = enumerate(zip(grid, groups.window_sizes, strict=True))
+    return [(axis, size, -(-size // window)) for axis, (size, window) in axes if window is not None and window < size]
