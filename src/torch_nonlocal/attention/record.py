@@ -48,7 +48,7 @@ class BlockRecord:
 
     @property
     def attend(self) -> Attend:
-        """The `attend` option of the block: "spacetime", "space" or "time"."""
+        """The `attend` option of the block, such as "spacetime"."""
         return self.groups.attend
 
     @property
@@ -101,7 +101,8 @@ class BlockRecord:
         if self.weights.regions is not None:
             parts.append("zero outside the most salient positions")
         if self.weights.kept is not None:
-            parts.append(f"zero but for the {self.weights.kept} strongest keys" if self.weights.kept > 1 else "one key")
+            count = self.weights.kept
+            parts.append("zero except for the " + (f"{count} strongest keys" if count > 1 else "strongest key"))
         return "; ".join(parts)
 
     @property
@@ -170,8 +171,8 @@ class BlockRecord:
     ) -> list[Link]:
         """Return the links of one position with the largest absolute weights, strongest first.
 
-        In a causal block, in windows, and in rows and columns, only keys that a query sees are linked, and with a
-        selection those that it selects, which may be fewer than k.
+        There may be fewer than k: only keys that a query sees (in causal blocks, in windows, in rows and columns) are
+        linked and, in blocks that select keys, only those that it selects.
 
         Args:
             point: the position.
@@ -194,30 +195,30 @@ class BlockRecord:
         key = geometry.covering_key(here)
         if direction == "out":
             values, own = self.rows([here], batch=batch)[0], key
-            group, _ = self._group_of(here, batch, self.geometry.grid)
+            group, index = self._group_of(here, batch, self.geometry.grid)
         else:
             values, own = self.column(here, batch=batch), here
-            group, _ = self._group_of(key, batch, self.geometry.key_grid)
+            group, index = self._group_of(key, batch, self.geometry.key_grid)
         group_of = torch.zeros_like(values, dtype=torch.bool)
         self._part(group_of, group, batch).fill_(True)
-        seen = group_of & self._seen_from(here if direction == "out" else key, direction, values, batch)
+        seen = group_of & self._seen_from(group, index, direction, values, batch)
         regions = _regions(group_of, own, frames)
         chosen = [place for region in regions for place in _strongest(values, region, k, region & seen)]
         ends = [(here, place) if direction == "out" else (place, key) for place in chosen]
         return [make_link(geometry, a, b, float(values[p])) for (a, b), p in zip(ends, chosen, strict=True)]
 
-    def _seen_from(self, point: Sequence[int], direction: str, like: Tensor, batch: int) -> Tensor:
-        """Whether a query has weights for keys, (*key_grid), or a key has weights for queries, (*grid)."""
-        outward = direction == "out"
+    def _seen_from(self, group: int, index: int, direction: str, like: Tensor, batch: int) -> Tensor:
+        """Whether a query of a group has weights for keys, (*key_grid), or a key has weights for queries, (*grid)."""
         seen = torch.ones_like(like, dtype=torch.bool)
-        group, index = self._group_of(point, batch, self.geometry.grid if outward else self.geometry.key_grid)
-        own, others = torch.tensor([index], device=like.device), self.weights.keys if outward else self.weights.queries
-        every = torch.arange(others, device=like.device)
-        visible = self.weights.visible(own, every) if outward else self.weights.visible(every, own)
+        own = torch.tensor([index], device=like.device)
+        if direction == "out":
+            visible = self.weights.visible(own, torch.arange(self.weights.keys, device=like.device))
+        else:
+            visible = self.weights.visible(torch.arange(self.weights.queries, device=like.device), own)
         if visible is not None:
             part = self._part(seen, group, batch)
             part.copy_(visible.view(part.shape))
-        if self.weights.kept is not None or self.weights.regions is not None:
+        if self.weights.selects:
             seen &= like != 0
         return seen
 
@@ -235,8 +236,8 @@ class BlockRecord:
     def strongest(self, k: int = 20, *, frames: str = "all", batch: int = 0) -> Strongest:
         """Return the k links with the largest absolute weights of every position, without an N x M map.
 
-        In a causal block, in windows, and in rows and columns, links have weight zero where a position sees fewer than
-        k candidates, and with a selection where it selects fewer.
+        Where a position sees fewer than k candidates (in causal blocks, in windows, in rows and columns) or selects
+        fewer, the other links have weight zero.
 
         Takes about as long as two runs of the block's exact attention, and 100 MB of memory in addition to the result.
 

@@ -22,8 +22,8 @@ class Statistics:
     """Means over all positions of one clip; the weights of each position are normalized to shares that sum to one.
 
     Attributes:
-        entropy: entropy of the shares divided by log M: 0 if one key has all the weight, 1 if all keys have 1/M. In a
-            causal block, M is the number of keys that the position sees.
+        entropy: entropy of the shares divided by log M: 0 if one key has all the weight, 1 if all keys have 1/M. M is
+            the number of keys that the position sees or, in a block that selects keys, selects.
         on_itself: self-weight, the share on the key that contains the position.
         reach_pixels: attention distance, the mean distance in the image from a position to its keys, weighted by
             shares, in input pixels.
@@ -31,8 +31,8 @@ class Statistics:
         reach_frames: attention distance in time, weighted by shares, in input frames; None for images and sequences.
         alike: mean cosine similarity of the rows of two positions: 1 if all positions have the same weights.
         silent: fraction of positions whose weights are all zero; the other means exclude them.
-        keys: M, the number of keys of a position, that it selects if it does; in a causal block and in windows the mean
-            over positions, rounded.
+        keys: M, the number of keys of a position, only the selected ones in a block that selects keys; in a causal
+            block and in windows the mean over positions, rounded.
         shares: description of how shares follow from weights.
         not_finite: fraction of positions with a weight that is NaN or infinite; the other means are then NaN.
         uniform_on_own_frame: share on the frame of the position if all keys had the same weight; None if unknown.
@@ -124,6 +124,9 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
     counted = max(sums.queries - sums.silent, 1) if not sums.not_finite else math.nan
     is_clip = len(geometry.grid) == 3
     seen_N = weights.seen_keys(torch.arange(weights.queries)).double()
+    even = None
+    if is_clip and not weights.selects:
+        even = float((_seen_in_a_frame(weights, geometry, groups) / seen_N).mean())
     return Statistics(
         entropy=sums.entropy / counted,
         on_itself=sums.on_itself / counted,
@@ -135,17 +138,15 @@ def measure_weights(weights: PairWeights, geometry: Geometry, groups: Groups, nu
         keys=round(float(seen_N.mean())),
         shares=_shares(weights),
         not_finite=sums.not_finite / sums.queries,
-        uniform_on_own_frame=float((_own_frame(weights, places) / seen_N).mean())
-        if is_clip and weights.kept is None and weights.regions is None
-        else None,
+        uniform_on_own_frame=even,
     )
 
 
-def _own_frame(weights: PairWeights, places: "_Places") -> Tensor | int:
-    """The number of keys in a frame that a query sees: for each query, or for all."""
+def _seen_in_a_frame(weights: PairWeights, geometry: Geometry, groups: Groups) -> Tensor | int:
+    """The number of keys that a query sees in its own frame: for each query, or for all."""
     if weights.sees is None:
-        return len(places.key_S2)
-    return weights.sees.seen_keys(torch.arange(weights.queries), places.image_axes).double()
+        return groups.frame_size(geometry.key_grid)
+    return weights.sees.seen_keys(torch.arange(weights.queries), groups.image_axes).double()
 
 
 def _shares(weights: PairWeights) -> str:
@@ -174,7 +175,6 @@ class _Places:
         self._geometry = geometry
         axes = range(len(geometry.grid))
         time, space = groups.spans_time, groups.image_axes
-        self.image_axes = space
         query = [self._line(axis, geometry.grid[axis], geometry.query_pixel) for axis in axes]
         key = [self._line(axis, geometry.key_grid[axis], geometry.key_pixel) for axis in axes]
         self.query_frame_T = (query[0] if time else torch.zeros(1)).to(device)

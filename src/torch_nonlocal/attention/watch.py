@@ -92,7 +92,7 @@ class watch:  # noqa: N801 (used as a function: `with nl.watch(model) as seen`)
         model: a network with blocks, or a single block.
 
     Raises:
-        ValueError: the model has no blocks, or none with weights over positions, such as gates.
+        ValueError: the model has no blocks, or only blocks without weights over positions, such as gates.
 
     Example:
         >>> with nl.watch(model) as seen:
@@ -201,8 +201,8 @@ class _Run:
         name = self._names.get(module)
         if name is None:
             return
-        grid = tuple(x.shape[2:])
-        if why := why_no_rows(options, grid, None if keys_from is None else keys_from.shape[2:]):
+        grid, source = tuple(x.shape[2:]), x if keys_from is None else keys_from
+        if why := why_no_rows(options, grid, source.shape[2:]):
             self._seen._hidden[name] = why
             return
         pool = options.subsample or (1,) * len(grid)
@@ -223,7 +223,7 @@ class _Run:
             batch=x.shape[0],
             locate=partial(self._locate, name, given, even, len(frames)),
             images=images,
-            saliency=_saliency(options, x if keys_from is None else keys_from),
+            saliency=_saliency(options, source),
         )
 
     def _input(self, name: str, axes: int) -> tuple[_Input | None, list[Placement]]:

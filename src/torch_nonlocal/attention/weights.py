@@ -71,6 +71,11 @@ class PairWeights:
         """True for the Gaussian forms, whose weights are a softmax."""
         return self.pairwise in ("gaussian", "embedded_gaussian")
 
+    @property
+    def selects(self) -> bool:
+        """Whether some keys that a query sees have no weight: those that are not selected."""
+        return self.kept is not None or self.regions is not None
+
     def rows(self, group: int, index_Q: Tensor) -> Tensor:
         """Return the weights of some queries over all keys of their group: (Q, M), float32 or better."""
         scores_QM = self._scores(self.query[group, index_Q], self.key[group])
@@ -176,9 +181,7 @@ class PairWeights:
 
         In the softmax forms, logits become the lowest finite value, whose exponential is zero.
         """
-        visible_QK = self.visible(index_Q, index_K)
-        if self.regions is not None:
-            visible_QK = self.regions[group, index_K].expand(len(index_Q), -1)
+        visible_QK = self.visible(index_Q, index_K) if self.regions is None else self.regions[group, index_K][None]
         if visible_QK is None:
             return
         if self.is_softmax:

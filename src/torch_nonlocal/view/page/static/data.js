@@ -105,20 +105,20 @@ export class Block {
   // What dot products and concatenations of a query are divided by: the number of keys that it sees, or of the queries
   // that see the same keys.
   divisor(point) {
-    const count = this.labelled(point, this.normalize);
+    const count = this.countSeen(point, this.normalize);
     if (!this.groups.causal) return count;
     const [from, to] = this.framesOf(point[0], "keys");
     return ((to - from) * count) / this.grid[0];
   }
 
-  // The number of "keys" that a query sees, or of "queries" that see the same keys, with all frames of a causal block.
-  // A query that selects keys sees those.
-  labelled(point, side) {
-    const count = this.regions !== null && side === "keys" ? this.regions.count : this.unselected(point, side);
+  // The number of "keys" that a query sees, only the selected ones if it selects keys, or of "queries" that see the same
+  // keys. In a causal block, keys of all frames count.
+  countSeen(point, side) {
+    const count = this.regions !== null && side === "keys" ? this.regions.count : this.countVisible(point, side);
     return this.kept !== null && side === "keys" ? Math.min(count, this.kept) : count;
   }
 
-  unselected(point, side) {
+  countVisible(point, side) {
     const { labels } = this.groups;
     if (!labels) return this.offsets[side].length;
     if (labels.isCross) return labels.axes.reduce((sum, axis) => sum + labels[side][axis].length, -1);

@@ -104,7 +104,7 @@ export function measure(block, values, point, mode) {
   const perFrame = new Float64Array(grid[0]);
   let total = 0, signedTotal = 0, largest = 0;
   const places = group.offsets.length;
-  const count = outward && block.selects ? block.labelled(point, "keys") : places;
+  const count = outward && block.selects ? block.countSeen(point, "keys") : places;
   for (let n = 0; n < places; n++) {
     const weight = values[group.first + group.offsets[n]];
     total += Math.abs(weight);
@@ -132,8 +132,8 @@ export function measure(block, values, point, mode) {
     total: signedTotal,
     absolute: total,
     count,
-    keys: block.labelled(point, "keys"),
-    queries: block.labelled(point, "queries"),
+    keys: block.countSeen(point, "keys"),
+    queries: block.countSeen(point, "queries"),
     peak: total > 0 ? (largest * count) / total : 1,
   };
 }
