@@ -46,7 +46,7 @@ def expected_map(block, x, batch):
     keys = [tuple(i * s for i, s in zip(p, factors, strict=True)) for p in points_of(block.key_grid(size))]
     seen = torch.tensor([[sees(block, query, key, size) for key in keys] for query in points_of(size)])
     over = 1 if block.normalize == "keys" else 0
-    count = seen.sum(1 - (over == 0), keepdim=True)
+    count = seen.sum(over, keepdim=True)
     if block.pairwise == "concatenation":
         w_theta, w_phi = block.score.weight[0].split(theta.shape[1])
         return torch.relu((theta @ w_theta)[:, None] + phi @ w_phi) * seen / count, seen

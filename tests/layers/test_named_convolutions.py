@@ -1,4 +1,4 @@
-"""Projections by oneDNN, called by name: the numbers and derivatives of the definition, and who does not use it."""
+"""Projections by oneDNN, called by name: numbers and derivatives of the definition, and the calls that use it."""
 
 import pytest
 import torch

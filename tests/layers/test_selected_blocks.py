@@ -72,7 +72,7 @@ def run(function, block, x):
 
 @pytest.mark.parametrize("algorithm", ["auto", "dense"])
 @pytest.mark.parametrize("name", CASES)
-def test_the_formula(name, algorithm):
+def test_outputs_and_gradients_are_those_of_the_formula(name, algorithm):
     block = trained({**CASES[name], "algorithm": algorithm})
     x = example()
     expected = run(lambda x: by_hand(block, x), block, x)
@@ -174,7 +174,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=lambda value: str(value))
-def test_combinations_that_make_no_sense(options, message):
+def test_combinations_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         nl.NonLocal3d(6, **options)
 
@@ -189,14 +189,14 @@ def test_combinations_that_make_no_sense(options, message):
     ],
     ids=str,
 )
-def test_more_keys_than_there_are(options, keys):
+def test_more_keys_than_the_map_has_are_refused(options, keys):
     name, count = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name}={count}: expected at most the number of keys, M = {keys}, of a map"):
         trained(options)(example())
 
 
 class TestSaliency:
-    def test_the_map(self):
+    def test_the_map_is_the_sigmoid_of_the_scores(self):
         block, x = trained({"regions": 4}), example()
         expected = torch.sigmoid(block.saliency(x)).squeeze(1)
         torch.testing.assert_close(block.saliency_map(x), expected)
@@ -212,16 +212,16 @@ class TestSaliency:
         with pytest.raises(ValueError, match="regions=4 selects keys by their saliency"):
             block.respond(*block.embed(x))
 
-    def test_keys_of_another_map(self):
+    def test_keys_of_another_map_have_its_saliency(self):
         block, x = trained({"regions": 4, "key_channels": 3}), example()
         other = torch.randn(2, 3, *SIZE, dtype=torch.float64)
         assert block.saliency.in_channels == 3
         assert not torch.equal(block(x, other), block(x, -other))
 
 
-class TestOtherHands:
+class TestOtherTools:
     @pytest.mark.parametrize("name", ["top_k", "hard", "gumbel", "regions", "ReLU of regions"])
-    def test_export(self, name):
+    def test_exported_programs_equal_the_block(self, name):
         block, x = trained(CASES[name]).eval(), example()
         sizes = {0: torch.export.Dim("batch", min=1), 3: torch.export.Dim("h", min=4)}
         program = torch.export.export(block, (x,), dynamic_shapes=(sizes,))
@@ -230,7 +230,7 @@ class TestOtherHands:
             torch.testing.assert_close(program.module()(given), block(given))
 
     @pytest.mark.parametrize("name", ["top_k", "hard", "gumbel", "regions", "ReLU of regions"])
-    def test_fx_and_trace(self, name):
+    def test_recorded_graphs_equal_the_block(self, name):
         block, x = trained(CASES[name]).eval(), example()
         recorded = torch.fx.symbolic_trace(nn.Sequential(block)), torch.jit.trace(block, x)
         for given in (x, example(2, (2, 9, 7))):
@@ -238,13 +238,13 @@ class TestOtherHands:
                 torch.testing.assert_close(graph(given), block(given))
 
     @pytest.mark.parametrize("name", ["top_k", "gumbel", "regions"])
-    def test_compile(self, name):
+    def test_compiled_blocks_equal_the_block(self, name):
         block, x = trained(CASES[name]), example()
         compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(run(compiled, block, x), run(block, block, x))
 
     @pytest.mark.parametrize("name", ["top_k", "hard", "gumbel", "regions"])
-    def test_insert_plan_and_explain(self, name):
+    def test_plan_and_explain_state_the_sizes(self, name):
         model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3))
         image = torch.randn(1, 3, 14, 14)
         places = nl.plan(model, image, at="1", **CASES[name]).places
@@ -289,9 +289,9 @@ class TestRecords:
         torch.testing.assert_close(found.weights[:, :3].sum(1), torch.ones(70, dtype=torch.float64))
         assert not found.weights[:, 3:].any()
         assert seen[""].statistics().keys == 3
-        assert "zero but for the 3 strongest keys" in repr(seen[""])
+        assert "zero except for the 3 strongest keys" in repr(seen[""])
 
-    def test_saliency(self):
+    def test_saliency_is_that_of_the_block(self):
         block, x = trained({"regions": 4}).eval(), example()
         with nl.watch(block) as seen:
             block(x)

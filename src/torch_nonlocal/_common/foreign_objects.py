@@ -132,7 +132,7 @@ def _deque(items: Any = (), _length: Any = None) -> list[Any]:
 
 
 def _rebuilt(make: Any = None, args: Any = (), *_: Any) -> Foreign:
-    """The note of a module that this package gave a generated class, which is pickled by a function of ours.
+    """The note of a module with a generated class of this package, whose pickle names a function that restores it.
 
     The function is called with the function that makes the module, and its arguments. A module may have two generated
     classes, one of them a host of a block.
