@@ -167,6 +167,14 @@ def test_wrong_blocks_and_options_leave_the_network_unchanged(network):
     assert not nl.blocks(network)
 
 
+def test_key_channels_are_those_of_another_map_or_of_the_keys_of_all_heads(network):
+    nl.insert(network, at="first", example_input=X, block="efficient", key_channels=6)
+    assert nl.blocks(network)["first.1"].theta.out_channels == 6
+    for name in ("non_local", "afnb"):
+        with pytest.raises(ValueError, match=r"block at 'last': key_channels=6 is for blocks that are called with"):
+            nl.insert(network, at="last", example_input=X, block=name, key_channels=6)
+
+
 def test_a_file_with_an_unknown_block_is_refused(network, tmp_path):
     from torch_nonlocal.insertion.block_files import write_blocks
 

@@ -36,7 +36,7 @@ def insert(
 ) -> Model:
     """Insert a block after each chosen module, in place. The model's output stays bit-identical at first.
 
-    Only the gates "se" and "cbam" change it from the start.
+    The gates "se" and "cbam" are the exception: they change the output from the start.
 
     All checks run before the first change: if an error is raised, the model is unchanged.
 
@@ -150,10 +150,11 @@ def make_block(kind: Kind, name: str, output: Output, options: AnyBlockOptions) 
     Raises:
         ValueError: if an option has a wrong value. The message names the place.
     """
-    if options.get("key_channels") not in (None, output.channels):
+    block_class, key_channels = kind.class_for(output.dims), options.get("key_channels")
+    if block_class.takes_keys_from and key_channels not in (None, output.channels):
         raise ValueError(
-            f"block at {name!r}: key_channels={options.get('key_channels')} is for blocks that are called with "
-            f"keys_from, another map; an inserted block has the map of {output.channels} channels only"
+            f"block at {name!r}: key_channels={key_channels} is for blocks that are called with keys_from, another "
+            f"map; an inserted block has the map of {output.channels} channels only"
         )
     settings: AnyBlockOptions = {
         "device": output.device,
@@ -166,8 +167,7 @@ def make_block(kind: Kind, name: str, output: Output, options: AnyBlockOptions) 
     try:
         return kind.build(output.dims, output.channels, **settings)
     except ValueError as error:
-        shown = kind.class_for(output.dims).__name__
-        raise ValueError(f"block at {name!r} ({shown}, {output.channels} channels): {error}") from error
+        raise ValueError(f"block at {name!r} ({block_class.__name__}, {output.channels} channels): {error}") from error
 
 
 def blocks(model: nn.Module) -> dict[str, Block]:

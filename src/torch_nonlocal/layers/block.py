@@ -6,7 +6,7 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -27,8 +27,8 @@ class Block(KeepsIdentity):
         layout: order of the axes of input and output.
         grid: sizes of the map of tokens, or the number of frames.
         prefix_tokens: number of tokens before the map.
-        subsample: pooling factors of the keys, one per axis; None for no pooling.
         algorithm: how the sums are computed, as in `torch_nonlocal.functional`.
+        takes_keys_from: whether `forward` takes another map of keys, `keys_from`, with `key_channels` channels.
     """
 
     dims: int
@@ -36,8 +36,8 @@ class Block(KeepsIdentity):
     layout: Layout = "channels_first"
     grid: tuple[int, ...] | None = None
     prefix_tokens: int | None = None
-    subsample: tuple[int, ...] | None = None
     algorithm: Algorithm = "auto"
+    takes_keys_from: ClassVar[bool] = False
 
     @property
     def channels(self) -> int:

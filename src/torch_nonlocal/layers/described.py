@@ -18,6 +18,7 @@ from torch_nonlocal.layers.widths import in_channels, out_channels
 class Described(Block):
     """Base class of `NonLocal`, with its options as attributes."""
 
+    takes_keys_from = True
     pairwise: Pairwise
     normalize: Normalize
     norm_kind: NormKind | None

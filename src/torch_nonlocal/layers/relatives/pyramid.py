@@ -115,6 +115,7 @@ class FusionNonLocal(PyramidNonLocal):
     """
 
     name = "afnb"
+    takes_keys_from = True
     key_channels: int
 
     def __init__(
