@@ -1,7 +1,7 @@
 """`nonlocal plan`: where blocks can go in a network, and what they cost."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -43,7 +43,8 @@ def plan(
         input: size of one input without the batch: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
         at: a module name, a glob, or paper-1, paper-5 or paper-10. Repeat the option for several.
         batch: batch size.
-        block: non_local, or the name of a relative such as gcnet; the options below apply to non_local.
+        block: non_local, or the name of a relative such as gcnet. --pairwise, --attend and --subsample apply to
+            non_local only.
         pairwise: pairwise function of the blocks: embedded_gaussian, gaussian, dot_product or concatenation.
         attend: positions that a position attends to: spacetime (all), space (its frame), time (its pixel over time) or
             criss_cross (its row and column); channel for weights among channels.
@@ -54,18 +55,13 @@ def plan(
         check_output_file(json, "--json")
     needs.check("plan", model=model)
     shape = input_shape(input, batch)
+    options = _block_options(block, pairwise, attend, subsample)
     import torch
 
     from torch_nonlocal.models.build import build
     from torch_nonlocal.planning.plan import plan as make_plan
 
     network = build(model)
-    options = {"pairwise": pairwise, "attend": attend, "subsample": subsample if subsample != 1 else None}
-    if block != "non_local":
-        usual = {"pairwise": "embedded_gaussian", "attend": "spacetime", "subsample": None}
-        if given := [f"--{name} {value}" for name, value in options.items() if value != usual[name]]:
-            raise ValueError(f"{', '.join(given)}: applies to --block non_local, not to {block}")
-        options = {}
     made = make_plan(network, torch.zeros(shape), list(at) or None, block=block, **options)
     if json is not None:
         write_json(json, {"model": model, "input": list(shape), **made.as_dict()}, indent=1)
@@ -79,6 +75,21 @@ def show(plan: "Plan", console: "Console") -> None:
     for line in str(plan).splitlines():
         bold = line.startswith(CHOSEN) and line != legend(plan)
         console.print(line, style="bold" if bold else None, highlight=False, markup=False, soft_wrap=True)
+
+
+def _block_options(block: str, pairwise: str, attend: str, subsample: int) -> dict[str, Any]:
+    """Return the options of the blocks.
+
+    Raises:
+        ValueError: if an option of non-local blocks is given for a relative.
+    """
+    options = {"pairwise": pairwise, "attend": attend, "subsample": subsample if subsample != 1 else None}
+    if block == "non_local":
+        return options
+    usual = {"pairwise": "embedded_gaussian", "attend": "spacetime", "subsample": None}
+    if given := [f"--{name} {value}" for name, value in options.items() if value != usual[name]]:
+        raise ValueError(f"{', '.join(given)}: applies to --block non_local, not to {block}")
+    return {}
 
 
 def input_shape(text: str, batch: int) -> tuple[int, ...]:

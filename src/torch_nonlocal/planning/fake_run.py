@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch_nonlocal._common.capture import capture_outputs
 from torch_nonlocal._common.text import reason_of
 from torch_nonlocal._common.wrappers import named_modules
+from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.insertion.insert import make_block, remove
 from torch_nonlocal.insertion.probe import Output, Probe, call
@@ -233,7 +234,7 @@ class LiveBytes(TorchDispatchMode):
 @contextmanager
 def as_dense(blocks: Iterable[Block]) -> Iterator[None]:
     """Inside the context, the blocks use algorithm="dense", which holds the N x M map."""
-    before: list[tuple[Any, Any]] = [(block, block.algorithm) for block in blocks]
+    before: list[tuple[Block, Algorithm]] = [(block, block.algorithm) for block in blocks]
     for block, _ in before:
         block.algorithm = "dense"
     try:

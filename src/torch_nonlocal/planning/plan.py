@@ -17,7 +17,7 @@ from torch_nonlocal.layers.explain import causal_frames, operation_sizes
 from torch_nonlocal.layers.operation import computed_by
 from torch_nonlocal.layers.options import AnyBlockOptions, Layout
 from torch_nonlocal.layers.registry import NON_LOCAL, Kind, block_kind
-from torch_nonlocal.layers.sizes import algorithm_of
+from torch_nonlocal.layers.sizes import Sizes, algorithm_of
 from torch_nonlocal.layers.widths import device_and_dtype
 from torch_nonlocal.planning.candidates import candidates, recommended
 from torch_nonlocal.planning.fake_run import Rehearsal, as_dense
@@ -55,12 +55,12 @@ class Place(Cost):
         kind: class name of the module.
         shape: shape of the module's output.
         layout: order of the axes of the output: "channels_first", "channels_last" or "tokens".
-        queries: N, number of query positions of a group or window; of channels with attend="channel".
-        keys: M, number of key positions that a query attends to, after subsampling.
+        queries: N, number of queries of a group or window: positions, or channels with attend="channel".
+        keys: M, number of keys that a query attends to, after subsampling.
         channels: C.
         inner_channels: D.
-        algorithm: algorithm of a training step, such as "fused". All algorithms are exact. "direct" for blocks that are
-            computed as their formula states.
+        algorithm: algorithm of a training step, such as "fused". All algorithms are exact. "direct" for gates, which
+            have no queries and keys.
         map_bytes: size of the N x M map of the batch in bytes, in float32 or wider.
         chosen: True if the place is named by `at` or, with at=None, recommended.
     """
@@ -107,10 +107,10 @@ class Plan:
         total: cost of all chosen places together.
         network: the network without blocks.
         recommended: names of the places that the paper's results recommend.
-        pairwise: pairwise form of the blocks.
-        attend: the positions that a query attends to.
+        pairwise: pairwise form of the blocks; "" for gates.
+        attend: the positions that a query attends to; "" for gates.
         refused: the candidates that cannot have a block with these options, and why, as pairs.
-        block: name of the blocks in `list_blocks`. Gates have no pairwise form and attend to no positions.
+        block: name of the blocks in `list_blocks`.
     """
 
     places: tuple[Place, ...]
@@ -254,7 +254,7 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: Block, chos
     output: Tensor = rehearsal.outputs[name][0]
     sizes = operation_sizes(block, output.shape)
     _, dtype = device_and_dtype(block)
-    algorithm = _algorithm(block, output)
+    algorithm = _algorithm(block, sizes, output, dtype)
     cost = _cost(rehearsal, {name: block}, {algorithm})
     return Place(
         name=name,
@@ -272,13 +272,13 @@ def _place(model: nn.Module, rehearsal: Rehearsal, name: str, block: Block, chos
     )
 
 
-def _algorithm(block: Block, output: Tensor) -> str:
-    """Return the algorithm of a training step, "direct" for blocks that follow their formula."""
+def _algorithm(block: Block, sizes: Sizes, output: Tensor, dtype: torch.dtype) -> str:
+    """Return the algorithm of a training step, "direct" for gates."""
     options = computed_by(block)
     if options is None:
         return "direct"
-    sizes, frames = operation_sizes(block, output.shape), causal_frames(block, output.shape)
-    run: dict[str, Any] = {"device": output.device, "dtype": device_and_dtype(block)[1], "training": True}
+    frames = causal_frames(block, output.shape)
+    run: dict[str, Any] = {"device": output.device, "dtype": dtype, "training": True}
     return algorithm_of(options, block.algorithm, sizes, frames, **run)[0]
 
 

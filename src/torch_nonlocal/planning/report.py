@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from torch_nonlocal.layers.registry import NON_LOCAL
+
 if TYPE_CHECKING:
     from torch_nonlocal.planning.plan import Cost, Plan
 
@@ -74,9 +76,7 @@ def summary(plan: "Plan") -> str:
 
 
 def _described(plan: "Plan") -> str:
-    if plan.block != "non_local":
-        return plan.block
-    return f"{plan.pairwise.replace('_', ' ')}, {plan.attend}"
+    return f"{plan.pairwise.replace('_', ' ')}, {plan.attend}" if plan.block == NON_LOCAL else plan.block
 
 
 def legend(plan: "Plan") -> str:
