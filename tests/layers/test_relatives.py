@@ -181,8 +181,8 @@ def error(found: Tensor | None, expected: Tensor | None, like: Tensor | None = N
     """The largest difference, relative to the largest expected value."""
     assert found is not None
     assert expected is not None
-    largest = max(float(one.abs().max()) for one in (expected, expected if like is None else like))
-    return float((found.detach().double() - expected).abs().max()) / largest
+    largest = max(float(one.detach().abs().max()) for one in (expected, expected if like is None else like))
+    return float((found.detach().double() - expected.detach()).abs().max()) / largest
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -262,6 +262,13 @@ def test_fusion_takes_keys_of_another_map():
         block(x)
     with pytest.raises(ValueError, match=r"keys_from of shape \(B, 6, \*size\)"):
         block(x, x)
+
+
+def test_fusion_takes_keys_of_clips_for_frames():
+    x, low = torch.randn(2, 8, 3, 5, 6, dtype=torch.float64), torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
+    expected = made("afnb", 3, key_channels=6)(x, low)
+    found = made("afnb", 3, key_channels=6, layout="frames", grid=(3,))(x.transpose(1, 2).flatten(0, 1), low)
+    torch.testing.assert_close(found, expected.transpose(1, 2).flatten(0, 1))
 
 
 WRONG = [

@@ -66,12 +66,10 @@ class RelativeOptions(TypedDict, total=False):
     ratio: int
     c_m: int | None
     c_n: int | None
-    key_channels: int | None
     value_channels: int | None
     head_count: int
     groups: int
     use_scale: bool
-    temperature: float
     recurrence: int
     psp_size: Sequence[int]
     kernel_size: int

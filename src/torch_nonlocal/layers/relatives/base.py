@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal.functional import ALGORITHMS, Pairwise
+from torch_nonlocal.functional import ALGORITHMS, Algorithm, Pairwise
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.identity import zero_initialized
 from torch_nonlocal.layers.layout import Layout, check_layout, from_map
@@ -20,7 +20,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class PlaceOptions(TypedDict, total=False):
-    """Options that all relatives have: where they compute.
+    """Options that all relatives share: axes and layout of the maps, device and dtype.
 
     Attributes:
         dims: axes of the maps: 1, 2 (the default) or 3.
@@ -56,6 +56,7 @@ class Relative(Block):
 
     name: ClassVar[str]
     form: ClassVar[Pairwise | None] = None
+    algorithms: ClassVar[tuple[Algorithm, ...]] = ()  # empty: all those of the form
     least_dims: ClassVar[int] = 1
 
     def __init__(self, channels: int, place: PlaceOptions, **options: Any) -> None:
@@ -65,15 +66,15 @@ class Relative(Block):
         self.dims = place.get("dims", 2)
         if self.dims not in CONVOLUTIONS or self.dims < self.least_dims:
             raise ValueError(f"dims={self.dims!r}: {self.name!r} applies to maps of {self.least_dims} to 3 axes")
-        self._check_counts(channels=channels)
+        check_counts(channels=channels)
         self._channels = channels
         self.layout = place.get("layout", "channels_first")
         self.grid = check_layout(self.layout, place.get("grid"), place.get("prefix_tokens"), self.dims)
         self.prefix_tokens = place.get("prefix_tokens")
         for option, value in options.items():
             setattr(self, option, value)
-        if self.form is not None and self.algorithm not in ALGORITHMS[self.form]:
-            allowed = ", ".join(map(repr, ALGORITHMS[self.form]))
+        if self.form is not None and self.algorithm not in (known := self.algorithms or ALGORITHMS[self.form]):
+            allowed = ", ".join(map(repr, known))
             raise ValueError(f"algorithm={self.algorithm!r}: expected one of {allowed} for {self.name!r}")
         self._awaits_values = torch.empty(0, device=place.get("device")).is_meta
 
@@ -136,19 +137,34 @@ class Relative(Block):
         """Show queries and keys of the weights over positions to the observers of this thread."""
         show_observers(self, self.computed, x, (query_BND, key_BND))
 
-    def _check_counts(self, most: float = math.inf, **counts: Any) -> None:
-        for name, value in counts.items():
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                limit = "" if most == math.inf else f" and at most {most}"
-                raise ValueError(f"{name}={value!r}: expected a whole number, at least 1{limit}")
-
     def extra_repr(self) -> str:
         """Return the options that the child modules do not show."""
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in self.own_options())
 
 
+def check_counts(most: float = math.inf, **counts: Any) -> None:
+    """Check options that are numbers of something.
+
+    Args:
+        most: the largest valid number.
+        **counts: the options by name.
+
+    Raises:
+        ValueError: if one is not a whole number from 1 to `most`.
+    """
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+            limit = "" if most == math.inf else f" and at most {most}"
+            raise ValueError(f"{name}={value!r}: expected a whole number, at least 1{limit}")
+
+
+def factory(place: PlaceOptions) -> dict[str, Any]:
+    """Return the options `device` and `dtype` of a child module."""
+    return {"device": place.get("device"), "dtype": place.get("dtype")}
+
+
 class ZeroScale(nn.Module):
-    """A weighted sum of maps with one learned scalar for each, zero at first.
+    """A weighted sum of maps with one learned scalar for each, initialized to zero.
 
     Args:
         count: number of maps.
@@ -157,7 +173,7 @@ class ZeroScale(nn.Module):
 
     def __init__(self, count: int, place: PlaceOptions) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(count, device=place.get("device"), dtype=place.get("dtype")))
+        self.weight = nn.Parameter(torch.zeros(count, **factory(place)))
 
     def reset_parameters(self) -> None:
         """Set the scalars to zero."""
@@ -179,10 +195,9 @@ def pointwise(inputs: int, outputs: int, place: PlaceOptions, *, bias: bool = Tr
         outputs: number of output channels.
         place: options of the block.
         bias: whether it has a bias.
-        zero: whether its parameters are zero at first.
+        zero: whether its parameters are initialized to zero.
     """
-    kind = CONVOLUTIONS[place.get("dims", 2)]
-    conv = kind(inputs, outputs, 1, bias=bias, device=place.get("device"), dtype=place.get("dtype"))
+    conv = CONVOLUTIONS[place.get("dims", 2)](inputs, outputs, 1, bias=bias, **factory(place))
     return zero_initialized(conv) if zero else conv
 
 

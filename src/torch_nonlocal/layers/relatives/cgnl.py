@@ -10,7 +10,7 @@ from torch_nonlocal import functional
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.identity import zero_initialized
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import CONVOLUTIONS, PlaceOptions, Relative, pointwise
+from torch_nonlocal.layers.relatives.base import CONVOLUTIONS, PlaceOptions, Relative, check_counts, factory, pointwise
 
 
 class CompactGeneralizedNonLocal(Relative):
@@ -55,17 +55,16 @@ class CompactGeneralizedNonLocal(Relative):
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
         own: dict[str, Any] = {"inner_channels": inner, "groups": groups}
         super().__init__(channels, place, **own, use_scale=use_scale, algorithm=algorithm)
-        self._check_counts(**own)
+        check_counts(**own)
         if inner % groups or channels % groups:
             raise ValueError(
                 f"groups={groups}: expected a divisor of channels={channels} and of inner_channels={inner}"
             )
-        factory: Any = {"device": place.get("device"), "dtype": place.get("dtype")}
         self.theta = pointwise(channels, inner, place)
         self.phi = pointwise(channels, inner, place)
         self.g = pointwise(channels, inner, place)
-        self.out = CONVOLUTIONS[self.dims](inner, channels, 1, groups=groups, bias=False, **factory)
-        self.norm = zero_initialized(nn.GroupNorm(groups, channels, **factory))
+        self.out = CONVOLUTIONS[self.dims](inner, channels, 1, groups=groups, bias=False, **factory(place))
+        self.norm = zero_initialized(nn.GroupNorm(groups, channels, **factory(place)))
 
     @property
     def hidden_weights(self) -> str:

@@ -10,7 +10,7 @@ from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.criss_cross import criss_cross
 from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, ZeroScale, pointwise
+from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, ZeroScale, check_counts, pointwise
 
 _MOST_STEPS = 64  # a block file may name any number
 
@@ -36,6 +36,7 @@ class CrissCross(Relative):
 
     name = "ccnet"
     form = "embedded_gaussian"
+    algorithms = ("auto", "dense")
     least_dims = 2
     reduction: int
     recurrence: int
@@ -50,10 +51,8 @@ class CrissCross(Relative):
         **place: Unpack[PlaceOptions],
     ) -> None:
         super().__init__(channels, place, reduction=reduction, recurrence=recurrence, algorithm=algorithm)
-        if algorithm not in ("auto", "dense"):
-            raise ValueError(f"algorithm={algorithm!r}: expected 'auto' or 'dense' for {self.name!r}")
-        self._check_counts(reduction=reduction)
-        self._check_counts(_MOST_STEPS, recurrence=recurrence)
+        check_counts(reduction=reduction)
+        check_counts(_MOST_STEPS, recurrence=recurrence)
         inner = max(channels // reduction, 1)
         self.theta = pointwise(channels, inner, place)
         self.phi = pointwise(channels, inner, place)

@@ -10,7 +10,15 @@ from torch_nonlocal import functional
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.options import softmax_scale
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, ZeroScale, pointwise, positions, to_size
+from torch_nonlocal.layers.relatives.base import (
+    PlaceOptions,
+    Relative,
+    ZeroScale,
+    check_counts,
+    pointwise,
+    positions,
+    to_size,
+)
 
 
 class DANetPosition(Relative):
@@ -38,12 +46,12 @@ class DANetPosition(Relative):
         self, channels: int, *, reduction: int = 8, algorithm: Algorithm = "auto", **place: Unpack[PlaceOptions]
     ) -> None:
         super().__init__(channels, place, reduction=reduction, algorithm=algorithm)
-        self._add_projections(reduction, place)
+        self._add_projections(place)
         self.gamma = ZeroScale(1, place)
 
-    def _add_projections(self, reduction: int, place: PlaceOptions) -> None:
-        self._check_counts(reduction=reduction)
-        inner = max(self.channels // reduction, 1)
+    def _add_projections(self, place: PlaceOptions) -> None:
+        check_counts(reduction=self.reduction)
+        inner = max(self.channels // self.reduction, 1)
         self.theta = pointwise(self.channels, inner, place)
         self.phi = pointwise(self.channels, inner, place)
         self.g = pointwise(self.channels, self.channels, place)
@@ -144,14 +152,14 @@ class DANet(DANetPosition):
     ) -> None:
         scale = softmax_scale(scale, channels, "embedded_gaussian")
         Relative.__init__(self, channels, place, reduction=reduction, scale=scale, algorithm=algorithm)
-        self._add_projections(reduction, place)
+        self._add_projections(place)
         self.gamma = ZeroScale(2, place)
 
     def _update(self, x: Tensor) -> Tensor:
         return self.gamma(self._position(x), channel_attention(x, self.scale, self.algorithm))
 
 
-def channel_attention(x: Tensor, scale: float, algorithm: Algorithm = "auto") -> Tensor:
+def channel_attention(x: Tensor, scale: float, algorithm: Algorithm) -> Tensor:
     """Return sum_d softmax_d(scale * x_c . x_d) x_d for every channel c of a map: (B, C, *size)."""
     x_BCN = x.flatten(2)
     y_BCN = functional.embedded_gaussian(x_BCN, x_BCN, x_BCN, scale=scale, algorithm=algorithm)

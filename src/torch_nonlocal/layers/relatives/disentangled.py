@@ -10,7 +10,7 @@ from torch_nonlocal import functional
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, pointwise, positions, to_size
+from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, check_counts, pointwise, positions, to_size
 from torch_nonlocal.layers.relatives.global_context import pooled
 
 
@@ -21,7 +21,7 @@ class DisentangledNonLocal(Relative):
     pairwise term learns relations alone. The unary term is the same for all queries and learns salience. `theta` is q,
     `phi` is k, `score` gives m, and `out` is W, which starts at zero.
 
-    `torch_nonlocal.watch` shows the pairwise weights; the unary weights, equal for all queries, come on top of them.
+    `torch_nonlocal.watch` shows the pairwise weights; the unary weights, equal for all queries, are added to them.
 
     Cost: N^2 D time, O(N) memory.
 
@@ -54,7 +54,7 @@ class DisentangledNonLocal(Relative):
     ) -> None:
         inner = max(channels // 2, 1) if inner_channels is None else inner_channels
         super().__init__(channels, place, inner_channels=inner, temperature=temperature, algorithm=algorithm)
-        self._check_counts(inner_channels=inner)
+        check_counts(inner_channels=inner)
         if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
             raise ValueError(f"temperature={temperature!r}: expected a positive number")
         self.theta = pointwise(channels, inner, place)

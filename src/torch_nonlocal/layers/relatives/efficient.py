@@ -10,13 +10,14 @@ from torch import Tensor
 from torch_nonlocal import functional
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, pointwise, to_size
+from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, check_counts, pointwise, to_size
 
 
 class _TwoSoftmaxes(Relative):
     """y_i = sum_j (softmax_channels(theta_i) . softmax_positions(phi)_j) g_j, with weights that sum to one over j."""
 
     form = "dot_product"
+    head_count: int = 1
 
     def _add_projections(self, inner: int, values: int, place: PlaceOptions) -> None:
         self.theta = pointwise(self.channels, inner, place)
@@ -24,8 +25,8 @@ class _TwoSoftmaxes(Relative):
         self.g = pointwise(self.channels, values, place)
         self.out = pointwise(values, self.channels, place, zero=True)
 
-    def _attended(self, x: Tensor, heads: int) -> Tensor:
-        """Return y as a map (B, V, *size)."""
+    def _update(self, x: Tensor) -> Tensor:
+        heads = self.head_count
         theta, phi, g = (one.flatten(2) for one in project(x, [self.theta, self.phi, self.g]))
         query_BDN = torch.softmax(theta.unflatten(1, (heads, -1)), dim=2).flatten(1, 2)
         # The functional form divides by the number of keys, which cancels here; so half types do not underflow.
@@ -34,8 +35,8 @@ class _TwoSoftmaxes(Relative):
             self._show(x, query_BDN.mT, key_BDN.mT)
         parts = [one.unflatten(1, (heads, -1)).flatten(0, 1).mT for one in (query_BDN, key_BDN, g)]
         y_BNV = functional.dot_product(*parts, algorithm=self.algorithm)
-        y_BNV = y_BNV.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2) if heads > 1 else y_BNV
-        return to_size(y_BNV, x)
+        y_BNV = y_BNV.unflatten(0, (-1, heads)).transpose(1, 2).flatten(2)
+        return project(to_size(y_BNV, x), [self.out])[0]
 
 
 class DoubleAttention(_TwoSoftmaxes):
@@ -72,16 +73,13 @@ class DoubleAttention(_TwoSoftmaxes):
         usual = max(channels // 4, 1)
         c_m, c_n = usual if c_m is None else c_m, usual if c_n is None else c_n
         super().__init__(channels, place, c_m=c_m, c_n=c_n, algorithm=algorithm)
-        self._check_counts(c_m=c_m, c_n=c_n)
+        check_counts(c_m=c_m, c_n=c_n)
         self._add_projections(c_n, c_m, place)
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
         """Return the sizes (B', N, M, D, V) of the operation for a map of shape (B, C, *size)."""
         count = math.prod(shape[2:])
         return shape[0], count, count, self.c_n, self.c_m
-
-    def _update(self, x: Tensor) -> Tensor:
-        return project(self._attended(x, 1), [self.out])[0]
 
 
 class EfficientAttention(_TwoSoftmaxes):
@@ -109,7 +107,6 @@ class EfficientAttention(_TwoSoftmaxes):
     name = "efficient"
     key_channels: int
     value_channels: int
-    head_count: int
 
     def __init__(
         self,
@@ -122,11 +119,11 @@ class EfficientAttention(_TwoSoftmaxes):
         **place: Unpack[PlaceOptions],
     ) -> None:
         usual = max(channels // 2, 1)
-        keys, values = usual if key_channels is None else key_channels, value_channels
-        values = usual if values is None else values
+        keys = usual if key_channels is None else key_channels
+        values = usual if value_channels is None else value_channels
         own = {"key_channels": keys, "value_channels": values, "head_count": head_count}
         super().__init__(channels, place, **own, algorithm=algorithm)
-        self._check_counts(**own)
+        check_counts(**own)
         if keys % head_count or values % head_count:
             raise ValueError(
                 f"head_count={head_count}: expected a divisor of key_channels={keys} and value_channels={values}"
@@ -136,12 +133,9 @@ class EfficientAttention(_TwoSoftmaxes):
     @property
     def hidden_weights(self) -> str:
         """Why `torch_nonlocal.watch` does not show weights of this block; "" if it does."""
-        return "" if self.head_count == 1 else f"weights of {self.head_count} heads, no one set between positions"
+        return "" if self.head_count == 1 else f"weights of {self.head_count} heads, no single map over positions"
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
         """Return the sizes (B', N, M, D, V) of the operation for a map of shape (B, C, *size); B' counts heads."""
         count, heads = math.prod(shape[2:]), self.head_count
         return shape[0] * heads, count, count, self.key_channels // heads, self.value_channels // heads
-
-    def _update(self, x: Tensor) -> Tensor:
-        return project(self._attended(x, self.head_count), [self.out])[0]

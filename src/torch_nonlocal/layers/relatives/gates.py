@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal.layers.layout import from_map
-from torch_nonlocal.layers.relatives.base import CONVOLUTIONS, PlaceOptions, Relative, pointwise
+from torch_nonlocal.layers.relatives.base import CONVOLUTIONS, PlaceOptions, Relative, check_counts, factory, pointwise
 
 
 class _Gate(Relative):
@@ -65,7 +65,7 @@ class SqueezeExcitation(_Gate):
 
     def __init__(self, channels: int, *, reduction: int = 16, **place: Unpack[PlaceOptions]) -> None:
         super().__init__(channels, place, reduction=reduction)
-        self._check_counts(reduction=reduction)
+        check_counts(reduction=reduction)
         inner = max(channels // reduction, 1)
         self.reduce = pointwise(channels, inner, place)
         self.out = pointwise(inner, channels, place)
@@ -84,14 +84,14 @@ class CBAM(_Gate):
     """Convolutional block attention module: a factor for each channel, then a factor for each position.
 
     x' = x * sigmoid(MLP(mean(x)) + MLP(max(x))) over the positions, z = x' * sigmoid(f([mean(x'), max(x')])) over the
-    channels. MLP is `reduce`, ReLU and `out`; f is `spatial`, a convolution with a side of `kernel_size`.
+    channels. MLP is `reduce`, ReLU and `out`; f is `spatial`, a convolution with kernel size `kernel_size`.
 
     Cost: N C time, O(N) memory.
 
     Args:
         channels: number of channels C of the map.
         reduction: the bottleneck has C / reduction channels; r in the paper.
-        kernel_size: side of the convolution over positions, odd.
+        kernel_size: kernel size of the convolution over positions, odd.
         **place: `dims`, `layout`, `grid`, `prefix_tokens`, `device` and `dtype`.
 
     Raises:
@@ -108,21 +108,14 @@ class CBAM(_Gate):
         self, channels: int, *, reduction: int = 16, kernel_size: int = 7, **place: Unpack[PlaceOptions]
     ) -> None:
         super().__init__(channels, place, reduction=reduction, kernel_size=kernel_size)
-        self._check_counts(reduction=reduction, kernel_size=kernel_size)
+        check_counts(reduction=reduction, kernel_size=kernel_size)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: expected an odd number, which keeps the size of the map")
         inner = max(channels // reduction, 1)
         self.reduce = pointwise(channels, inner, place)
         self.out = pointwise(inner, channels, place)
-        self.spatial = CONVOLUTIONS[self.dims](
-            2,
-            1,
-            kernel_size,
-            padding=kernel_size // 2,
-            bias=False,
-            device=place.get("device"),
-            dtype=place.get("dtype"),
-        )
+        padding = kernel_size // 2
+        self.spatial = CONVOLUTIONS[self.dims](2, 1, kernel_size, padding=padding, bias=False, **factory(place))
 
     @property
     def hidden_weights(self) -> str:

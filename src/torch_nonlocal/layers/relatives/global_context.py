@@ -10,7 +10,7 @@ from torch_nonlocal import functional
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.norm import ChannelLayerNorm
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, pointwise, positions
+from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, check_counts, factory, pointwise, positions
 
 
 class GlobalContext(Relative):
@@ -39,11 +39,11 @@ class GlobalContext(Relative):
         self, channels: int, *, ratio: int = 16, algorithm: Algorithm = "auto", **place: Unpack[PlaceOptions]
     ) -> None:
         super().__init__(channels, place, ratio=ratio, algorithm=algorithm)
-        self._check_counts(ratio=ratio)
+        check_counts(ratio=ratio)
         inner = max(channels // ratio, 2)
         self.score = pointwise(channels, 1, place)
         self.reduce = pointwise(channels, inner, place)
-        self.norm = ChannelLayerNorm(inner, device=place.get("device"), dtype=place.get("dtype"))
+        self.norm = ChannelLayerNorm(inner, **factory(place))
         self.out = pointwise(inner, channels, place, zero=True)
 
     def sizes(self, shape: Sequence[int]) -> tuple[int, int, int, int, int]:
@@ -58,7 +58,7 @@ class GlobalContext(Relative):
         return self.out(nn.functional.relu(self.norm(self.reduce(context)))).expand_as(x)
 
 
-def pooled(key_BN1: Tensor, g_BNV: Tensor, algorithm: Algorithm = "auto") -> Tensor:
+def pooled(key_BN1: Tensor, g_BNV: Tensor, algorithm: Algorithm) -> Tensor:
     """Return sum_j softmax_j(key_j) g_j, the weighted sum that all queries share: (B, 1, V)."""
     query_B11 = key_BN1.new_ones(1, 1, 1).expand(key_BN1.shape[0], 1, 1)
     return functional.embedded_gaussian(query_B11, key_BN1, g_BNV, algorithm=algorithm)

@@ -10,11 +10,11 @@ from torch_nonlocal import functional
 from torch_nonlocal._common.tracing import is_recorded
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.keys import PYRAMID, Pyramid
-from torch_nonlocal.layers.layout import from_map
+from torch_nonlocal.layers.layout import fits, from_map
 from torch_nonlocal.layers.operation import Computed
 from torch_nonlocal.layers.options import Scale, softmax_scale
 from torch_nonlocal.layers.projection import project
-from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, pointwise, positions, to_size
+from torch_nonlocal.layers.relatives.base import PlaceOptions, Relative, check_counts, pointwise, positions, to_size
 from torch_nonlocal.layers.visibility import why_no_rows
 
 _MOST = 64  # sides, and regions along a side; a block file may name any number
@@ -23,9 +23,9 @@ _MOST = 64  # sides, and regions along a side; a block file may name any number
 class PyramidNonLocal(Relative):
     """Asymmetric pyramid non-local block (APNB): z_i = x_i + W sum_m softmax_m(theta_i . P(phi)_m) P(g)_m.
 
-    P averages a map over a pyramid of regions: 1, 3 x 3, 6 x 6 and 8 x 8 of an image, M = 110 keys in all; 18 of a
-    sequence, and 110 of each frame of a clip, as with keys="pyramid" of `NonLocal`. `out` is W, which starts at zero.
-    In the authors' code, theta and phi are one convolution.
+    P averages a map over a pyramid of regions: 1, 3 x 3, 6 x 6 and 8 x 8 of an image, which makes M = 110 keys. A
+    sequence has 18 keys, and a clip 110 for each frame, as with keys="pyramid" of `NonLocal`. `out` is W, which starts
+    at zero. In the authors' code, theta and phi are one convolution.
 
     Cost: N M D time, O(N) memory.
 
@@ -132,7 +132,7 @@ class FusionNonLocal(PyramidNonLocal):
         keys = channels if key_channels is None else key_channels
         own = {"key_channels": keys, **asymmetric_options(channels, inner_channels, psp_size, scale)}
         Relative.__init__(self, channels, place, **own, algorithm=algorithm)
-        self._check_counts(key_channels=keys)
+        check_counts(key_channels=keys)
         self._add_projections(keys, place)
 
     def forward(self, x: Tensor, keys_from: Tensor | None = None) -> Tensor:
@@ -146,26 +146,23 @@ class FusionNonLocal(PyramidNonLocal):
             ValueError: if the number of axes or channels of a map is wrong.
         """
         if keys_from is None:
-            self._check_keys(x, self.channels)
+            if self.key_channels != self.channels:
+                raise ValueError(
+                    f"FusionNonLocal: key_channels={self.key_channels} needs a second map, block(x, keys_from), since "
+                    f"x has {self.channels} channels"
+                )
             return super().forward(x)
         self._check_input(x)
+        query = self.to_map(x)
         if not is_recorded(keys_from):
-            expected = (x.shape[0], self.key_channels)
-            if keys_from.ndim != self.dims + 2 or tuple(keys_from.shape[:2]) != expected:
+            form = "channels_first", self.dims, self.key_channels, None, None
+            if not fits(keys_from.shape, *form) or keys_from.shape[0] != query.shape[0]:
                 raise ValueError(
                     f"FusionNonLocal: expected keys_from of shape (B, {self.key_channels}, *size) with the batch size "
                     f"of x and {self.dims} axes of size, got {tuple(keys_from.shape)}"
                 )
-        query = self.to_map(x)
         (theta,), (phi, g) = project(query, [self.theta]), project(keys_from, [self.phi, self.g])
         return x + from_map(self._attended(query, theta, phi, g), self.layout, x)
-
-    def _check_keys(self, x: Tensor, channels: int) -> None:
-        if self.key_channels != channels:
-            raise ValueError(
-                f"FusionNonLocal: key_channels={self.key_channels} needs a second map, block(x, keys_from), since x "
-                f"has {channels} channels"
-            )
 
 
 def asymmetric_options(channels: int, inner: int | None, psp_size: Sequence[int], scale: Scale) -> dict[str, Any]:
@@ -179,8 +176,7 @@ def asymmetric_options(channels: int, inner: int | None, psp_size: Sequence[int]
     whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
     if not whole or not 1 <= len(sides) <= _MOST or not all(1 <= side <= _MOST for side in sides):
         raise ValueError(f"psp_size={psp_size!r}: expected the sides of the levels, such as {PYRAMID}, at most {_MOST}")
-    if not isinstance(inner, int) or isinstance(inner, bool) or inner < 1:
-        raise ValueError(f"inner_channels={inner!r}: expected a whole number, at least 1")
+    check_counts(inner_channels=inner)
     return {
         "inner_channels": inner,
         "psp_size": sides,
