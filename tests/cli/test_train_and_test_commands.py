@@ -234,12 +234,14 @@ class TestRecipes:
             ["longer", "64", "5", "epochs", "0.01"],
         ]
 
-    def test_action_recipes_fit_into_80_columns(self):
-        recipes = get_task("action").recipes()
+    @pytest.mark.parametrize("task", ["action", "denoise"])
+    def test_recipes_fit_into_80_columns(self, task):
+        recipes = get_task(task).recipes()
         lines = recipe_lines(recipes)
         assert max(map(len, lines)) <= 80
         assert set(recipes) == {line.split()[0] for line in lines if line.startswith("  ")}
         assert not [line for line in lines if line.startswith("  ") and "  " not in line.strip()], "columns are apart"
+        assert ("frames" in lines[0]) is (task == "action")
 
     def test_settings_are_shown_as_a_person_writes_them(self):
         values = {"flag": True, "rate": 0.001, "places": (), "sizes": [1, 2], "clip_grad": None, "name": "x"}

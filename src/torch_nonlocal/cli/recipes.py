@@ -5,22 +5,29 @@ from typing import Any
 
 from torch_nonlocal.tasks.base import Recipe
 
-_WIDTHS = (28, 10, 7, 15, 8, 12)
+_WIDTHS = {"recipe": 28, "frames": 10, "batch": 7, "length": 15, "lr": 8, "published": 12}
 _HALF = 39  # width of a setting in a row of two
-_HEADER = ("recipe", "frames", "batch", "length", "lr", "published")
 
 
 def recipe_lines(recipes: Mapping[str, Recipe[Any]]) -> list[str]:
-    """A table of recipes, one per line, under a heading for each source."""
-    lines, source = [_row(_HEADER)], None
+    """A table of recipes, one per line, under a heading for each source; frames only for tasks that have them."""
+    titles = [one for one in _WIDTHS if one != "frames" or any(_frames(recipe) for recipe in recipes.values())]
+    lines, source = [_row({title: title for title in titles})], None
     for name, recipe in recipes.items():
         config = recipe.config
         if recipe.source != source:
             source = recipe.source
             lines += ["", source]
         length = f"{config.epochs} epochs" if config.epochs else f"{config.steps:,} steps"
-        frames = str(getattr(recipe.settings, "frames", ""))
-        lines.append(_row((f"  {name}", frames, str(config.batch_size), length, f"{config.lr:g}", recipe.published)))
+        cells = {
+            "recipe": f"  {name}",
+            "frames": _frames(recipe),
+            "batch": str(config.batch_size),
+            "length": length,
+            "lr": f"{config.lr:g}",
+            "published": recipe.published,
+        }
+        lines.append(_row({title: cells[title] for title in titles}))
     return lines
 
 
@@ -45,8 +52,12 @@ def setting_lines(values: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[
     return [*lines, f"  {waiting}"] if waiting else lines
 
 
-def _row(texts: tuple[str, ...]) -> str:
-    return "".join(text.ljust(width) for text, width in zip(texts, _WIDTHS, strict=True)).rstrip()
+def _frames(recipe: Recipe[Any]) -> str:
+    return str(getattr(recipe.settings, "frames", ""))
+
+
+def _row(cells: Mapping[str, str]) -> str:
+    return "".join(text.ljust(_WIDTHS[title]) for title, text in cells.items()).rstrip()
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
 from torch_nonlocal.cli.seeds import SeedRun, check_comparable, seed_folders, train_seeds, write_summary
 from torch_nonlocal.cli.threads import use_free_cores
+from torch_nonlocal.distributed.rank import main_process_log
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
 from torch_nonlocal.training.config import RENAMED, TrainConfig
 
@@ -116,7 +117,7 @@ def _command(
             _check_recipe(name, recipe_, settings, data)
             check_task(spec)
             check_comparable(folders, lambda: spec.has_metric(data, settings, on_error=on_error))
-        show = _printer()
+        show = main_process_log(print_lines)
         for line in _start_lines(name, recipe_, choice, settings, config):
             show(line)
         if dry_run:
@@ -185,13 +186,6 @@ def _recipe(spec: TaskSpec[Any], choice: _Choice) -> tuple[str, Recipe[Any]]:
     if choice.data is not None:
         check_task(spec)  # a recipe for own data may depend on the hardware, and so import torch
     return spec.default_recipe(choice.data)
-
-
-def _printer() -> Callable[[str], None]:
-    """A function that prints a line in the main process, and nothing in the others."""
-    from torch_nonlocal.distributed import is_main_process
-
-    return print_lines if is_main_process() else lambda line: None
 
 
 def _start_lines(name: str, recipe: Recipe[Any], choice: _Choice, settings: Any, config: TrainConfig) -> list[str]:

@@ -13,6 +13,7 @@ from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal._common.optional import is_installed
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.dataset import collate_clips
+from torch_nonlocal.distributed.rank import main_process_log
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.balance import (
     ACCURACY,
@@ -35,7 +36,7 @@ from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start
 from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
 from torch_nonlocal.tasks.action.settings import AUTO, IMAGENET, NONE, PLACES, ActionSettings, resumed_settings
 from torch_nonlocal.tasks.base import OnError
-from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun, is_main_process
+from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun
 from torch_nonlocal.training.class_sampler import ClassBatches
 from torch_nonlocal.training.items import Items
 from torch_nonlocal.training.run_folder import saved_about, saved_items
@@ -87,7 +88,7 @@ def train(
     model = network(settings, len(clips.classes))
     if settings.dropout:
         add_dropout(model, settings.dropout)
-    say = (log or print) if is_main_process() else _ignore
+    say = main_process_log(log)
     if saved is None:
         say(start_from(model, settings, clips.classes))
     else:  # the weights come from the checkpoint
@@ -296,7 +297,3 @@ class ActionTask(Task):
             options: dict[str, Any] = {"prepare": self._inputs.normalize}
             found["attention/clip"] = attention_image(model, view, label, self.about["classes"], **options)
         return {name: image for name, image in found.items() if image is not None}
-
-
-def _ignore(line: str) -> None:
-    pass

@@ -20,7 +20,7 @@ _SMALL = TrainConfig(
     eval_every=200,
     workers=0,  # a crop takes less time than sending it between processes
 )
-_SOURCE = "two cores: 48 channels, 8 convolutions, crops of 64 x 64 pixels, noise of 5 to 55 levels"
+_SOURCE = "two cores: 48 channels, 8 convolutions, crops of 64 x 64, noise of 5 to 55"
 
 RECIPES: dict[str, DenoiseRecipe] = {
     DEFAULT: Recipe(DenoiseSettings(), _SMALL, _SOURCE),
@@ -29,6 +29,6 @@ RECIPES: dict[str, DenoiseRecipe] = {
     "denoise-gpu": Recipe(
         DenoiseSettings(width=64, depth=12, crop=96),
         replace(_SMALL, steps=40_000, batch_size=32, lr=1e-3, eval_every=2000, workers=8),
-        "one GPU: 64 channels, 12 convolutions, crops of 96 x 96 pixels; no measured results",
+        "one GPU: 64 channels, 12 convolutions, crops of 96 x 96; no measured results",
     ),
 }

@@ -13,13 +13,14 @@ from torch_nonlocal._common.files import write_text
 from torch_nonlocal._common.seeds import mix_seed
 from torch_nonlocal._common.text import listed
 from torch_nonlocal.data.broken import BrokenClips
+from torch_nonlocal.distributed.rank import main_process_log
 from torch_nonlocal.tasks.base import OnError
 from torch_nonlocal.tasks.denoise.crops import NoisyCrops
 from torch_nonlocal.tasks.denoise.images import Images, Source, source
 from torch_nonlocal.tasks.denoise.network import DenoisingNet, network, parameter_count, with_noise_map
 from torch_nonlocal.tasks.denoise.quality import psnr, with_noise
 from torch_nonlocal.tasks.denoise.settings import LEVELS, PLACES, DenoiseSettings
-from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit, is_main_process
+from torch_nonlocal.training import Metric, Result, Task, TrainConfig, fit
 from torch_nonlocal.training.items import Items
 
 VALIDATION_SIGMAS = (15, 25, 50)
@@ -53,7 +54,7 @@ def train(
     images = source(data, settings, on_error, broken)
     torch.manual_seed(config.seed)
     task = DenoiseTask(network(settings), images, settings, broken)
-    say = (log or print) if is_main_process() else _ignore
+    say = main_process_log(log)
     for line in (*_lines(images, broken), _size(task.model, settings)):
         say(line)
     return fit(task, config, run_dir, log=log)
@@ -155,7 +156,3 @@ def validation_psnr(model: nn.Module, images: Images) -> dict[str, float]:
 def _middle(image_CHW: Tensor) -> Tensor:
     top, left = (max(0, size - _VALIDATION_SIDE) // 2 for size in image_CHW.shape[1:])
     return image_CHW[:, top : top + _VALIDATION_SIDE, left : left + _VALIDATION_SIDE]
-
-
-def _ignore(line: str) -> None:
-    pass

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from torch_nonlocal.data.moving_digits import Motions, MovingDigits
+from torch_nonlocal.distributed.rank import ignored
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.tasks.digits.data import ConsecutiveBatches, RunClips
 from torch_nonlocal.tasks.digits.muon import MuonAdamW
@@ -134,7 +135,7 @@ def train(
     )
     device = next(net.parameters()).device
     with TemporaryDirectory() as folder:
-        result = fit(DigitsTask(net, data, config, on_loss=add), config, folder, log=_ignore)
+        result = fit(DigitsTask(net, data, config, on_loss=add), config, folder, log=ignored)
     net.to(device)
     if result.status == "stopped":
         raise KeyboardInterrupt
@@ -168,7 +169,3 @@ def accuracy(net: nn.Module, data: MovingDigits, *, clips: int = 2000, seed: int
     finally:
         net.train(training)
     return correct / clips
-
-
-def _ignore(line: str) -> None:
-    pass
