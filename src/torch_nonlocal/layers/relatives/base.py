@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypedDict
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.counts import is_count
 from torch_nonlocal.functional import ALGORITHMS, Algorithm, Pairwise
 from torch_nonlocal.layers.block import Block
 from torch_nonlocal.layers.identity import zero_initialized
@@ -153,7 +154,7 @@ def check_counts(most: float = math.inf, **counts: Any) -> None:
         ValueError: if one is not a whole number from 1 to `most`.
     """
     for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        if not is_count(value) or value > most:
             limit = "" if most == math.inf else f" and at most {most}"
             raise ValueError(f"{name}={value!r}: expected a whole number, at least 1{limit}")
 

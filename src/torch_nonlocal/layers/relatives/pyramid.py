@@ -7,6 +7,7 @@ from typing import Any, Unpack
 from torch import Tensor
 
 from torch_nonlocal import functional
+from torch_nonlocal._common.counts import is_count
 from torch_nonlocal._common.tracing import is_recorded
 from torch_nonlocal.functional import Algorithm
 from torch_nonlocal.layers.keys import PYRAMID, Pyramid
@@ -173,8 +174,7 @@ def asymmetric_options(channels: int, inner: int | None, psp_size: Sequence[int]
     """
     inner = max(channels // 2, 1) if inner is None else inner
     sides = tuple(psp_size) if isinstance(psp_size, Sequence) and not isinstance(psp_size, str) else ()
-    whole = all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
-    if not whole or not 1 <= len(sides) <= _MOST or not all(1 <= side <= _MOST for side in sides):
+    if not 1 <= len(sides) <= _MOST or not all(is_count(side) and side <= _MOST for side in sides):
         raise ValueError(f"psp_size={psp_size!r}: expected the sides of the levels, such as {PYRAMID}, at most {_MOST}")
     check_counts(inner_channels=inner)
     return {
