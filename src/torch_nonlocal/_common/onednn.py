@@ -52,10 +52,10 @@ def convolution(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Compute a convolution in float32 on a CPU by oneDNN. The arguments are those of `torch.nn.functional.conv3d`.
+    """Compute a convolution in float32 on a CPU by oneDNN, as `torch.nn.functional.conv3d` and its kind do.
 
-    It has derivatives of any order, not in forward mode. The gradient of x is a convolution by oneDNN too if the stride
-    is 1.
+    It has derivatives of any order, but none in forward mode. The gradient of x is a convolution by oneDNN, too, if the
+    stride is 1.
     """
     return _Convolution.apply(x, weight, bias, padding, stride, dilation, groups)  # pyright: ignore[reportReturnType]
 
