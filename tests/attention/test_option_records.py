@@ -177,3 +177,15 @@ def test_plan_states_the_cost_of_the_weights_that_are_computed():
     assert costs["lines"].flops < costs["all"].flops > costs["windows"].flops
     assert costs["lines"].memory_dense > 4 * 256 * 256 > costs["windows"].memory_dense - costs["windows"].memory
     assert costs["channels"].queries == costs["channels"].keys == 4
+
+
+def test_a_run_without_rows_hides_the_record_of_an_earlier_one():
+    block = nl.NonLocal2d(4, key_channels=4)
+    with nl.watch(block) as seen:
+        block(torch.randn(1, 4, 6, 6), torch.randn(1, 4, 6, 6))
+        assert seen[""].weights.keys == 36
+        block(torch.randn(1, 4, 6, 6), torch.randn(1, 4, 3, 3))
+        with pytest.raises(KeyError, match="keys of another map"):
+            seen[""]
+        block(torch.randn(1, 4, 5, 5), torch.randn(1, 4, 5, 5))
+        assert seen[""].weights.keys == 25

@@ -76,7 +76,9 @@ def strongest_keys(weights: PairWeights, group: int, k: int, exclude: KeyRuns | 
         k: at most the number of keys that are not excluded.
         exclude: for each query, a run of consecutive keys that are not candidates.
     """
-    indices, values = [], []
+    # Results kept beside the temporary tensors of every tile would break up the heap.
+    index_NK = torch.empty(weights.queries, k, dtype=torch.int64, device=weights.query.device)
+    value_NK = torch.empty_like(index_NK, dtype=torch.promote_types(weights.query.dtype, torch.float32))
     per_key = weights.log_sum(group) if weights.is_softmax and weights.normalize == "queries" else None
     for start, scores_RM in weights.score_tiles(group, reuse=True, tile_bytes=_TILE_BYTES):
         if per_key is not None:
@@ -86,13 +88,13 @@ def strongest_keys(weights: PairWeights, group: int, k: int, exclude: KeyRuns | 
         if exclude is not None:
             rows = torch.arange(start, start + len(scores_RM))
             _mask_runs(strength_RM, *exclude(rows))
-        index_RK = top_indices(strength_RM, k)
+        part = slice(start, start + len(scores_RM))
+        index_NK[part] = index_RK = top_indices(strength_RM, k)
         value_RK = scores_RM.gather(1, index_RK)
         if weights.is_softmax:
             value_RK = (value_RK if log_sum_R is None else value_RK - log_sum_R).exp_()
-        indices.append(index_RK)
-        values.append(value_RK)
-    return torch.cat(indices), torch.cat(values)
+        value_NK[part] = value_RK
+    return index_NK, value_NK
 
 
 def _row_log_sum(scores_RM: Tensor) -> Tensor:

@@ -204,7 +204,9 @@ class _Run:
         grid, source = tuple(x.shape[2:]), x if keys_from is None else keys_from
         if why := why_no_rows(options, grid, source.shape[2:]):
             self._seen._hidden[name] = why
+            self._seen._records.pop(name, None)  # of an earlier run
             return
+        self._seen._hidden.pop(name, None)
         pool = options.subsample or (1,) * len(grid)
         key_grid = options.key_grid(grid)
         frames = grid[:1] if getattr(module, "layout", None) == "frames" else ()  # the network sees images

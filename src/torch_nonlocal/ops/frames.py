@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.counts import is_count
 from torch_nonlocal._common.tracing import is_recorded
 
 
@@ -93,11 +94,11 @@ def causal_frames(
         if window_frames is not None:
             raise ValueError(f"{form}: window_frames={window_frames!r} needs frames=T, the causal form")
         return None
-    if window_frames is not None and not _is_count(window_frames):
+    if window_frames is not None and not is_count(window_frames):
         raise ValueError(f"{form}: window_frames={window_frames!r}: expected None or a number of frames, at least 1")
     if is_recorded(queries):
         return CausalFrames(frames, window_frames)
-    if not _is_count(frames):
+    if not is_count(frames):
         raise ValueError(f"{form}: frames={frames!r}: expected the number of frames, at least 1")
     if queries.shape[1] % frames or keys.shape[1] % frames:
         raise ValueError(
@@ -118,10 +119,6 @@ def numbers(positions: Tensor) -> Tensor:
         first_P1 = positions[0].unsqueeze(-1).flatten(1)
         return torch.ones_like(first_P1[:, 0], dtype=torch.int64).cumsum(0) - 1
     return torch.arange(positions.shape[1], device=positions.device)
-
-
-def _is_count(given: object) -> bool:
-    return isinstance(given, int | torch.SymInt) and not isinstance(given, bool) and bool(given >= 1)
 
 
 def _times(frames: slice, positions: int) -> slice:

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
+from torch_nonlocal._common.counts import is_count
 
 Hard = bool | Literal["gumbel"]
 """False for soft weights, True for one key per query, "gumbel" for one key that is drawn."""
@@ -102,8 +102,3 @@ def selection_of(top_k: int | None, hard: Hard, temperature: float) -> Selection
     if top_k is None and hard is False and temperature == 1.0:
         return SOFT
     return Selection(top_k, hard, temperature)
-
-
-def is_count(given: object) -> bool:
-    """Whether an option is a number of at least 1."""
-    return isinstance(given, int | torch.SymInt) and not isinstance(given, bool) and bool(given >= 1)
