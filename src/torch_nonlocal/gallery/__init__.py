@@ -1,0 +1,1 @@
+"""Galleries: vectors of tracklets in files, searched by similarity. It knows no network."""

@@ -1,0 +1,1 @@
+"""Re-identification: networks that embed tracklets, their training and their evaluation."""
