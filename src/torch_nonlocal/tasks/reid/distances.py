@@ -50,7 +50,7 @@ def distance_blocks(
     """Distances between queries and gallery, a block of queries at a time.
 
     Computed in float64 on the device of the embeddings (on the CPU if the device has no float64), whatever their dtype:
-    squares are never negative, and a Euclidean distance is accurate to about 1e-8 of the length of the embeddings.
+    squares are never negative, and a Euclidean distance is accurate to about 1e-7 of the length of the embeddings.
     Extra memory: block x gallery x 8 bytes and some MB; it does not grow with the number of queries.
 
     Args:
