@@ -25,7 +25,7 @@ from torch_nonlocal.media import torchcodec_frames
 from torch_nonlocal.media.broken import BrokenVideoError, Deadline
 from torch_nonlocal.media.complete import check_bytes, check_end
 from torch_nonlocal.media.container import opened
-from torch_nonlocal.media.frame_folders import read_frame_folder
+from torch_nonlocal.media.frame_folders import frame_files, read_frame_folder, read_picture
 from torch_nonlocal.media.frame_order import FrameList, count_frames, from_the_start, list_frames
 from torch_nonlocal.media.limits import quoted
 from torch_nonlocal.media.pictures import Converter, orientation
@@ -98,7 +98,7 @@ def read_clip(
         stop = total if count is None else start + stride * (count - 1) + 1
         return list(range(start, stop, stride)) or [start]
 
-    return _read(path, choose, lambda picture: picture, Deadline(path, None), whole=False, short_side=short_side)
+    return _read(path, choose, lambda _, picture: picture, Deadline(path, None), whole=False, short_side=short_side)
 
 
 def read_sampled(
@@ -130,13 +130,48 @@ def read_sampled(
     deadline = Deadline(path, time_limit)
     if os.path.isdir(path):
         return read_frame_folder(path, choose, convert, deadline)
-    return _read(path, choose, convert, deadline, whole=True)
+    return _read(path, choose, lambda _, picture: convert(picture), deadline, whole=True)
+
+
+def read_at(
+    path: str | os.PathLike[str],
+    frames: Sequence[int],
+    convert: Callable[[int, Tensor], Tensor],
+    *,
+    time_limit: float | None = None,
+) -> Tensor:
+    """Read frames by index and convert each one with its index, such as by cutting out another box of each frame.
+
+    Args:
+        path: a file that FFmpeg can decode, or a folder of numbered images.
+        frames: indices, counted from 0, in any order and with repeats.
+        convert: maps an index and its frame, (H, W, 3) RGB uint8, to a tensor; all results have the same shape. It may
+            be called several times for a frame.
+        time_limit: seconds after which reading fails; None for no limit.
+
+    Returns:
+        (T, ...): the results of `convert`, in the order of the indices.
+
+    Raises:
+        BrokenVideoError: (a ValueError) the file is missing, not a video, empty, damaged or over the time limit.
+        ValueError: an index is outside the video.
+        ImportError: PyAV (for a folder, Pillow) is not installed.
+    """
+    deadline = Deadline(path, time_limit)
+    if not os.path.isdir(path):
+        return _read(path, lambda total: frames, convert, deadline, whole=True)
+    files = frame_files(path)
+    converted: dict[int, Tensor] = {}
+    for index in sorted(set(_chosen(path, lambda total: frames, len(files)))):
+        deadline.check()
+        converted[index] = convert(index, read_picture(files[index]))
+    return torch.stack([converted[index] for index in frames])
 
 
 def _read(
     path: str | os.PathLike[str],
     choose: Callable[[int], Sequence[int]],
-    convert: Callable[[Tensor], Tensor],
+    convert: Callable[[int, Tensor], Tensor],
     deadline: Deadline,
     *,
     whole: bool,
@@ -183,7 +218,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         total = frames
         return [0]
 
-    _, height, width, _ = _read(path, choose, lambda picture: picture, deadline, whole=False).shape
+    _, height, width, _ = _read(path, choose, lambda _, picture: picture, deadline, whole=False).shape
     with opened(path, deadline) as (_, stream):
         rate = stream.average_rate or stream.guessed_rate
     return VideoInfo(frames=total, fps=float(rate) if rate else 25.0, height=height, width=width)
@@ -225,7 +260,7 @@ class _Video:
             return listing.frames
         return listing.frames if count_frames(self._path, listing.frames, self._deadline).as_listed else None
 
-    def gather(self, wanted: list[int], convert: Callable[[Tensor], Tensor], listed: FrameList | None) -> Tensor:
+    def gather(self, wanted: list[int], convert: Callable[[int, Tensor], Tensor], listed: FrameList | None) -> Tensor:
         """Decode the wanted frames in ascending order and stack the results of `convert`, (T, ...).
 
         Raises:
@@ -239,7 +274,7 @@ class _Video:
 
         def keep(index: int, picture: Tensor) -> None:
             nonlocal clip
-            converted = convert(picture)
+            converted = convert(index, picture)
             if clip is None:
                 clip = torch.empty((len(wanted), *converted.shape), dtype=converted.dtype)
             for place in places[index]:
