@@ -1,0 +1,251 @@
+"""What a layout is, and what the layouts share: listing folders, choosing queries, random halves."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.text import counted, listed, near_path
+from torch_nonlocal.data.suffixes import is_video_name
+from torch_nonlocal.data.tracklets.tracklet import Problem, Role, Tracklet, TrackletData
+from torch_nonlocal.media.frame_names import PICTURES, in_order
+
+SPLITS = 10
+"""Random splits of the sets that are tested on several halves of their identities."""
+
+AUTOMATIC_QUERIES = (
+    "no list of queries: the first tracklet of each identity and camera is a query, for identities of several cameras"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of a set of tracklets are arranged.
+
+    Attributes:
+        name: what `find_tracklets(layout=...)` calls it.
+        expects: the files and names it expects, in one line.
+        recognizes: whether a folder or file has this layout; it reads names only.
+        read: reads a folder or file; the second argument is the number of the split, from 0.
+    """
+
+    name: str
+    expects: str
+    recognizes: Callable[[Path], bool]
+    read: Callable[[Path, int], TrackletData]
+
+
+class Listing(NamedTuple):
+    """The visible entries of a folder, sorted by name.
+
+    Attributes:
+        folders: names of folders.
+        pictures: names of pictures.
+        videos: names of videos.
+        others: names of other files.
+    """
+
+    folders: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+class Reader:
+    """Lists the folders of a set, makes tracklets of their files, and collects problems. No file is opened.
+
+    Args:
+        root: folder of the set; links that lead out of it are reported and not followed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._problems: dict[Problem, None] = {}
+        self._real_root = os.path.realpath(root)
+
+    def problem(self, kind: str, name: str, reason: str) -> None:
+        """Report a problem."""
+        self._problems[Problem(kind, printable(name), printable(reason))] = None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems so far, each once."""
+        return tuple(self._problems)
+
+    def listing(self, folder: Path) -> Listing:
+        """List a folder; one that cannot be read is a problem and counts as empty."""
+        try:
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if not entry.name.startswith(".") and self._is_inside(entry)]
+                folders = {entry.name for entry in entries if entry.is_dir()}
+        except OSError as error:
+            self.problem("unreadable folder", self.name_of(folder), f"cannot be read: {error.strerror or error}")
+            return Listing()
+        files = sorted(entry.name for entry in entries if entry.name not in folders)
+        pictures = tuple(name for name in files if is_picture(name))
+        videos = tuple(name for name in files if not is_picture(name) and is_video_name(name))
+        others = tuple(name for name in files if not is_picture(name) and not is_video_name(name))
+        return Listing(tuple(sorted(folders)), pictures, videos, others)
+
+    def name_of(self, path: Path) -> str:
+        """A path relative to the root, with forward slashes."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def inside(self, path: str, name: str) -> Path | None:
+        """A path from a file of the set; None, and a problem, if it leaves the folder of the set.
+
+        Args:
+            path: relative to the root, with either slash.
+            name: the tracklet that it belongs to.
+        """
+        relative = path.replace("\\", "/")
+        is_relative = relative and "\0" not in relative and not relative.startswith("/") and ":" not in relative[:2]
+        if is_relative and ".." not in relative.split("/"):
+            full = self.root / relative
+            if self._is_below(os.path.realpath(full)):
+                return full
+        self.problem("outside", name, f"{path!r} leaves the folder {str(self.root)!r}: expected a path below it")
+        return None
+
+    def from_pictures(
+        self, name: str, identity: str, camera: str, folder: Path, pictures: Sequence[str], role: Role = "person"
+    ) -> Tracklet | None:
+        """A tracklet of the pictures of a folder, ordered by the numbers in their names; None, and a problem, if none.
+
+        A single picture needs no number.
+        """
+        try:
+            files = tuple(in_order(pictures))
+        except ValueError as error:
+            self.problem("unclear order", name, str(error))
+            return None
+        if not files and len(pictures) == 1:
+            files = tuple(pictures)
+        if not files:
+            self.problem("empty tracklet", name, f"{str(folder)!r} has no numbered pictures")
+            return None
+        for left in sorted(set(pictures) - set(files)):
+            self.problem("wrong name", f"{name}/{left}", "expected a name with a number that orders the frames")
+        return Tracklet(name, identity, camera, len(files), folder, files, role=role)
+
+    def unique(self, tracklets: Iterable[Tracklet]) -> tuple[Tracklet, ...]:
+        """Tracklets without those whose name another one before has; they are problems."""
+        found: dict[str, Tracklet] = {}
+        for one in tracklets:
+            if found.setdefault(one.name, one) is not one:
+                self.problem("duplicate tracklet", one.name, "another tracklet has this name; this one is left out")
+        return tuple(found.values())
+
+    def _is_inside(self, entry: os.DirEntry[str]) -> bool:
+        if not entry.is_symlink():
+            return True
+        target = os.path.realpath(entry.path)
+        if self._is_below(target):
+            return True
+        where = f"the link leads to {target!r}, outside of {str(self.root)!r}, and is not followed"
+        self.problem("outside", self.name_of(Path(entry.path)), where)
+        return False
+
+    def _is_below(self, path: str) -> bool:
+        return path == self._real_root or path.startswith(self._real_root.rstrip(os.sep) + os.sep)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file name is that of a picture."""
+    return os.path.splitext(name)[1].lower() in PICTURES
+
+
+def check_folder(root: Path, *names: str) -> None:
+    """Check that a folder has all of some folders.
+
+    Raises:
+        ValueError: the folder or one of them is missing.
+    """
+    if not root.is_dir():
+        raise ValueError(f"there is no folder {str(root)!r}{near_path(root)}")
+    missing = [name for name in names if not (root / name).is_dir()]
+    if missing:
+        raise ValueError(f"{str(root)!r} has no folder {listed(map(repr, missing))}")
+
+
+def check_split(split: int, splits: int, layout: str) -> None:
+    """Check the number of a split.
+
+    Raises:
+        ValueError: it is not in [0, splits).
+    """
+    if not 0 <= split < splits:
+        raise ValueError(f"split: got {split}, expected 0 to {splits - 1} ({layout} has {counted(splits, 'split')})")
+
+
+def video_frames(reader: Reader, name: str, video: Path) -> int:
+    """The number of frames of a video; 0, and a problem, if it cannot be read."""
+    from torch_nonlocal.media.broken import BrokenVideoError
+    from torch_nonlocal.media.decode import probe
+
+    try:
+        return probe(video).frames
+    except BrokenVideoError as error:
+        reader.problem("broken video", name, str(error))
+        return 0
+
+
+def first_picture(folder: Path, depth: int) -> str | None:
+    """The name of a picture `depth` folders below a folder, following the first folder of each; None if there is none.
+
+    It looks at a few entries only, whatever the size of the set.
+    """
+    try:
+        with os.scandir(folder) as found:
+            for entry in found:
+                if entry.name.startswith("."):
+                    continue
+                if depth == 0 and is_picture(entry.name):
+                    return entry.name
+                if depth and entry.is_dir() and (name := first_picture(Path(entry.path), depth - 1)):
+                    return name
+    except OSError:
+        return None
+    return None
+
+
+def with_queries(test: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[int, ...]]:
+    """Choose the queries of a gallery without a list of queries.
+
+    A query is the first tracklet of each identity and camera; identities of one camera, which cannot be matched in
+    another, have none.
+
+    Returns:
+        The queries, and their rows in `test`.
+    """
+    cameras: dict[str, set[str]] = {}
+    for one in test:
+        cameras.setdefault(one.identity, set()).add(one.camera)
+    rows: dict[tuple[str, str], int] = {}
+    for row, one in enumerate(test):
+        if one.role == "person" and len(cameras[one.identity]) > 1:
+            rows.setdefault((one.identity, one.camera), row)
+    index = tuple(rows.values())
+    return tuple(test[row] for row in index), index
+
+
+def random_half(identities: Iterable[str], split: int, layout: str) -> tuple[set[str], set[str]]:
+    """Identities to train on and to test on: a random half each, the same on every machine.
+
+    Args:
+        identities: names, in any order.
+        split: number of the split; each is another draw.
+        layout: name of the layout, part of the seed.
+
+    Returns:
+        Training and test identities; of an odd number, the test has one more.
+    """
+    names = sorted(identities)
+    random.Random(f"{layout} {split}").shuffle(names)
+    half = len(names) // 2
+    return set(names[:half]), set(names[half:])
