@@ -1,0 +1,205 @@
+"""k-reciprocal re-ranking in bounded memory. N items are queries and gallery together, E the width of embeddings.
+
+Two tracklets are close if they share neighbors that are neighbors of each other. Zhong et al., Re-ranking Person
+Re-identification with k-reciprocal Encoding, CVPR 2017. Where the paper and the program of its authors differ, this
+follows the program: a candidate's neighbors are added if *more* than two thirds of them are known (eq. 5 has "at
+least"), and distances are squares divided by the largest of their row.
+
+Encodings have a few hundred values other than zero per item and are stored as sparse rows. Distances between all items
+exist for a block at a time, so that memory grows with N, not with N x N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torch_nonlocal.tasks.reid.distances import (
+    BLOCK,
+    DistanceBlock,
+    Metric,
+    checked_embeddings,
+    distance_blocks,
+    smallest,
+)
+from torch_nonlocal.tasks.reid.labels import Array
+
+_ROWS = 4096
+"""Neighbors of neighbors are compared for this many items at a time."""
+
+
+def reranked_blocks(
+    query_QE: Any,
+    gallery_GE: Any,
+    *,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    query_index: Any = None,
+    metric: Metric = "euclidean",
+    block: int = BLOCK,
+) -> Iterator[DistanceBlock]:
+    """Re-ranked distances between queries and gallery, a block of queries at a time, for `evaluate_blocks`.
+
+    Args:
+        query_QE: embeddings (Q, E), tensor or array.
+        gallery_GE: embeddings (G, E).
+        k1: number of neighbors that may be k-reciprocal.
+        k2: number of neighbors whose encodings are averaged; 1 averages none.
+        lambda_value: weight of the original distance, in [0, 1]; the Jaccard distance has the rest.
+        query_index: (Q,) the gallery row of each query. None if the gallery does not hold the queries; otherwise each
+            query would be its own nearest neighbor twice.
+        metric: "euclidean", or "cosine" for embeddings normalized to length 1.
+        block: items of a block.
+
+    Returns:
+        An iterator of blocks in the order of the queries; distances are in [0, 1]. Most of the work is done before the
+        first block.
+
+    Raises:
+        TypeError: see `distance_blocks`.
+        ValueError: `k1` or `k2` is below 1, `lambda_value` is outside [0, 1], an embedding of `query_index` is not
+            that of its query, or see `distance_blocks`.
+    """
+    if k1 < 1 or k2 < 1:
+        raise ValueError(f"k1 is {k1}, k2 is {k2}: expected at least 1")
+    if not 0 <= lambda_value <= 1:
+        raise ValueError(f"lambda_value is {lambda_value}, expected 0 to 1")
+    query_QE, gallery_GE = checked_embeddings(query_QE, gallery_GE, metric=metric)
+    if metric == "cosine":
+        query_QE, gallery_GE = (torch.nn.functional.normalize(one.double(), dim=1) for one in (query_QE, gallery_GE))
+    if query_index is None:
+        items_NE = torch.cat([query_QE, gallery_GE.to(query_QE.dtype)])
+        query_items, gallery_items = np.arange(len(query_QE)), slice(len(query_QE), None)
+    else:
+        items_NE, gallery_items = gallery_GE, slice(None)
+        query_items = _checked_index(query_index, query_QE, gallery_GE)
+    return _reranked(items_NE, query_items, gallery_items, k1, k2, lambda_value, block)
+
+
+def _checked_index(query_index: Any, query_QE: Tensor, gallery_GE: Tensor) -> Array:
+    index = torch.as_tensor(query_index).cpu()
+    if index.shape != (len(query_QE),) or index.is_floating_point() or index.dtype == torch.bool:
+        raise ValueError(
+            f"query_index has shape {tuple(index.shape)} and dtype {index.dtype}, expected integers of shape "
+            f"({len(query_QE)},)"
+        )
+    outside = ((index < 0) | (index >= len(gallery_GE))).nonzero().flatten()
+    if len(outside):
+        query = int(outside[0])
+        raise ValueError(f"query_index[{query}] is {int(index[query])}, expected 0 to {len(gallery_GE) - 1}")
+    for query, row in enumerate(index.tolist()):
+        if not torch.equal(query_QE[query], gallery_GE[row].to(query_QE)):
+            raise ValueError(f"query_index[{query}]: the embedding of gallery row {row} is not that of query {query}")
+    return index.numpy()
+
+
+class _SparseRows(NamedTuple):
+    """A matrix by its values other than zero: those of row i are at starts[i]:starts[i + 1]."""
+
+    starts: Array
+    columns: Array
+    values: Array
+
+    def row(self, number: int) -> tuple[Array, Array]:
+        part = slice(self.starts[number], self.starts[number + 1])
+        return self.columns[part], self.values[part]
+
+    def transposed(self) -> _SparseRows:
+        """The square matrix by its columns."""
+        order = np.argsort(self.columns, kind="stable")
+        size = len(self.starts) - 1
+        rows = np.repeat(np.arange(size, dtype=np.int32), np.diff(self.starts))
+        counts = np.bincount(self.columns, minlength=size)
+        return _SparseRows(np.append(0, np.cumsum(counts)), rows[order], self.values[order])
+
+
+def _sparse_rows(rows: Iterable[tuple[Array, Array]]) -> _SparseRows:
+    columns, values = zip(*((columns.astype(np.int32), values) for columns, values in rows), strict=True)
+    starts = np.append(0, np.cumsum([len(one) for one in columns]))
+    return _SparseRows(starts, np.concatenate(columns), np.concatenate(values))
+
+
+def _reranked(
+    items_NE: Tensor, query_items: Array, gallery_items: slice, k1: int, k2: int, lambda_value: float, block: int
+) -> Iterator[DistanceBlock]:
+    neighbors_NK, largest_N = _neighbors(items_NE, k1, block)
+    rows = _sparse_rows(_encodings(items_NE, neighbors_NK, largest_N, k1))
+    if k2 > 1:
+        rows = _sparse_rows(_averaged(rows, neighbors_NK[:, :k2]))
+    columns = rows.transposed()
+    query_QE = items_NE[torch.as_tensor(query_items, device=items_NE.device)]
+    for start, distances_BG in distance_blocks(query_QE, items_NE[gallery_items], block=block):
+        items_B = query_items[start : start + len(distances_BG)]
+        original_BG = distances_BG.square_().div_(distances_BG.new_tensor(largest_N[items_B])[:, None])
+        jaccard_BG = np.stack([_jaccard(rows, columns, item)[gallery_items] for item in items_B])
+        mixed_BG = original_BG.mul_(lambda_value).add_(distances_BG.new_tensor(jaccard_BG), alpha=1 - lambda_value)
+        yield DistanceBlock(start, mixed_BG)
+
+
+def _neighbors(items_NE: Tensor, k1: int, block: int) -> tuple[Array, Array]:
+    """The k1 + 1 nearest items of each item, itself among them, and its largest squared distance (1 if that is 0)."""
+    neighbors, largest = [], []
+    for _, distances_BN in distance_blocks(items_NE, items_NE, block=block):
+        neighbors.append(smallest(distances_BN, min(k1 + 1, len(items_NE))).indices.cpu())
+        largest.append(distances_BN.amax(1).square().cpu())
+    largest_N = torch.cat(largest).numpy()
+    return torch.cat(neighbors).numpy(), np.where(largest_N > 0, largest_N, 1.0)
+
+
+def _encodings(items_NE: Tensor, neighbors_NK: Array, largest_N: Array, k1: int) -> Iterator[tuple[Array, Array]]:
+    """Columns and values of each item's k-reciprocal encoding: Gaussian weights of its expanded set (eq. 7)."""
+    mutual_NK = _mutual(neighbors_NK)
+    half_NH = neighbors_NK[:, : round(k1 / 2) + 1]
+    mutual_half_NH = _mutual(half_NH)
+    inside_N = np.zeros(len(neighbors_NK), bool)
+    for item, (near_K, mutual_K) in enumerate(zip(neighbors_NK, mutual_NK, strict=True)):
+        reciprocal = near_K[mutual_K]
+        inside_N[reciprocal] = True
+        candidates_RH, valid_RH = half_NH[reciprocal], mutual_half_NH[reciprocal]
+        known_R = (inside_N[candidates_RH] & valid_RH).sum(1)
+        added_RH = valid_RH & (3 * known_R > 2 * valid_RH.sum(1))[:, None]
+        inside_N[reciprocal] = False
+        expanded = np.union1d(reciprocal, candidates_RH[added_RH])
+        weights = np.exp(-_squared_distances(items_NE, item, expanded) / largest_N[item])
+        yield expanded, weights / weights.sum()
+
+
+def _mutual(neighbors_NK: Array) -> Array:
+    """True where an item is among the neighbors of its neighbor."""
+    parts = []
+    for items in np.split(np.arange(len(neighbors_NK)), range(_ROWS, len(neighbors_NK), _ROWS)):
+        parts.append((neighbors_NK[neighbors_NK[items]] == items[:, None, None]).any(2))
+    return np.concatenate(parts)
+
+
+def _squared_distances(items_NE: Tensor, item: int, others: Array) -> Array:
+    rows = items_NE[torch.as_tensor(others, device=items_NE.device)].double()
+    return (rows - items_NE[item].double()).square().sum(1).cpu().numpy()
+
+
+def _averaged(rows: _SparseRows, neighbors_NK: Array) -> Iterator[tuple[Array, Array]]:
+    """Mean of the encodings of each item's nearest neighbors (eq. 11)."""
+    total_N = np.zeros(len(neighbors_NK))
+    for near_K in neighbors_NK:
+        parts = [rows.row(one) for one in near_K]
+        for columns, values in parts:
+            total_N[columns] += values
+        union = np.unique(np.concatenate([columns for columns, _ in parts]))
+        yield union, total_N[union] / len(near_K)
+        total_N[union] = 0
+
+
+def _jaccard(rows: _SparseRows, columns: _SparseRows, item: int) -> Array:
+    """Jaccard distances between an item and all items (eq. 10), whose encodings sum to one."""
+    own_columns, own_values = rows.row(item)
+    first, counts = columns.starts[own_columns], np.diff(columns.starts)[own_columns]
+    ends = np.cumsum(counts)
+    index = np.arange(counts.sum()) + np.repeat(first - (ends - counts), counts)
+    shared = np.minimum(np.repeat(own_values, counts), columns.values[index])
+    common_N = np.bincount(columns.columns[index], weights=shared, minlength=len(rows.starts) - 1)
+    return np.maximum(1 - common_N / (2 - common_N), 0)  # rounding may give less than 0 for equal encodings
