@@ -36,7 +36,7 @@ class Neighbors(NamedTuple):
     """Nearest gallery rows of each query.
 
     Attributes:
-        distances: float64 (Q, K), ascending; infinite where fewer than K rows remain.
+        distances: float64 (Q, K) on the CPU, ascending; infinite where fewer than K rows remain.
         indices: int64 (Q, K), gallery rows; -1 where fewer than K rows remain.
     """
 
@@ -99,14 +99,15 @@ def nearest(
     """
     if k < 1:
         raise ValueError(f"k is {k}, expected at least one neighbor")
-    found = []
-    for start, distances_BG in distance_blocks(query_QE, gallery_GE, metric=metric, block=block):
+    blocks = distance_blocks(query_QE, gallery_GE, metric=metric, block=block)
+    values_QK = torch.empty(len(query_QE), min(k, len(gallery_GE)), dtype=torch.float64)
+    indices_QK = torch.empty(values_QK.shape, dtype=torch.int64)
+    for start, distances_BG in blocks:
+        stop = start + len(distances_BG)
         if exclude is not None:
-            mask_BG = torch.as_tensor(exclude(start, start + len(distances_BG)), device=distances_BG.device)
+            mask_BG = torch.as_tensor(exclude(start, stop), device=distances_BG.device)
             distances_BG.masked_fill_(mask_BG, torch.inf)
-        found.append(smallest(distances_BG, min(k, distances_BG.shape[1])))
-    values_QK = torch.cat([one.distances for one in found])
-    indices_QK = torch.cat([one.indices for one in found])
+        values_QK[start:stop], indices_QK[start:stop] = smallest(distances_BG, values_QK.shape[1])
     return Neighbors(values_QK, indices_QK.masked_fill(values_QK.isinf(), -1))
 
 

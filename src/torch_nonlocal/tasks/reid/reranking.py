@@ -134,21 +134,23 @@ def _reranked(
     columns = rows.transposed()
     query_QE = items_NE[torch.as_tensor(query_items, device=items_NE.device)]
     for start, distances_BG in distance_blocks(query_QE, items_NE[gallery_items], block=block):
-        items_B = query_items[start : start + len(distances_BG)]
-        original_BG = distances_BG.square_().div_(distances_BG.new_tensor(largest_N[items_B])[:, None])
-        jaccard_BG = np.stack([_jaccard(rows, columns, item)[gallery_items] for item in items_B])
-        mixed_BG = original_BG.mul_(lambda_value).add_(distances_BG.new_tensor(jaccard_BG), alpha=1 - lambda_value)
-        yield DistanceBlock(start, mixed_BG)
+        for item, distances_G in zip(query_items[start : start + len(distances_BG)], distances_BG, strict=True):
+            jaccard_G = torch.from_numpy(_jaccard(rows, columns, item)[gallery_items]).to(distances_G.device)
+            distances_G.square_().mul_(lambda_value / float(largest_N[item])).add_(jaccard_G, alpha=1 - lambda_value)
+        yield DistanceBlock(start, distances_BG)
 
 
 def _neighbors(items_NE: Tensor, k1: int, block: int) -> tuple[Array, Array]:
     """The k1 + 1 nearest items of each item, itself among them, and its largest squared distance (1 if that is 0)."""
-    neighbors, largest = [], []
-    for _, distances_BN in distance_blocks(items_NE, items_NE, block=block):
-        neighbors.append(smallest(distances_BN, min(k1 + 1, len(items_NE))).indices.cpu())
-        largest.append(distances_BN.amax(1).square().cpu())
-    largest_N = torch.cat(largest).numpy()
-    return torch.cat(neighbors).numpy(), np.where(largest_N > 0, largest_N, 1.0)
+    count = len(items_NE)
+    neighbors_NK = np.empty((count, min(k1 + 1, count)), np.int64)
+    largest_N = np.empty(count)
+    for start, distances_BN in distance_blocks(items_NE, items_NE, block=block):
+        stop = start + len(distances_BN)
+        neighbors_NK[start:stop] = smallest(distances_BN, neighbors_NK.shape[1]).indices.cpu().numpy()
+        largest_N[start:stop] = distances_BN.amax(1).square().cpu().numpy()
+    largest_N[largest_N == 0] = 1
+    return neighbors_NK, largest_N
 
 
 def _encodings(items_NE: Tensor, neighbors_NK: Array, largest_N: Array, k1: int) -> Iterator[tuple[Array, Array]]:
