@@ -22,7 +22,7 @@ from torch_nonlocal.tasks.action.trained import read_trained  # noqa: E402
 from torch_nonlocal.training import TrainConfig, load_weights_file  # noqa: E402
 
 DIGITS = ActionSettings(network="digits", frames="2x1", crop=16, non_local="none")
-R3D = ActionSettings(network="torchvision:r3d_18", frames="2x1", crop=16, non_local="none")
+MC3 = ActionSettings(network="torchvision:mc3_18", frames="2x1", crop=16, non_local="none")
 CONFIG = TrainConfig(steps=2, batch_size=4, workers=0, attention_items=0, checkpoint_minutes=0.0)
 KINETICS = (0.43216, 0.394666, 0.37645)
 
@@ -79,7 +79,7 @@ def test_inputs_are_saved_with_the_weights(tmp_path, few_digits):
 
 
 def test_networks_are_tested_with_the_inputs_they_were_trained_with(tmp_path, few_digits):
-    result = train(tmp_path, R3D)
+    result = train(tmp_path, MC3)
     assert inputs_of(read_trained(result.weights).model).mean == KINETICS
     content = torch.load(result.weights, weights_only=True)
     content["about"]["inputs"]["mean"] = [0.1, 0.2, 0.3]
@@ -98,14 +98,14 @@ def test_run_of_version_0_1_resumes_with_its_inputs(tmp_path, few_digits, monkey
         "prepare",
         lambda self, batch: (seen.append(inputs_of(self.model).mean), real(self, batch))[1],
     )
-    train(tmp_path, R3D)
+    train(tmp_path, MC3)
     assert set(seen) == {KINETICS}
     edit(tmp_path / "config.json", lambda content: content["about"].pop("inputs"))
     state = torch.load(tmp_path / "checkpoints" / "last.pt", weights_only=True)
     state["progress"] |= {"step": 1, "evaluated": -1, "finished": False, "best": None, "batch": 1, "epoch": 0}
     torch.save(state, tmp_path / "checkpoints" / "last.pt")
     seen.clear()
-    result = train(tmp_path, R3D)
+    result = train(tmp_path, MC3)
     assert set(seen) == {IMAGENET.mean}
     assert "inputs" not in load_weights_file(result.weights)["about"]
     assert inputs_of(read_trained(result.weights).model).mean == IMAGENET.mean
