@@ -43,7 +43,10 @@ def one_process(tmp_path_factory):
     return curve(folder)
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher",
+    ["torchrun", pytest.param("accelerate launch", marks=pytest.mark.extended)],  # sets the same variables
+)
 def test_two_processes_have_the_losses_of_one(launcher, one_process, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "COLUMNS": "200"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
