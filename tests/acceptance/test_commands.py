@@ -90,7 +90,7 @@ def check_figures_of_bench(folder):
 def test_bench_measures_one_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(table, "cells", lambda quick: [Cell("gaussian", 784, 64), Cell("dot_product", 784, 64)])
     monkeypatch.chdir(tmp_path)
-    main("bench --quick --repeats 1 --forms gaussian --json figures.json".split())
+    main(["bench", "--quick", "--repeats", "1", "--forms", "gaussian", "--json", "figures.json"])
     check_figures_of_bench(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     blocks = [part.split("```")[0] for part in text.split("```python\n")[1:]]
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    for block in blocks:
-        if not block.startswith(">>>"):
-            exec(compile(block, "README.md", "exec"), namespace)
+    for part in blocks:
+        if not part.startswith(">>>"):
+            exec(compile(part, "README.md", "exec"), namespace)
     assert {"arrows.png", "page.html", "blocks.pt"} <= {path.name for path in tmp_path.iterdir()}

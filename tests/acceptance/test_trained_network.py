@@ -10,7 +10,7 @@ import pytest
 for package in ("accelerate", "av", "matplotlib", "rich", "sklearn", "torchmetrics", "torchvision", "tyro"):
     pytest.importorskip(package, reason="pip install 'torch-nonlocal[train]'")
 
-from torch_nonlocal.cli import main
+from torch_nonlocal.cli import main  # noqa: E402 (after the skips)
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.split("## Use a trained network\n")[1].split("\n## ")[0]
