@@ -42,9 +42,9 @@ def listed(names: Iterable[str], *, most: int = 5) -> str:
     return shown if len(all_names) <= most else f"{shown} and {len(all_names) - most} more"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, such as "1 frame" or "8 frames"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun, such as "1 frame" or "8 frames"; the plural is the noun with an s unless it is given."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def reason_of(error: Exception) -> str:

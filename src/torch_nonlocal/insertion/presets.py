@@ -1,4 +1,4 @@
-"""The paper's placements for ResNet-like networks of any depth. Stages are found by structure, not by name.
+"""Placements of the paper, and of NVAN, for ResNet-like networks of any depth. Stages are found by structure.
 
 A stage is a module whose children are all residual blocks of one class. A network with four stages has res2 to res5:
 the ResNets, ResNeXts, RegNets, ConvNeXts and Swins of torchvision and timm, video ResNets, and detectors and
@@ -10,7 +10,7 @@ from torch import nn
 from torch_nonlocal._common.wrappers import join, named_children, named_modules
 from torch_nonlocal.insertion.attachment import CHILD, plain_type
 
-PRESETS = ("paper-1", "paper-5", "paper-10")
+PRESETS = ("paper-1", "paper-5", "paper-10", "nvan")
 _COUNTS = {"paper-5": (2, 3), "paper-10": (4, 6)}  # blocks in res3 and in res4 (section 5.1, "going deeper")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -22,7 +22,8 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
     "paper-1" inserts one block before the last residual block of res4. "paper-5" inserts two in res3 and three in res4,
     "paper-10" four and six. They are evenly spaced and the last one ends the stage: every other residual block of a
     ResNet-50, residual blocks 6, 13 and 20 in res4 of a ResNet-101 with "paper-5". A stage with fewer residual blocks
-    gets one block after each.
+    gets one block after each. "nvan" inserts blocks after the last two residual blocks of res3 and the last three of
+    res4.
 
     Args:
         model: a network with four stages.
@@ -30,7 +31,8 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
 
     Raises:
         ValueError: if the preset is unknown or the network does not have four stages. The message lists the stages.
-    Reference: Wang et al., Non-local Neural Networks, CVPR 2018, section 5.1 and table 2.
+    Reference: Wang et al., Non-local Neural Networks, CVPR 2018, section 5.1 and table 2; Liu et al., Spatially and
+    temporally efficient non-local attention network for video-based person re-identification (NVAN), BMVC 2019.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}: expected one of {', '.join(map(repr, PRESETS))}")
@@ -42,6 +44,8 @@ def preset_places(model: nn.Module, preset: str) -> list[str]:
             f"stages of {type(model).__name__}: {len(found)}, {listing}. Name the places, such as at='layer3.*'"
         )
     _, res3, res4, _ = found.values()
+    if preset == "nvan":
+        return [*res3[-2:], *res4[-3:]]
     if preset == "paper-1":
         return [res4[max(len(res4) - 2, 0)]]
     in_res3, in_res4 = _COUNTS[preset]

@@ -21,9 +21,9 @@ Places: TypeAlias = str | nn.Module | Iterable[str | nn.Module]
 def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     """Resolve `at` to modules by full name, in the network's order.
 
-    `*` matches within one name segment, `**` across segments; `?` and `[...]` work as in a shell. "paper-1", "paper-5"
-    and "paper-10" are the placements of `presets`. A Sequential resolves to its last module, because a child added to
-    the Sequential itself runs as one more layer.
+    `*` matches within one name segment, `**` across segments; `?` and `[...]` work as in a shell. "paper-1", "paper-5",
+    "paper-10" and "nvan" are the placements of `presets`. A Sequential resolves to its last module, because a child
+    added to the Sequential itself runs as one more layer.
 
     Wrappers (see `_common.wrappers`) are skipped: names and modules are those of the wrapped network. A module that is
     registered under several names is found by each of them and returned under the first one.
@@ -42,7 +42,8 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     names = Names(model)
     chosen: set[nn.Module] = set()
     for one in [at] if isinstance(at, str | nn.Module) else at:
-        if isinstance(one, str) and one.startswith("paper-") and one not in names.places:
+        is_preset = isinstance(one, str) and (one in PRESETS or one.startswith("paper-"))
+        if is_preset and one not in names.places:
             matches = [(name, names.places[name]) for name in preset_places(model, one)]
         else:
             matches = names.matches(one)

@@ -32,6 +32,7 @@ Settings = TypeVar("Settings")
 _BUILT_IN = {
     "action": "torch_nonlocal.tasks.action.spec:ACTION",
     "denoise": "torch_nonlocal.tasks.denoise.spec:DENOISE",
+    "reid": "torch_nonlocal.tasks.reid.spec:REID",
 }
 _registered: dict[str, TaskSpec[Any]] = {}
 

@@ -17,7 +17,7 @@ from action_runs import SETTINGS, use_tiny_networks  # noqa: E402
 import torch_nonlocal as nl  # noqa: E402
 from torch_nonlocal.cli import main  # noqa: E402
 from torch_nonlocal.models.inputs import Inputs  # noqa: E402
-from torch_nonlocal.tasks.action import export as exporting  # noqa: E402
+from torch_nonlocal.tasks import exporting  # noqa: E402
 from torch_nonlocal.tasks.action.classifier import ActionClassifier  # noqa: E402
 from torch_nonlocal.tasks.action.export import export  # noqa: E402
 from torch_nonlocal.tasks.action.network import network  # noqa: E402

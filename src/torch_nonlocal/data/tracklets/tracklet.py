@@ -105,7 +105,10 @@ class TrackletData:
 class TrackletSource(Protocol):
     """Tracklets whose frames can be read, from files or generated."""
 
-    tracklets: Sequence[Tracklet]
+    @property
+    def tracklets(self) -> Sequence[Tracklet]:
+        """The tracklets."""
+        ...
 
     def read(self, index: int, frames: Sequence[int]) -> Tensor:
         """The frames of a tracklet, (3, T, H, W) uint8 RGB, all resized to the size of the source.

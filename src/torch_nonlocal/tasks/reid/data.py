@@ -1,0 +1,246 @@
+"""Data of re-identification: tracklets of a set, by their use, or the built-in handwritten persons."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch_nonlocal._common.text import counted, listed
+from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData, TrackletSource, identity_numbers
+from torch_nonlocal.tasks.reid.settings import AUTO, ReidSettings
+
+_FEWEST = 2  # identities of a part
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Tracklets to rank: queries against a gallery.
+
+    Attributes:
+        source: all tracklets.
+        query: positions of the queries in `source.tracklets`.
+        gallery: positions of the gallery.
+        query_index: rows of the gallery that are the queries; None if the queries are not in the gallery.
+    """
+
+    source: TrackletSource
+    query: tuple[int, ...]
+    gallery: tuple[int, ...]
+    query_index: tuple[int, ...] | None = None
+
+    @property
+    def identities(self) -> list[int]:
+        """Number of the identity of each tracklet: -1 for junk, 0 for distractors."""
+        return identity_numbers(self.source.tracklets)[0]
+
+    @property
+    def cameras(self) -> list[int]:
+        """Number of the camera of each tracklet.
+
+        In data of a single camera every tracklet has its own number: the rule that leaves out the camera of the query
+        would leave nothing.
+        """
+        names = [one.camera for one in self.source.tracklets]
+        known = sorted(set(names))
+        return list(range(len(names))) if len(known) < 2 else [known.index(name) for name in names]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Training tracklets, and those that choose the best weights.
+
+    Attributes:
+        source: the training tracklets.
+        labels: identity of each tracklet, from 0.
+        cameras: number of the camera of each tracklet.
+        identities: number of identities.
+        validation: held-out identities; None if there are none.
+        summary: one line about the data.
+        notes: further lines.
+        problems: one line for each thing that was left out.
+    """
+
+    source: TrackletSource
+    labels: tuple[int, ...]
+    cameras: tuple[int, ...]
+    identities: int
+    validation: Retrieval | None
+    summary: str
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def check_built_in(data: Path | None, settings: ReidSettings) -> None:
+    """Check that the network is for these data.
+
+    Raises:
+        ValueError: the small network for the built-in data is given other frames, or other data.
+    """
+    if data is None:
+        from torch_nonlocal.data.digit_persons import SIZE
+
+        if settings.size != SIZE:
+            height, width = SIZE
+            raise ValueError(
+                f"height={settings.height}, width={settings.width}: the built-in persons have frames of {height} x "
+                f"{width} pixels; expected these, or --data"
+            )
+
+
+def training_data(data: Path | None, settings: ReidSettings, split: int) -> Training:
+    """Find the training tracklets.
+
+    Args:
+        data: folder or list, as in `data.tracklets.find.find_tracklets`; None for the built-in persons.
+        settings: layout, size of the frames, share of the identities that is held out.
+        split: number of the random split, for data that have several.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: the layout is unknown, or there are fewer than two training identities.
+        ImportError: a package is not installed; the message names the extra.
+    """
+    check_built_in(data, settings)
+    if data is None:
+        from torch_nonlocal.data.digit_persons import DigitPersons
+
+        persons, held_out = DigitPersons("train"), DigitPersons("validation")
+        validation = Retrieval(held_out, held_out.query, held_out.gallery)
+        return _training(persons, validation, "handwritten persons, generated")
+    found = _found(data, settings.layout, split)
+    people = [one for one in found.train if one.role == "person" and one.length]
+    kept, held_out = _held_out(people, settings.held_out)
+    if len({one.identity for one in kept}) < _FEWEST:
+        raise ValueError(f"{data}: {counted(len(kept), 'training tracklet')} of fewer than two identities")
+    validation = _validation(held_out, settings.size) if held_out else None
+    training = _training(_files(kept, settings.size), validation, f"{data} ({found.layout})")
+    empty = [one.name for one in found.train if not one.length]
+    problems = [f"{one.kind}: {one.name}: {one.reason}" for one in found.problems]
+    notes = [*found.notes, *([f"left out, without frames: {listed(empty, most=_SHOWN)}"] if empty else [])]
+    single = sorted(one for one, cameras in _cameras_of(kept).items() if len(cameras) == 1)
+    if single and len({one.camera for one in kept}) > 1:
+        notes.append(f"{counted(len(single), 'identity', 'identities')} in one camera only, trained on all the same")
+    return replace(training, notes=tuple(notes), problems=tuple(problems))
+
+
+def retrieval_data(
+    data: Path | None, settings: ReidSettings, split: int, layout: str = AUTO
+) -> tuple[Retrieval, list[str]]:
+    """Find the query and gallery tracklets, and lines about them.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `training_data`; or there are no queries.
+    """
+    check_built_in(data, settings)
+    if data is None:
+        from torch_nonlocal.data.digit_persons import DigitPersons
+
+        persons = DigitPersons("test")
+        return Retrieval(persons, persons.query, persons.gallery), ["handwritten persons that training does not use"]
+    found = _found(data, layout, split)
+    gallery = [one for one in found.gallery if one.length]
+    if found.query_index is not None:
+        rows = {id(one): row for row, one in enumerate(gallery)}
+        query = [found.gallery[row] for row in found.query_index]
+        lost = [one.name for one in query if id(one) not in rows]
+        index = tuple(rows[id(one)] for one in query if id(one) in rows)
+        everything, positions = gallery, index
+    else:
+        query = [one for one in found.query if one.length]
+        lost = [one.name for one in found.query if not one.length]
+        index = None
+        everything, positions = [*gallery, *query], tuple(range(len(gallery), len(gallery) + len(query)))
+    if not positions or not gallery:
+        raise ValueError(f"{data} ({found.layout}): no query or no gallery tracklets; expected both for a test")
+    notes = [*found.notes, *(f"{one.kind}: {one.name}: {one.reason}" for one in found.problems)]
+    if lost:
+        notes.append(f"left out, without frames: {listed(lost, most=_SHOWN)}")
+    retrieval = Retrieval(_files(everything, settings.size), positions, tuple(range(len(gallery))), index)
+    return retrieval, [f"{data} ({found.layout}): {_test_summary(retrieval)}", *notes]
+
+
+def _test_summary(retrieval: Retrieval) -> str:
+    queries, gallery = len(retrieval.query), len(retrieval.gallery)
+    people = {one.identity for one in retrieval.source.tracklets if one.role == "person"}
+    identities = counted(len(people), "identity", "identities")
+    return f"{counted(queries, 'query', 'queries')}, {counted(gallery, 'gallery tracklet')}, {identities}"
+
+
+def _found(data: Path, layout: str, split: int) -> TrackletData:
+    from torch_nonlocal.data.tracklets.find import find_tracklets
+
+    return find_tracklets(data, layout=layout, split=split)
+
+
+def _files(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> TrackletSource:
+    from torch_nonlocal.data.tracklets.files import FileTracklets
+
+    return FileTracklets(tracklets, size)
+
+
+def _training(source: TrackletSource, validation: Retrieval | None, name: str) -> Training:
+    numbers, names = identity_numbers(source.tracklets)
+    known = sorted({one.camera for one in source.tracklets})
+    cameras = tuple(known.index(one.camera) for one in source.tracklets)
+    words = [
+        counted(len(numbers), "training tracklet"),
+        counted(len(names), "identity", "identities"),
+        counted(len(known), "camera"),
+    ]
+    held = "no identity held out"
+    if validation is not None:
+        held_out = len({n for n in validation.identities if n > 0})
+        held = f"{counted(held_out, 'identity', 'identities')} held out"
+    labels = tuple(number - 1 for number in numbers)
+    return Training(source, labels, cameras, len(names), validation, f"{name}: {', '.join(words)}; {held}")
+
+
+def _cameras_of(tracklets: Sequence[Tracklet]) -> dict[str, set[str]]:
+    cameras: dict[str, set[str]] = {}
+    for one in tracklets:
+        cameras.setdefault(one.identity, set()).add(one.camera)
+    return cameras
+
+
+def _held_out(tracklets: Sequence[Tracklet], share: float) -> tuple[list[Tracklet], list[Tracklet]]:
+    """Split training tracklets by their identities.
+
+    Identities are ordered by a hash of their names, so the split does not depend on the others. Only identities that
+    can be matched are held out: those in two cameras, or with two tracklets in data of one camera.
+    """
+    cameras = _cameras_of(tracklets)
+    several = len({one.camera for one in tracklets}) > 1
+    counts: dict[str, int] = {}
+    for one in tracklets:
+        counts[one.identity] = counts.get(one.identity, 0) + 1
+    able = [name for name in cameras if (len(cameras[name]) > 1 if several else counts[name] > 1)]
+    able.sort(key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
+    number = min(round(share * len(cameras)), max(len(cameras) - _FEWEST, 0))
+    chosen = set(able[:number]) if number >= _FEWEST else set()
+    return (
+        [one for one in tracklets if one.identity not in chosen],
+        [one for one in tracklets if one.identity in chosen],
+    )
+
+
+def _validation(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> Retrieval:
+    """Queries: the first tracklet of each identity in each camera; the gallery holds all tracklets."""
+    single = len({one.camera for one in tracklets}) < 2
+    seen: set[Any] = set()
+    rows = []
+    for row, one in enumerate(tracklets):
+        key = one.identity if single else (one.identity, one.camera)
+        if key not in seen:
+            seen.add(key)
+            rows.append(row)
+    return Retrieval(_files(tracklets, size), tuple(rows), tuple(range(len(tracklets))), tuple(rows))
+
+
+def has_validation(data: Path | None, settings: ReidSettings, split: int) -> bool:
+    """Whether a run has held-out identities."""
+    return data is None or training_data(data, settings, split).validation is not None
+
+
+__all__ = ["Retrieval", "Training", "has_validation", "retrieval_data", "training_data"]

@@ -1,0 +1,133 @@
+"""Networks of re-identification: from settings to a network with blocks, and its initial weights."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_nonlocal._common.tensor_files import read_weights
+from torch_nonlocal.inflation.inflate import inflate
+from torch_nonlocal.insertion import blocks, insert
+from torch_nonlocal.insertion.attachment import attach
+from torch_nonlocal.layers import BlockOptions
+from torch_nonlocal.layers.registry import NON_LOCAL
+from torch_nonlocal.models.build import build
+from torch_nonlocal.models.feature_maps import feature_maps, map_channels, set_last_stride
+from torch_nonlocal.models.fitting import limited_to, load_exactly, load_tensors
+from torch_nonlocal.models.inputs import inputs_of
+from torch_nonlocal.models.packaged import efficientnet_lite0
+from torch_nonlocal.models.tracklet_net import TrackletNet, factorize
+from torch_nonlocal.tasks.reid.settings import AUTO, IMAGENET, NONE, PERSONS, SMALL, ReidSettings
+
+_AUTO_PLACES = {SMALL: ["network.blocks.2.1", "network.blocks.4.2"], PERSONS: ["conv3"]}
+_BLOCK: BlockOptions = {"subsample": 2}
+
+
+def network(settings: ReidSettings, identities: int) -> TrackletNet:
+    """Build the network of these settings, with its blocks and a classifier for the given number of identities.
+
+    Its weights are random, except those of the small network, and those of torchvision's and timm's networks with
+    weights="imagenet"; `start_from` loads other weights.
+
+    Raises:
+        ValueError: the network is unknown, it has no maps before a global pool, or a place for a block does not exist.
+        ImportError: a package is not installed; the message names the extra.
+    """
+    model = _without_blocks(settings, identities)
+    if settings.non_local != NONE:
+        _insert_blocks(model.backbone, settings)
+    return model
+
+
+def trained_network(settings: ReidSettings, identities: int, tensors: Mapping[str, Tensor], source: str) -> TrackletNet:
+    """Build the network that a file of trained weights describes, and load its tensors.
+
+    A network larger than its tensors is refused while it is built.
+
+    Args:
+        settings: settings of the file, without initial weights.
+        identities: number of identities of the training.
+        tensors: tensors of the file by name.
+        source: name of the file, for messages.
+
+    Raises:
+        ValueError: the settings and the tensors do not fit.
+        ImportError: a package is not installed; the message names the extra.
+    """
+    with limited_to(tensors):
+        model = _without_blocks(settings, identities)
+        if settings.non_local != NONE:
+            planned = copy.deepcopy(model.backbone).to("meta")
+            _insert_blocks(planned, settings)
+            for place, block in blocks(planned).items():
+                attach(model.backbone.get_submodule(place), type(block)(**block.config))
+    load_exactly(model, tensors, source=source)
+    return model
+
+
+def _example(settings: ReidSettings, device: Any = None) -> Tensor:
+    length, _ = settings.schedule
+    return torch.zeros(1, 3, length, *settings.size, device=device)
+
+
+def _without_blocks(settings: ReidSettings, identities: int) -> TrackletNet:
+    name = settings.network
+    backbone, inputs = _backbone(settings)
+    example = _example(settings)
+    if settings.last_stride == 1 and name != PERSONS:
+        set_last_stride(backbone, example[:, :, :1])
+    if settings.temporal == "factorized" and not factorize(backbone):
+        raise ValueError(f"temporal='factorized': network {name!r} has no bottlenecks of a ResNet; expected 'frames'")
+    channels = map_channels(backbone, example, name)
+    model = TrackletNet(backbone, channels, identities, pooling=settings.pooling)
+    model.inputs = inputs
+    return model
+
+
+def _backbone(settings: ReidSettings) -> tuple[nn.Module, Any]:
+    """The backbone for clips, and the description of its inputs."""
+    if settings.network == PERSONS:
+        from torch_nonlocal.models.person_net import PersonNet
+
+        network = PersonNet()
+        return network, inputs_of(network)
+    if settings.network == SMALL:
+        network = efficientnet_lite0()
+    else:
+        network = build(settings.network, pretrained=settings.weights == IMAGENET)
+    inputs = inputs_of(network)
+    maps = feature_maps(network)
+    takes_clips = any(isinstance(module, nn.Conv3d) for module in maps.modules())
+    return maps if takes_clips else inflate(maps, 1), inputs
+
+
+def _insert_blocks(backbone: nn.Module, settings: ReidSettings) -> None:
+    places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(settings.network, "nvan")
+    options: BlockOptions = _BLOCK if settings.block == NON_LOCAL and settings.network != PERSONS else {}
+    device = next(backbone.parameters()).device
+    insert(backbone, places, _example(settings, device), block=settings.block, **options)
+
+
+def start_from(model: TrackletNet, settings: ReidSettings) -> str:
+    """Load the initial weights into a network built by `network`, in place.
+
+    Returns:
+        One line that describes the weights.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the weights do not fit; the network is unchanged.
+    """
+    if settings.weights in (NONE, IMAGENET):
+        if settings.network == SMALL:
+            return "weights: EfficientNet-Lite0, ImageNet; newly initialized: batch norm, classifier and blocks"
+        if settings.weights == NONE:
+            return "weights: all newly initialized"
+        return "weights: ImageNet; newly initialized: batch norm, classifier and blocks"
+    file = read_weights(settings.weights)
+    if file.kind == "blocks":
+        raise ValueError(f"{settings.weights} holds non-local blocks only; expected best.pt of a run of this task")
+    report = load_tensors(model, file.tensors, source=settings.weights, same_classes=False)
+    return f"weights: {settings.weights}: {report}"

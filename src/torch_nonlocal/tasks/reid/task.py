@@ -1,0 +1,213 @@
+"""Training of re-identification. The settings are saved with the weights, so a test needs only that file."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torch_nonlocal._common.files import printable, write_text
+from torch_nonlocal.data.broken import BrokenClips
+from torch_nonlocal.data.tracklets.tracklet import TrackletSource
+from torch_nonlocal.distributed.rank import main_process_log
+from torch_nonlocal.models.inputs import inputs_of
+from torch_nonlocal.models.tracklet_net import TrackletNet
+from torch_nonlocal.tasks.base import OnError
+from torch_nonlocal.tasks.reid.clips import TrainingClips, fingerprint
+from torch_nonlocal.tasks.reid.data import Training, training_data
+from torch_nonlocal.tasks.reid.evaluation import embedded_retrieval
+from torch_nonlocal.tasks.reid.losses import ReidLoss
+from torch_nonlocal.tasks.reid.network import network, start_from
+from torch_nonlocal.tasks.reid.settings import PLACES, ReidSettings
+from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun
+from torch_nonlocal.training.identity_sampler import IdentityBatches
+from torch_nonlocal.training.items import Items
+
+LEFT_OUT = "left_out.txt"
+"""File in the run folder with one line per problem of the data."""
+_WHITE = 255
+
+
+def train(
+    data: Path | None,
+    run_dir: Path,
+    settings: ReidSettings,
+    config: TrainConfig,
+    *,
+    on_error: OnError = "skip",
+    log: Callable[[str], None] | None = None,
+) -> Result:
+    """Train on tracklets, or resume the run in `run_dir`.
+
+    Args:
+        data: as in `data.training_data`.
+        run_dir: folder of the run; tracklets that cannot be read are listed in its broken.jsonl.
+        settings: model and data options.
+        config: training options.
+        on_error: "skip" or "fail" for tracklets that cannot be read.
+        log: receives messages, one line each; None prints them.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `training_data`, `network` and `fit`.
+    """
+    found = training_data(data, settings, split_of(settings, config))
+    torch.manual_seed(config.seed)
+    model = network(settings, found.identities)
+    say = main_process_log(log)
+    if not is_begun(run_dir):  # otherwise the weights come from the checkpoint
+        say(start_from(model, settings))
+    for line in (found.summary, *found.notes):
+        say(line)
+    broken = BrokenClips(run_dir / "broken.jsonl")
+    result = fit(ReidTask(model, found, settings, config, on_error, broken), config, run_dir, log=log)
+    if len(broken):
+        say(f"tracklets that could not be read: {len(broken)}, listed in {broken.path}")
+    if found.problems:
+        say(f"problems of the data: {len(found.problems)}, listed in {run_dir / LEFT_OUT}")
+    return result
+
+
+def check_data(data: Path | None, settings: ReidSettings, config_seed: int, log: Callable[[str], None]) -> None:
+    """Find the tracklets, read one, and build the network, without training.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `train` does before the first step.
+    """
+    found = training_data(data, settings, config_seed if settings.split is None else settings.split)
+    for line in (found.summary, *found.notes, *(f"problem: {one}" for one in found.problems)):
+        log(line)
+    found.source.read(0, [0])
+    log(start_from(network(settings, found.identities), settings))
+
+
+def split_of(settings: ReidSettings, config: TrainConfig) -> int:
+    """Number of the random split of a run: that of the settings, else the seed."""
+    return config.seed if settings.split is None else settings.split
+
+
+class ReidTask(Task):
+    """Re-identification for `fit`: cross-entropy and triplet loss, and mAP of held-out identities.
+
+    Args:
+        model: a `TrackletNet`.
+        data: training tracklets and held-out identities.
+        settings: settings of the network and the clips.
+        config: its batch size and number of workers are also used for the evaluation.
+        on_error: "skip" or "fail" for tracklets that cannot be read.
+        broken: receives the tracklets that cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: TrackletNet,
+        data: Training,
+        settings: ReidSettings,
+        config: TrainConfig,
+        on_error: OnError,
+        broken: BrokenClips,
+    ) -> None:
+        self._inputs = inputs_of(model)
+        fill = [round(value * _WHITE) for value in self._inputs.mean]
+        clips = TrainingClips(data.source, data.labels, settings, fill=fill, on_error=on_error, broken=broken)
+        kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
+        about = {"task": "reid", **kept, "split": split_of(settings, config), "identities": data.identities}
+        super().__init__(model, clips, about={**about, "inputs": self._inputs.to_dict()})
+        self.metric = None if data.validation is None else Metric("mAP")
+        self.extra = {"trained_on": trained_on(data.source)}
+        self._loss = ReidLoss(settings)
+        self._data, self._settings, self._config, self._broken = data, settings, config, broken
+
+    def sampler(self, batch_size: int, seed: int) -> BatchSampler:
+        """Batches of identities with `per_identity` tracklets each."""
+        per_identity = self._settings.per_identity
+        return IdentityBatches(
+            self._data.labels, self._data.cameras, per_identity=per_identity, batch_size=batch_size, seed=seed
+        )
+
+    def fingerprint(self) -> Items:
+        """The training tracklets and the held-out ones."""
+        items = dict(super().fingerprint())
+        if self._data.validation is not None:
+            items["held out"] = fingerprint(self._data.validation.source)
+        return items
+
+    def begin(self, run_dir: Path) -> None:
+        """List the problems of the data."""
+        left_out = run_dir / LEFT_OUT
+        if self._data.problems:
+            write_text(left_out, "".join(f"{printable(problem)}\n" for problem in self._data.problems))
+        else:
+            left_out.unlink(missing_ok=True)
+
+    def prepare(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The batch with normalized clips."""
+        clips, labels, indices = batch
+        return self._inputs.normalize(clips), labels, indices
+
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+        """See `losses.ReidLoss`."""
+        clips, labels, _ = batch
+        return self._loss(model(clips), labels)
+
+    def head(self, model: nn.Module) -> Sequence[nn.Module]:
+        """The classifier and the batch norm before it."""
+        inner: Any = getattr(model, "module", model)
+        return [inner.neck, inner.classifier]
+
+    def item_indices(self, batch: tuple[Tensor, Tensor, Tensor], requested: Sequence[int]) -> Sequence[int]:
+        """The indices of the tracklets that were read; another one replaces one that cannot be read."""
+        return batch[2].tolist()
+
+    def item_name(self, index: int) -> str:
+        """The name of a tracklet."""
+        return self._data.source.tracklets[index].name
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """mAP, rank 1 and mINP of the held-out identities, by the common protocol and cosine distance."""
+        if self._data.validation is None:
+            return {}
+        from torch_nonlocal.tasks.reid.metrics import evaluate_embeddings
+
+        options: dict[str, Any] = {"batch": self._config.batch_size, "workers": self._config.workers}
+        found = embedded_retrieval(
+            model, self._data.validation, self._settings, self._inputs, broken=self._broken, **options
+        )
+        scores = evaluate_embeddings(
+            found.query,
+            found.gallery,
+            found.gallery_ids,
+            found.gallery_cameras,
+            found.query_ids,
+            found.query_cameras,
+            protocols=("common",),
+            query_index=found.query_index,
+            metric="cosine",
+        )["common"]
+        return {"mAP": scores.mean_ap, "rank1": float(scores.cmc[0]), "mINP": scores.mean_inp}
+
+
+def trained_on(source: TrackletSource) -> list[str]:
+    """A digest of each training tracklet that is read from files, by its contents: see `tracklet_digest`."""
+    return sorted({digest for index in range(len(source.tracklets)) if (digest := tracklet_digest(source, index))})
+
+
+def tracklet_digest(source: TrackletSource, index: int) -> str:
+    """A digest of the first file of a tracklet and of its place in a video; "" if it is not read from files.
+
+    Copies under other names have the same digest.
+    """
+    one = source.tracklets[index]
+    if one.folder is None:
+        return ""
+    path = one.folder / one.files[0] if one.files else one.folder
+    try:
+        with path.open("rb") as file:
+            content = file.read(1 << 16)
+    except OSError:
+        return ""
+    place = json.dumps([list(box) for box in one.boxes[:1]])
+    return hashlib.blake2b(content + place.encode(), digest_size=16).hexdigest()

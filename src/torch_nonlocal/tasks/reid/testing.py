@@ -1,0 +1,115 @@
+"""Test of a trained network of re-identification: embeddings, distances, and retrieval metrics."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch_nonlocal._common.text import counted, listed
+from torch_nonlocal.data.broken import Broken, BrokenClips
+from torch_nonlocal.tasks.reid.data import Retrieval, retrieval_data
+from torch_nonlocal.tasks.reid.evaluation import Ranked, embedded_retrieval
+from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, Protocol, RetrievalScores, evaluate_blocks
+from torch_nonlocal.tasks.reid.settings import ReidTestOptions
+from torch_nonlocal.tasks.reid.task import tracklet_digest
+from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, Trained, read_trained
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The outcome of a test.
+
+    Attributes:
+        model: the network.
+        retrieval: queries and gallery.
+        ranked: their embeddings; rows that could be read.
+        scores: retrieval metrics by protocol.
+        options: options of the test.
+        notes: lines about the data.
+        not_read: tracklets that could not be read.
+    """
+
+    model: TrackletEmbedder
+    retrieval: Retrieval
+    ranked: Ranked
+    scores: dict[Protocol, RetrievalScores]
+    options: ReidTestOptions
+    notes: tuple[str, ...]
+    not_read: tuple[Broken, ...]
+
+    def blocks(self) -> Iterator[Any]:
+        """Blocks of distances (first query, (B, G)), as the options have them."""
+        return distances_of(self.ranked, self.options)
+
+
+def ranked_run(
+    weights: Path,
+    data: Path | None,
+    options: ReidTestOptions,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Tested:
+    """Embed queries and gallery with trained weights, and rank them.
+
+    Args:
+        weights: checkpoints/best.pt of a run, or the folder of the run.
+        data: as in `data.retrieval_data`.
+        options: options of the test.
+        on_progress: called with the number of finished clips and their total.
+
+    Raises:
+        FileNotFoundError: the weights or the data do not exist.
+        ValueError: the weights are of another task, or there is nothing to test on.
+        ImportError: a package is not installed.
+    """
+    import torch
+
+    trained = read_trained(weights, options.network)
+    model, split = trained.model, trained.model.settings.split or 0
+    retrieval, notes = retrieval_data(data, model.settings, split, options.layout)
+    retrieval, lines = _without_trained(retrieval, trained, options)
+    notes = [*notes, *lines]
+    broken = BrokenClips()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    reading: dict[str, Any] = {"views": options.views, "batch": options.batch_size, "workers": options.workers}
+    reading |= {"on_error": options.on_error, "broken": broken, "on_views": on_progress}
+    ranked = embedded_retrieval(model.network.eval(), retrieval, model.settings, model.inputs, **reading)
+    labels = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
+    protocols = PROTOCOLS if options.protocol == "both" else (options.protocol,)
+    scores = evaluate_blocks(
+        distances_of(ranked, options), *labels, protocols=protocols, query_index=ranked.query_index
+    )
+    return Tested(model, retrieval, ranked, scores, options, tuple(notes), broken.entries())
+
+
+def distances_of(ranked: Ranked, options: ReidTestOptions) -> Iterator[Any]:
+    """Blocks of distances, (first query, (B, G)): of the embeddings, or re-ranked."""
+    if options.rerank:
+        from torch_nonlocal.tasks.reid.reranking import reranked_blocks
+
+        index = ranked.query_index
+        return iter(reranked_blocks(ranked.query, ranked.gallery, query_index=index, metric=options.distance))
+    from torch_nonlocal.tasks.reid.distances import distance_blocks
+
+    return iter(distance_blocks(ranked.query, ranked.gallery, metric=options.distance))
+
+
+def _without_trained(retrieval: Retrieval, trained: Trained, options: ReidTestOptions) -> tuple[Retrieval, list[str]]:
+    """The retrieval without the identities of tracklets that the weights were trained on, and a line about them."""
+    known = set(trained.content.get("extra", {}).get("trained_on", ()))
+    tracklets = retrieval.source.tracklets
+    used = {*retrieval.query, *retrieval.gallery}
+    seen = {tracklets[i].identity for i in used if known and tracklet_digest(retrieval.source, i) in known}
+    if not seen:
+        return retrieval, []
+    names = counted(len(seen), "identity", "identities")
+    if options.whole:
+        return retrieval, [f"tested though the weights were trained on them: {names}: {listed(sorted(seen), most=3)}"]
+    gallery = [i for i in retrieval.gallery if tracklets[i].identity not in seen]
+    query = tuple(i for i in retrieval.query if tracklets[i].identity not in seen)
+    if not query or not gallery:
+        raise ValueError(f"the weights were trained on all {names} of the data; expected other data, or --whole")
+    rows = {at: row for row, at in enumerate(gallery)}
+    index = None if retrieval.query_index is None else tuple(rows[at] for at in query)
+    kept = replace(retrieval, query=query, gallery=tuple(gallery), query_index=index)
+    return kept, [f"left out, since trained on: {names}: {listed(sorted(seen), most=3)}"]
