@@ -16,15 +16,14 @@ published repositories. Numbers of different protocols cannot be compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from torch_nonlocal._common.text import did_you_mean
+from torch_nonlocal.tasks.reid.blocks import checked_blocks, column_blocks
 from torch_nonlocal.tasks.reid.distances import BLOCK, Metric, distance_blocks
 from torch_nonlocal.tasks.reid.labels import Array, Labels, checked_labels
 
@@ -111,13 +110,7 @@ def evaluate(
     """
     labels = checked_labels(gallery_ids, gallery_cameras, query_ids, query_cameras, query_index=query_index)
     _check_protocol(protocol)
-    distances = distances_GQ if isinstance(distances_GQ, Tensor) else np.asarray(distances_GQ)
-    if tuple(distances.shape) != (labels.gallery, labels.queries):
-        raise ValueError(
-            f"distances have shape {tuple(distances.shape)}, expected (gallery, queries) = "
-            f"({labels.gallery}, {labels.queries})"
-        )
-    return _scores(_columns(distances), labels, (protocol,))[protocol]
+    return _scores(column_blocks(distances_GQ, labels), labels, (protocol,))[protocol]
 
 
 def evaluate_embeddings(
@@ -195,55 +188,10 @@ def evaluate_blocks(
     return _scores(blocks, labels, protocols)
 
 
-def checked_blocks(blocks: Iterable[tuple[int, Any]], labels: Labels) -> Iterator[tuple[int, int, Array]]:
-    """Blocks as arrays, with their first query and the one after the last, after checks of shape and values.
-
-    Raises:
-        TypeError: distances are not real numbers.
-        ValueError: a block is missing or has another shape, or a distance is NaN or infinite.
-    """
-    done = 0
-    for start, distances_BG in blocks:
-        array_BG = _as_array(distances_BG)
-        stop = start + len(array_BG)
-        if start != done or stop > labels.queries or array_BG.shape[1:] != (labels.gallery,):
-            raise ValueError(
-                f"distances of shape {array_BG.shape} from query {start}: expected queries from {done} of "
-                f"{labels.queries}, and a gallery of {labels.gallery}"
-            )
-        broken = ~np.isfinite(array_BG)
-        if broken.any():
-            query, row = np.argwhere(broken)[0].tolist()
-            raise ValueError(
-                f"the distance between query {start + query} and gallery row {row} is {array_BG[query, row]}, "
-                "expected a finite number"
-            )
-        done = stop
-        yield start, stop, array_BG
-    if done != labels.queries:
-        raise ValueError(f"distances of {done} queries, expected {labels.queries}")
-
-
 def _check_protocol(protocol: str) -> None:
     if protocol not in PROTOCOLS:
         hint = did_you_mean(protocol, PROTOCOLS) or f"expected {' or '.join(map(repr, PROTOCOLS))}"
         raise ValueError(f"unknown protocol {protocol!r}; {hint}")
-
-
-def _columns(distances_GQ: Any) -> Iterator[tuple[int, Any]]:
-    for start in range(0, distances_GQ.shape[1], BLOCK):
-        yield start, distances_GQ[:, start : start + BLOCK].T
-
-
-def _as_array(distances: Any) -> Array:
-    if isinstance(distances, Tensor):
-        distances = distances.detach().cpu()
-        array = (distances.float() if distances.dtype == torch.bfloat16 else distances).numpy()
-    else:
-        array = np.asarray(distances)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"distances have dtype {array.dtype}, expected real numbers")
-    return np.ascontiguousarray(array)
 
 
 def _scores(
