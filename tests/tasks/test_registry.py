@@ -144,7 +144,7 @@ def trained(spec, run_dir, **options):
 
 
 def test_a_registered_task_trains_and_the_lowest_error_is_best(toy, tmp_path):
-    assert task_names()[:3] == ("action", "denoise", "toy")
+    assert task_names()[:4] == ("action", "denoise", "reid", "toy")
     result = trained(toy, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     errors = {line["step"]: line["error"] for line in lines if "error" in line}
@@ -197,9 +197,9 @@ def test_the_command_line_trains_resumes_and_tests_a_registered_task(toy, tmp_pa
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("acton", "no task 'acton'; did you mean 'action'\\? tasks: action, denoise, toy"),
+        ("acton", "no task 'acton'; did you mean 'action'\\? tasks: action, denoise, reid, toy"),
         ("Toy", "no task 'Toy'; did you mean 'toy'\\?"),
-        ("zzz", "no task 'zzz'; tasks: action, denoise, toy"),
+        ("zzz", "no task 'zzz'; tasks: action, denoise, reid, toy"),
     ],
 )
 def test_an_unknown_task_suggests_the_nearest(toy, name, message):

@@ -42,8 +42,7 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     names = Names(model)
     chosen: set[nn.Module] = set()
     for one in [at] if isinstance(at, str | nn.Module) else at:
-        is_preset = isinstance(one, str) and (one in PRESETS or one.startswith("paper-"))
-        if is_preset and one not in names.places:
+        if isinstance(one, str) and (one in PRESETS or one.startswith("paper-")) and one not in names.places:
             matches = [(name, names.places[name]) for name in preset_places(model, one)]
         else:
             matches = names.matches(one)
