@@ -6,7 +6,6 @@ import pytest
 from miniatures import mars, matlab, picture
 
 from torch_nonlocal.data.tracklets.find import find_tracklets
-from torch_nonlocal.data.tracklets.mars import MARS
 from torch_nonlocal.data.tracklets.matlab import read_matrix
 
 
@@ -154,9 +153,7 @@ def test_a_matrix_of_other_values_is_refused(tmp_path: Path):
 
 
 def test_the_layout_needs_both_folders(tmp_path: Path):
-    root = mars(tmp_path / "mars")
-    assert MARS.recognizes(root)
+    root = mars(tmp_path)
     (root / "bbox_test").rename(root / "other")
-    assert not MARS.recognizes(root)
     with pytest.raises(ValueError, match="has no folder 'bbox_test'"):
-        find_tracklets(root, layout="mars")
+        find_tracklets(root)

@@ -6,13 +6,26 @@ import os
 from pathlib import Path
 
 from torch_nonlocal._common.text import did_you_mean, near_path
+from torch_nonlocal.data.tracklets.dukemtmc_video import DUKEMTMC_VIDEO
+from torch_nonlocal.data.tracklets.folders import FOLDERS
+from torch_nonlocal.data.tracklets.ilids_vid import ILIDS_VID
 from torch_nonlocal.data.tracklets.layout import Layout
+from torch_nonlocal.data.tracklets.ls_vid import LS_VID
+from torch_nonlocal.data.tracklets.market1501 import MARKET1501
 from torch_nonlocal.data.tracklets.mars import MARS
+from torch_nonlocal.data.tracklets.polar_bear import POLAR_BEAR
+from torch_nonlocal.data.tracklets.prid450s import PRID450S
+from torch_nonlocal.data.tracklets.prid2011 import PRID2011
 from torch_nonlocal.data.tracklets.table import TABLE
 from torch_nonlocal.data.tracklets.tracklet import TrackletData
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (MARS, TABLE)}
+_ALL = (
+    MARS, LS_VID, ILIDS_VID, PRID2011, DUKEMTMC_VIDEO, POLAR_BEAR, MARKET1501, PRID450S, TABLE, FOLDERS,
+)  # fmt: skip
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 """The layouts by name, in the order in which messages list them."""
+
+_INSIDE = 20  # folders in an unknown folder that are looked at
 
 
 def find_tracklets(root: str | os.PathLike[str], layout: str = "auto", split: int = 0) -> TrackletData:
@@ -38,13 +51,23 @@ def find_tracklets(root: str | os.PathLike[str], layout: str = "auto", split: in
 
 
 def _recognized(path: Path) -> Layout:
-    found = [layout for layout in LAYOUTS.values() if layout.recognizes(path)]
+    found = _fitting(path)
     if len(found) > 1:
         names = " and ".join(repr(layout.name) for layout in found)
-        raise ValueError(f"{str(path)!r} has the layouts {names}: name one of them with layout=")
-    if not found:
+        raise ValueError(f"{str(path)!r} fits the layouts {names}: name one of them as the layout; {_expectations()}")
+    if found:
+        return found[0]
+    for inside in sorted(path.iterdir())[:_INSIDE] if path.is_dir() else ():
+        if inside.is_dir() and (below := _fitting(inside)):
+            raise ValueError(f"{str(path)!r} is not a set; did you mean {str(inside)!r}, which fits {below[0].name!r}?")
+    generic = [layout for layout in LAYOUTS.values() if layout.is_generic and layout.recognizes(path)]
+    if not generic:
         raise ValueError(f"{str(path)!r} has no known layout; {_expectations()}")
-    return found[0]
+    return generic[0]
+
+
+def _fitting(path: Path) -> list[Layout]:
+    return [layout for layout in LAYOUTS.values() if not layout.is_generic and layout.recognizes(path)]
 
 
 def _names() -> str:

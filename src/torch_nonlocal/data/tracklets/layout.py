@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,12 +32,14 @@ class Layout:
         expects: the files and names it expects, in one line.
         recognizes: whether a folder or file has this layout; it reads names only.
         read: reads a folder or file; the second argument is the number of the split, from 0.
+        is_generic: whether it fits many sets, so that it is recognized only where no other layout is.
     """
 
     name: str
     expects: str
     recognizes: Callable[[Path], bool]
     read: Callable[[Path, int], TrackletData]
+    is_generic: bool = False
 
 
 class Listing(NamedTuple):
@@ -214,6 +216,11 @@ def first_picture(folder: Path, depth: int) -> str | None:
     return None
 
 
+def first_place(root: Path, *places: str) -> Path:
+    """The first of some folders below a root that exists, else the first of them."""
+    return next((root / place for place in places if (root / place).is_dir()), root / places[0])
+
+
 def with_queries(test: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[int, ...]]:
     """Choose the queries of a gallery without a list of queries.
 
@@ -232,6 +239,41 @@ def with_queries(test: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[
             rows.setdefault((one.identity, one.camera), row)
     index = tuple(rows.values())
     return tuple(test[row] for row in index), index
+
+
+def own_cameras(tracklets: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[str, ...]]:
+    """Give tracklets without a camera one of their own, and all tracklets if no identity is seen by several cameras.
+
+    Matches in the same camera do not count in re-identification, so that nothing could be matched otherwise.
+
+    Returns:
+        The tracklets, and a note if any was changed.
+    """
+    cameras: dict[str, set[str]] = {}
+    for one in tracklets:
+        cameras.setdefault(one.identity, set()).add(one.camera)
+    if any(len(seen - {""}) > 1 for seen in cameras.values()):
+        which, changed = "tracklets without a named camera count", [not one.camera for one in tracklets]
+    else:
+        why = "no test identity is seen by several named cameras"
+        which, changed = f"{why}: tracklets count", [True] * len(tracklets)
+    kept = (replace(one, camera=one.name) if own else one for one, own in zip(tracklets, changed, strict=True))
+    return tuple(kept), (f"{which} as cameras of their own",) if any(changed) else ()
+
+
+def queries_in_gallery(
+    query: tuple[Tracklet, ...], gallery: Sequence[Tracklet]
+) -> tuple[tuple[Tracklet, ...], tuple[int, ...] | None]:
+    """Find the queries of a folder of their own in the gallery, by their cameras and files.
+
+    Returns:
+        The queries as tracklets of the gallery, and their rows, if the gallery has all of them; else `query` and None.
+    """
+    rows = {(one.identity, one.camera, one.files): row for row, one in enumerate(gallery) if one.files}
+    found = tuple(rows.get((one.identity, one.camera, one.files), -1) for one in query)
+    if not query or min(found) < 0 or len(set(found)) < len(found):
+        return query, None
+    return tuple(gallery[row] for row in found), found
 
 
 def random_half(identities: Iterable[str], split: int, layout: str) -> tuple[set[str], set[str]]:

@@ -31,7 +31,7 @@ _COLUMNS = 4  # first frame, last frame, identity, camera
 
 
 def _recognizes(root: Path) -> bool:
-    return (root / "bbox_train").is_dir() and (root / "bbox_test").is_dir()
+    return (root / "bbox_train").is_dir() or (root / "bbox_test").is_dir()
 
 
 def _read(root: Path, split: int) -> TrackletData:

@@ -40,6 +40,7 @@ _COLUMNS: dict[str, str] = {
 }
 """Names of columns by their meaning; the first is the usual one."""
 _MEANING = {name: column for column, names in _COLUMNS.items() for name in names.split()}
+_USUAL = ("tracklets.csv", "tracklets.tsv")
 _BOX = ("frame", "left", "top", "width", "height")
 _SPLITS = {"train": "train", "training": "train", "query": "query", "probe": "query", "gallery": "gallery"}
 _SPLITS |= {"test": "test", "testing": "test"}
@@ -63,7 +64,7 @@ class _Row(NamedTuple):
 
 
 def _recognizes(root: Path) -> bool:
-    return root.is_file() and root.suffix.lower() in (".csv", ".tsv", ".txt")
+    return root.is_file() or any((root / name).is_file() for name in _USUAL)
 
 
 def _read(file: Path, split: int) -> TrackletData:
@@ -73,6 +74,7 @@ def _read(file: Path, split: int) -> TrackletData:
         ValueError: the file is no table, or a column is missing or there twice.
     """
     check_split(split, 1, "table")
+    file = next((file / name for name in _USUAL if (file / name).is_file()), file)
     if not file.is_file():
         raise ValueError(f"there is no table {str(file)!r}")
     rows = _rows(file)
@@ -271,7 +273,8 @@ def _tracklet(
 
 TABLE = Layout(
     "table",
-    "a CSV or TSV file with the columns tracklet, identity, camera, and frames (a folder, a pattern, or files "
+    "a CSV or TSV file, or a folder with tracklets.csv, with the columns "
+    "tracklet, identity, camera, and frames (a folder, a pattern, or files "
     "separated by ;) or video (a file) and, with one row per box, frame, left, top, width, height",
     _recognizes,
     _read,

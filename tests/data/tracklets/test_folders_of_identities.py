@@ -1,0 +1,115 @@
+"""Folders of one's own: identities, cameras, tracklets and videos."""
+
+from pathlib import Path
+
+import torch
+from miniatures import picture
+
+from torch_nonlocal.data.tracklets.find import find_tracklets
+from torch_nonlocal.media import write_mp4
+
+
+def frames(folder: Path, identity: int = 1) -> None:
+    for frame in (1, 2, 10):
+        picture(folder / f"{frame}.jpg", identity, frame)
+
+
+def meaning(tracklets) -> set[tuple[str, str, str, int]]:
+    return {(one.name, one.identity, one.camera, one.length) for one in tracklets}
+
+
+def test_identity_camera_tracklet(tmp_path: Path):
+    for identity in ("ann", "bob"):
+        for camera in ("door", "hall"):
+            frames(tmp_path / "test" / identity / camera / "t1")
+    frames(tmp_path / "train/cy/door/t1")
+    data = find_tracklets(tmp_path)
+    assert (data.layout, data.problems, data.splits) == ("folders", (), 1)
+    assert meaning(data.train) == {("cy/door/t1", "cy", "door", 3)}
+    expected = {(f"{who}/{camera}/t1", who, camera, 3) for who in ("ann", "bob") for camera in ("door", "hall")}
+    assert meaning(data.gallery) == expected
+    assert data.query_index == (0, 1, 2, 3)
+    assert data.gallery[0].files == ("1.jpg", "2.jpg", "10.jpg")
+
+
+def test_cameras_in_names_and_cameras_first(tmp_path: Path):
+    frames(tmp_path / "a/test/ann/walk_cam2_01")
+    frames(tmp_path / "a/test/ann/c3")
+    frames(tmp_path / "a/test/ann/walk_c4s2")
+    assert {one.camera for one in find_tracklets(tmp_path / "a").gallery} == {"2", "3", "4"}
+    for camera in ("cam_a", "cam_b"):
+        frames(tmp_path / f"b/gallery/{camera}/ann")
+        frames(tmp_path / f"b/gallery/{camera}/bob/walk_1")
+    assert meaning(find_tracklets(tmp_path / "b").gallery) == {
+        ("cam_a/ann", "ann", "a", 3),
+        ("cam_b/ann", "ann", "b", 3),
+        ("cam_a/bob/walk_1", "bob", "a", 3),
+        ("cam_b/bob/walk_1", "bob", "b", 3),
+    }
+
+
+def test_tracklets_without_cameras_count_as_cameras_of_their_own(tmp_path: Path):
+    for identity in ("ann", "bob"):
+        for tracklet in ("monday", "tuesday"):
+            frames(tmp_path / "test" / identity / tracklet)
+    data = find_tracklets(tmp_path)
+    assert [one.camera for one in data.gallery] == ["ann/monday", "ann/tuesday", "bob/monday", "bob/tuesday"]
+    assert "count as cameras of their own" in data.notes[0]
+    assert len(data.query) == 4
+
+
+def test_without_parts_half_of_the_identities_is_tested(tmp_path: Path):
+    for identity in ("ann", "bob", "cy", "dee"):
+        for camera in ("cam1", "cam2"):
+            frames(tmp_path / identity / camera)
+    seen = set()
+    for split in range(10):
+        data = find_tracklets(tmp_path, split=split)
+        trained, tested = ({one.identity for one in part} for part in (data.train, data.gallery))
+        assert (len(trained), len(tested), trained & tested) == (2, 2, set())
+        seen.add(frozenset(trained))
+    assert len(seen) > 1
+    assert "half of the identities trains" in data.notes[0]
+
+
+def test_videos_are_tracklets(tmp_path: Path):
+    for identity, name in (("ann", "a_cam1.mp4"), ("ann", "a_cam2.mp4"), ("bob", "x.mp4")):
+        (tmp_path / "test" / identity).mkdir(parents=True, exist_ok=True)
+        write_mp4(tmp_path / "test" / identity / name, torch.zeros(3, 32, 32, 3, dtype=torch.uint8), 25)
+    (tmp_path / "test/bob/y.mp4").write_bytes(b"x" * 99)
+    data = find_tracklets(tmp_path)
+    assert meaning(data.gallery) == {
+        ("ann/a_cam1.mp4", "ann", "1", 3),
+        ("ann/a_cam2.mp4", "ann", "2", 3),
+        ("bob/x.mp4", "bob", "bob/x.mp4", 3),
+    }
+    assert [(problem.kind, problem.name) for problem in data.problems] == [("broken video", "bob/y.mp4")]
+
+
+def test_query_and_gallery_are_kept_apart_unless_the_gallery_has_the_queries(tmp_path: Path):
+    for part in ("train/zoe", "query/ann", "gallery/ann", "gallery/bob"):
+        frames(tmp_path / part / ("cam1" if part == "query/ann" else "cam2"))
+    data = find_tracklets(tmp_path)
+    assert (data.query_index, len(data.query), len(data.gallery)) == (None, 1, 2)
+    frames(tmp_path / "gallery/ann/cam1")
+    data = find_tracklets(tmp_path)
+    assert data.query_index == (0,)
+    assert data.gallery[0].name == data.query[0].name == "ann/cam1"
+
+
+def test_stray_files_and_empty_folders_are_problems(tmp_path: Path):
+    frames(tmp_path / "test/ann/cam1")
+    frames(tmp_path / "test/ann/cam2/t1")
+    (tmp_path / "test/bob").mkdir()
+    (tmp_path / "test/ann/cam3").mkdir()
+    picture(tmp_path / "test/ann/cam2/stray.jpg", 1)
+    picture(tmp_path / "test/loose.jpg", 1)
+    (tmp_path / "other").mkdir()
+    found = {(problem.kind, problem.name) for problem in find_tracklets(tmp_path).problems}
+    assert found == {
+        ("wrong name", "other"),
+        ("wrong name", "test/loose.jpg"),
+        ("wrong name", "test/ann/cam2"),
+        ("empty tracklet", "test/ann/cam3"),
+        ("empty identity", "test/bob"),
+    }
