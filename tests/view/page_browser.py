@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PAINTED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 def missing() -> str:
@@ -80,6 +81,7 @@ class Opened:
         canvases = self.tab.locator("#strip canvas")
         canvas = canvases.nth(frame) if canvases.count() > 1 else self.tab.locator("#stage canvas")
         canvas.scroll_into_view_if_needed()
+        self.tab.evaluate(PAINTED)  # on a busy machine, the page may still change its layout
         box = canvas.bounding_box()
         canvas.click(
             position={"x": (x + 0.5) / size[1] * box["width"], "y": (y + 0.5) / size[0] * box["height"]}, force=True

@@ -84,6 +84,14 @@ def opened(browser, saved: Path):
     page.close()
 
 
+@pytest.fixture(scope="module")
+def shared(browser, saved: Path):
+    """The page opened once for several tests."""
+    page = page_browser.Opened(browser, saved)
+    yield page
+    page.close()
+
+
 def stated_error(path: Path, name: str) -> float:
     text = re.search(r'id="page-data">(.*?)</script>', path.read_text())
     assert text
@@ -92,9 +100,12 @@ def stated_error(path: Path, name: str) -> float:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_click_shows_the_row_column_and_links_of_the_record(name, opened, records, saved) -> None:
-    record = records[name]
+def test_click_shows_the_row_column_and_links_of_the_record(name, shared, records, saved) -> None:
+    record, opened = records[name], shared
+    if opened.get("mode") == "in":
+        opened.tab.keyboard.press("w")
     opened.tab.get_by_role("tab", name=name, exact=True).click()
+    assert opened.get("mode") == "out"
     opened.click(2, 13, 10, SIZE)  # cell (2, 3, 2)
     assert opened.get("block") == name
     assert {key: opened.get("query")[key] for key in "tyx"} == {"t": 2, "y": 3, "x": 2}
