@@ -90,8 +90,8 @@ def training_step(name, shape, places, options, bare):
 
 MEMORY = [
     # network, input, places, options
-    ("unet", (2, 3, 192, 192), ["down2"], {}),
-    ("unet", (2, 3, 192, 192), ["bottom"], {"algorithm": "dense"}),
+    ("unet", (1, 3, 192, 192), ["down2"], {}),
+    ("unet", (1, 3, 192, 192), ["bottom"], {"algorithm": "dense"}),
     pytest.param("r3d_18", (1, 3, 16, 112, 112), ["layer1.1"], {"subsample": 4}, marks=pytest.mark.extended),
     pytest.param("i3d_resnet50", (1, 3, 16, 160, 160), "paper-5", {}, marks=pytest.mark.extended),
     pytest.param("efficientnet_lite0", (8, 3, 224, 224), ["blocks.1.1", "blocks.2.1"], {}, marks=pytest.mark.extended),
