@@ -92,7 +92,7 @@ def test_torchelastic_restarts_a_killed_process(runs, tmp_path):
     assert_same_run(runs / "run", tmp_path / "one")
 
 
-@pytest.mark.parametrize("killed", ["0", "1"])
+@pytest.mark.parametrize("killed", ["0", pytest.param("1", marks=pytest.mark.extended)])
 def test_process_that_loses_another_says_so_in_one_line(tmp_path, killed):
     script = Path(__file__).with_name("lost_process.py")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
