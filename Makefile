@@ -6,6 +6,8 @@ LOCK ?=
 OUT ?= demo-out
 # Threads of each of the two test processes. Threads that wait for a busy core slow a test down many times.
 THREADS ?= 1
+# The tests start many processes. Without bytecode each of them compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
 # A processor without AVX-512, as most laptops have: PyTorch, oneDNN and MKL then use AVX2 kernels, which round differently.
