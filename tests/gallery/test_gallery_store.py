@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from galleries import MODEL, OTHER, embed_from, entries, identities  # noqa: E40
 from torch_nonlocal._common.locks import FolderInUseError, locked  # noqa: E402
 from torch_nonlocal.gallery import (  # noqa: E402
     DamagedGalleryError,
+    Entry,
     OtherModelError,
     add,
     build,
@@ -141,7 +143,7 @@ def test_a_build_that_is_repeated_embeds_only_new_tracklets(small):
     build(
         folder,
         entries(np.repeat(np.arange(41), 5)),
-        lambda chosen: (asked.extend(chosen), more[list(chosen)])[1],
+        lambda chosen: (asked.extend(chosen), (more[list(chosen)], chosen))[1],
         MODEL,
         log=lines.append,
     )
@@ -218,7 +220,7 @@ def failing_after(vectors, most):
     def embed(chosen):
         if max(chosen) >= most:
             raise RuntimeError("the network fails")
-        return vectors[list(chosen)]
+        return vectors[list(chosen)], chosen
 
     return embed
 
@@ -235,9 +237,39 @@ def test_an_interrupted_add_leaves_the_gallery_searchable_and_resumes(small):
     assert gallery.search(more[:1], 200)[0].matches[-1].entry.name[0] == "t"
     assert len(gallery.search(more[:1], 100, by="person")[0].matches) == 40
     asked = []
-    add(folder, new, lambda chosen: (asked.extend(chosen), more[list(chosen)])[1], MODEL)
+    add(folder, new, lambda chosen: (asked.extend(chosen), (more[list(chosen)], chosen))[1], MODEL)
     assert asked == list(range(60, 100))
     assert len(open_gallery(folder)) == 300
+
+
+def test_tracklets_that_cannot_be_read_are_left_out(tmp_path):
+    vectors, numbers = identities(20, 5)
+    broken = {0, 7, 8, 9, 99}
+
+    def embed(chosen):
+        kept = [place for place in chosen if place not in broken]
+        return vectors[kept], kept
+
+    gallery = build(tmp_path / "g", entries(numbers), embed, MODEL, chunk=3)
+    assert gallery.rows.names == [f"t{place:05d}" for place in range(100) if place not in broken]
+    assert gallery.search(vectors[10:11], 1)[0].matches[0].entry.name == "t00010"
+    broken.update(range(100))
+    with pytest.raises(ValueError, match="no tracklet can be read"):
+        build(tmp_path / "none", entries(numbers), embed, MODEL)
+    assert not (tmp_path / "none").exists()
+
+
+def test_entries_are_stored_as_they_are(tmp_path):
+    stored = [
+        Entry("a", "anna", "1", "/data", "x/y", "0001.jpg"),
+        Entry("b", "bo\udcff", "", "/data", "b.mp4", frame=7, box=(-1, 2, 3, 4)),
+        Entry("c", "c", "2", "/other", "c.mp4", frame=0),
+        Entry("d", "日本", "2"),
+    ]
+    gallery = build(tmp_path / "g", stored, embed_from(identities(4, 1)[0]), MODEL)
+    expected = [stored[0], replace(stored[1], identity="bo\\udcff"), *stored[2:]]
+    assert [gallery.rows.entry(row) for row in range(4)] == expected
+    assert gallery.identities == ("anna", "bo\\udcff", "c", "日本")
 
 
 def test_an_interrupted_build_is_not_searched(tmp_path):

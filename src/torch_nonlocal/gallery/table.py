@@ -15,7 +15,8 @@ from torch_nonlocal._common.optional import require
 from torch_nonlocal.gallery.parts import DamagedGalleryError, Part, check_part, write_part
 
 _TEXTS = ("name", "identity", "camera", "root", "source", "picture")
-_BOX = ("frame", "left", "top", "width", "height")
+_BOX = ("left", "top", "width", "height")
+_NUMBERS = ("frame", *_BOX)
 _REPEATED = ("identity", "camera", "root")
 _ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}
 _ROW_GROUP = 65_536
@@ -32,7 +33,8 @@ class Entry:
         root: folder that `source` is relative to.
         source: folder of pictures or video file, for drawing; "" if there is none.
         picture: name of the picture in `source` that is drawn; "" if `source` is a video.
-        box: (frame, left, top, width, height) of what is drawn from a video, in pixels.
+        frame: number of the frame of a video that is drawn.
+        box: (left, top, width, height) of the part of it that is drawn, in pixels; None for the whole frame.
     """
 
     name: str
@@ -41,7 +43,8 @@ class Entry:
     root: str = ""
     source: str = ""
     picture: str = ""
-    box: tuple[int, int, int, int, int] | None = None
+    frame: int | None = None
+    box: tuple[int, int, int, int] | None = None
 
 
 class Identities(NamedTuple):
@@ -71,8 +74,9 @@ class Rows:
             pyarrow.array(values, pyarrow.string()).dictionary_encode() if name in _REPEATED else values
             for name, values in columns.items()
         ]
+        frames = [one.frame for one in entries]
         boxes = [[None if one.box is None else one.box[place] for one in entries] for place in range(len(_BOX))]
-        return cls(pyarrow.table([*arrays, *boxes], schema=_schema()))
+        return cls(pyarrow.table([*arrays, frames, *boxes], schema=_schema()))
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -102,8 +106,8 @@ class Rows:
     def entry(self, row: int) -> Entry:
         """A row."""
         found = self._table.slice(row, 1).to_pylist()[0]
-        box = None if found["frame"] is None else tuple(found[name] for name in _BOX)
-        return Entry(**{name: found[name] for name in _TEXTS}, box=box)
+        box = tuple(found[name] for name in _BOX)
+        return Entry(**{name: found[name] for name in _TEXTS}, frame=found["frame"], box=None if None in box else box)
 
     def joined(self, other: Rows) -> Rows:
         """These rows and others after them."""
@@ -139,8 +143,8 @@ def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
     try:
         _check(parquet.read_metadata(path), part.rows)
         with parquet.ParquetFile(path, read_dictionary=list(_REPEATED)) as file:
-            table = file.read(columns=[*_TEXTS, *_BOX])
-        table = table.select([*_TEXTS, *_BOX]).cast(_schema()).unify_dictionaries().combine_chunks()
+            table = file.read(columns=[*_TEXTS, *_NUMBERS])
+        table = table.select([*_TEXTS, *_NUMBERS]).cast(_schema()).unify_dictionaries().combine_chunks()
         table.validate(full=True)
         if any(table[name].null_count for name in _TEXTS):
             raise ValueError("a text is missing")
@@ -154,8 +158,8 @@ def _check(about: Any, rows: int) -> None:
     if about.num_rows != rows:
         raise ValueError(f"it has {about.num_rows:,} rows, gallery.json expects {rows:,}")
     names = about.schema.to_arrow_schema().names
-    if names != ["row", *_TEXTS, *_BOX]:
-        raise ValueError(f"columns {', '.join(names)[:200]}; expected row, {', '.join(_TEXTS + _BOX)}")
+    if names != ["row", *_TEXTS, *_NUMBERS]:
+        raise ValueError(f"columns {', '.join(names)[:200]}; expected row, {', '.join(_TEXTS + _NUMBERS)}")
     for group in range(about.num_row_groups):
         for column in range(about.num_columns):
             chunk = about.row_group(group).column(column)
@@ -170,7 +174,7 @@ def _schema() -> Any:
     pyarrow = _pyarrow()
     repeated = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     texts = [(name, repeated if name in _REPEATED else pyarrow.string()) for name in _TEXTS]
-    return pyarrow.schema([*texts, *((name, pyarrow.int32()) for name in _BOX)])
+    return pyarrow.schema([*texts, *((name, pyarrow.int32()) for name in _NUMBERS)])
 
 
 def _pyarrow() -> Any:

@@ -32,8 +32,12 @@ from torch_nonlocal.gallery.table import Entry, Rows, read_rows
 from torch_nonlocal.gallery.threshold import calibrate, check_rate
 from torch_nonlocal.gallery.vectors import Vectors, normalized
 
-Embed = Callable[[Sequence[int]], np.ndarray]
-"""The vectors (N, dimension) of N of the given tracklets, by their positions; they need not be normalized."""
+Embed = Callable[[Sequence[int]], tuple[np.ndarray, Sequence[int]]]
+"""Computes vectors of tracklets, given by their positions.
+
+It returns vectors (N, dimension), which need not be normalized, and the N positions that they belong to. Tracklets that
+cannot be read are left out.
+"""
 
 RATE = 0.01
 """Default false-accept rate."""
@@ -96,6 +100,8 @@ def build(
         unfinished = start.unfinished or Unfinished("build", start.rows)
         writer = _Appender(folder, start, rows, unfinished, save_seconds)
         writer.append(entries, new, embed, chunk, on_progress)
+        if not len(writer.rows):
+            raise ValueError("no tracklet can be read")
         manifest = _finish(folder, writer.manifest, writer.rows, log)
         return opened(folder, manifest, verify=False)
 
@@ -220,21 +226,25 @@ class _Appender:
     ) -> None:
         """Embed the entries `new` and save them from time to time."""
         waiting: list[np.ndarray] = []
-        first, saved = 0, time.monotonic()
+        places: list[int] = []
+        saved = time.monotonic()
         on_progress(0, len(new))
         for start in range(0, len(new), chunk):
             chosen = new[start : start + chunk]
+            vectors, kept = embed(chosen)
+            if len(vectors) != len(kept):
+                raise ValueError(f"the network gave {len(vectors)} vectors of {counted(len(kept), 'tracklet')}")
             dimension = self.manifest.dimension or (waiting[0].shape[1] if waiting else None)
-            found = normalized(embed(chosen), lambda row, of=chosen: f"tracklet {entries[of[row]].name!r}", dimension)
-            if len(found) != len(chosen):
-                raise ValueError(f"expected {len(chosen)} vectors, the network gave {len(found)}")
-            waiting.append(found)
+            if len(kept):
+                names = [entries[place].name for place in kept]
+                waiting.append(normalized(vectors, lambda row, names=names: f"tracklet {names[row]!r}", dimension))
+                places += kept
             done = start + len(chosen)
             on_progress(done, len(new))
-            is_full = (done - first + chunk) * found.shape[1] * 4 > _SHARD_BYTES
-            if done == len(new) or is_full or time.monotonic() - saved >= self._save_seconds:
-                self._save(np.concatenate(waiting), [entries[place] for place in new[first:done]])
-                waiting, first, saved = [], done, time.monotonic()
+            is_full = bool(waiting) and (len(places) + chunk) * waiting[0].shape[1] * 4 > _SHARD_BYTES
+            if waiting and (done == len(new) or is_full or time.monotonic() - saved >= self._save_seconds):
+                self._save(np.concatenate(waiting), [entries[place] for place in places])
+                waiting, places, saved = [], [], time.monotonic()
 
     def _save(self, vectors: np.ndarray, entries: Sequence[Entry]) -> None:
         manifest, revision, dimension = self.manifest, self.manifest.revision + 1, vectors.shape[1]
