@@ -30,6 +30,7 @@ COMMAND_LINES = [
     [],
     *[[name] for name in COMMANDS],
     ["data", "check"],
+    *[["gallery", command] for command in ("build", "add", "delete", "search", "calibrate")],
     *[[command, task] for command in ("train", "test") for task in task_names()],
 ]
 

@@ -31,6 +31,8 @@ COMMANDS = {
     "view torchvision": ["view", "clip.mp4", "--model", "torchvision:resnet18", "--at", "layer2"],
     "convert": ["convert", "in.safetensors", "out.pt"],
     "data check": ["data", "check", "clips"],
+    "gallery build": ["gallery", "build", "people", "best.pt", "set"],
+    "gallery delete": ["gallery", "delete", "people", "--identity", "anna"],
     "bench": ["bench"],
     "denoise": ["denoise", "noisy.png", "clean.png"],
     "denoise with weights": ["denoise", "noisy.png", "clean.png", "--show=5,5"],

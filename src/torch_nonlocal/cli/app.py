@@ -33,6 +33,7 @@ COMMANDS = {
     "denoise": "",
     "convert": "",
     "data": "command",
+    "gallery": "command",
     "bench": "",
 }
 """Sub-commands in the order of the overview, and what the word after each names; "" for none.

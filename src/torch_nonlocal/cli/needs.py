@@ -31,6 +31,7 @@ NEEDS = {
     "denoise": Needs(("av", "numpy", "PIL"), "cli,video"),
     "demo": Needs((*_DRAWING, *_PACKAGED, "accelerate", "sklearn", "skvideo"), "demo"),
     "export": Needs(("torchvision",), "cli,export,models"),
+    "gallery": Needs(("av", "faiss", "matplotlib", "numpy", "PIL", "pyarrow", "safetensors"), "reid"),
     "plan": Needs((), "cli,models"),
     "predict": Needs(("av", "numpy", "torchvision"), "cli,models,video"),
     "replace": Needs((), "cli,models"),

@@ -1,0 +1,250 @@
+"""Galleries of tracklets: a trained network embeds what `torch_nonlocal.gallery` stores and searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from torch_nonlocal._common.text import counted
+from torch_nonlocal.data.broken import BrokenClips
+from torch_nonlocal.data.tracklets.tracklet import Box, Tracklet, TrackletData, TrackletSource
+from torch_nonlocal.gallery import EmbeddingModel, Entry
+from torch_nonlocal.media.broken import BrokenVideoError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from torch_nonlocal.gallery.writing import Embed
+
+BUILT_IN = "handwritten persons"
+"""What stands for the folder of generated tracklets."""
+
+Part = Literal["gallery", "query", "train", "all"]
+
+
+class Embedder(Protocol):
+    """What a gallery uses of `trained.TrackletEmbedder`."""
+
+    digest: str
+    settings: Any
+
+    def embed_source(self, source: TrackletSource, indices: Sequence[int], **options: Any) -> Any:
+        """Embed tracklets: `vectors` (N, E) and `kept`, the positions in `indices` of those that can be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Tracklets that are to be stored.
+
+    Attributes:
+        source: reads their frames.
+        entries: what is stored of each, in the order of the source.
+        notes: lines about what was read and left out.
+    """
+
+    source: TrackletSource
+    entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
+
+
+def enrolled_set(data: Path | None, size: tuple[int, int], *, layout: str, split: int, part: Part) -> Enrolled:
+    """The tracklets of persons in a set; junk and distractors, which have no identity, are left out.
+
+    Args:
+        data: folder or table, see `data.tracklets.find.find_tracklets`; None for the built-in persons.
+        size: (height, width) of the network's input.
+        layout: name of the layout, or "auto".
+        split: number of the split.
+        part: which tracklets of the set.
+
+    Raises:
+        ValueError: there is no such data or layout, or the part has no tracklets of persons.
+    """
+    if data is None:
+        return _built_in(part)
+    from torch_nonlocal.data.tracklets.files import FileTracklets
+    from torch_nonlocal.data.tracklets.find import find_tracklets
+
+    found = find_tracklets(data, layout, split)
+    chosen = _part(found, part)
+    kept = [one for one in chosen if one.role == "person" and one.length]
+    notes = [f"{data} ({found.layout}): {counted(len(kept), 'tracklet')}", *found.notes]
+    if len(kept) < len(chosen):
+        notes.append(f"{len(chosen) - len(kept):,} junk, distractor or empty tracklets are left out")
+    notes += [f"{one.kind}: {one.name}: {one.reason}" for one in found.problems]
+    if not kept:
+        raise ValueError(f"{data} ({found.layout}) has no {part} tracklets of persons")
+    root = found.root if found.root.is_dir() else found.root.parent
+    return Enrolled(FileTracklets(kept, size), tuple(entry_of(one, root) for one in kept), tuple(notes))
+
+
+def enrolled_files(paths: Sequence[Path], size: tuple[int, int], *, identity: str, camera: str) -> Enrolled:
+    """Tracklets of one person: folders of frames, pictures or videos.
+
+    Raises:
+        ValueError: no identity or path, or a file cannot be read.
+        FileNotFoundError: there is no such file.
+    """
+    from torch_nonlocal.data.tracklets.given import GivenTracklets
+
+    if not identity or not paths:
+        raise ValueError("expected an identity and at least one folder of frames, picture or video")
+    source = GivenTracklets(paths, size)
+    named = [replace(one, identity=identity, camera=camera) for one in source.tracklets]
+    return Enrolled(source, tuple(entry_of(one, Path.cwd()) for one in named))
+
+
+def queries(paths: Sequence[Path], size: tuple[int, int]) -> tuple[TrackletSource, list[Entry]]:
+    """Tracklets that are searched for, and what is drawn of each.
+
+    Args:
+        paths: folders of frames, pictures, videos or tables of tracklets; none for the queries of the built-in persons.
+        size: (height, width) of the network's input.
+
+    Raises:
+        ValueError: a file cannot be read.
+        FileNotFoundError: there is no such file.
+    """
+    if not paths:
+        found = _built_in("query")
+        return found.source, list(found.entries)
+    from torch_nonlocal.data.tracklets.files import FileTracklets
+    from torch_nonlocal.data.tracklets.find import find_tracklets
+    from torch_nonlocal.data.tracklets.given import given_tracklet
+
+    tracklets: list[Tracklet] = []
+    for path in paths:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            tracklets += [one for one in _part(find_tracklets(path), "all") if one.length]
+        else:
+            tracklets.append(given_tracklet(path))
+    return FileTracklets(tracklets, size), [entry_of(one, Path.cwd()) for one in tracklets]
+
+
+def model_of(embedder: Embedder, checkpoint: Path) -> EmbeddingModel:
+    """How a gallery records a network."""
+    settings = embedder.settings
+    return EmbeddingModel(embedder.digest, f"{settings.network}, {settings.height} x {settings.width}, {checkpoint}")
+
+
+def embed_with(
+    embedder: Embedder,
+    source: TrackletSource,
+    *,
+    views: int,
+    batch: int,
+    workers: int = 0,
+    broken: BrokenClips | None = None,
+) -> Embed:
+    """The function that `gallery.build` and `gallery.add` call to embed tracklets of a source.
+
+    Args:
+        embedder: the network.
+        source: the tracklets.
+        views: clips per tracklet.
+        batch: clips per forward pass.
+        workers: processes that decode.
+        broken: receives tracklets that cannot be read; they are left out.
+    """
+
+    def embed(chosen: Sequence[int]) -> tuple[np.ndarray, Sequence[int]]:
+        options = {"views": views, "batch": batch, "workers": workers}
+        found = embedder.embed_source(source, list(chosen), on_error="skip", broken=broken, **options)
+        return found.vectors.numpy(), [chosen[place] for place in found.kept]
+
+    return embed
+
+
+def entry_of(one: Tracklet, root: Path) -> Entry:
+    """What a gallery records of a tracklet; its middle frame is drawn.
+
+    Args:
+        one: the tracklet.
+        root: folder that the tracklet's files are recorded relative to; if they are elsewhere, it is their folder.
+    """
+    entry = Entry(one.name, one.identity, one.camera)
+    if one.folder is None:
+        return entry
+    root, folder = root.absolute(), one.folder.absolute()
+    if not folder.is_relative_to(root):
+        root = folder.parent
+    entry = replace(entry, root=str(root), source=folder.relative_to(root).as_posix())
+    middle = one.length // 2
+    if one.files:
+        return replace(entry, picture=one.files[middle])
+    if not one.boxes:
+        return replace(entry, frame=middle)
+    box = one.boxes[middle]
+    return replace(entry, frame=box.frame, box=(box.left, box.top, box.width, box.height))
+
+
+def frame_of(entry: Entry, size: tuple[int, int]) -> Tensor | None:
+    """The frame that is drawn of a stored tracklet, (H, W, 3) uint8 RGB; None if its file is missing or unreadable.
+
+    Files outside of the recorded folder are not opened.
+    """
+    if entry.root == BUILT_IN:
+        return _generated_frame(entry)
+    if not entry.source:
+        return None
+    from torch_nonlocal.data.tracklets.files import FileTracklets
+
+    root = Path(entry.root)
+    path = root / entry.source
+    if not (path / entry.picture).resolve().is_relative_to(root.resolve()):
+        return None
+    boxes = () if entry.box is None else (Box(entry.frame or 0, *entry.box),)
+    number = 0 if entry.picture or boxes else entry.frame or 0
+    files = (entry.picture,) if entry.picture else ()
+    one = Tracklet(entry.name, entry.identity, entry.camera, number + 1, path, files, boxes)
+    try:
+        return FileTracklets([one], size).read(0, [number])[:, 0].permute(1, 2, 0)
+    except (BrokenVideoError, OSError):
+        return None
+
+
+def _part(found: TrackletData, part: Part) -> list[Tracklet]:
+    """The tracklets of a part of a set, each once."""
+    parts = {"gallery": found.gallery, "query": found.query, "train": found.train}
+    chosen = [*found.train, *found.query, *found.gallery] if part == "all" else parts[part]
+    return list({one.name: one for one in chosen}.values())
+
+
+def _built_in(part: Part) -> Enrolled:
+    from torch_nonlocal.data.digit_persons import DigitPersons
+
+    persons = DigitPersons("train" if part == "train" else "test")
+    every = tuple(range(len(persons.tracklets)))
+    chosen = {"gallery": persons.gallery, "query": persons.query, "train": every, "all": every}[part]
+    source = _Chosen(persons, [index for index in chosen if persons.tracklets[index].role == "person"])
+    place = "train" if part == "train" else "test"
+    entries = [replace(entry_of(one, Path()), root=BUILT_IN, source=place) for one in source.tracklets]
+    return Enrolled(source, tuple(entries), (f"{BUILT_IN}, generated: {counted(len(entries), 'tracklet')}",))
+
+
+class _Chosen:
+    """Some tracklets of a source."""
+
+    def __init__(self, source: TrackletSource, chosen: Sequence[int]) -> None:
+        self._source, self._chosen = source, tuple(chosen)
+        self.tracklets: Sequence[Tracklet] = tuple(source.tracklets[index] for index in self._chosen)
+
+    def read(self, index: int, frames: Sequence[int]) -> Tensor:
+        """The frames of a tracklet, (3, T, H, W) uint8 RGB."""
+        return self._source.read(self._chosen[index], frames)
+
+
+def _generated_frame(entry: Entry) -> Tensor | None:
+    from torch_nonlocal.data.digit_persons import DigitPersons
+
+    if entry.source not in ("train", "test"):
+        return None
+    persons = DigitPersons("train" if entry.source == "train" else "test")
+    for index, one in enumerate(persons.tracklets):
+        if one.name == entry.name:
+            return persons.read(index, [one.length // 2])[:, 0].permute(1, 2, 0)
+    return None

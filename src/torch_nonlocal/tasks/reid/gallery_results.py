@@ -1,0 +1,176 @@
+"""Results of a gallery: lines, a table, JSON, and a picture of queries with their ranked matches."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_nonlocal._common.files import encodable, printable, replacing, write_json
+from torch_nonlocal._common.optional import require
+from torch_nonlocal._common.text import counted
+from torch_nonlocal.gallery import Answer, By, Entry, Gallery
+from torch_nonlocal.tasks.reid.gallery import frame_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from torch_nonlocal.data.broken import Broken
+
+PICTURES = (".pdf", ".png", ".svg")
+"""Suffixes of pictures."""
+
+MOST_DRAWN = 20
+"""Queries that are drawn."""
+
+_MOST_QUERIES = 50  # in a table
+_MOST_MATCHES = 10  # of a query, in the picture
+_FRAME = (256, 128)  # height and width of what is drawn, in pixels
+_CELL = (1.15, 2.6)  # width and height in inches, with the two lines above
+_TEXT = 16  # characters of a name
+
+
+def gallery_lines(gallery: Gallery) -> list[str]:
+    """What a gallery holds, how it is searched, and its thresholds."""
+    persons = counted(len(gallery.identities), "person")
+    lines = [f"{gallery.folder}: {counted(len(gallery), 'tracklet')} of {persons}, {gallery.dimension} dimensions"]
+    lines += [f"search by {by}: {index.reason}" for by, index in gallery.indexes.items()]
+    return lines + [_threshold_line(gallery, by) for by in gallery.indexes]
+
+
+def search_summary(gallery: Gallery, answers: Sequence[Answer], by: By) -> list[str]:
+    """How many queries are known, and the threshold."""
+    known = sum(answer.is_known is True for answer in answers)
+    queries = f"{counted(len(answers), 'query')}" if len(answers) == 1 else f"{len(answers):,} queries"
+    counts = (
+        [] if gallery.thresholds.get(by) is None else [f"{queries}: {known:,} known, {len(answers) - known:,} unknown"]
+    )
+    return [*counts, _threshold_line(gallery, by)]
+
+
+def search_table(queries: Sequence[Entry], answers: Sequence[Answer]) -> "Table":
+    """The matches of each query, for the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("query", "answer"):
+        table.add_column(name, overflow="fold")
+    table.add_column("similarity", justify="right", no_wrap=True)
+    for name in ("identity", "tracklet", "camera"):
+        table.add_column(name, overflow="fold")
+    for query, answer in list(zip(queries, answers, strict=True))[:_MOST_QUERIES]:
+        for rank, match in enumerate(answer.matches):
+            first = [query.name, _verdict(answer)] if rank == 0 else ["", ""]
+            cells = [*first, f"{match.similarity:.3f}", match.identity, match.entry.name, match.entry.camera]
+            table.add_row(*(escape(printable(cell)) for cell in cells))
+    if len(answers) > _MOST_QUERIES:
+        table.add_row(f"and {len(answers) - _MOST_QUERIES:,} more")
+    return table
+
+
+def write_search_json(
+    path: Path,
+    gallery: Gallery,
+    queries: Sequence[Entry],
+    answers: Sequence[Answer],
+    by: By,
+    broken: "Sequence[Broken]",
+) -> None:
+    """Write the matches of each query as JSON.
+
+    "known" is null if the gallery has no threshold. "tracklet" of a match by person is one of the person's tracklets.
+    """
+    threshold = gallery.thresholds.get(by)
+    rows = [
+        {
+            "query": encodable(query.name),
+            "known": answer.is_known,
+            "identity": answer.identity,
+            "matches": [
+                {
+                    "rank": rank,
+                    "similarity": round(match.similarity, 6),
+                    "identity": match.identity,
+                    "tracklet": match.entry.name,
+                    "camera": match.entry.camera,
+                }
+                for rank, match in enumerate(answer.matches, 1)
+            ],
+        }
+        for query, answer in zip(queries, answers, strict=True)
+    ]
+    content = {
+        "gallery": encodable(str(gallery.folder)),
+        "model": {"digest": gallery.model.digest, "description": encodable(gallery.model.description)},
+        "by": by,
+        "threshold": None if threshold is None else vars(threshold),
+        "queries": rows,
+        "not_read": [{name: encodable(text) for name, text in entry._asdict().items()} for entry in broken],
+    }
+    write_json(path, content, indent=1)
+
+
+def draw_search(path: Path, queries: Sequence[Entry], answers: Sequence[Answer]) -> list[str]:
+    """Draw queries and their matches, best first, with similarities; matches below the threshold are paler.
+
+    A frame whose file is missing is drawn as a gray tile.
+
+    Args:
+        path: PNG, PDF or SVG file.
+        queries: what was searched for; at most `MOST_DRAWN` are drawn.
+        answers: the answers, in the same order.
+
+    Returns:
+        Names of the tracklets that were drawn as gray tiles.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        OSError: the file cannot be written.
+    """
+    rows = list(zip(queries, answers, strict=True))[:MOST_DRAWN]
+    columns = 1 + min(_MOST_MATCHES, max(len(answer.matches) for _, answer in rows))
+    figure_module = require("matplotlib.figure", extra="view")
+    figure = figure_module.Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    missing: list[str] = []
+    for cells, (query, answer) in zip(grid, rows, strict=True):
+        for axes in cells:
+            axes.set_axis_off()
+        missing += _tile(cells[0], query, f"{_verdict(answer)}\nquery {_short(query.name)}", pale=False)
+        for axes, match in zip(cells[1:], answer.matches, strict=False):
+            pale = answer.threshold is not None and match.similarity <= answer.threshold
+            missing += _tile(axes, match.entry, f"{match.similarity:.3f}\n{_short(match.identity)}", pale=pale)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    return list(dict.fromkeys(missing))
+
+
+def _tile(axes: Any, entry: Entry, title: str, *, pale: bool) -> list[str]:
+    """Draw the frame of a tracklet; its name if there is no frame."""
+    frame = frame_of(entry, _FRAME)
+    gray = [[[190] * 3] * _FRAME[1]] * _FRAME[0]
+    axes.imshow(gray if frame is None else frame.numpy(), alpha=0.45 if pale else 1.0)
+    axes.set_title(title, fontsize=7, color="0.45" if pale else "black", parse_math=False)
+    return [entry.name] if frame is None else []
+
+
+def _threshold_line(gallery: Gallery, by: By) -> str:
+    found = gallery.thresholds.get(by)
+    if found is None:
+        return f"no threshold by {by}: the gallery has a single person"
+    line = (
+        f"threshold by {by}: similarity {found.similarity:.4f} at a false-accept rate of {100 * found.rate:g} %, "
+        f"from {counted(found.samples, 'sample')}, if unknown persons resemble the stored ones"
+    )
+    return line if found.attainable else f"{line}; too few samples for this rate: the highest similarity seen"
+
+
+def _verdict(answer: Answer) -> str:
+    if answer.is_known is None:
+        return "no threshold"
+    return _short(answer.matches[0].identity) if answer.is_known else "unknown"
+
+
+def _short(name: str) -> str:
+    text = printable(name)
+    return text if len(text) <= _TEXT else "..." + text[3 - _TEXT :]
