@@ -36,7 +36,7 @@ class FileTracklets:
         for one in tracklets:
             if one.folder is None:
                 raise ValueError(f"the tracklet {one.name!r} has no files: expected tracklets of find_tracklets")
-        self.tracklets = tuple(tracklets)
+        self.tracklets: Sequence[Tracklet] = tuple(tracklets)
         self.size = (size[0], size[1])
 
     def read(self, index: int, frames: Sequence[int]) -> Tensor:
