@@ -16,7 +16,8 @@ from torch_nonlocal.cli.threads import use_free_cores
 
 if TYPE_CHECKING:
     from torch_nonlocal.gallery import Gallery
-    from torch_nonlocal.tasks.reid.gallery import Embedder, Enrolled
+    from torch_nonlocal.tasks.reid.gallery import Enrolled
+    from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
 
 SUMMARY = "Store embeddings of tracklets and search them: nonlocal gallery build|search."
 _NOTES = 20  # that are printed of each kind
@@ -241,7 +242,7 @@ def calibrate(gallery: _Folder, *, rate: float) -> None:
     _print_gallery(recalibrate(gallery, rate))
 
 
-def _embedder(checkpoint: Path, network: str, views: int, batch_size: int) -> "Embedder":
+def _embedder(checkpoint: Path, network: str, views: int, batch_size: int) -> "TrackletEmbedder":
     for name, value in (("views", views), ("batch-size", batch_size)):
         if value < 1:
             raise ValueError(f"--{name} {value}: expected 1 or more")
@@ -254,7 +255,7 @@ def _embedder(checkpoint: Path, network: str, views: int, batch_size: int) -> "E
 
 
 def _enrolled(
-    embedder: "Embedder", data: Sequence[Path], identity: str, camera: str, layout: str, split: int, part: _Part
+    embedder: "TrackletEmbedder", data: Sequence[Path], identity: str, camera: str, layout: str, split: int, part: _Part
 ) -> "Enrolled":
     from torch_nonlocal.tasks.reid.gallery import enrolled_files, enrolled_set
 
@@ -274,7 +275,7 @@ def _embed(
     write: "Callable[..., Gallery]",
     gallery: Path,
     checkpoint: Path,
-    embedder: "Embedder",
+    embedder: "TrackletEmbedder",
     enrolled: "Enrolled",
     how: dict[str, int],
     **options: Any,

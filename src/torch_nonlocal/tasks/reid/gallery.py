@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
 
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.broken import BrokenClips
@@ -14,26 +16,15 @@ from torch_nonlocal.gallery import EmbeddingModel, Entry
 from torch_nonlocal.media.broken import BrokenVideoError
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from torch_nonlocal.gallery.writing import Embed
+    from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
 
 BUILT_IN = "handwritten persons"
 """What stands for the folder of generated tracklets."""
 
 Part = Literal["gallery", "query", "train", "all"]
-
-
-class Embedder(Protocol):
-    """What a gallery uses of `trained.TrackletEmbedder`."""
-
-    digest: str
-    settings: Any
-
-    def embed_source(self, source: TrackletSource, indices: Sequence[int], **options: Any) -> Any:
-        """Embed tracklets: `vectors` (N, E) and `kept`, the positions in `indices` of those that can be read."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -125,19 +116,18 @@ def queries(paths: Sequence[Path], size: tuple[int, int]) -> tuple[TrackletSourc
     return FileTracklets(tracklets, size), [entry_of(one, Path.cwd()) for one in tracklets]
 
 
-def model_of(embedder: Embedder, checkpoint: Path) -> EmbeddingModel:
+def model_of(embedder: TrackletEmbedder, checkpoint: Path) -> EmbeddingModel:
     """How a gallery records a network."""
     settings = embedder.settings
     return EmbeddingModel(embedder.digest, f"{settings.network}, {settings.height} x {settings.width}, {checkpoint}")
 
 
 def embed_with(
-    embedder: Embedder,
+    embedder: TrackletEmbedder,
     source: TrackletSource,
     *,
     views: int,
     batch: int,
-    workers: int = 0,
     broken: BrokenClips | None = None,
 ) -> Embed:
     """The function that `gallery.build` and `gallery.add` call to embed tracklets of a source.
@@ -147,13 +137,16 @@ def embed_with(
         source: the tracklets.
         views: clips per tracklet.
         batch: clips per forward pass.
-        workers: processes that decode.
         broken: receives tracklets that cannot be read; they are left out.
     """
+    from torch_nonlocal.tasks.reid.evaluation import NoTrackletsError
 
     def embed(chosen: Sequence[int]) -> tuple[np.ndarray, Sequence[int]]:
-        options = {"views": views, "batch": batch, "workers": workers}
-        found = embedder.embed_source(source, list(chosen), on_error="skip", broken=broken, **options)
+        options = {"views": views, "batch": batch}
+        try:
+            found = embedder.embed_source(source, list(chosen), on_error="skip", broken=broken, **options)
+        except NoTrackletsError:
+            return np.empty((0, 1), np.float32), []
         return found.vectors.numpy(), [chosen[place] for place in found.kept]
 
     return embed
