@@ -19,7 +19,7 @@ Original Traceback (most recent call last):
   File "worker.py", line 1, in fetch
 torch_nonlocal.media.broken.BrokenVideoError: 'a.mp4' is damaged: frame 3 cannot be decoded
 """
-KNOWN = "demo, plan, replace, train, test, predict, view, export, denoise, convert, data, bench"
+KNOWN = "demo, plan, replace, train, test, predict, view, export, denoise, convert, data, gallery, bench"
 
 
 def error_of(*words, capsys):

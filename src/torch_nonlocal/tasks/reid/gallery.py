@@ -142,9 +142,10 @@ def embed_with(
     from torch_nonlocal.tasks.reid.evaluation import NoTrackletsError
 
     def embed(chosen: Sequence[int]) -> tuple[np.ndarray, Sequence[int]]:
-        options = {"views": views, "batch": batch}
         try:
-            found = embedder.embed_source(source, list(chosen), on_error="skip", broken=broken, **options)
+            found = embedder.embed_source(
+                source, list(chosen), views=views, batch=batch, on_error="skip", broken=broken
+            )
         except NoTrackletsError:
             return np.empty((0, 1), np.float32), []
         return found.vectors.numpy(), [chosen[place] for place in found.kept]
