@@ -1,10 +1,10 @@
-"""`nonlocal data check`: find broken, empty and duplicate clips before training on them."""
+"""`nonlocal data check`: find broken, empty and duplicate clips, or faults of tracklets, before training on them."""
 
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -19,7 +19,7 @@ from torch_nonlocal.cli import needs
 if TYPE_CHECKING:
     from torch_nonlocal.data.check import CheckReport
 
-SUMMARY = "Check a folder of clips before training on it: nonlocal data check PATH."
+SUMMARY = "Check clips or tracklets before training on them: nonlocal data check PATH."
 _DIFFERENT_RATES = 1.5  # ratio of the highest to the lowest
 _SHOWN = 50  # classes, and groups of duplicates, that are printed; broken clips are all printed
 
@@ -32,6 +32,8 @@ def commands(arguments: Sequence[str]) -> tuple[dict[str, Callable[..., None]], 
 def check(
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PATH")],
     *,
+    task: Literal["action", "reid"] = "action",
+    layout: str = "auto",
     split: str = "",
     root: Path | None = None,
     prefix: str = "",
@@ -46,12 +48,19 @@ def check(
     Reports clips that are broken, empty, too short or contain no video, invalid lines in list files, and classes
     without clips. The exit code is 1 if any is found. Duplicate files are reported but do not fail the check.
 
+    With --task reid, reads every frame of a set of tracklets. Reports broken frames, empty tracklets, wrong names,
+    identities in both training and test data, and pictures of two identities; the exit code is 1 if any is found.
+    Identities in one camera, tracklets of one frame and frames of different sizes are reported but do not fail the
+    check.
+
     Example: nonlocal data check my-clips --json report.json
 
     Args:
         data: a folder with one subfolder of videos per class, optionally grouped under train, val and test; a folder
-            with lists of clips; or one list.
-        split: train, val or test; all of them by default.
+            with lists of clips; or one list. With --task reid: a set of tracklets, or a table of them.
+        task: what the data are for: action recognition or re-identification.
+        layout: layout of a set of tracklets, such as mars; recognized by default.
+        split: train, val or test; all of them by default. With --task reid: the number of a split, 0 by default.
         root: folder of the clips that a list names, if it is not the folder of the list.
         prefix: start of the names in a list that is removed, such as the folder of the clips on another machine.
         fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose clips are tested.
@@ -62,6 +71,16 @@ def check(
     """
     if json is not None:
         check_output_file(json, "--json")
+    others = {"--root": root, "--prefix": prefix, "--fold": fold != 1, "--min-frames": min_frames != 2}
+    wrong = [name for name, given in others.items() if given] if task == "reid" else ["--layout"] * (layout != "auto")
+    if wrong:
+        raise ValueError(f"{wrong[0]} has no meaning for --task {task}")
+    if task == "reid":
+        needs.check("data", packages=("PIL",))
+        from torch_nonlocal.cli.tracklet_check import check_tracklet_set
+
+        check_tracklet_set(data, layout=layout, split=split, json=json, workers=workers, time_limit=time_limit)
+        return
     needs.check("data")
     from torch_nonlocal.data.check import check_clips
     from torch_nonlocal.data.clips import find_clips
