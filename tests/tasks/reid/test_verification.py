@@ -8,7 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from torch_nonlocal.benchmark.meter import measure
 from torch_nonlocal.tasks.reid import verification
+from torch_nonlocal.tasks.reid.metrics import evaluate_embeddings
+from torch_nonlocal.tasks.reid.open_set import identify_embeddings
 from torch_nonlocal.tasks.reid.verification import verify, verify_embeddings
 
 # One query of identity 1 in camera 1. Same pairs at 1, 2 and 4; different pairs at 2, 3, 5 and 6.
@@ -157,3 +160,25 @@ def test_a_rate_out_of_range_is_named():
     for rate in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=f"rate is {rate}, expected 0 to 1"):
             scores.at_false_accept_rate(rate)
+
+
+TRACKLETS = 4000
+ALL_DISTANCES = 8 * TRACKLETS**2  # bytes
+
+
+def scores_of_many():
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(TRACKLETS, 16, generator=generator)
+    labels = [torch.arange(TRACKLETS) // 8 + 1, torch.arange(TRACKLETS) % 3] * 2
+    few = slice(0, 40)
+
+    def work(rows):
+        given = embeddings[rows], embeddings[rows], *(one[rows] for one in labels)
+        return evaluate_embeddings(*given), verify_embeddings(*given), identify_embeddings(*given, unknown_ids=[1])
+
+    work(few)  # loads what PyTorch loads on first use
+    return lambda: work(slice(None))
+
+
+def test_all_distances_never_exist_at_once():
+    assert measure(scores_of_many, repeats=0).extra_bytes < ALL_DISTANCES / 2

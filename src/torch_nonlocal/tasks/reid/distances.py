@@ -165,7 +165,7 @@ def _blocks(query_QE: Tensor, gallery_GE: Tensor, metric: str, block: int) -> It
         distances_BG = query_BE.new_empty(len(query_BE), len(gallery_GE))
         for first in range(0, len(gallery_GE), rows):
             gallery_RE = _prepared(gallery_GE[first : first + rows], metric)
-            distances_BG[:, first : first + rows] = _distances(query_BE, gallery_RE, metric)
+            _write_distances(distances_BG[:, first : first + rows], query_BE, gallery_RE, metric)
         yield DistanceBlock(start, distances_BG)
 
 
@@ -177,12 +177,13 @@ def _prepared(embeddings: Tensor, metric: str) -> Tensor:
     return wide / wide.norm(dim=1, keepdim=True)
 
 
-def _distances(query_BE: Tensor, gallery_RE: Tensor, metric: str) -> Tensor:
-    products_BR = query_BE @ gallery_RE.T
+def _write_distances(out_BR: Tensor, query_BE: Tensor, gallery_RE: Tensor, metric: str) -> None:
+    torch.mm(query_BE, gallery_RE.T, out=out_BR)
     if metric == "cosine":
-        return (1 - products_BR).clamp_(0, 2)
+        out_BR.neg_().add_(1).clamp_(0, 2)
+        return
     squares_B, squares_R = query_BE.square().sum(1), gallery_RE.square().sum(1)
-    return products_BR.mul_(-2).add_(squares_B[:, None]).add_(squares_R).clamp_(min=0).sqrt_()
+    out_BR.mul_(-2).add_(squares_B[:, None]).add_(squares_R).clamp_(min=0).sqrt_()
 
 
 def _chunk_rows(embeddings: Tensor) -> int:

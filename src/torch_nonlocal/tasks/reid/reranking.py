@@ -31,6 +31,9 @@ from torch_nonlocal.tasks.reid.labels import Array
 _ROWS = 4096
 """Neighbors of neighbors are compared for this many items at a time."""
 
+_SAME = 1e-3
+"""Embeddings of one tracklet, computed in other batches, differ by less than this share of their length."""
+
 
 def reranked_blocks(
     query_QE: Any,
@@ -51,8 +54,8 @@ def reranked_blocks(
         k1: number of neighbors that may be k-reciprocal.
         k2: number of neighbors whose encodings are averaged; 1 averages none.
         lambda_value: weight of the original distance, in [0, 1]; the Jaccard distance has the rest.
-        query_index: (Q,) the gallery row of each query. None if the gallery does not hold the queries; otherwise each
-            query would be its own nearest neighbor twice.
+        query_index: (Q,) the gallery row of each query, whose embedding is then used for both. None if the gallery does
+            not hold the queries; otherwise each query would be its own nearest neighbor twice.
         metric: "euclidean", or "cosine" for embeddings normalized to length 1.
         block: items of a block.
 
@@ -93,7 +96,8 @@ def _checked_index(query_index: Any, query_QE: Tensor, gallery_GE: Tensor) -> Ar
         query = int(outside[0])
         raise ValueError(f"query_index[{query}] is {int(index[query])}, expected 0 to {len(gallery_GE) - 1}")
     for query, row in enumerate(index.tolist()):
-        if not torch.equal(query_QE[query], gallery_GE[row].to(query_QE)):
+        own_E, other_E = query_QE[query].double(), gallery_GE[row].to(query_QE.device).double()
+        if (own_E - other_E).norm() > _SAME * own_E.norm():
             raise ValueError(f"query_index[{query}]: the embedding of gallery row {row} is not that of query {query}")
     return index.numpy()
 
