@@ -122,44 +122,43 @@ def test_autocast():
     torch.testing.assert_close(half.float(), net(clip()), rtol=0.05, atol=0.05)
 
 
-def _ddp_worker(rank, store, expected):
+def _worker(rank, store, expected):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     try:
-        net = nn.parallel.DistributedDataParallel(network())
-        net(clip()[rank : rank + 1]).square().sum().backward()
-        for name, parameter in net.module.named_parameters():
-            torch.testing.assert_close(parameter.grad * 2, expected[name])
+        _compare_ddp(rank, expected)
+        _compare_fsdp2(rank, expected)
         dist.barrier()  # a process that leaves while the other still talks to it may abort that one
     finally:
         dist.destroy_process_group()
 
 
-def _fsdp_worker(rank, store, expected):
+def _compare_ddp(rank, expected):
+    net = nn.parallel.DistributedDataParallel(network())
+    net(clip()[rank : rank + 1]).square().sum().backward()
+    for name, parameter in net.module.named_parameters():
+        torch.testing.assert_close(parameter.grad * 2, expected[name])
+
+
+def _compare_fsdp2(rank, expected):
     from torch.distributed.fsdp import fully_shard
 
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    try:
-        net = network()
-        keys = set(net.state_dict())
-        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-        for stage in (net[0], net[1]):
-            fully_shard(stage, mesh=mesh)
-        fully_shard(net, mesh=mesh)
-        assert set(net.state_dict()) == keys
-        assert list(nl.blocks(net)) == ["0.1", "1.1"]
-        net(clip()[rank : rank + 1]).square().sum().backward()
-        for name, parameter in net.named_parameters():
-            torch.testing.assert_close(parameter.grad.full_tensor() * 2, expected[name])
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    net = network()
+    keys = set(net.state_dict())
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    for stage in (net[0], net[1]):
+        fully_shard(stage, mesh=mesh)
+    fully_shard(net, mesh=mesh)
+    assert set(net.state_dict()) == keys
+    assert list(nl.blocks(net)) == ["0.1", "1.1"]
+    net(clip()[rank : rank + 1]).square().sum().backward()
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(parameter.grad.full_tensor() * 2, expected[name])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("worker", [_ddp_worker, _fsdp_worker], ids=["ddp", "fsdp2"])
-def test_two_processes_have_the_gradients_of_one(worker):
+def test_two_processes_have_the_gradients_of_one_with_ddp_and_with_fsdp2():
     net = network()
     net(clip()).square().sum().backward()
     expected = {name: parameter.grad for name, parameter in net.named_parameters()}
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(worker, args=(os.path.join(folder, "store"), expected), nprocs=2)
+        mp.spawn(_worker, args=(os.path.join(folder, "store"), expected), nprocs=2)
