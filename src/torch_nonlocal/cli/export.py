@@ -1,7 +1,7 @@
 """`nonlocal export`: a trained network as an ONNX file or a program of torch.export."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -22,11 +22,12 @@ def export(
     overwrite: bool = False,
     network: str = "",
 ) -> None:
-    """Export a network that nonlocal train action trained, to ONNX or to a program of torch.export.
+    """Export a network that nonlocal train action or reid trained, to ONNX or to a program of torch.export.
 
-    The graph takes normalized clips and returns a score per class, before softmax. Class names, mean, standard
-    deviation, size and frames are in the metadata. The batch size is dynamic, and so is the length of clips if the
-    network allows it. The scores of the file are compared with those of the network before the file is written.
+    The graph takes normalized clips and returns a score per class, before softmax, or for re-identification an
+    embedding, not divided by its norm. Class names, mean, standard deviation, size and frames are in the metadata. The
+    batch size is dynamic, and so is the length of clips if the network allows it. The outputs of the file are compared
+    with those of the network before the file is written.
 
     Example: nonlocal export runs/action/checkpoints/best.pt action.onnx
 
@@ -44,18 +45,24 @@ def export(
         raise ValueError(f"OUT {out}: expected a name that ends in {expected}")
     check_new_file(out, "OUT", overwrite=overwrite)
     needs.check("export", packages=_ONNX if by_suffix == "onnx" else ())
-    from torch_nonlocal.tasks.action.classifier import load_classifier
-    from torch_nonlocal.tasks.action.export import export as export_network
+    from torch_nonlocal.tasks.loading import load
 
-    model = load_classifier(checkpoint, network=network)
+    model: Any = load(checkpoint, network=network)
+    if model.task == "reid":
+        from torch_nonlocal.tasks.reid.export import export as export_network
+    elif model.task == "action":
+        from torch_nonlocal.tasks.action.export import export as export_network
+    else:
+        raise ValueError(f"{checkpoint}: a network of the task {model.task} cannot be exported")
     made = export_network(model, out, format=by_suffix)  # pyright: ignore[reportArgumentType]
     shape = ", ".join(map(str, made.shape))
     clips = " and ".join(" x ".join(map(str, one)) for one in made.checked)
     print_lines(f"{out}: {megabytes(out.stat().st_size)}")
-    print_lines(f"input: clips ({shape}), float32, normalized; output: scores ({made.shape[0]}, {len(model.classes)})")
+    given = f"input: clips ({shape}), float32, normalized"
+    print_lines(f"{given}; output: {made.output} ({made.shape[0]}, {made.width})")
     if "frames" not in made.shape:
         print_lines(f"the number of frames is fixed: {made.shape[2]}")
     print_lines(f"checked on clips {clips} with {made.runtime}")
-    print_lines(f"largest difference: {made.difference:.1e}, of scores up to {made.largest:.2g}")
+    print_lines(f"largest difference: {made.difference:.1e}, of {made.output} up to {made.largest:.2g}")
     if made.rounding is not None:
         print_lines(f"note: the network itself has rounding errors of {made.rounding:.1e}, compared with float64")

@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.box import SIMPLE_HEAD
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.data.broken import BrokenClips
     from torch_nonlocal.tasks.action.classifier import ActionClassifier, Prediction
 
+_VIEWS = 10
 _NOTES = 20  # that are printed
 _UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}
 _File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
@@ -38,18 +39,20 @@ def predict(
     parquet: _File = None,
     picture: _File = None,
     overwrite: bool = False,
-    views: int = 10,
+    views: int | None = None,
     crops: Literal["1", "3", "full"] = "3",
     threshold: float = 0.5,
     batch_size: int = 8,
     workers: int = 1,
     network: str = "",
 ) -> None:
-    """Predict the classes of clips with a network that nonlocal train action trained.
+    """Predict the classes of clips, or embed tracklets, with a network that nonlocal train action or reid trained.
 
     Prints the most probable classes of each clip. The probabilities are those of nonlocal test. In a clip with fewer
     frames than the network takes, frames repeat, and a note says so. Clips that cannot be read are named and skipped;
-    the exit code is 1 if there are any.
+    the exit code is 1 if there are any. With a network of nonlocal train reid, the clips are tracklets: the most
+    similar other tracklet of each is printed, and files hold the embeddings; --top, --every, --picture, --crops and
+    --threshold do not apply.
 
     Example: nonlocal predict runs/action/checkpoints/best.pt clip.mp4
 
@@ -66,7 +69,8 @@ def predict(
         parquet: also write the same table to this Parquet file.
         picture: draw the probabilities over time to this PNG, PDF or SVG file; needs --every and one video.
         overwrite: replace output files that exist.
-        views: evenly spaced clips per video; the probabilities are averaged. With --every there is one per interval.
+        views: evenly spaced clips per video, 10 by default (2 for re-identification); the probabilities or embeddings
+            are averaged. With --every there is one per interval.
         crops: crops per view: 1, 3, or full for the whole frame. Moving digits are not cropped.
         threshold: probability from which a class is predicted, if clips can have several classes.
         batch_size: crops per forward pass.
@@ -76,7 +80,7 @@ def predict(
     """
     for name, value, least in (
         ("top", top, 1),
-        ("views", views, 1),
+        ("views", 1 if views is None else views, 1),
         ("batch-size", batch_size, 1),
         ("workers", workers, 0),
     ):
@@ -89,7 +93,7 @@ def predict(
     from torch_nonlocal.data.broken import BrokenClips
     from torch_nonlocal.data.given_clips import given_clips
     from torch_nonlocal.tasks.action import prediction_files
-    from torch_nonlocal.tasks.action.classifier import load_classifier
+    from torch_nonlocal.tasks.loading import load
 
     if picture is not None and picture.suffix not in prediction_files.PICTURES:
         raise ValueError(f"--picture {picture}: expected a name that ends in {', '.join(prediction_files.PICTURES)}")
@@ -98,12 +102,23 @@ def predict(
         missing = "--every" if seconds is None else f"one video, got {len(paths)} clips"
         raise ValueError(f"--picture draws a time line: expected {missing}")
     use_free_cores(print_errors)
-    model = _on_device(load_classifier(checkpoint, network=network))
+    model = _on_device(load(checkpoint, network=network))
+    if model.task == "reid":
+        given = {"top": top != 5, "every": bool(every), "picture": bool(picture)}
+        _check_no_classes({**given, "crops": crops != "3", "threshold": threshold != 0.5}, checkpoint)
+        from torch_nonlocal.cli.embeddings import predict_embeddings
+
+        files = {"json": json, "csv": csv, "parquet": parquet}
+        reading: dict[str, Any] = {"views": views, "batch_size": batch_size, "workers": workers}
+        predict_embeddings(model, paths, problems, weights=checkpoint, files=files, **reading)
+        return
+    if model.task != "action":
+        raise ValueError(f"{checkpoint}: weights of the task {model.task}, expected those of action or reid")
     broken = BrokenClips()
     shape = {"crops": crops if crops == "full" else int(crops), "threshold": threshold, "batch": batch_size}
     with ProgressBar("predict", unit="views" if seconds is None else "intervals") as bar:
         if seconds is None:
-            how = {**shape, "views": views, "workers": workers}
+            how = {**shape, "views": views or _VIEWS, "workers": workers}
             found = model.predict_files(paths, broken=broken, on_views=bar.update, **how)
         else:
             found = _time_lines(model, paths, seconds, broken, bar, shape)
@@ -150,7 +165,13 @@ def _time_lines(
     return found
 
 
-def _on_device(model: "ActionClassifier") -> "ActionClassifier":
+def _check_no_classes(given: dict[str, bool], checkpoint: Path) -> None:
+    for name, is_given in given.items():
+        if is_given:
+            raise ValueError(f"--{name}: {checkpoint} is a network of re-identification, which has no classes")
+
+
+def _on_device(model: Any) -> Any:
     import torch
 
     return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -60,6 +60,8 @@ class Exported:
         largest: largest absolute output of the network.
         checked: shapes of the clips that were compared.
         runtime: the program that computed the outputs, with its version.
+        output: name of the outputs.
+        width: number of outputs of a clip.
         rounding: the network's own rounding error, if the difference is above the tolerance because of it; else None.
     """
 
@@ -69,6 +71,8 @@ class Exported:
     largest: float
     checked: tuple[tuple[int, ...], ...]
     runtime: str
+    output: str
+    width: int
     rounding: float | None = None
 
 
@@ -107,7 +111,8 @@ def export_graph(graph: Graph, path: Path, *, format: Format) -> Exported:
                     raise ValueError(f"{path} is not written: its {differ}, expected at most {TOLERANCE:g}; {runtime}")
     shape = tuple(axes.get(axis, size) for axis, size in enumerate(expected[0][0].shape))
     checked = tuple(tuple(clips.shape) for clips, _ in compared)
-    return Exported(path, shape, difference, largest, checked, runtime, rounding)
+    about = graph.output, expected[0][1].shape[1], rounding
+    return Exported(path, shape, difference, largest, checked, runtime, *about)
 
 
 def _rounding_error(network: nn.Module, compared: Sequence[tuple[Tensor, Tensor]]) -> float:

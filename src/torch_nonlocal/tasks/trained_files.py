@@ -17,6 +17,7 @@ _OTHER_KINDS = {
 _USES = {
     "action": "; `nonlocal predict` uses them",
     "denoise": "; `nonlocal denoise --checkpoint` uses them",
+    "reid": "; `nonlocal predict`, `nonlocal gallery` and `nonlocal test reid` use them",
 }
 
 

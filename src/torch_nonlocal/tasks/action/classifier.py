@@ -82,6 +82,8 @@ class ActionClassifier(nn.Module):
         classes: its class names.
     """
 
+    task = "action"
+
     def __init__(self, network: nn.Module, settings: ActionSettings, classes: tuple[str, ...]) -> None:
         super().__init__()
         self.network = network

@@ -32,6 +32,8 @@ class TrainedDenoiser(nn.Module):
         settings: its settings.
     """
 
+    task = "denoise"
+
     def __init__(self, network: nn.Module, settings: DenoiseSettings) -> None:
         super().__init__()
         self.network, self.settings = network, settings

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData, TrackletSource, identity_numbers
@@ -226,16 +225,13 @@ def _held_out(tracklets: Sequence[Tracklet], share: float) -> tuple[list[Trackle
 
 
 def _validation(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> Retrieval:
-    """Queries: the first tracklet of each identity in each camera; the gallery holds all tracklets."""
-    single = len({one.camera for one in tracklets}) < 2
-    seen: set[Any] = set()
-    rows = []
+    """The first tracklet of each identity is a query; the gallery holds the others."""
+    first: dict[str, int] = {}
     for row, one in enumerate(tracklets):
-        key = one.identity if single else (one.identity, one.camera)
-        if key not in seen:
-            seen.add(key)
-            rows.append(row)
-    return Retrieval(_files(tracklets, size), tuple(rows), tuple(range(len(tracklets))), tuple(rows))
+        first.setdefault(one.identity, row)
+    query = tuple(first.values())
+    gallery = tuple(row for row in range(len(tracklets)) if row not in set(query))
+    return Retrieval(_files(tracklets, size), query, gallery)
 
 
 def has_validation(data: Path | None, settings: ReidSettings, split: int) -> bool:

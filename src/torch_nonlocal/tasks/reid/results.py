@@ -43,6 +43,8 @@ def run_test(
     scores = {name: one.plain() for name, one in tested.scores.items()}
     content = {
         "scores": scores,
+        "verification": None if tested.verification is None else tested.verification.plain(),
+        "open_set": None if tested.open_set is None else tested.open_set.plain(),
         "distance": options.distance,
         "reranked": options.rerank,
         "views": options.views,
@@ -55,7 +57,7 @@ def run_test(
     write_csv(out / "rankings.csv", _rankings(tested))
     for note in tested.notes:
         log(note)
-    for line in score_lines(tested.scores):
+    for line in (*score_lines(tested.scores), *_threshold_lines(tested)):
         log(line)
     if tested.not_read:
         log(f"tracklets that could not be read: {len(tested.not_read)}, listed in scores.json")
@@ -75,6 +77,23 @@ def score_lines(scores: Mapping[Any, RetrievalScores]) -> list[str]:
         values = [one.mean_ap, *(one.rank(number) for number in RANKS), one.mean_inp]
         skipped = f" ({counted(one.skipped, 'query', 'queries')} without a match skipped)" if one.skipped else ""
         lines.append(f"{name:<10}" + "".join(f"{value:>9.4f}" for value in values) + f"{one.scored:>9,}{skipped}")
+    return lines
+
+
+def _threshold_lines(tested: Tested) -> list[str]:
+    """What a threshold of the distance achieves, for known and for unknown persons."""
+    rate, lines = tested.options.false_accept, []
+    if tested.verification is not None:
+        one, point = tested.verification, tested.verification.at_false_accept_rate(rate)
+        lines.append(f"same or different: equal error rate {one.equal_error_rate:.4f}, area {one.area:.4f}")
+        if np.isfinite(point.threshold):
+            accepted = f"{point.true_rate:.1%} of the same and {point.false_rate:.2%} of different identities"
+            name = tested.options.distance
+            lines.append(f"  {name} distance up to {point.threshold:.4f} accepts {accepted} (--false-accept {rate:g})")
+    if tested.open_set is not None:
+        point = tested.open_set.at_false_positive_rate(rate)
+        found = f"{point.true_rate:.1%} of the enrolled are found"
+        lines.append(f"open set, half of the identities not in the gallery: {found}, {point.false_rate:.2%} of others")
     return lines
 
 

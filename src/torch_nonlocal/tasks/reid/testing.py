@@ -1,6 +1,7 @@
 """Test of a trained network of re-identification: embeddings, distances, and retrieval metrics."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,14 @@ from torch_nonlocal.data.broken import Broken, BrokenClips
 from torch_nonlocal.tasks.reid.data import Retrieval, retrieval_data
 from torch_nonlocal.tasks.reid.evaluation import Ranked, embedded_retrieval
 from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, Protocol, RetrievalScores, evaluate_blocks
+from torch_nonlocal.tasks.reid.open_set import OpenSetScores, held_out_identities, identify_embeddings
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.task import tracklet_digest
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, Trained, read_trained
+from torch_nonlocal.tasks.reid.verification import VerificationScores, verify_embeddings
+
+_UNKNOWN = 0.5
+"""Share of the identities that are unknown in the open-set scores."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class Tested:
         ranked: their embeddings; rows that could be read.
         scores: retrieval metrics by protocol.
         options: options of the test.
+        verification: same or different identity, by the distances of the embeddings; None without such pairs.
+        open_set: queries of half of the identities, which are left out of the gallery; None with too few of them.
         notes: lines about the data.
         not_read: tracklets that could not be read.
     """
@@ -33,6 +41,8 @@ class Tested:
     retrieval: Retrieval
     ranked: Ranked
     scores: dict[Protocol, RetrievalScores]
+    verification: VerificationScores | None
+    open_set: OpenSetScores | None
     options: ReidTestOptions
     notes: tuple[str, ...]
     not_read: tuple[Broken, ...]
@@ -75,11 +85,36 @@ def ranked_run(
     reading |= {"on_error": options.on_error, "broken": broken, "on_views": on_progress}
     ranked = embedded_retrieval(model.network.eval(), retrieval, model.settings, model.inputs, **reading)
     labels = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
-    protocols = PROTOCOLS if options.protocol == "both" else (options.protocol,)
-    scores = evaluate_blocks(
-        distances_of(ranked, options), *labels, protocols=protocols, query_index=ranked.query_index
-    )
-    return Tested(model, retrieval, ranked, scores, options, tuple(notes), broken.entries())
+    scores, lines = _scores(ranked, options)
+    notes += lines
+    pairs = ranked.query, ranked.gallery, *labels
+    verification = open_set = None
+    with suppress(ValueError):  # no pairs of the same identity, or none of different ones
+        verification = verify_embeddings(*pairs, metric=options.distance)
+    with suppress(ValueError):  # fewer than two identities
+        unknown = held_out_identities(ranked.query_ids, _UNKNOWN)
+        open_set = identify_embeddings(*pairs, unknown_ids=unknown, metric=options.distance)
+    return Tested(model, retrieval, ranked, scores, verification, open_set, options, tuple(notes), broken.entries())
+
+
+def _scores(ranked: Ranked, options: ReidTestOptions) -> tuple[dict[Protocol, RetrievalScores], list[str]]:
+    """The metrics by protocol, and lines about a protocol under which no query has a match.
+
+    Raises:
+        ValueError: no query has a match under any of the protocols.
+    """
+    labels = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
+
+    def score(*protocols: Protocol) -> dict[Protocol, RetrievalScores]:
+        blocks = distances_of(ranked, options)
+        return evaluate_blocks(blocks, *labels, protocols=protocols, query_index=ranked.query_index)
+
+    if options.protocol != "both":
+        return score(options.protocol), []
+    try:
+        return score(*PROTOCOLS), []
+    except ValueError as error:
+        return score("official"), [f"not scored: {error}"]
 
 
 def distances_of(ranked: Ranked, options: ReidTestOptions) -> Iterator[Any]:

@@ -44,6 +44,8 @@ class TrackletEmbedder(nn.Module):
         digest: digest of its weights; see `weights_digest`.
     """
 
+    task = "reid"
+
     def __init__(self, network: TrackletNet, settings: ReidSettings, digest: str) -> None:
         super().__init__()
         self.network, self.settings, self.digest = network, settings, digest

@@ -1,0 +1,323 @@
+"""Training and testing of re-identification, and the commands that use it, on miniatures of MARS."""
+
+import csv
+import json
+import math
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+for package in ("accelerate", "numpy", "PIL.Image", "pytorch_metric_learning", "rich", "torchvision", "tyro"):
+    pytest.importorskip(package, reason="pip install 'torch-nonlocal[reid]'")
+sys.path.insert(0, str(Path(__file__).parents[2] / "data" / "tracklets"))
+
+import miniatures  # noqa: E402
+import numpy as np  # noqa: E402
+
+import torch_nonlocal as nl  # noqa: E402
+from torch_nonlocal.cli import main  # noqa: E402
+from torch_nonlocal.media.frame_folders import read_picture  # noqa: E402
+from torch_nonlocal.models.tracklet_net import TrainingOutput  # noqa: E402
+from torch_nonlocal.tasks.reid import task as reid_task  # noqa: E402
+from torch_nonlocal.tasks.reid.clips import TrackletViews, TrainingClips  # noqa: E402
+from torch_nonlocal.tasks.reid.data import training_data  # noqa: E402
+from torch_nonlocal.tasks.reid.losses import ReidLoss  # noqa: E402
+from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions  # noqa: E402
+from torch_nonlocal.training import load_weights_file  # noqa: E402
+
+NETWORK = """
+import torch
+from torch import nn
+
+def maps():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1))
+    network.inputs = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    return network
+"""
+WORDS = [
+    "--frames=uniform-2",
+    "--height=16",
+    "--width=8",
+    "--pad=1",
+    "--per-identity=2",
+    "--batch-size=4",
+    "--workers=0",
+]
+TEST = ["--workers", "0", "--views", "1", "--pictures", "0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A miniature of MARS with a network of a file, and a run of three steps on it."""
+    folder = tmp_path_factory.mktemp("reid")
+    mars(folder / "mars")
+    (folder / "net.py").write_text(NETWORK)
+    train(folder, "run", "--steps=3", "--held-out=0.34")
+    return folder
+
+
+def mars(root):
+    """A miniature of MARS whose queries are those of camera 1, so that the common protocol keeps their matches."""
+    miniatures.mars(root, train=6, test=4)
+    miniatures.matlab(root / "info/query_IDX.mat", query_IDX=[[3, 5, 7, 9]])  # junk, distractor, then the identities
+    return root
+
+
+def train(folder, name, *words, data="mars"):
+    network = f"--network={folder / 'net.py'}:maps"
+    options = [network, "--non-local", "3", *WORDS, *words]
+    main(
+        ["train", "reid", "--data", str(folder / data), "--out", str(folder / name), "--recipe", "reid-small", *options]
+    )
+
+
+def rank(folder, name, out, *words, data="mars"):
+    network = f"--network={folder / 'net.py'}:maps"
+    main(["test", "reid", str(folder / name), "--data", str(folder / data), "--out", str(out), network, *TEST, *words])
+
+
+def test_training_writes_the_best_weights_by_the_held_out_identities(folder):
+    content = load_weights_file(folder / "run" / "checkpoints" / "best.pt")
+    assert content["about"]["task"] == "reid"
+    assert content["about"]["identities"] == 4  # two of six are held out
+    assert content["about"]["split"] == 0
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [line for line in lines if "mAP" in str(line)]
+    assert evaluated
+    assert len(content["extra"]["trained_on"]) == 4  # the first frames of both cameras are equal
+
+
+def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, capsys):
+    rank(folder, "run", tmp_path / "out")
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores["scores"]) == {"official", "common"}
+    assert scores["verification"]["same_pairs"] > 0
+    printed = capsys.readouterr().out
+    assert "official" in printed
+    assert "common" in printed
+    rows = list(csv.DictReader((tmp_path / "out" / "rankings.csv").open()))
+    tracklets = {row["match_identity"] for row in rows}
+    assert not {"-1", "00-1"} & tracklets  # junk is not ranked
+    assert rows[0]["rank"] == "1"
+    for row in rows:
+        assert (row["right"] == "yes") == (row["identity"] == row["match_identity"])
+        assert row["query"] != row["match"]
+
+
+def test_identities_that_were_trained_on_are_left_out_unless_asked_for(folder, tmp_path, capsys):
+    copy = folder / "leak"
+    if not copy.exists():
+        mars(copy)
+        trained = sorted((folder / "mars" / "bbox_train").glob("*/*"))
+        digests = set(load_weights_file(folder / "run" / "checkpoints" / "best.pt")["extra"]["trained_on"])
+        assert digests
+        own = sorted((copy / "bbox_test").glob("0007/*"))
+        known = next(path for path in trained if path.name.endswith("F001.jpg") and _is_trained(path, digests))
+        for picture in own:
+            shutil.copy(known, picture)  # the first test identity is now one that was trained on
+    rank(folder, "run", tmp_path / "out", data="leak")
+    assert "left out, since trained on: 1 identity: 0007" in capsys.readouterr().out
+    rank(folder, "run", tmp_path / "whole", "--whole", data="leak")
+    assert "tested though the weights were trained on them: 1 identity: 0007" in capsys.readouterr().out
+
+
+def _is_trained(path, digests):
+    import hashlib
+
+    return hashlib.blake2b(path.read_bytes()[: 1 << 16] + b"[]", digest_size=16).hexdigest() in digests
+
+
+def test_a_run_that_failed_in_the_middle_ends_with_the_weights_of_an_uninterrupted_one(folder, monkeypatch):
+    words = ["--steps=4", "--held-out=0", "--checkpoint-minutes=0"]
+    train(folder, "whole", *words)
+    calls = 0
+    own = reid_task.ReidTask.loss
+
+    def failing(self, model, batch):
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise RuntimeError("power cut")
+        return own(self, model, batch)
+
+    monkeypatch.setattr(reid_task.ReidTask, "loss", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(folder, "cut", *words)
+    monkeypatch.setattr(reid_task.ReidTask, "loss", own)
+    train(folder, "cut", *words)
+    one, other = (load_weights_file(folder / name / "checkpoints" / "best.pt")["model"] for name in ("whole", "cut"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_trained_network_embeds_files_and_frames_alike(folder, capsys):
+    model = nl.load(folder / "run", network=f"{folder / 'net.py'}:maps")
+    assert (model.task, model.dimension) == ("reid", 8)
+    assert model.inputs.size == (16, 8)
+    files = sorted((folder / "mars" / "bbox_test" / "0007").glob("*C1T0001*"))
+    tracklet = folder / "one"
+    tracklet.mkdir(exist_ok=True)
+    for file in files:
+        shutil.copy(file, tracklet)
+    frames = np.stack([read_picture(file).numpy() for file in files])
+    from_files, from_frames = model.embed(tracklet), model.embed(frames)
+    torch.testing.assert_close(from_files, from_frames)
+    torch.testing.assert_close(from_files.norm(), torch.tensor(1.0))
+    assert model.embed([tracklet, files[0]]).shape == (2, 8)
+
+    main(["predict", str(folder / "run"), str(tracklet), str(files[0]), "--json", str(folder / "found.json"),
+          "--csv", str(folder / "found.csv"), "--network", f"{folder / 'net.py'}:maps", "--workers", "0"])  # fmt: skip
+    found = json.loads((folder / "found.json").read_text())["tracklets"]
+    assert [one["tracklet"] for one in found] == [str(tracklet), str(files[0])]
+    torch.testing.assert_close(torch.tensor(found[0]["embedding"]), from_files)
+    similarity = float(from_files @ model.embed(files[0]))
+    assert math.isclose(found[0]["similarity"], similarity, abs_tol=1e-5)
+    table = list(csv.DictReader((folder / "found.csv").open()))
+    assert float(table[0]["e7"]) == pytest.approx(float(from_files[7]), abs=1e-6)
+    assert "most similar" in capsys.readouterr().out
+
+
+def test_the_exported_program_returns_the_embeddings(folder):
+    out = folder / "net.pt2"
+    main(["export", str(folder / "run"), str(out), "--network", f"{folder / 'net.py'}:maps"])
+    model = nl.load(folder / "run", network=f"{folder / 'net.py'}:maps")
+    clips = torch.randn(3, 3, 5, 16, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.export.load(out).module()(clips), model(clips), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.extended
+def test_the_exported_graph_returns_the_embeddings(folder):
+    pytest.importorskip("onnxruntime", reason="pip install 'torch-nonlocal[export]'")
+    import onnxruntime
+
+    out = folder / "net.onnx"
+    main(["export", str(folder / "run"), str(out), "--network", f"{folder / 'net.py'}:maps"])
+    model = nl.load(folder / "run", network=f"{folder / 'net.py'}:maps")
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert (about["task"], about["dimension"], about["digest"]) == ("reid", "8", model.digest)
+    clips = torch.randn(3, 3, 5, 16, 8, generator=torch.Generator().manual_seed(0))
+    (found,) = session.run(["embeddings"], {"clips": clips.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), model(clips), rtol=1e-4, atol=1e-4)
+
+
+def test_embeddings_that_are_not_finite_are_named_and_nothing_is_written(folder, tmp_path, capsys):
+    content = torch.load(folder / "run" / "checkpoints" / "best.pt", weights_only=True)
+    content["model"]["neck.weight"][:] = torch.finfo(torch.float32).max  # finite weights, infinite products
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save(content, tmp_path / "run" / "checkpoints" / "best.pt")
+    with pytest.raises(SystemExit):
+        main(["test", "reid", str(tmp_path / "run"), "--data", str(folder / "mars"), "--out", str(tmp_path / "out"),
+              "--network", f"{folder / 'net.py'}:maps", *TEST])  # fmt: skip
+    assert "embeddings with NaN or infinite values: 00" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_protocol_under_which_no_query_has_a_match_is_named_and_the_other_one_is_scored(folder, tmp_path, capsys):
+    data = folder / "all"
+    miniatures.mars(data, train=6, test=4)  # every tracklet is a query: nothing is left of the gallery
+    rank(folder, "run", tmp_path / "out", data="all")
+    assert "not scored: protocol 'common': none of 8 queries has a match" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]) == {"official"}
+
+
+def test_a_broken_picture_is_skipped_and_counted_or_fails(folder, tmp_path, capsys):
+    data = folder / "broken"
+    mars(data)
+    for picture in (data / "bbox_test" / "0007").glob("*C1*"):
+        picture.write_bytes(b"no picture")
+    rank(folder, "run", tmp_path / "out", data="broken")
+    assert "tracklets that could not be read: 1" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        rank(folder, "run", tmp_path / "failed", "--on-error", "fail", data="broken")
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_the_loss_is_smoothed_cross_entropy_plus_the_hardest_triplet_of_each_anchor():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(8, 5, generator=generator)
+    logits = torch.randn(8, 4, generator=generator)
+    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])  # the last one has no positive
+    for margin in (0.3, None):
+        settings = ReidSettings(margin=margin, triplet=0.7, label_smoothing=0.2)
+        found = ReidLoss(settings)(TrainingOutput(features, logits), labels)
+        distances = torch.cdist(features, features)
+        losses = []
+        for anchor in range(7):
+            same = labels == labels[anchor]
+            same[anchor] = False
+            positive = distances[anchor][same].max()
+            negative = distances[anchor][labels != labels[anchor]].min()
+            gap = positive - negative
+            losses.append(F.softplus(gap) if margin is None else (gap + margin).clamp_min(0))
+        log_p = logits.log_softmax(1)
+        entropy = -(0.8 * log_p[torch.arange(8), labels] + 0.2 * log_p.mean(1)).mean()
+        triplet = torch.stack(losses).mean()
+        torch.testing.assert_close(found["triplet"], triplet, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["loss"], entropy + 0.7 * triplet, rtol=1e-4, atol=1e-5)
+
+
+def test_training_clips_are_flipped_shifted_and_erased_as_a_whole(folder):
+    settings = ReidSettings(frames="uniform-2", height=16, width=8, pad=0, erase=0.0, flip=False)
+    source = training_data(folder / "mars", settings, 0).source
+    plain = TrainingClips(source, [0] * len(source.tracklets), settings)
+    torch.manual_seed(0)
+    clip, label, index = plain[3]
+    assert (clip.shape, clip.dtype, label, index) == ((3, 2, 16, 8), torch.uint8, 0, 3)
+    views = TrackletViews(source, [3], settings, views=1)[0]
+    assert views is not None
+    assert int(clip.float().sub(views[0].float()).abs().amax((0, 1))[2:, 2:].max()) <= 2  # other frames, one color
+    flipped = replace(settings, flip=True)
+    seen = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        one, _, _ = TrainingClips(source, [0] * len(source.tracklets), flipped)[3]
+        seen.add(bool((one[:, :, 0, 7].int() - clip[:, :, 0, 7].int()).abs().max() > 8))
+    assert seen == {True, False}
+    erased = replace(settings, erase=1.0)
+    torch.manual_seed(0)
+    one, _, _ = TrainingClips(source, [0] * len(source.tracklets), erased, fill=(1, 2, 3))[3]
+    gone = (one == torch.tensor([1, 2, 3]).view(3, 1, 1, 1)).all(0)
+    assert torch.equal(gone[0], gone[1])  # the same rectangle in all frames
+    assert 0.01 < float(gone.float().mean()) < 0.45
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"network": "smal"}, "did you mean 'small'"),
+        ({"temporal": "full"}, "expected frames or factorized"),
+        ({"frames": "8"}, "expected FRAMESxSTRIDE"),
+        ({"height": 4}, "height=4"),
+        ({"held_out": 1.0}, "held_out=1.0"),
+        ({"margin": -1.0}, "margin=-1.0: expected 0 to 1,000 or none"),
+        ({"erase": 2.0}, "erase=2.0"),
+        ({"frames": "uniform-256", "height": 2048}, "at most 16,777,216"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        ReidSettings(**values)
+
+
+def test_options_of_the_test_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="--false-accept 0"):
+        ReidTestOptions(false_accept=0.0)
+    with pytest.raises(ValueError, match="--views 0"):
+        ReidTestOptions(views=0)
+
+
+def test_more_identities_in_a_batch_than_in_the_data_are_named(folder, capsys):
+    with pytest.raises(SystemExit):
+        train(folder, "many", "--steps=1", "--batch-size=64")
+    assert "a batch has 32 identities, the training data have" in capsys.readouterr().err
+
+
+def test_built_in_persons_need_their_size():
+    with pytest.raises(ValueError, match="the built-in persons have frames of 48 x 24 pixels"):
+        training_data(None, ReidSettings(), 0)
