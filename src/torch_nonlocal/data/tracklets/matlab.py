@@ -1,4 +1,4 @@
-"""Read matrices of whole numbers from MATLAB files of version 5, as the lists of public sets are stored.
+"""Read matrices of whole numbers from MATLAB files of versions 5 and 7.3, as the lists of public sets are stored.
 
 Only numbers are read: objects, functions and text are never interpreted. A compressed matrix is expanded to the size
 that its header declares and no further.
@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from torch_nonlocal._common.text import listed, megabytes
+from torch_nonlocal.data.tracklets.hdf5 import Hdf5Error, read_array
 
 _MOST_BYTES = 2**26
 _MOST_ENTRIES = 2**22
@@ -76,7 +77,10 @@ def read_matrix(file: Path, name: str) -> Matrix:
     if not order or not content.startswith(b"MATLAB"):
         raise ValueError(f"{str(file)!r} is not a MATLAB file: expected one of version 5 (save -v7)")
     try:
-        found = _find(content, order, name)
+        is_hdf5 = content[124:126] == b"\x00\x02"
+        found = _find_in_hdf5(content, name) if is_hdf5 else _find(content, order, name)
+    except Hdf5Error as error:
+        raise ValueError(f"{str(file)!r}: the variable {name!r}: {error}; save it as version 5 (save -v7)") from error
     except (struct.error, zlib.error, UnicodeDecodeError, OverflowError) as error:
         raise ValueError(f"{str(file)!r} is damaged: {error}") from error
     if isinstance(found, list):
@@ -111,6 +115,24 @@ def _find(content: bytes, order: str, name: str) -> Matrix | list[str] | str:
     return names
 
 
+def _find_in_hdf5(content: bytes, name: str) -> Matrix | list[str] | str:
+    """As `_find`, for files of version 7.3. Their arrays have MATLAB's dimensions in reverse order."""
+    found = read_array(content, name)
+    if isinstance(found, list):
+        return found
+    if len(found.shape) != 2:
+        return f"has the shape {found.shape}"
+    columns, rows = found.shape
+    return _whole(rows, columns, found.values)
+
+
+def _whole(rows: int, columns: int, values: Sequence[int | float]) -> Matrix | str:
+    """A matrix of values that are stored column by column."""
+    if not all(math.isfinite(value) and value == int(value) for value in values):
+        return "has numbers that are not whole"
+    return Matrix(rows, columns, tuple(int(values[row + rows * at]) for row in range(rows) for at in range(columns)))
+
+
 def _matrix(whole: bytes, header: _Header, order: str) -> Matrix | str:
     kind, start, size = _tag(whole, header.end, order)
     rows, columns = header.shape
@@ -118,9 +140,7 @@ def _matrix(whole: bytes, header: _Header, order: str) -> Matrix | str:
     if not letter or size != rows * columns * struct.calcsize("=" + letter):
         return f"does not hold the {rows} x {columns} numbers that it declares"
     values = struct.unpack_from(f"{order}{rows * columns}{letter}", whole, start)
-    if not all(math.isfinite(value) and value == int(value) for value in values):
-        return "has numbers that are not whole"
-    return Matrix(rows, columns, tuple(int(values[row + rows * at]) for row in range(rows) for at in range(columns)))
+    return _whole(rows, columns, values)
 
 
 def _header(data: bytes, order: str) -> _Header:
