@@ -53,9 +53,28 @@ def test_tracklets_without_cameras_count_as_cameras_of_their_own(tmp_path: Path)
         for tracklet in ("monday", "tuesday"):
             frames(tmp_path / "test" / identity / tracklet)
     data = find_tracklets(tmp_path)
-    assert [one.camera for one in data.gallery] == ["ann/monday", "ann/tuesday", "bob/monday", "bob/tuesday"]
+    assert [one.camera for one in data.gallery] == [
+        f"test/{who}/{day}" for who in ("ann", "bob") for day in ("monday", "tuesday")
+    ]
     assert "count as cameras of their own" in data.notes[0]
     assert len(data.query) == 4
+
+
+def test_one_tracklet_per_identity_in_query_and_gallery(tmp_path: Path):
+    for part in ("query", "gallery"):
+        for identity in ("ann", "bob"):
+            frames(tmp_path / part / identity)
+    picture(tmp_path / "query/ann/1.jpg", 7)  # the names of the frames are those of the gallery, the content is not
+    data = find_tracklets(tmp_path)
+    assert [one.camera for one in (*data.query, *data.gallery)] == [
+        "query/ann",
+        "query/bob",
+        "gallery/ann",
+        "gallery/bob",
+    ]
+    assert data.query_index is None
+    frames(tmp_path / "query/ann")
+    assert find_tracklets(tmp_path).query_index == (0, 1)
 
 
 def test_without_parts_half_of_the_identities_is_tested(tmp_path: Path):
@@ -81,7 +100,7 @@ def test_videos_are_tracklets(tmp_path: Path):
     assert meaning(data.gallery) == {
         ("ann/a_cam1.mp4", "ann", "1", 3),
         ("ann/a_cam2.mp4", "ann", "2", 3),
-        ("bob/x.mp4", "bob", "bob/x.mp4", 3),
+        ("bob/x.mp4", "bob", "test/bob/x.mp4", 3),
     }
     assert [(problem.kind, problem.name) for problem in data.problems] == [("broken video", "bob/y.mp4")]
 

@@ -140,6 +140,12 @@ def test_prid2011_uses_persons_with_more_than_27_frames_in_both_cameras(tmp_path
     assert {one.camera for one in data.gallery} == {"b"}
 
 
+def test_prid2011_with_short_tracklets_only_uses_them(tmp_path: Path):
+    data = find_tracklets(prid2011(tmp_path, lengths=((3, 4), (5, 3), (2, 2), (40, 40))))
+    assert len(identities((*data.train, *data.query))) == 4
+    assert "all 4 persons, since fewer than two have more than 27 frames" in data.notes[0]
+
+
 def test_prid2011_follows_a_list_of_splits(tmp_path: Path):
     root = prid2011(tmp_path)
     (root / "splits_prid2011.json").write_text(
@@ -222,6 +228,18 @@ def test_sets_in_the_folders_of_market1501_may_number_persons_from_zero(tmp_path
     data = find_tracklets(tmp_path)
     assert [one.role for one in data.gallery[:2]] == ["junk", "person"]
     assert "withdrawn" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    "parts", [("image_train", "image_query", "image_test"), ("train", "query", "gallery")], ids=lambda parts: parts[0]
+)
+def test_image_sets_in_other_folders(tmp_path: Path, parts: tuple[str, str, str]):
+    for part, name in zip(parts, ("0007_c014_00029_0.jpg", "0002_c2_1.jpg", "0002_c003_00085_0.jpg"), strict=True):
+        picture(tmp_path / part / name, 1)
+    data = find_tracklets(tmp_path)
+    assert (data.layout, data.problems) == ("market1501", ())
+    assert [(one.identity, one.camera) for one in (*data.train, *data.query)] == [("0007", "014"), ("0002", "2")]
+    assert [(one.identity, one.camera) for one in data.gallery] == [("0002", "003")]
 
 
 def test_prid450s_pairs_two_cameras(tmp_path: Path):

@@ -36,6 +36,22 @@ def test_frames_are_a_folder_a_pattern_a_file_or_files(tmp_path: Path):
     assert "no column 'split'" in data.notes[0]
 
 
+def test_pictures_may_have_a_row_each(tmp_path: Path):
+    frames(tmp_path / "a", 1)
+    rows = [("t1", "ann", 1, f"a/f_{frame}.png") for frame in (3, 1)] + [("t2", "ann", 2, "a/f_2.png")]
+    data = find_tracklets(table(tmp_path / "set.csv", rows))
+    assert data.problems == ()
+    assert [one.files for one in data.gallery] == [("a/f_3.png", "a/f_1.png"), ("f_2.png",)]
+    data = find_tracklets(table(tmp_path / "set.csv", [*rows, ("t2", "bob", 2, "a/f_3.png"), rows[0]]))
+    assert [problem.name for problem in data.problems] == ["t1", "t2"]
+
+
+def test_a_folder_with_a_table_is_read(tmp_path: Path):
+    frames(tmp_path / "a", 1)
+    data = find_tracklets(table(tmp_path / "tracklets.csv", [("t1", "ann", 1, "a")]).parent)
+    assert (data.layout, data.root, len(data.gallery)) == ("table", tmp_path / "tracklets.csv", 1)
+
+
 def test_splits_and_roles(tmp_path: Path):
     frames(tmp_path / "a", 1)
     rows = [("t1", 1, 1, "a", "train", ""), ("t2", 2, 1, "a", "query", ""), ("t3", 2, 2, "a", "gallery", "person")]

@@ -29,7 +29,7 @@ _INSIDE = 20  # folders in an unknown folder that are looked at
 
 
 def find_tracklets(root: str | os.PathLike[str], layout: str = "auto", split: int = 0) -> TrackletData:
-    """Find the training, query and gallery tracklets of a set. Pictures are not opened.
+    """Find the training, query and gallery tracklets of a set. Pictures are not decoded.
 
     Args:
         root: folder of the set, or a table.

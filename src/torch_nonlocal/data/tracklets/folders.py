@@ -59,16 +59,20 @@ def _read(root: Path, split: int) -> TrackletData:
             reader.problem("wrong name", name, "expected train, query, and gallery or test beside the other parts")
     found = {use: reader.unique(_tracklets(reader, root / name)) if name else () for use, name in parts.items()}
     train, query, gallery = _named(found["train"]), found["query"], found["gallery"]
-    if query:
-        both, note = own_cameras((*query, *gallery))
+
+    def place(one: Tracklet) -> str:
+        return reader.name_of(one.folder or root)
+
+    query, index = queries_in_gallery(query, gallery)
+    if index is not None:
+        gallery, note = own_cameras(gallery, place)
+        query, notes = tuple(gallery[row] for row in index), [*note, "the gallery contains the queries"]
+    elif query:
+        both, note = own_cameras((*query, *gallery), place)
         query, gallery = both[: len(query)], both[len(query) :]
-        query, index = queries_in_gallery(query, gallery)
-        notes = [
-            *note,
-            "the gallery contains the queries" if index is not None else "the queries are not in the gallery",
-        ]
+        notes = [*note, "the queries are not in the gallery"]
     else:
-        gallery, note = own_cameras(gallery)
+        gallery, note = own_cameras(gallery, place)
         query, index = with_queries(gallery)
         notes = [*note, AUTOMATIC_QUERIES]
     return TrackletData(_NAME, root, train, query, gallery, index, 1, reader.problems, tuple(notes))

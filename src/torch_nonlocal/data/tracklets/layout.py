@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import counted, listed, near_path
+from torch_nonlocal.data.fingerprints import content_digest
 from torch_nonlocal.data.suffixes import is_video_name
 from torch_nonlocal.data.tracklets.tracklet import Problem, Role, Tracklet, TrackletData
 from torch_nonlocal.media.frame_names import PICTURES, in_order
@@ -59,7 +60,7 @@ class Listing(NamedTuple):
 
 
 class Reader:
-    """Lists the folders of a set, makes tracklets of their files, and collects problems. No file is opened.
+    """Lists the folders of a set, makes tracklets of their files, and collects problems. No picture is opened.
 
     Args:
         root: folder of the set; links that lead out of it are reported and not followed.
@@ -69,6 +70,7 @@ class Reader:
         self.root = root
         self._problems: dict[Problem, None] = {}
         self._real_root = os.path.realpath(root)
+        self._inside: dict[str, bool] = {}  # by folder
 
     def problem(self, kind: str, name: str, reason: str) -> None:
         """Report a problem."""
@@ -108,9 +110,12 @@ class Reader:
         relative = path.replace("\\", "/")
         is_relative = relative and "\0" not in relative and not relative.startswith("/") and ":" not in relative[:2]
         if is_relative and ".." not in relative.split("/"):
-            full = self.root / relative
-            if self._is_below(os.path.realpath(full)):
-                return full
+            folder, last = os.path.split(os.path.join(self.root, relative))
+            if folder not in self._inside:
+                self._inside[folder] = self._is_below(os.path.realpath(folder))
+            full = os.path.join(folder, last)
+            if self._inside[folder] and (not os.path.islink(full) or self._is_below(os.path.realpath(full))):
+                return Path(full)
         self.problem("outside", name, f"{path!r} leaves the folder {str(self.root)!r}: expected a path below it")
         return None
 
@@ -241,10 +246,16 @@ def with_queries(test: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[
     return tuple(test[row] for row in index), index
 
 
-def own_cameras(tracklets: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[str, ...]]:
+def own_cameras(
+    tracklets: Sequence[Tracklet], name: Callable[[Tracklet], str] = lambda one: one.name
+) -> tuple[tuple[Tracklet, ...], tuple[str, ...]]:
     """Give tracklets without a camera one of their own, and all tracklets if no identity is seen by several cameras.
 
     Matches in the same camera do not count in re-identification, so that nothing could be matched otherwise.
+
+    Args:
+        tracklets: of the test.
+        name: name of the camera of a tracklet, another for each.
 
     Returns:
         The tracklets, and a note if any was changed.
@@ -257,14 +268,14 @@ def own_cameras(tracklets: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tu
     else:
         why = "no test identity is seen by several named cameras"
         which, changed = f"{why}: tracklets count", [True] * len(tracklets)
-    kept = (replace(one, camera=one.name) if own else one for one, own in zip(tracklets, changed, strict=True))
+    kept = (replace(one, camera=name(one)) if own else one for one, own in zip(tracklets, changed, strict=True))
     return tuple(kept), (f"{which} as cameras of their own",) if any(changed) else ()
 
 
 def queries_in_gallery(
     query: tuple[Tracklet, ...], gallery: Sequence[Tracklet]
 ) -> tuple[tuple[Tracklet, ...], tuple[int, ...] | None]:
-    """Find the queries of a folder of their own in the gallery, by their cameras and files.
+    """Find the queries of a folder of their own in the gallery: tracklets with the same files, by name and content.
 
     Returns:
         The queries as tracklets of the gallery, and their rows, if the gallery has all of them; else `query` and None.
@@ -273,6 +284,10 @@ def queries_in_gallery(
     found = tuple(rows.get((one.identity, one.camera, one.files), -1) for one in query)
     if not query or min(found) < 0 or len(set(found)) < len(found):
         return query, None
+    for one, row in zip(query, found, strict=True):
+        digests = {content_digest(each.folder / each.files[0]) for each in (one, gallery[row]) if each.folder}
+        if len(digests) > 1 or "" in digests:
+            return query, None
     return tuple(gallery[row] for row in found), found
 
 

@@ -23,7 +23,7 @@ from torch_nonlocal.data.tracklets.layout import (
 from torch_nonlocal.data.tracklets.matlab import Matrix, read_matrix
 from torch_nonlocal.data.tracklets.tracklet import Role, Tracklet, TrackletData
 
-_NAME = re.compile(r"((\d{4}|00-1)C(\d)T\d{4})F(\d{3,5})\.(?:jpe?g|png)")
+_NAME = re.compile(r"((\d{4,5}|00-1)C(\d{1,2})T\d{3,5})F(\d{3,6})\.(?:jpe?g|png)")
 _RULE = "expected a name such as 0001C1T0001F001.jpg (identity, camera, tracklet, frame)"
 _JUNK, _DISTRACTOR = "00-1", "0000"
 _FILES = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat")

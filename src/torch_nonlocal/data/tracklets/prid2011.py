@@ -57,6 +57,9 @@ def _read(root: Path, split: int) -> TrackletData:
     check_split(split, SPLITS, _NAME)
     long = [name for name, pair in pairs.items() if min(one.length for one in pair) >= _FEWEST]
     used = f"{counted(len(long), 'person')} of {len(pairs)} with more than {_FEWEST - 1} frames in both cameras"
+    if len(long) < 2:
+        long = list(pairs)
+        used = f"all {len(pairs)} persons, since fewer than two have more than {_FEWEST - 1} frames in both cameras"
     note = f"no list of splits ({_SPLIT_FILES[0]}): {used}; a random half trains, by the number of the split"
     return read_split(_NAME, reader, pairs, random_half(long, split, _NAME), splits=SPLITS, notes=[note])
 

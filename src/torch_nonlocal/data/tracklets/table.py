@@ -227,10 +227,13 @@ def _video(reader: Reader, name: str, row: _Row) -> Path | None:
 
 def _of_files(reader: Reader, name: str, group: Sequence[_Row]) -> Tracklet | None:
     row, given = group[0], group[0]("frames")
-    if _is_repeated(reader, name, group):
+    per_row = [one("frames") for one in group]
+    is_list = len(group) > 1 and len(set(per_row)) == len(group) and all(map(is_picture, per_row))
+    if not is_list and _is_repeated(reader, name, group):
         return None
-    if ";" in given:
-        files = tuple(part.strip().replace("\\", "/") for part in given.split(";") if part.strip())
+    if is_list or ";" in given:
+        parts = per_row if is_list else given.split(";")
+        files = tuple(part.strip().replace("\\", "/") for part in parts if part.strip())
         paths = [reader.inside(file, name) for file in files]
         if not all(paths):
             return None
