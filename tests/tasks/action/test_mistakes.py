@@ -25,11 +25,11 @@ from torch_nonlocal.media.broken import BrokenVideoError  # noqa: E402
 from torch_nonlocal.tasks.action import data as action_data  # noqa: E402
 from torch_nonlocal.tasks.action.evaluation import Evaluation, evaluate  # noqa: E402
 from torch_nonlocal.tasks.action.metrics import score  # noqa: E402
-from torch_nonlocal.tasks.action.mistake_picture import draw, look_at, shown_links, text_figure  # noqa: E402
 from torch_nonlocal.tasks.action.mistakes import safe_name, save_mistakes, show_mistakes  # noqa: E402
 from torch_nonlocal.tasks.action.network import network  # noqa: E402
 from torch_nonlocal.tasks.action.settings import ActionSettings, ActionTestOptions  # noqa: E402
 from torch_nonlocal.tasks.action.spec import ACTION  # noqa: E402
+from torch_nonlocal.tasks.attention_picture import draw, look_at, margin, shown_links, text_figure  # noqa: E402
 from torch_nonlocal.training import TrainConfig  # noqa: E402
 from torch_nonlocal.training.run_folder import RunFolder  # noqa: E402
 
@@ -90,7 +90,7 @@ class TestQuery:
     @pytest.mark.parametrize("pairwise", ["gaussian", "dot_product"])
     def test_is_the_position_that_contributes_most_to_the_predicted_class(self, guess, spot, pairwise):
         options = {} if pairwise == "gaussian" else {"pairwise": pairwise}
-        look, note = look_at(net(**options), prepare(clip(*SPOTS)[None]), guess=guess, true=(guess + 1) % 3)
+        look, note = look_at(net(**options), prepare(clip(*SPOTS)[None]), margin(guess, (guess + 1) % 3))
         assert note == ""
         assert look.point == spot
         assert look.query == (spot[0], 4 * spot[1] + 1.5, 4 * spot[2] + 1.5)
@@ -99,7 +99,7 @@ class TestQuery:
     def test_the_last_block_that_changes_its_input_is_shown(self):
         for working, shown in [(("first", "last"), "last"), (("first",), "first")]:
             model = net(("first", "last"), working=working)
-            look, _ = look_at(model, prepare(clip(*SPOTS)[None]), guess=0, true=1)
+            look, _ = look_at(model, prepare(clip(*SPOTS)[None]), margin(0, 1))
             assert look.record.name == shown
 
     def test_the_network_does_not_change(self):
@@ -109,7 +109,7 @@ class TestQuery:
         weights = {name: value.clone() for name, value in model.state_dict().items()}
         inputs = prepare(clip(*SPOTS)[None])
         before = model(inputs)
-        look_at(model, inputs, guess=0, true=1)
+        look_at(model, inputs, margin(0, 1))
         assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == trained
         assert all(not module._forward_hooks for module in blocks(model).values())
         assert all(parameter.grad is None for parameter in model.parameters())
@@ -127,7 +127,7 @@ class TestQuery:
         ids=["no blocks", "untrained blocks", "uniform weights", "a single key"],
     )
     def test_without_arrows_the_reason_is_given_and_the_frames_are_drawn(self, options, view, reason):
-        look, note = look_at(net(**options), prepare(view[None]), guess=0, true=1)
+        look, note = look_at(net(**options), prepare(view[None]), margin(0, 1))
         assert look is None
         assert reason in note
         assert draw(view.permute(1, 2, 3, 0), look, ["clip", "predicted b, true a", note]).mode == "RGB"
@@ -149,7 +149,7 @@ class TestLinks:
     )
     def test_go_to_other_frames_if_the_query_has_weight_there(self, options, frames):
         view = clip(*SPOTS)
-        look, note = look_at(net(**options), prepare(view[None]), guess=RED, true=GREEN)
+        look, note = look_at(net(**options), prepare(view[None]), margin(RED, GREEN))
         assert note == ""
         links, brightest = shown_links(look)
         assert {link.target[0] for link in links} <= frames
@@ -163,7 +163,7 @@ class TestLinks:
     def test_pictures_of_clips_of_any_shape_are_small_files(self, frames, height, width, pairwise):
         view = clip(((1, 2, 3), RED), ((frames - 1, 0, 0), RED), frames=frames, height=height, width=width)
         view = view + torch.randint(0, 4, view.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-        look, _ = look_at(net(pairwise=pairwise), prepare(view[None]), guess=RED, true=GREEN)
+        look, _ = look_at(net(pairwise=pairwise), prepare(view[None]), margin(RED, GREEN))
         file = io.BytesIO()
         draw(view.permute(1, 2, 3, 0), look, ["clip", "predicted b, true a", "here"]).save(file, "PNG", optimize=True)
         assert len(file.getvalue()) < 600_000

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal.tasks.action.metrics import Scores, confusion_picture
-from torch_nonlocal.tasks.action.mistake_picture import draw, ends_of, look_at, rendered
+from torch_nonlocal.tasks.attention_picture import draw, ends_of, look_at, margin, rendered
 
 _MOST_CLASSES = 50  # larger confusion matrices are not legible
 
@@ -53,7 +53,7 @@ def attention_image(
         scores_K = model(clip_BCTHW)[0].float().softmax(0)
     guess, second = scores_K.topk(2).indices.tolist()
     other = second if guess == true else true
-    look, _ = look_at(model, clip_BCTHW, guess=guess, true=other)
+    look, _ = look_at(model, clip_BCTHW, margin(guess, other))
     if look is None:
         return None
     names = [printable(name) for name in classes]

@@ -15,8 +15,8 @@ from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.tasks.action.evaluation import Evaluation
 from torch_nonlocal.tasks.action.metrics import worst_mistakes
-from torch_nonlocal.tasks.action.mistake_picture import draw, ends_of, look_at
 from torch_nonlocal.tasks.action.trained import read_trained
+from torch_nonlocal.tasks.attention_picture import draw, ends_of, look_at, margin
 
 INDEX = "mistakes.json"
 PAGE = "index.html"
@@ -111,7 +111,7 @@ def save_mistakes(
             reason = printable(str(error))
             mistake = replace(mistake, note=f"no picture: the clip is no longer readable: {reason}")
         else:
-            look, note = look_at(model, prepare(view_CTHW[None]), guess=guess, true=true)
+            look, note = look_at(model, prepare(view_CTHW[None]), margin(guess, true))
             mistake = replace(mistake, picture=f"{rank:02}-{safe_name(mistake.clip)}.png", note=note)
             if look:
                 mistake = replace(mistake, block=look.record.name, query=look.query)

@@ -1,16 +1,16 @@
-"""The picture of a mistake: the attention of a block from the position that contributes most to the wrong class.
+"""Pictures of the attention of a block from the position that contributes most to an output of a network.
 
-The query is the position after one block whose features contribute most to the score of the predicted class minus the
-score of the true class: gradient times activation, summed over channels (Draelos and Carin, HiResCAM, 2020). Arrows go
-from the query to its strongest links in other frames, as in figure 3 of Wang et al., CVPR 2018. The block is the last
-one that changes its input, since its features are nearest to the scores.
+The query is the position after one block whose features contribute most to a scalar of the output, such as the score
+of the predicted class minus that of the true class: gradient times activation, summed over channels (Draelos and Carin,
+HiResCAM, 2020). Arrows go from the query to its strongest links in other frames, as in figure 3 of Wang et al., CVPR
+2018. The block is the last one that changes its input, since its features are nearest to the output.
 
-Shapes: B clips, C channels, T frames, H height, W width; T', H', W' of the block's keys; K classes.
+Shapes: B clips, C channels, T frames, H height, W width; T', H', W' of the block's keys.
 """
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,16 +49,15 @@ class Look:
         return tuple(min(max(value, 0.0), size - 1.0) for value, size in pixels)
 
 
-def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> tuple[Look | None, str]:
-    """The attention of the last active block at the position that contributes most to `guess` minus `true`.
+def look_at(model: nn.Module, clip_BCTHW: Tensor, target: Callable[[Any], Tensor]) -> tuple[Look | None, str]:
+    """The attention of the last active block at the position that contributes most to a scalar of the output.
 
     Blocks that add nothing to their input, have uniform weights, or run on single frames are skipped.
 
     Args:
-        model: a network in eval mode that returns scores (B, K); it does not change.
+        model: a network in eval mode; it does not change.
         clip_BCTHW: the network's input, B = 1.
-        guess: the predicted class.
-        true: the true class.
+        target: maps the network's output to a scalar.
 
     Returns:
         The attention and ""; or None and the reason.
@@ -76,9 +75,7 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
         record = records[name]
         if len(record.geometry.grid) != 3:
             continue
-        evidence_THW = gradient_times_activation(
-            model, inserted[name], clip, lambda scores_BK: scores_BK[0, guess] - scores_BK[0, true]
-        )[0]
+        evidence_THW = gradient_times_activation(model, inserted[name], clip, target)[0]
         place = torch.unravel_index(evidence_THW.argmax(), evidence_THW.shape)
         point = tuple(int(index) for index in place)
         row = record.rows([point])[0].cpu()
@@ -88,8 +85,13 @@ def look_at(model: nn.Module, clip_BCTHW: Tensor, *, guess: int, true: int) -> t
     return None, "no arrows: the blocks have uniform weights, or run on single frames"
 
 
+def margin(guess: int, true: int) -> Callable[[Tensor], Tensor]:
+    """A target of `look_at` for scores (B, K): the score of one class minus that of another."""
+    return lambda scores_BK: scores_BK[0, guess] - scores_BK[0, true]
+
+
 def draw(clip: Any, look: Look | None, lines: Sequence[str]) -> Any:
-    """Draw a mistake: lines of text, frames with arrows, and frames with the weights as colors.
+    """Draw lines of text, frames with arrows, and frames with the weights as colors.
 
     Args:
         clip: (T, H, W, 3), uint8.
@@ -123,7 +125,7 @@ def draw(clip: Any, look: Look | None, lines: Sequence[str]) -> Any:
         weights = placed(look.row.numpy(), centers, clip.shape)
         heat = drawing.heatmap(clip, weights, query=look.query, frames=arrows.frames, vmax=brightest)
         pictures = [arrows, heat]
-    return _stacked(lines, [picture.figure for picture in pictures])
+    return stacked(lines, [picture.figure for picture in pictures])
 
 
 def shown_links(look: Look) -> tuple[list[Link], float]:
@@ -179,7 +181,8 @@ def text_figure(lines: Sequence[str], width: float) -> Any:
     return figure
 
 
-def _stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:
+def stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:
+    """Lines of text and matplotlib figures below each other, as an RGB PIL image; see `text_figure`."""
     from PIL import Image
 
     parts = [rendered(figure) for figure in figures]
