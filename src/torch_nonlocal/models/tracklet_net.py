@@ -5,6 +5,7 @@ Shapes: B batch, C channels, T frames, H height, W width, E embedding width, K i
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 
@@ -26,6 +27,10 @@ class AveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the averages."""
         return x.mean((-3, -2, -1))
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Return the weight of each position, (B, T, H, W); the output is the weighted sum of all positions."""
+        return torch.full_like(x[:, 0], 1 / x[0, 0].numel())
 
 
 class AttentionPool(nn.Module):
@@ -51,6 +56,11 @@ class AttentionPool(nn.Module):
         features_BTC = x.mean((-2, -1)).transpose(1, 2)
         weights_BT1 = self.score(features_BTC).softmax(1)
         return (weights_BT1 * features_BTC).sum(1)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Return the weight of each position, (B, T, H, W); the output is the weighted sum of all positions."""
+        weights_BT1 = self.score(x.mean((-2, -1)).transpose(1, 2)).softmax(1)
+        return (weights_BT1[..., None] / x[0, 0, 0].numel()).expand_as(x[:, 0])
 
 
 class TrackletNet(nn.Module):

@@ -24,7 +24,7 @@ _ARROWS = 20
 _ADDS_NOTHING = 1e-6  # of the norm of a block's input
 _EVEN = 1e-3  # range of the weights relative to their mean, below which they count as uniform
 _FAINT = 0.02  # of the largest weight; links with less weight are not drawn
-_DOTS_PER_INCH = 110
+DOTS_PER_INCH = 110
 _FEW_FRAMES = 8  # clips of up to this many frames are shown in full
 
 
@@ -195,13 +195,13 @@ def stacked(lines: Sequence[str], figures: Sequence[Any]) -> Any:
     return whole
 
 
-def rendered(figure: Any) -> Any:
+def rendered(figure: Any, *, dots_per_inch: int = DOTS_PER_INCH) -> Any:
     """A matplotlib figure as an RGB PIL image."""
     from PIL import Image
 
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # a name with characters that the font lacks
-        figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+        figure.savefig(file, format="png", dpi=dots_per_inch)
     with Image.open(file) as image:
         return image.convert("RGB")

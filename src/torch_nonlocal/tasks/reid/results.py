@@ -1,21 +1,21 @@
-"""What `nonlocal test reid` writes: scores.json and rankings.csv."""
+"""What `nonlocal test reid` writes: scores.json, rankings.csv and the report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from torch_nonlocal._common.files import check_folder, spreadsheet_text, write_json
+from torch_nonlocal._common.optional import require_all
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.tasks.reid.metrics import RANKS, RetrievalScores
+from torch_nonlocal.tasks.reid.rankings import Rankings, rank_matches
+from torch_nonlocal.tasks.reid.report import write_report
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.testing import Tested, ranked_run
 from torch_nonlocal.tasks.tables import write_csv
-
-_LISTED = 10  # matches of each query in rankings.csv
 
 
 def run_test(
@@ -38,9 +38,12 @@ def run_test(
         ImportError: a package is not installed.
     """
     check_folder(out)
+    require_all(("jinja2", "matplotlib"), extra="reid")
     tested = ranked_run(weights, data, options, on_progress=on_progress)
     out.mkdir(parents=True, exist_ok=True)
+    rankings = rank_matches(tested.blocks(), tested.labels(), next(iter(tested.scores)))
     scores = {name: one.plain() for name, one in tested.scores.items()}
+    data_name = "handwritten persons" if data is None else str(data)
     content = {
         "scores": scores,
         "verification": None if tested.verification is None else tested.verification.plain(),
@@ -51,17 +54,20 @@ def run_test(
         "notes": list(tested.notes),
         "not_read": [entry._asdict() for entry in tested.not_read],
         "weights": str(weights),
-        "data": "handwritten persons" if data is None else str(data),
+        "data": data_name,
     }
     write_json(out / "scores.json", content, indent=1)
-    write_csv(out / "rankings.csv", _rankings(tested))
+    write_csv(out / "rankings.csv", _listed(tested, rankings))
     for note in tested.notes:
         log(note)
     for line in (*score_lines(tested.scores), *_threshold_lines(tested)):
         log(line)
     if tested.not_read:
         log(f"tracklets that could not be read: {len(tested.not_read)}, listed in scores.json")
-    log(f"scores and rankings: {out}/")
+    log("drawing the report ..." if options.pictures else "writing the report ...")
+    about = {"weights": str(weights), "data": data_name}
+    page = write_report(tested, out, rankings, about=about)
+    log(f"scores and rankings: {out}/, report: {page}")
     return {
         f"{name}_{protocol}": value
         for protocol, one in tested.scores.items()
@@ -86,7 +92,7 @@ def _threshold_lines(tested: Tested) -> list[str]:
     if tested.verification is not None:
         one, point = tested.verification, tested.verification.at_false_accept_rate(rate)
         lines.append(f"same or different: equal error rate {one.equal_error_rate:.4f}, area {one.area:.4f}")
-        if np.isfinite(point.threshold):
+        if isfinite(point.threshold):
             accepted = f"{point.true_rate:.1%} of the same and {point.false_rate:.2%} of different identities"
             name = tested.options.distance
             lines.append(f"  {name} distance up to {point.threshold:.4f} accepts {accepted} (--false-accept {rate:g})")
@@ -97,25 +103,19 @@ def _threshold_lines(tested: Tested) -> list[str]:
     return lines
 
 
-def _rankings(tested: Tested) -> dict[str, Any]:
-    """The nearest gallery tracklets of each query that count: without junk and the query's own camera."""
+def _listed(tested: Tested, rankings: Rankings) -> dict[str, Any]:
+    """The columns of rankings.csv: the nearest gallery tracklets of each query that count."""
     ranked, tracklets = tested.ranked, tested.retrieval.source.tracklets
     columns: dict[str, list[Any]] = {
         name: [] for name in ("query", "identity", "rank", "match", "match_identity", "distance", "right")
     }
-    for start, distances_BG in tested.blocks():
-        for offset, row_G in enumerate(np.asarray(distances_BG)):
-            number = start + offset
-            identity, camera = ranked.query_ids[number], ranked.query_cameras[number]
-            counts = ranked.gallery_ids != -1
-            counts &= ~((ranked.gallery_ids == identity) & (ranked.gallery_cameras == camera))
-            rows = np.flatnonzero(counts)
-            nearest = rows[np.argsort(row_G[rows], kind="stable")[:_LISTED]]
-            query = tracklets[ranked.query_at[number]]
-            for rank, row in enumerate(nearest.tolist(), 1):
-                match = tracklets[ranked.gallery_at[row]]
-                right = "yes" if ranked.gallery_ids[row] == identity else "no"
-                cells = (query.name, query.identity, rank, match.name, match.identity, f"{row_G[row]:.6f}", right)
-                for name, cell in zip(columns, cells, strict=True):
-                    columns[name].append(spreadsheet_text(cell) if isinstance(cell, str) else cell)
+    for number, rows in enumerate(rankings.rows):
+        query = tracklets[ranked.query_at[number]]
+        for place, row in enumerate(rows[rows >= 0].tolist()):
+            match = tracklets[ranked.gallery_at[row]]
+            right = "yes" if rankings.right[number, place] else "no"
+            distance = f"{rankings.distances[number, place]:.6f}"
+            cells = (query.name, query.identity, place + 1, match.name, match.identity, distance, right)
+            for name, cell in zip(columns, cells, strict=True):
+                columns[name].append(spreadsheet_text(cell) if isinstance(cell, str) else cell)
     return columns

@@ -10,6 +10,7 @@ from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.data.broken import Broken, BrokenClips
 from torch_nonlocal.tasks.reid.data import Retrieval, retrieval_data
 from torch_nonlocal.tasks.reid.evaluation import Ranked, embedded_retrieval
+from torch_nonlocal.tasks.reid.labels import Labels, checked_labels
 from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, Protocol, RetrievalScores, evaluate_blocks
 from torch_nonlocal.tasks.reid.open_set import OpenSetScores, held_out_identities, identify_embeddings
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
@@ -50,6 +51,12 @@ class Tested:
     def blocks(self) -> Iterator[Any]:
         """Blocks of distances (first query, (B, G)), as the options have them."""
         return distances_of(self.ranked, self.options)
+
+    def labels(self) -> Labels:
+        """Identities and cameras of the rows of `ranked`."""
+        ranked = self.ranked
+        of_rows = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
+        return checked_labels(*of_rows, query_index=ranked.query_index)
 
 
 def ranked_run(
