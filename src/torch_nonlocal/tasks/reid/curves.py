@@ -54,7 +54,7 @@ def roc_picture(scores: VerificationScores, chosen: OperatingPoint) -> Figure:
         ImportError: matplotlib is not installed.
     """
     figure, axes = _axes("verification (ROC)")
-    least = 10 ** np.floor(np.log10(1 / scores.different_pairs))
+    least = min(10 ** np.floor(np.log10(1 / scores.different_pairs)), 0.1)
     far, tar = scores.false_accept_rates, scores.true_accept_rates
     kept = _corners(far, tar)
     axes.plot(far[kept].clip(least), tar[kept], color=BLUE, drawstyle="steps-post", label=f"area {scores.area:.4f}")
