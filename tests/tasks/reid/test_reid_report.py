@@ -17,10 +17,12 @@ from torch_nonlocal.tasks.reid import testing
 from torch_nonlocal.tasks.reid.data import Retrieval
 from torch_nonlocal.tasks.reid.evaluation import embedded_retrieval
 from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, evaluate_blocks
+from torch_nonlocal.tasks.reid.open_set import identify_embeddings
 from torch_nonlocal.tasks.reid.rankings import rank_matches
 from torch_nonlocal.tasks.reid.report import chosen_queries, threshold_text, write_report
 from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
+from torch_nonlocal.tasks.reid.verification import verify_embeddings
 
 HOSTILE = "<script>alert(1)</script> & $x_"
 
@@ -53,15 +55,18 @@ def tested():
     model, options = TrackletEmbedder(network, settings, ""), ReidTestOptions(pictures=2)
     ranked = embedded_retrieval(network, retrieval, settings, model.inputs)
     labels = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
+    pairs = ranked.query, ranked.gallery, *labels
+    verified = verify_embeddings(*pairs, metric="cosine")
+    open_set = identify_embeddings(*pairs, unknown_ids=[1], metric="cosine")
     scores = evaluate_blocks(testing.distances_of(ranked, options), *labels, protocols=PROTOCOLS)
-    return testing.Tested(model, retrieval, ranked, scores, options, (f"note {HOSTILE}",), ())
+    return testing.Tested(model, retrieval, ranked, scores, verified, open_set, options, (f"note {HOSTILE}",), ())
 
 
 def written(tested, out, pictures=2):
     options = ReidTestOptions(pictures=pictures)
     tested = testing.Tested(**{**vars(tested), "options": options})
     rankings = rank_matches(tested.blocks(), tested.labels(), "official")
-    return write_report(tested, out, rankings, tested.verification(), about={"data": HOSTILE})
+    return write_report(tested, out, rankings, about={"data": HOSTILE})
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +83,10 @@ def test_page_shows_every_picture_and_names_both_protocols(tested, report):
     assert {name.removeprefix("pictures/").removesuffix(".png") for name in shown} == expected
     for name, one in tested.scores.items():
         assert f"<td>{name}</td><td>{one.mean_ap:.4f}</td>" in page
+    assert "known identities: 2, of unknown\nones: 1." in page
     assert "without the consent of these people" in page
     assert "nearest right match at rank" in page
-    assert threshold_text(tested.verification().at_false_accept_rate(0.01).threshold, "cosine") in page
+    assert threshold_text(tested.verification.at_false_accept_rate(0.01).threshold, "cosine") in page
 
 
 def test_names_are_escaped(tested, report):

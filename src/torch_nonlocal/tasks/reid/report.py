@@ -38,12 +38,7 @@ def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[s
     Raises:
         ImportError: a package is not installed.
     """
-    jinja2 = require("jinja2", extra="view")
-    options_of_jinja: dict[str, Any] = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(autoescape=True, **options_of_jinja)
-    template = environment.from_string(
-        (files("torch_nonlocal.tasks.reid") / "report.html.j2").read_text(encoding="utf-8")
-    )
+    template = _template()
     forget_pictures(out / FOLDER)
     options, verification = tested.options, tested.verification
     chosen = None if verification is None else verification.at_false_accept_rate(options.false_accept)
@@ -59,7 +54,7 @@ def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[s
             "links": [one for n, query in enumerate(worst[:_LINKED], 1) for one in drawing.links(query, n)],
         }
     html = template.render(
-        about={**about, **_settings(tested)},
+        about={name: printable(value) for name, value in {**about, **_settings(tested)}.items()},
         notes=[printable(note) for note in tested.notes],
         not_read=len(tested.not_read),
         ranks=RANKS,
@@ -67,10 +62,19 @@ def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[s
         protocol=rankings.protocol,
         reranked=options.rerank,
         verification=None if verification is None or chosen is None else _verification(verification, chosen, tested),
+        open_set=_open_set(tested),
         pictures=pictures,
     )
     write_text(out / PAGE, html)
     return out / PAGE
+
+
+def _template() -> Any:
+    jinja2 = require("jinja2", extra="view")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string((files("torch_nonlocal.tasks.reid") / "report.html.j2").read_text("utf-8"))
 
 
 def chosen_queries(average_precisions_Q: Any, worst: int) -> tuple[list[int], list[int]]:
@@ -122,6 +126,20 @@ def _verification(scores: VerificationScores, chosen: OperatingPoint, tested: Te
         "tar": f"{chosen.true_rate:.2%}",
         "same": f"{scores.same_pairs:,}",
         "different": f"{scores.different_pairs:,}",
+    }
+
+
+def _open_set(tested: Tested) -> dict[str, str] | None:
+    if tested.open_set is None:
+        return None
+    point = tested.open_set.at_false_positive_rate(tested.options.false_accept)
+    return {
+        "asked": f"{tested.options.false_accept:g}",
+        "threshold": threshold_text(point.threshold, tested.options.distance),
+        "found": f"{point.true_rate:.2%}",
+        "known": f"{tested.open_set.known:,}",
+        "wrong": f"{point.false_rate:.2%}",
+        "unknown": f"{tested.open_set.unknown:,}",
     }
 
 
