@@ -74,19 +74,11 @@ def scores_of(path, clips):
     return torch.from_numpy(session.run(["scores"], {"clips": clips.numpy()})[0])
 
 
-DEFAULT, DIGITS = ActionSettings(), RECIPES["digits"].settings
-
-
+# The many layers of the default network take half a minute; tests/inflation exports its backbone.
 @pytest.mark.parametrize(
-    ("settings", "suffix"),
-    [
-        pytest.param(DEFAULT, ".onnx", marks=pytest.mark.extended),  # half a minute: its many layers in ONNX
-        (DEFAULT, ".pt2"),
-        (DIGITS, ".onnx"),
-        (DIGITS, ".pt2"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else name_of(value),
+    "settings", [pytest.param(ActionSettings(), marks=pytest.mark.extended), RECIPES["digits"].settings], ids=name_of
 )
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2"])
 def test_networks_trained_by_default_are_exported_for_any_batch_and_length(settings, suffix, tmp_path):
     model, path = trained(small(settings)), tmp_path / f"out{suffix}"
     made = export(model, path, format=exporting.SUFFIXES[suffix])
