@@ -2,12 +2,15 @@
 
 import hashlib
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 
-from torch_nonlocal.data.digit_persons import SIZE, DigitPersons, _digits
+from torch_nonlocal.data.digit_persons import SIZE, DigitPersons, _digits, write_examples
 from torch_nonlocal.data.person_scenes import CAMERAS, HEIGHT, LENGTH, WIDTH, Scene, Stage, _enlarged
+from torch_nonlocal.data.tracklets.files import FileTracklets
+from torch_nonlocal.data.tracklets.find import find_tracklets
 from torch_nonlocal.data.tracklets.tracklet import TrackletSource
 
 pytest.importorskip("sklearn")
@@ -35,13 +38,14 @@ def test_training_has_every_identity_in_both_cameras() -> None:
     assert {one.length for one in source.tracklets} == {LENGTH}
 
 
-def test_every_query_has_one_match_in_the_other_camera_and_one_junk_tracklet(tested: DigitPersons) -> None:
+def test_every_query_has_one_match_in_the_other_camera_and_every_fourth_a_junk_tracklet(tested: DigitPersons) -> None:
     gallery = [tested.tracklets[index] for index in tested.gallery]
     assert len(tested.query) == 20
     assert not set(tested.query) & set(tested.gallery)
     for query in (tested.tracklets[index] for index in tested.query):
         assert query.camera == "camera1"
-        assert sorted(one.camera for one in gallery if one.identity == query.identity) == ["camera1", "camera2"]
+        seen = sorted(one.camera for one in gallery if one.identity == query.identity)
+        assert seen == (["camera1", "camera2"] if int(query.identity[-4:]) % 4 == 0 else ["camera2"])
     distractors = [one for one in gallery if one.role == "distractor"]
     assert len(distractors) == 359 - 20
     assert {one.camera for one in distractors} == {"camera1", "camera2"}
@@ -60,7 +64,7 @@ def test_pixels_depend_on_the_index_the_frame_and_the_seed_only(tested: DigitPer
 
 def test_pixels_are_the_same_on_every_machine(tested: DigitPersons) -> None:
     pixels = b"".join(bytes(tested.read(index, [0, 9]).flatten().tolist()) for index in (0, 21, 45))
-    assert hashlib.sha256(pixels).hexdigest() == "c59d08c48061eb192f180b0a7dd24a0f5223d0037a988dc8c88595e10339f1c5"
+    assert hashlib.sha256(pixels).hexdigest() == "ffa9bc5ec1614b40956944f0216adc01eeac72907e436b9c9f1886987d2aecbd"
 
 
 def test_a_digit_is_enlarged_bilinearly() -> None:
@@ -78,6 +82,7 @@ def test_a_person_alone_is_the_picture_at_its_place() -> None:
     still = torch.zeros(1, 1, dtype=torch.int64)
     scene = Scene(
         persons=torch.tensor([2]),
+        seen=torch.tensor([[True]]),
         x=still + WIDTH * 128,
         y=still + HEIGHT * 128,
         stride=still,
@@ -85,6 +90,7 @@ def test_a_person_alone_is_the_picture_at_its_place() -> None:
         lean=0,
         corner=torch.tensor([[0, 0]]),
         post=torch.tensor([[40, 44]]),
+        tram=torch.tensor([False]),
         table=torch.arange(256).expand(3, -1),
         noise=0,
         noise_at=torch.tensor([0]),
@@ -98,13 +104,34 @@ def test_a_person_alone_is_the_picture_at_its_place() -> None:
     assert torch.equal(packed, expected)
 
 
-def test_others_pass_and_posts_hide_in_some_frames_only() -> None:
+def test_a_tram_hides_the_person_for_some_frames_and_shows_a_passenger() -> None:
     stage = Stage(_digits("validation"), seed=1)
     scenes = [stage.draw(5, camera, torch.arange(LENGTH), seed) for camera in (0, 1) for seed in range(50)]
-    assert all(scene.persons[0] == 5 and 5 not in scene.persons[1:] for scene in scenes)
-    hidden = torch.stack([scene.post[:, 1] > scene.post[:, 0] for scene in scenes]).float().mean()
-    assert 0.1 < hidden < 0.5
+    for scene in scenes:
+        person, passer, passenger = scene.persons.tolist()
+        assert person == 5
+        assert 5 not in (passer, passenger)
+        assert torch.equal(scene.seen[0], ~scene.tram)
+        assert torch.equal(scene.seen[2], scene.tram)
+        assert not (scene.tram & (scene.post[:, 1] > 0)).any()
+    counts = torch.stack([scene.tram.sum() for scene in scenes])
+    assert counts.min() >= 1
+    assert counts.max() == 9
     assert {camera.direction for camera in CAMERAS} == {1, -1}
+
+
+def test_the_band_of_a_tram_is_the_only_difference_between_a_passenger_and_a_person() -> None:
+    stage = Stage(_digits("validation"), seed=1)
+    scene = stage.draw(5, 0, torch.tensor([3]), 0)
+    on_tram = torch.tensor([True])
+    other = scene._replace(persons=scene.persons[[0, 1, 0]], post=scene.post * 0)
+    other = other._replace(**{name: getattr(scene, name)[[0, 1, 0]] for name in ("x", "y", "stride", "size")})
+    nobody = torch.tensor([[False], [False], [True]])
+    walking = stage.render(other._replace(tram=~on_tram, seen=nobody.flip(0)))
+    riding = stage.render(other._replace(tram=on_tram, seen=nobody))
+    assert torch.equal(walking[..., :43, :], riding[..., :43, :])
+    red, green, blue = riding[:, 0, 43:].float().mean((1, 2))
+    assert min(red, green) > blue + 80  # yellow
 
 
 @pytest.mark.parametrize(
@@ -128,3 +155,15 @@ def test_wrong_frames_are_refused(tested: DigitPersons) -> None:
         tested.read(0, [])
     with pytest.raises(IndexError, match="index: got -1, expected 0 <= index"):
         tested.read(-1, [0])
+
+
+def test_examples_on_disk_are_found_as_tracklets_with_the_same_frames(tmp_path: Path) -> None:
+    root = write_examples(tmp_path, identities=2)
+    found = find_tracklets(root)
+    assert (len(found.train), len(found.query), len(found.gallery), found.problems) == (8, 2, 3, ())
+    source = FileTracklets(found.query, SIZE)
+    assert torch.equal(source.read(1, [4]), DigitPersons("test", identities=2).read(1, [4]))
+    with pytest.raises(ValueError, match="already exists"):
+        write_examples(tmp_path)
+    with pytest.raises(ValueError, match="there is no folder"):
+        write_examples(tmp_path / "missing")

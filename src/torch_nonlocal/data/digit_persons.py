@@ -1,19 +1,23 @@
 """Handwritten persons: generated tracklets for re-identification, seen by two cameras.
 
 A person has the image of one handwritten digit as upper body and of another one as lower body, each on a colored
-ground, and walks through a small RGB frame. Other persons pass in front, posts hide the upper or the lower body, and
-the background is full of strokes of digits. The two cameras differ in viewpoint, light and noise. Training, validation
-and test show different persons, made of different images.
+ground, and walks through a small RGB frame. Another person passes in front, a post hides the upper or the lower body,
+and for up to 9 of the 16 frames a tram hides the person: its window shows a passenger, another person of the same size,
+so only the yellow band at the foot of the frame tells that these digits are not the person's. The background is full
+of strokes of digits. The two cameras differ in viewpoint, light and noise. Training, validation and test show different
+persons, made of different images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from torch_nonlocal._common.files import replacing
 from torch_nonlocal._common.optional import require
 from torch_nonlocal._common.seeds import mix_seed
 from torch_nonlocal._common.text import did_you_mean
@@ -28,7 +32,7 @@ SIZE: Final = (HEIGHT, WIDTH)
 
 _SPLITS: Final = get_args(PersonSplit)
 _SPLIT_SEED: Final = 1797  # as for moving digits: their test images are test images here too
-_TRAINED, _TESTED = 1000, 240  # identities by default
+_TRAINED, _TESTED = 400, 240  # identities by default
 
 
 class DigitPersons:
@@ -38,13 +42,13 @@ class DigitPersons:
     and one in five of the others for validation. Each image is the upper body of one person and the lower body of
     another one. All tracklets have 16 frames of 48 x 24 pixels (height x width).
 
-    Training has `tracklets_per_camera` tracklets of each identity and camera. Validation and test have, for each
-    identity, a query in camera 1 and gallery tracklets in camera 2 and in camera 1, and besides a gallery tracklet of
-    each distractor, a person whom one camera sees only.
+    Training has `tracklets_per_camera` tracklets of each identity and camera. Validation and test have a query in
+    camera 1 and a gallery tracklet in camera 2 of each identity, another gallery tracklet in camera 1 of every fourth
+    one, and a gallery tracklet of each distractor, a person whom one camera sees only.
 
     Args:
         split: "train", "validation" or "test".
-        identities: number of identities, at least 2; None for 1,000 in training and 240 in validation and test. Images
+        identities: number of identities, at least 2; None for 400 in training and 240 in validation and test. Images
             that they leave over are distractors and persons who pass.
         tracklets_per_camera: tracklets of an identity and camera in training, at least 1.
         seed: seed of the tracklets; the persons do not depend on it.
@@ -90,7 +94,7 @@ class DigitPersons:
         else:
             tracklets = [(one, 0) for one in range(identities)]
             queries = len(tracklets)
-            tracklets += [(one, camera) for one in range(identities) for camera in reversed(both)]
+            tracklets += [(one, 1) for one in range(identities)] + [(one, 0) for one in range(0, identities, 4)]
             tracklets += [(one, one % 2) for one in range(identities, len(digits))]
         self._seen = tracklets  # person and camera
         self.tracklets: Sequence[Tracklet] = [
@@ -123,6 +127,42 @@ class DigitPersons:
         person, camera = self._seen[index]
         seed = mix_seed(_SPLIT_SEED, self._number, self.seed, index)
         return self._stage.render(self._stage.draw(person, camera, torch.tensor(list(frames)), seed))
+
+
+def write_examples(folder: str | Path = ".", *, identities: int = 12) -> Path:
+    """Write a small set of handwritten persons as PNG files, in folders that `find_tracklets` reads.
+
+    The frames of a tracklet are train/IDENTITY/CAMERA/NUMBER/FRAME.png, or the same below query or gallery. Training
+    persons are those of the split "train", the others of "test".
+
+    Args:
+        folder: an existing folder; the set is written below it.
+        identities: number of identities in training and in the test, at least 2.
+
+    Returns:
+        The folder of the set, "digit-persons".
+
+    Raises:
+        ValueError: `folder` does not exist, there is already such a set in it, or `identities` is out of range.
+        ImportError: scikit-learn or Pillow is not installed.
+    """
+    image = require("PIL.Image", extra="reid")
+    if not Path(folder).is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
+    root = Path(folder, "digit-persons")
+    if root.exists():
+        raise ValueError(f"{str(root)!r} already exists; expected a folder without it")
+    train, test = (DigitPersons(split, identities=identities) for split in ("train", "test"))
+    used = [(train, "train", index) for index in range(len(train.tracklets))]
+    used += [(test, "query", index) for index in test.query]
+    used += [(test, "gallery", index) for index in test.gallery if test.tracklets[index].role == "person"]
+    for source, part, index in used:
+        place = root / part / source.tracklets[index].name
+        place.mkdir(parents=True)
+        for frame, picture_HWC in enumerate(source.read(index, range(LENGTH)).permute(1, 2, 3, 0)):
+            with replacing(place / f"{frame:02d}.png") as temporary:
+                image.fromarray(picture_HWC.numpy()).save(temporary, format="PNG")
+    return root
 
 
 def _digits(split: str) -> Tensor:

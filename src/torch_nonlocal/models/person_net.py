@@ -17,9 +17,9 @@ class PersonNet(nn.Module):
     | conv2  | 1x3x3  | 1, 2, 2 | 2 C, 8, 12, 6             | 1, 9, 9                   |
     | conv3  | 1x3x3  | 1       | 2 C, 8, 12, 6             | 1, 17, 17                 |
 
-    A position sees one frame and about one body part. What belongs together in a tracklet, such as the two parts of a
-    person and the same part in other frames, is related only by a block, or by the average behind the network. `light`
-    removes gain and tint of a camera; it is the only module that sees the whole clip.
+    A position sees about one body part of one frame. What is farther away in the frame, such as the band of a tram
+    below the digits in its window, reaches it only through a block. `light` removes gain and tint of a camera; it is
+    the only module that sees the whole clip.
 
     Args:
         channels: C, at least 1.
@@ -33,7 +33,7 @@ class PersonNet(nn.Module):
         if channels < 1:
             raise ValueError(f"channels: got {channels}, expected at least 1")
         self.inputs = replace(RGB, size=(48, 24), frames=8)
-        self.light = nn.InstanceNorm3d(3)
+        self.light: nn.Module = nn.InstanceNorm3d(3)
         self.stem = _stage(3, channels, 5, 2)
         self.conv2 = _stage(channels, 2 * channels, 3, 2)
         self.conv3 = _stage(2 * channels, 2 * channels, 3, 1)

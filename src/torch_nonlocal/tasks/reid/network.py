@@ -21,8 +21,10 @@ from torch_nonlocal.models.packaged import efficientnet_lite0
 from torch_nonlocal.models.tracklet_net import TrackletNet, factorize
 from torch_nonlocal.tasks.reid.settings import AUTO, IMAGENET, NONE, PERSONS, SMALL, ReidSettings
 
-_AUTO_PLACES = {SMALL: ["network.blocks.2.1", "network.blocks.4.2"], PERSONS: ["conv3"]}
+_AUTO_PLACES = {SMALL: ["network.blocks.2.1", "network.blocks.4.2"], PERSONS: ["conv2"]}
 _BLOCK: BlockOptions = {"subsample": 2}
+_PERSONS_BLOCK: BlockOptions = {"attend": "space"}
+"""What the block of the built-in data has to see is in the same frame; see docs/reid-evidence.md."""
 
 
 def network(settings: ReidSettings, identities: int) -> TrackletNet:
@@ -105,7 +107,8 @@ def _backbone(settings: ReidSettings) -> tuple[nn.Module, Any]:
 
 def _insert_blocks(backbone: nn.Module, settings: ReidSettings) -> None:
     places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(settings.network, "nvan")
-    options: BlockOptions = _BLOCK if settings.block == NON_LOCAL and settings.network != PERSONS else {}
+    ours = _PERSONS_BLOCK if settings.network == PERSONS else _BLOCK
+    options: BlockOptions = ours if settings.block == NON_LOCAL else {}
     device = next(backbone.parameters()).device
     insert(backbone, places, _example(settings, device), block=settings.block, **options)
 

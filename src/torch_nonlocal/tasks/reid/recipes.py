@@ -11,17 +11,17 @@ BUILT_IN, SMALL, LARGE = "reid", "reid-small", "reid-nvan"
 """Recipes chosen automatically: for the built-in data, for other data on a CPU, and on a GPU."""
 
 _PERSONS = ReidSettings(
-    network=PERSONS, frames="uniform-8", height=48, width=24, pad=2, erase=0.0, flip=False, held_out=0.0
+    network=PERSONS, frames="uniform-8", height=48, width=24, pad=0, erase=0.0, flip=False, held_out=0.0
 )
 _PERSONS_CONFIG = TrainConfig(
     steps=400,
     batch_size=64,
     optimizer="adamw",
-    lr=2e-3,
-    weight_decay=1e-4,
+    lr=4e-3,
+    weight_decay=0.01,
     schedule="one-cycle",
     clip_grad=5.0,
-    eval_every=100,
+    eval_every=200,
     workers=1,
 )
 _SMALL = TrainConfig(
