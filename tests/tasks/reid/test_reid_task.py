@@ -287,6 +287,24 @@ def test_training_clips_are_flipped_shifted_and_erased_as_a_whole(folder):
     assert 0.01 < float(gone.float().mean()) < 0.45
 
 
+def test_runs_of_several_seeds_are_trained_and_tested_on_their_own_splits_and_averaged(folder, tmp_path, capsys):
+    miniatures.prid450s(folder / "pairs", persons=8)
+    train(folder, "ten", "--seeds=2", "--steps=1", "--held-out=0.5", "--frames=uniform-1", data="pairs")
+    splits = [
+        load_weights_file(folder / "ten" / f"seed-{seed}/checkpoints/best.pt")["about"]["split"] for seed in (0, 1)
+    ]
+    assert splits == [0, 1]
+    capsys.readouterr()
+    rank(folder, "ten", tmp_path / "out", data="pairs")
+    printed = capsys.readouterr().out
+    assert "left out, since trained on" not in printed
+    average = json.loads((tmp_path / "out" / "average.json").read_text())
+    values = [one["mAP_common"] for one in average["runs"].values()]
+    assert average["average"]["mAP_common"]["mean"] == pytest.approx(sum(values) / 2)
+    assert average["average"]["mAP_common"]["deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+    assert "mean and standard deviation of 2 runs" in printed
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -88,10 +88,10 @@ class ReidSpec(TaskSpec[ReidSettings]):
         on_progress: Callable[[int, int], None] | None = None,
         log: Callable[[str], None] = print,
     ) -> Mapping[str, Any]:
-        """See `tasks.reid.results.run_test`."""
-        from torch_nonlocal.tasks.reid.results import run_test
+        """See `tasks.reid.several_runs.run_tests`."""
+        from torch_nonlocal.tasks.reid.several_runs import run_tests
 
-        return run_test(checkpoint, data, out, options, on_progress=on_progress, log=log)
+        return run_tests(checkpoint, data, out, options, on_progress=on_progress, log=log)
 
 
 REID = ReidSpec()
