@@ -34,6 +34,9 @@ COMMANDS = {
     "gallery build": ["gallery", "build", "people", "best.pt", "set"],
     "gallery delete": ["gallery", "delete", "people", "--identity", "anna"],
     "bench": ["bench"],
+    "train on tracklets": ["train", "reid"],
+    "test on tracklets": ["test", "reid", "best.pt"],
+    "gallery": ["gallery", "search", "people", "query"],
     "denoise": ["denoise", "noisy.png", "clean.png"],
     "denoise with weights": ["denoise", "noisy.png", "clean.png", "--show=5,5"],
 }

@@ -41,7 +41,7 @@ def plan(
     Args:
         model: torchvision:NAME, timm:NAME, ours:NAME, packaged, or FILE.py:FUNCTION.
         input: size of one input without the batch: 3x16x112x112 for a clip of 16 frames, 3x224x224 for an image.
-        at: a module name, a glob, or paper-1, paper-5 or paper-10. Repeat the option for several.
+        at: a module name, a glob, or paper-1, paper-5, paper-10 or nvan. Repeat the option for several.
         batch: batch size.
         block: non_local, or the name of a relative such as gcnet. --pairwise, --attend and --subsample apply to
             non_local only.

@@ -43,7 +43,7 @@ def insert(
     Args:
         model: any network, with or without wrappers; changed in place.
         at: places: a module name ("layer3.1"), a glob ("layer3.*"; `*` matches within one segment, `**` across
-            segments), a module, "paper-1", "paper-5" or "paper-10" (the paper's placements in a ResNet-like network),
+            segments), a module, "paper-1", "paper-5", "paper-10" or "nvan" (placements in a ResNet-like network),
             or a list of these. A Sequential ("layer3") stands for its last module. Of a preset's places, those that do
             not run on the example input are left out with a warning: decoders of some networks use two stages only.
         example_input: an input of the model: a tensor, a tuple of arguments, a dict of keyword arguments, or any other

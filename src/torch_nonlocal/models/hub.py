@@ -33,7 +33,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin, library_name="torch-nonlocal", t
     Args:
         name: one of `nl.list_models()`.
         num_classes: width of the last layer.
-        non_local: places of the blocks: "paper-1", "paper-5", "paper-10" or module names; None for no blocks.
+        non_local: places of the blocks: "paper-1", "paper-5", "paper-10", "nvan" or module names; None for no blocks.
         block_options: options of the blocks, plain JSON values.
 
     Raises:
