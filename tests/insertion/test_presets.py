@@ -32,6 +32,8 @@ def torchvision_model(path):
         ("resnet101", "paper-5", ["layer2.1", "layer2.3", "layer3.6", "layer3.13", "layer3.20"]),
         ("resnet101", "paper-1", ["layer3.21"]),
         ("resnet152", "paper-5", ["layer2.3", "layer2.7", "layer3.11", "layer3.23", "layer3.35"]),
+        ("resnet50", "nvan", ["layer2.2", "layer2.3", "layer3.3", "layer3.4", "layer3.5"]),
+        ("resnet18", "nvan", ["layer2.0", "layer2.1", "layer3.0", "layer3.1"]),
         ("resnet18", "paper-5", ["layer2.0", "layer2.1", "layer3.0", "layer3.1"]),
         ("video.r3d_18", "paper-1", ["layer3.0"]),
         ("convnext_tiny", "paper-5", [f"features.{i}" for i in ("3.0", "3.1", "5.2", "5.5", "5.8")]),
@@ -168,3 +170,10 @@ def test_the_message_lists_the_stages():
     timm = pytest.importorskip("timm", reason="pip install timm")
     with pytest.raises(ValueError, match=r"stages of EfficientNet: 7, blocks.0 \(1\), blocks.1 \(2\)"):
         nl.insert(timm.create_model("efficientnet_lite0"), "paper-5")
+
+
+@pytest.mark.parametrize("preset", ["paper-5", "nvan"])
+def test_a_network_inside_a_module_of_its_own(preset):
+    model = torchvision_model("resnet50")
+    inside = [f"0.{place}" for place in find_targets(model, preset)]
+    assert list(find_targets(nn.Sequential(model), preset)) == inside

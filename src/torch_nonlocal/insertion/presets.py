@@ -113,9 +113,13 @@ def _width(block: nn.Module) -> int:
 
 def _stages(module: nn.Module, name: str) -> dict[str, list[str]]:
     children = {join(name, child): one for child, one in named_children(module).items() if child != CHILD}
-    if not isinstance(module, nn.ModuleDict) and _are_blocks_of_a_kind(list(children.values())):
-        return {name: list(children)}
     found: dict[str, list[str]] = {}
+    if not isinstance(module, nn.ModuleDict) and _are_blocks_of_a_kind(list(children.values())):
+        if len(children) > 1:
+            return {name: list(children)}
+        ((path, child),) = children.items()
+        found = _stages(child, path)
+        return found if len(found) > 1 else {name: [path]}  # a network inside a module of its own, or one block
     for path, child in children.items():
         found |= _stages(child, path)
     return found

@@ -81,7 +81,7 @@ def map_channels(backbone: nn.Module, example: Tensor, name: str = "") -> int:
     )
 
 
-def set_last_stride(backbone: nn.Module, example: Tensor) -> list[str]:
+def set_last_stride(backbone: nn.Module, example: Tensor, *, also: nn.Module | None = None) -> list[str]:
     """Set the last stride over height and width to 1, in place, so that the last maps are twice as high and wide.
 
     All convolutions that reduce the map to the smallest size are changed, such as both branches of the first residual
@@ -90,6 +90,7 @@ def set_last_stride(backbone: nn.Module, example: Tensor) -> list[str]:
     Args:
         backbone: a network of convolutions for images or clips.
         example: its input; it is run once.
+        also: another copy of the network, which is changed, too; `backbone` can then be on the meta device.
 
     Returns:
         Names of the convolutions that were changed; empty if the last reduction is no convolution whose kernel is
@@ -116,7 +117,8 @@ def set_last_stride(backbone: nn.Module, example: Tensor) -> list[str]:
     last = {name: found[name] for name, size in sizes.items() if size == smallest}
     if not any(_overlaps(one) for one in last.values()) or not all(isinstance(one, _CONVS) for one in last.values()):
         return []
-    for module in last.values():
+    copies = [one for one in (backbone, also) if one is not None]
+    for module in (one.get_submodule(name) for one in copies for name in last):
         assert isinstance(module, _CONVS)
         setattr(module, "stride", (*module.stride[:-2], 1, 1))  # noqa: B010 (nn.Module types its attributes)
     return list(last)

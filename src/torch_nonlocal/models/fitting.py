@@ -181,15 +181,19 @@ def load_exactly(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
 
 
 @contextmanager
-def limited_to(tensors: Mapping[str, Tensor]) -> Iterator[None]:
+def limited_to(tensors: Mapping[str, Tensor], *, times: int = 1) -> Iterator[None]:
     """Limit the networks that this thread builds to the size of tensors from a file, with room for a last layer.
 
     A file names its network, and a short file can name a huge one.
 
+    Args:
+        tensors: tensors of the file.
+        times: how often the network is built, such as in 2D and then in 3D.
+
     Raises:
         ValueError: the parameters and buffers of the networks exceed the limit.
     """
-    limit = sum(tensor.numel() for tensor in tensors.values()) + _ROOM
+    limit = times * sum(tensor.numel() for tensor in tensors.values()) + _ROOM
     thread, built = threading.get_ident(), 0
 
     def count(module: nn.Module, name: str, value: Tensor | None) -> None:

@@ -58,7 +58,7 @@ def trained_network(settings: ReidSettings, identities: int, tensors: Mapping[st
         ValueError: the settings and the tensors do not fit.
         ImportError: a package is not installed; the message names the extra.
     """
-    with limited_to(tensors):
+    with limited_to(tensors, times=2):  # in 2D, and inflated
         model = _without_blocks(settings, identities)
         if settings.non_local != NONE:
             planned = copy.deepcopy(model.backbone).to("meta")
@@ -77,12 +77,12 @@ def _example(settings: ReidSettings, device: Any = None) -> Tensor:
 def _without_blocks(settings: ReidSettings, identities: int) -> TrackletNet:
     name = settings.network
     backbone, inputs = _backbone(settings)
-    example = _example(settings)
+    planned, example = copy.deepcopy(backbone).to("meta"), _example(settings, "meta")  # computes nothing, whatever size
+    channels = map_channels(planned, example, name)
     if settings.last_stride == 1 and name != PERSONS:
-        set_last_stride(backbone, example[:, :, :1])
+        set_last_stride(planned, example, also=backbone)
     if settings.temporal == "factorized" and not factorize(backbone):
         raise ValueError(f"temporal='factorized': network {name!r} has no bottlenecks of a ResNet; expected 'frames'")
-    channels = map_channels(backbone, example, name)
     model = TrackletNet(backbone, channels, identities, pooling=settings.pooling)
     model.inputs = inputs
     return model
