@@ -81,8 +81,8 @@ def create_model(
         name: one of `list_models()`, or a file with a whole network that `nonlocal convert` wrote, which states its own
             architecture, blocks and classes.
         num_classes: width of the last layer.
-        non_local: places of the blocks: "paper-1", "paper-5", "paper-10", "nvan", or as `insert` takes them; None for no
-            blocks.
+        non_local: places of the blocks: "paper-1", "paper-5", "paper-10", "nvan", or places as `insert` takes them;
+            None for no blocks.
         weights: None for random weights; "imagenet" for torchvision's ImageNet weights of the 2D ResNet, inflated
             (torchvision downloads them unless cached); or a file with weights of a 2D ResNet, which are inflated, or of
             this model.
