@@ -15,6 +15,8 @@ import torch_nonlocal as nl
 from torch_nonlocal.cli import main
 from torch_nonlocal.cli.app import parse
 from torch_nonlocal.data import available_splits, check_clips, find_clips, train_and_test
+from torch_nonlocal.data.tracklets.check import check_tracklets
+from torch_nonlocal.data.tracklets.find import find_tracklets
 from torch_nonlocal.media import probe, read_clip, read_sampled
 from torch_nonlocal.media.inspect import inspect_video
 from torch_nonlocal.models.hub import HubModel
@@ -90,6 +92,16 @@ def _clips(root: Path) -> None:
         find_clips(root, on_error=on_error)
 
 
+def _tracklets(path: Path) -> None:
+    data = find_tracklets(next(parent for parent in path.parents if parent.name == "set"))
+    check_tracklets(data, workers=1, time_limit=_TIME_LIMIT)
+
+
+def _table(path: Path) -> None:
+    if path.suffix == ".csv" and "fold" not in path.name:
+        find_tracklets(path)
+
+
 TENSORS = (
     Door("read_weights", lambda path, out: nl.read_weights(path)),
     Door("load_weights", lambda path, out: nl.load_weights(copy.deepcopy(_network()), path)),
@@ -132,6 +144,10 @@ PICTURE = (
     Door("read_sampled of the folder", lambda path, out: _frames(path)),
     Door("inspect_video of the folder", lambda path, out: inspect_video(path.parent, time_limit=_TIME_LIMIT)),
 )
+TRACKLETS = (
+    Door("find_tracklets", lambda path, out: _tracklets(path)),
+    Door("find_tracklets of the table", lambda path, out: _table(path)),
+)
 OF_KIND: dict[str, tuple[Door, ...]] = {
     "tensors": TENSORS,
     "trained": TRAINED,
@@ -141,4 +157,5 @@ OF_KIND: dict[str, tuple[Door, ...]] = {
     "list": LISTS,
     "video": VIDEO,
     "picture": PICTURE,
+    "tracklets": TRACKLETS,
 }

@@ -24,8 +24,9 @@ from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings
 from torch_nonlocal.training import TrainConfig
 from torch_nonlocal.training.run_folder import RunFolder
 
-for _folder in ("training", "weights"):
+for _folder in ("training", "weights", "data/tracklets"):
     sys.path.insert(0, str(Path(__file__).parents[1] / _folder))
+import miniatures  # noqa: E402
 import tiny_training  # noqa: E402
 from foreign_layouts import caffe2_blobs, named_as, random_parts  # noqa: E402
 
@@ -52,7 +53,7 @@ class Seed:
 def seeds() -> list[Seed]:
     """All starting points; the same bytes in every process on one machine."""
     with tempfile.TemporaryDirectory() as folder:
-        return [*_tensors(Path(folder)), *_runs(Path(folder)), *_lists(), *_media(Path(folder))]
+        return [*_tensors(Path(folder)), *_runs(Path(folder)), *_lists(), *_media(Path(folder)), *_sets(Path(folder))]
 
 
 def _written(write: Callable[[Path], object], path: Path) -> bytes:
@@ -185,6 +186,31 @@ def _lists() -> Iterator[Seed]:
     train = json.dumps(entries).encode()
     yield Seed("data/train.json", train, "list", "json", videos | {"data/labels.json": templates})
     yield Seed("data/labels.json", templates, "list", "json", videos | {"data/train.json": train})
+
+
+def _sets(folder: Path) -> Iterator[Seed]:
+    """The lists of sets of tracklets, each beside the other files of its set."""
+    make: dict[str, Callable[[Path], object]] = {
+        "mars": lambda root: miniatures.mars(root, train=2, test=2, frames=1),
+        "ls": miniatures.ls_vid,
+        "ilids": lambda root: miniatures.ilids_vid(root, frames=1, splits=[[3, 1, 4, 2]]),
+        "bears": miniatures.polar_bears,
+        "table": _table_of_boxes,
+    }
+    for name, write in make.items():
+        write(folder / name)
+        files = {f"set/{one.relative_to(folder / name)}": one.read_bytes() for one in (folder / name).rglob("*.*")}
+        for path, data in sorted(files.items()):
+            if Path(path).suffix in (".mat", ".txt") or path.endswith(("info_1.csv", "tracklets.csv")):
+                form = "list" if path.endswith(("csv", "txt")) else "bytes"
+                yield Seed(path, data, "tracklets", form, {one: beside for one, beside in files.items() if one != path})
+
+
+def _table_of_boxes(root: Path) -> None:
+    miniatures.picture(root / "film/1.png", 1)
+    rows = [("a", "ann", 1, "", "film", 0, 1, 1, 3, 4), ("b", "ann", 2, "film", "", "", "", "", "", "")]
+    header = "tracklet,identity,camera,frames,video,frame,left,top,width,height"
+    miniatures.table(root / "tracklets.csv", rows, header)
 
 
 def _media(folder: Path) -> Iterator[Seed]:

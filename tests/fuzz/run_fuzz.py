@@ -31,7 +31,17 @@ from fuzz_mutations import mutate
 from fuzz_seeds import Seed, seeds
 
 _REPORT = "report.json"
-_WEIGHTS = {"tensors": 5, "trained": 1, "run": 2, "config": 1, "hub": 1, "list": 4, "video": 5, "picture": 1}
+_WEIGHTS = {
+    "tensors": 5,
+    "trained": 1,
+    "run": 2,
+    "config": 1,
+    "hub": 1,
+    "list": 4,
+    "video": 5,
+    "picture": 1,
+    "tracklets": 3,
+}
 
 
 class Case(NamedTuple):

@@ -157,3 +157,11 @@ def test_tables_without_rows_are_refused(tmp_path: Path):
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match="is empty"):
         find_tracklets(tmp_path / "empty.csv")
+
+
+def test_control_characters_of_cells_are_escaped(tmp_path: Path):
+    file = table(tmp_path / "set.csv", [("t\x1b[31m1", "ann", 1, "nowhere")])
+    assert find_tracklets(file).problems[0].name == "t\\x1b[31m1"
+    with pytest.raises(ValueError, match=r"cam\\x1b\[31m") as error:
+        find_tracklets(table(tmp_path / "set.csv", [], "tracklet,identity,cam\x1b[31m,frames"))
+    assert "\x1b" not in str(error.value)

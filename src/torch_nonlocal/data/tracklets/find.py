@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from torch_nonlocal._common.text import did_you_mean, near_path
+from torch_nonlocal._common.files import printable
+from torch_nonlocal._common.text import did_you_mean, excerpt, near_path
 from torch_nonlocal.data.tracklets.dukemtmc_video import DUKEMTMC_VIDEO
 from torch_nonlocal.data.tracklets.folders import FOLDERS
 from torch_nonlocal.data.tracklets.ilids_vid import ILIDS_VID
@@ -25,6 +26,7 @@ _ALL = (
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
 """The layouts by name, in the order in which messages list them."""
 
+_LONGEST = 1000  # characters of a message
 _INSIDE = 20  # folders in an unknown folder that are looked at
 
 
@@ -47,7 +49,10 @@ def find_tracklets(root: str | os.PathLike[str], layout: str = "auto", split: in
     if not path.exists():
         raise ValueError(f"there is no folder or table {str(path)!r}{near_path(path)}")
     found = _recognized(path) if layout == "auto" else LAYOUTS[layout]
-    return found.read(path, split)
+    try:
+        return found.read(path, split)
+    except ValueError as error:  # messages quote cells and names from files
+        raise ValueError(excerpt(printable(str(error)), most=_LONGEST)) from error
 
 
 def _recognized(path: Path) -> Layout:
