@@ -47,7 +47,7 @@ _SPLITS |= {"test": "test", "testing": "test"}
 _ROLES = ("person", "distractor", "junk")
 _NO_FRAMES = "expected a column 'frames', or 'video' and, for boxes, all of frame, left, top, width and height"
 _NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{0,18})?")
-_MOST_FRAMES = 2**24
+_MOST_FRAMES = 2**23
 
 
 class _Row(NamedTuple):
@@ -137,12 +137,13 @@ def _tracklets(reader: Reader, rows: Sequence[_Row]) -> Iterator[tuple[str, Trac
         else:
             groups.setdefault(row("tracklet"), []).append(row)
     frames = 0
+    folders: dict[Path, tuple[str, ...]] = {}
     for name, group in groups.items():
         if not _agree(reader, name, group):
             continue
         first = group[0]
         if not first("video"):
-            tracklet = _of_files(reader, name, group)
+            tracklet = _of_files(reader, name, group, folders)
         elif first("frame"):
             tracklet = _of_boxes(reader, name, group)
         else:
@@ -225,7 +226,10 @@ def _video(reader: Reader, name: str, row: _Row) -> Path | None:
     return video
 
 
-def _of_files(reader: Reader, name: str, group: Sequence[_Row]) -> Tracklet | None:
+def _of_files(
+    reader: Reader, name: str, group: Sequence[_Row], folders: dict[Path, tuple[str, ...]]
+) -> Tracklet | None:
+    """A tracklet of pictures; `folders` holds the frames of whole folders, each of which is ordered once."""
     row, given = group[0], group[0]("frames")
     per_row = [one("frames") for one in group]
     is_list = len(group) > 1 and len(set(per_row)) == len(group) and all(map(is_picture, per_row))
@@ -248,6 +252,8 @@ def _of_files(reader: Reader, name: str, group: Sequence[_Row]) -> Tracklet | No
     if path.is_file() and is_picture(path.name):
         return _tracklet(name, row, path.parent, files=(path.name,), length=1)
     pictures, folder = (), path
+    if path in folders:
+        return _tracklet(name, row, path, files=folders[path], length=len(folders[path]))
     if path.is_dir():
         pictures = reader.listing(path).pictures
     elif path.parent.is_dir() and any(mark in path.name for mark in "*?["):
@@ -257,7 +263,11 @@ def _of_files(reader: Reader, name: str, group: Sequence[_Row]) -> Tracklet | No
         reader.problem("empty tracklet", name, f"{given!r} is no picture, folder of pictures or pattern of pictures")
         return None
     found = reader.from_pictures(name, row("identity"), row("camera"), folder, pictures)
-    return found and _tracklet(name, row, folder, files=found.files, length=found.length)
+    if found is None:
+        return None
+    if folder is path:
+        folders[path] = found.files
+    return _tracklet(name, row, folder, files=found.files, length=found.length)
 
 
 def _is_repeated(reader: Reader, name: str, group: Sequence[_Row]) -> bool:
