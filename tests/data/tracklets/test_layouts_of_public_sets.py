@@ -289,3 +289,31 @@ def test_links_that_leave_the_set_are_not_followed(tmp_path: Path):
     assert [problem.kind for problem in data.problems if problem.kind == "outside"] == ["outside", "outside"]
     assert data.train[0].length == 4
     assert identities(data.train) == {"0001", "0002", "0003"}
+
+
+def test_links_of_whole_folders_and_lists_that_leave_the_set_are_not_followed(tmp_path: Path):
+    root = mars(tmp_path / "mars")
+    (root / "bbox_train/0002").rename(tmp_path / "elsewhere")
+    (root / "bbox_train/0002").symlink_to(tmp_path / "elsewhere")
+    data = find_tracklets(root)
+    assert {problem.kind for problem in data.problems} == {"outside", "missing frame", "empty tracklet"}
+    assert identities(data.train) == {"0001", "0003"}
+    (root / "info/query_IDX.mat").rename(tmp_path / "query_IDX.mat")
+    (root / "info/query_IDX.mat").symlink_to(tmp_path / "query_IDX.mat")
+    with pytest.raises(ValueError, match=r"the link .*query_IDX\.mat' leaves .*copy its target"):
+        find_tracklets(root)
+
+
+def test_prid450s_itself():
+    root = Path(__file__).parents[4] / "shared/data/prid450s"
+    if not root.is_dir():
+        pytest.skip("the pictures of PRID 450S are not beside the repository")
+    halves = set()
+    for split in range(10):
+        data = find_tracklets(root, split=split)
+        assert (data.layout, data.splits, data.problems) == ("prid450s", 10, ())
+        assert (len(data.train), len(data.query), len(data.gallery)) == (450, 225, 225)
+        assert [one.identity for one in data.query] == [one.identity for one in data.gallery]
+        assert identities(data.train).isdisjoint(identities(data.query))
+        halves.add(frozenset(identities(data.train)))
+    assert len(halves) == 10

@@ -15,6 +15,7 @@ from torch_nonlocal.data.tracklets.layout import (
     check_folder,
     check_split,
     first_place,
+    own_file,
     random_half,
 )
 from torch_nonlocal.data.tracklets.matlab import read_matrix
@@ -38,7 +39,7 @@ def _read(root: Path, split: int) -> TrackletData:
     reader = Reader(root)
     cameras = {"1": sequences / "cam1", "2": sequences / "cam2"}
     pairs = pairs_of_folders(reader, cameras, _RULE, "a name such as cam1_person001_00317.png")
-    file = next((one for one in (root / _SPLIT_FILE, root.parent / _SPLIT_FILE) if one.is_file()), None)
+    file = own_file(root, _SPLIT_FILE) or own_file(root.parent, _SPLIT_FILE)
     if file is None:
         check_split(split, SPLITS, _NAME)
         note = f"no official splits ({_SPLIT_FILE}): a random half of the persons trains, by the number of the split"

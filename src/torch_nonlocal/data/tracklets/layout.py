@@ -82,7 +82,11 @@ class Reader:
         return tuple(self._problems)
 
     def listing(self, folder: Path) -> Listing:
-        """List a folder; one that cannot be read is a problem and counts as empty."""
+        """List a folder; one that cannot be read, or is outside of the root, is a problem and counts as empty."""
+        real = os.path.realpath(folder)
+        if not self._is_below(real):
+            self._report_link(folder, real)
+            return Listing()
         try:
             with os.scandir(folder) as found:
                 entries = [entry for entry in found if not entry.name.startswith(".") and self._is_inside(entry)]
@@ -154,9 +158,12 @@ class Reader:
         target = os.path.realpath(entry.path)
         if self._is_below(target):
             return True
-        where = f"the link leads to {target!r}, outside of {str(self.root)!r}, and is not followed"
-        self.problem("outside", self.name_of(Path(entry.path)), where)
+        self._report_link(Path(entry.path), target)
         return False
+
+    def _report_link(self, link: Path, target: str) -> None:
+        where = f"the link leads to {target!r}, outside of {str(self.root)!r}, and is not followed"
+        self.problem("outside", self.name_of(link), where)
 
     def _is_below(self, path: str) -> bool:
         return path == self._real_root or path.startswith(self._real_root.rstrip(os.sep) + os.sep)
@@ -178,6 +185,18 @@ def check_folder(root: Path, *names: str) -> None:
     missing = [name for name in names if not (root / name).is_dir()]
     if missing:
         raise ValueError(f"{str(root)!r} has no folder {listed(map(repr, missing))}")
+
+
+def own_file(root: Path, *names: str) -> Path | None:
+    """The first of some files of a set that exists; None if none does.
+
+    Raises:
+        ValueError: it is a link that leads out of the folder of the set.
+    """
+    file = next((root / name for name in names if (root / name).is_file()), None)
+    if file is not None and not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root)):
+        raise ValueError(f"the link {str(file)!r} leaves {str(root)!r} and is not followed; copy its target")
+    return file
 
 
 def check_split(split: int, splits: int, layout: str) -> None:

@@ -19,6 +19,7 @@ from torch_nonlocal.data.tracklets.layout import (
     Reader,
     check_split,
     first_place,
+    own_file,
     with_queries,
 )
 from torch_nonlocal.data.tracklets.matlab import read_matrix
@@ -50,9 +51,10 @@ def _read(root: Path, split: int) -> TrackletData:
     """
     check_split(split, 1, _NAME)
     lists = first_place(root, *_LISTS)
-    missing = [f"list_seq_{part}.txt" for part in ("train", "test") if not (lists / f"list_seq_{part}.txt").is_file()]
+    names = ("list_seq_train.txt", "list_seq_test.txt")
+    missing = [name for name in names if own_file(root, (lists / name).relative_to(root).as_posix()) is None]
     if missing:
-        raise ValueError(f"{str(lists)!r} has no {listed(missing)}: expected list_seq_train.txt and list_seq_test.txt")
+        raise ValueError(f"{str(lists)!r} has no {listed(missing)}: expected {' and '.join(names)}")
     reader = Reader(root)
     files = _Files(reader)
     train = reader.unique(one for one in _tracklets(reader, files, lists / "list_seq_train.txt") if one is not None)
@@ -61,7 +63,7 @@ def _read(root: Path, split: int) -> TrackletData:
     notes = ["the gallery contains the queries"]
     if (lists / "list_seq_val.txt").is_file():
         notes.append("the validation list is not used")
-    queries = next((root / name for name in _QUERIES if (root / name).is_file()), None)
+    queries = own_file(root, *_QUERIES)
     if queries is None:
         query, index = with_queries(gallery)
         notes.append(f"{_QUERIES[0]} is missing; {AUTOMATIC_QUERIES}")

@@ -18,6 +18,7 @@ from torch_nonlocal.data.tracklets.layout import (
     Reader,
     check_folder,
     check_split,
+    own_file,
     with_queries,
 )
 from torch_nonlocal.data.tracklets.matlab import Matrix, read_matrix
@@ -48,7 +49,7 @@ def _read(root: Path, split: int) -> TrackletData:
         query, index = with_queries(test)
         notes = ("no folder 'info' with the official lists: tracklets are grouped by file names", AUTOMATIC_QUERIES)
         return TrackletData("mars", root, train, query, test, index, problems=reader.problems, notes=notes)
-    missing = [name for name in _FILES if not (root / "info" / name).is_file()]
+    missing = [name for name in _FILES if own_file(root, f"info/{name}") is None]
     if missing:
         raise ValueError(f"{str(root / 'info')!r} has no {listed(missing)}: expected {', '.join(_FILES)}")
     info = root / "info"

@@ -21,6 +21,7 @@ from torch_nonlocal.data.tracklets.layout import (
     check_split,
     first_picture,
     own_cameras,
+    own_file,
     random_half,
     with_queries,
 )
@@ -45,9 +46,9 @@ def _read(root: Path, split: int) -> TrackletData:
     check_folder(root)
     reader = Reader(root)
     every = reader.unique(_tracklets(reader, root))
-    fold = root / _FOLD.format(split + 1)
+    fold = own_file(root, _FOLD.format(split + 1))
     notes = []
-    if fold.is_file():
+    if fold is not None:
         keys = _fold(reader, fold, {_key(one) for one in every})
         train = tuple(one for one in every if _key(one) not in keys)
         test = tuple(one for one in every if _key(one) in keys)
@@ -56,7 +57,7 @@ def _read(root: Path, split: int) -> TrackletData:
         trained, _ = random_half({one.identity for one in every}, split, _NAME)
         train = tuple(one for one in every if one.identity in trained)
         test = tuple(one for one in every if one.identity not in trained)
-        notes.append(f"no {fold.name}: a random half of the animals trains, by the number of the split")
+        notes.append(f"no {_FOLD.format(split + 1)}: a random half of the animals trains, by the number of the split")
     test, note = own_cameras(test)
     query, index = with_queries(test)
     notes += [*note, AUTOMATIC_QUERIES]

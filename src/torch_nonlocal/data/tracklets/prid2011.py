@@ -18,6 +18,7 @@ from torch_nonlocal.data.tracklets.layout import (
     check_folder,
     check_split,
     first_place,
+    own_file,
     random_half,
 )
 from torch_nonlocal.data.tracklets.tracklet import TrackletData
@@ -50,7 +51,7 @@ def _read(root: Path, split: int) -> TrackletData:
     cameras = {"a": shots / "cam_a", "b": shots / "cam_b"}
     rule = r"\d{{1,9}}\.(?:png|jpe?g)"
     pairs = pairs_of_folders(reader, cameras, rule, "a name such as 0001.png", is_in_both)
-    file = next((root / name for name in _SPLIT_FILES if (root / name).is_file()), None)
+    file = own_file(root, *_SPLIT_FILES)
     if file is not None:
         persons, splits = _listed(file, pairs, split)
         return read_split(_NAME, reader, pairs, persons, splits=splits, notes=[f"splits of {file.name}"])
