@@ -38,7 +38,7 @@ _GROUNDS: Final = ((150, 60, 55), (140, 110, 40), (60, 130, 60), (45, 120, 130),
 _POST: Final = 70 * 65536 + 70 * 256 + 75
 _TRAM: Final = 215 * 65536 + 185 * 256 + 30
 _TRAM_ROWS: Final = 5
-_AWAY: Final = 20  # frames before the first and after the last one in which a passer may be in the middle
+_AWAY: Final = 60  # frames before the first and after the last one in which a passer may be in the middle
 _NOISE_STEP: Final = 7919  # a prime: frames have different noise
 _RANGE: Final = 1 << 15
 _MOST_DRAWS: Final = 64
@@ -140,7 +140,7 @@ class Stage:
         speed = (2 * draw(0, 1) - 1) * draw(3 * _ONE, 6 * _ONE)
         x_LF[1] += speed * (frames - draw(-_AWAY, LENGTH + _AWAY))
         is_tram_F = _during(frames, draw(-4, LENGTH - 4), draw(5, 9))
-        is_post_F = _during(frames, draw(-4, LENGTH - 1), draw(2, 5)) & ~is_tram_F
+        is_post_F = _during(frames, draw(-LENGTH, LENGTH - 1), draw(2, 4)) & ~is_tram_F
         first = HEIGHT // 2 * draw(0, 1)
         left, top, drift = draw(0, side - 1), draw(0, side - HEIGHT), draw(1, 3) * view.direction
         return Scene(
