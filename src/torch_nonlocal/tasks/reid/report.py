@@ -51,7 +51,7 @@ def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[s
             "overview": drawing.overview(),
             "worst": [drawing.ranked(query, f"worst-{n:02}") for n, query in enumerate(worst, 1)],
             "best": [drawing.ranked(query, f"best-{n:02}") for n, query in enumerate(best, 1)],
-            "links": [one for n, query in enumerate(worst[:_LINKED], 1) for one in drawing.links(query, n)],
+            "links": {drawing.outcome(query): drawing.links(query, n) for n, query in enumerate(worst[:_LINKED], 1)},
         }
     html = template.render(
         about={name: printable(value) for name, value in {**about, **_settings(tested)}.items()},

@@ -91,10 +91,9 @@ class Drawing:
 
     def ranked(self, query: int, name: str) -> Picture:
         """The ranked list of a query."""
-        rankings, tracklets = self._rankings, self._source.tracklets
+        rankings = self._rankings
         rows = rankings.rows[query]
         rows = rows[rows >= 0][:_MATCHES].tolist()
-        title = self._outcome(query)
         matches = []
         for place, row in enumerate(rows):
             distance, right = float(rankings.distances[query, place]), bool(rankings.right[query, place])
@@ -106,13 +105,15 @@ class Drawing:
             matches[-1] = self._shown(self._ranked.gallery_at[at], [self._nearness(distance)], True)
             ranks[-1] = first
         shown = RankedList(self._shown(self._ranked.query_at[query], [], None), matches, ranks=ranks)
-        text = f"{tracklets[self._ranked.query_at[query]].name}: {title}"
-        return self._save(name, ranked_picture([shown]), text)
+        return self._save(name, ranked_picture([shown]), self.outcome(query))
 
-    def _outcome(self, query: int) -> str:
+    def outcome(self, query: int) -> str:
+        """Name of a query, its average precision, and the rank of its nearest right match."""
+        name = printable(self._source.tracklets[self._ranked.query_at[query]].name)
         value = float(self._tested.scores[self._rankings.protocol].average_precisions[query])
         first = int(self._rankings.first_right_rank[query])
-        return f"average precision {value:.3f}, {f'nearest right match at rank {first:,}' if first else 'no match'}"
+        found = f"nearest right match at rank {first:,}" if first else "no match"
+        return f"{name}: average precision {value:.3f}, {found}"
 
     def _nearness(self, distance: float) -> str:
         options = self._tested.options
