@@ -33,6 +33,7 @@ _LETTER, _SMALL_LETTER = 0.068, 0.06  # mean widths of a letter of 8 and of 7 po
 _WIDEST_LABEL = 1.5  # longer labels are shortened
 _SCALE = 0.78  # width reserved for the color scale
 _LOWEST, _NARROWEST, _HIGHEST = 0.6, 0.8, 4.0  # smallest height and width and largest height of a frame
+_NARROWEST_TALL = 0.7  # smallest width of a frame that is twice as high as wide
 _TEXT, _SMALL_TEXT = 8, 7  # points
 _INK = "#1a1a1a"
 _FRAME_DOTS_PER_INCH = 300
@@ -322,10 +323,11 @@ def _write(axes: Axes, left: float, middle: float, text: str, **style: Any) -> T
 
 def _cells(count: int, aspect: float, room: float, gap: float, label: float = 0.0) -> tuple[int, float, float]:
     """Return columns, width and height of a frame for the fewest lines in which frames and labels are not too small."""
+    narrowest = _NARROWEST_TALL if aspect <= 0.5 else _NARROWEST
     for lines in range(1, count + 1):
         columns = math.ceil(count / lines)
         width = (room - (columns - 1) * gap) / columns
-        if (width >= max(_NARROWEST, label) and width / aspect >= _LOWEST) or columns == 1:
+        if (width >= max(narrowest, label) and width / aspect >= _LOWEST) or columns == 1:
             break
     height = min(width / aspect, _HIGHEST)
     return columns, height * aspect, height

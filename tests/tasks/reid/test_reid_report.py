@@ -79,7 +79,7 @@ def test_page_shows_every_picture_and_names_both_protocols(tested, report):
     shown = re.findall(r'src="([^"]*)"', page)
     assert sorted(shown) == sorted(f"pictures/{path.name}" for path in (report.parent / "pictures").iterdir())
     expected = {"cmc", "roc", "pairs", "overview", "worst-01", "worst-02", "best-01"}
-    expected |= {f"links-0{number}-{kind}" for number in (1, 2) for kind in ("right", "wrong")}
+    expected |= {f"links-0{number}-{kind}" for number in (1, 2, 3) for kind in ("right", "wrong")}
     assert {name.removeprefix("pictures/").removesuffix(".png") for name in shown} == expected
     for name, one in tested.scores.items():
         assert f"<td>{name}</td><td>{one.mean_ap:.4f}</td>" in page

@@ -39,7 +39,7 @@ def cmc_picture(scores: Mapping[Any, RetrievalScores]) -> Figure:
     axes.set(xlabel="rank", ylabel="queries with a match up to this rank", xlim=(0.5, _RANKS + 0.5))
     axes.set_ylim(max(np.floor(10 * lowest - 0.5) / 10, 0), 1.01)
     axes.set_xticks([1, 5, 10, 15, 20])
-    axes.legend(loc="lower right")
+    axes.legend()
     return figure
 
 

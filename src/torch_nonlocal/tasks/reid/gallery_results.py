@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch_nonlocal._common.files import encodable, printable, replacing, write_json
-from torch_nonlocal._common.optional import require
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.gallery import Answer, By, Entry, Gallery
 from torch_nonlocal.tasks.reid.gallery import frame_of
+from torch_nonlocal.tasks.reid.ranked_picture import RankedList, Shown, ranked_picture
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,6 @@ MOST_DRAWN = 20
 _MOST_QUERIES = 50  # in a table
 _MOST_MATCHES = 10  # of a query, in the picture
 _FRAME = (256, 128)  # height and width of what is drawn, in pixels
-_CELL = (1.15, 2.6)  # width and height in inches, with the two lines above
 _TEXT = 16  # characters of a name
 
 
@@ -127,31 +126,33 @@ def draw_search(path: Path, queries: Sequence[Entry], answers: Sequence[Answer])
         ImportError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
-    rows = list(zip(queries, answers, strict=True))[:MOST_DRAWN]
-    columns = 1 + min(_MOST_MATCHES, max(len(answer.matches) for _, answer in rows))
-    figure_module = require("matplotlib.figure", extra="view")
-    figure = figure_module.Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), columns, squeeze=False)
     missing: list[str] = []
-    for cells, (query, answer) in zip(grid, rows, strict=True):
-        for axes in cells:
-            axes.set_axis_off()
-        missing += _tile(cells[0], query, f"{_verdict(answer)}\nquery {_short(query.name)}", pale=False)
-        for axes, match in zip(cells[1:], answer.matches, strict=False):
-            pale = answer.threshold is not None and match.similarity <= answer.threshold
-            missing += _tile(axes, match.entry, f"{match.similarity:.3f}\n{_short(match.identity)}", pale=pale)
+
+    def shown(entry: Entry, *lines: str, pale: bool = False) -> Shown:
+        frame = frame_of(entry, _FRAME)
+        if frame is None:
+            missing.append(entry.name)
+        return Shown(None if frame is None else frame.numpy(), lines, pale=pale)
+
+    lists = []
+    for query, answer in list(zip(queries, answers, strict=True))[:MOST_DRAWN]:
+        matches = [
+            shown(
+                match.entry,
+                f"similarity {match.similarity:.3f}",
+                match.identity,
+                match.entry.camera,
+                pale=answer.threshold is not None and match.similarity <= answer.threshold,
+            )
+            for match in answer.matches[:_MOST_MATCHES]
+        ]
+        verdict = "unknown" if answer.is_known is False else ""
+        title = f"{query.name}: {_verdict(answer)}"
+        lists.append(RankedList(shown(query, query.name), matches, title=title, verdict=verdict))
+    figure = ranked_picture(lists)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)
     return list(dict.fromkeys(missing))
-
-
-def _tile(axes: Any, entry: Entry, title: str, *, pale: bool) -> list[str]:
-    """Draw the frame of a tracklet; its name if there is no frame."""
-    frame = frame_of(entry, _FRAME)
-    gray = [[[190] * 3] * _FRAME[1]] * _FRAME[0]
-    axes.imshow(gray if frame is None else frame.numpy(), alpha=0.45 if pale else 1.0)
-    axes.set_title(title, fontsize=7, color="0.45" if pale else "black", parse_math=False)
-    return [entry.name] if frame is None else []
 
 
 def _threshold_line(gallery: Gallery, by: By) -> str:

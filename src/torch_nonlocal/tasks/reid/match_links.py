@@ -26,7 +26,7 @@ from torch.nn.functional import cosine_similarity
 from torch_nonlocal.models.tracklet_net import TrackletNet
 from torch_nonlocal.tasks.attention_picture import Look, ends_of, look_at, shown_links, stacked
 
-_ARROWS, _FEW_FRAMES, _ALPHA = 12, 8, 0.7
+_ARROWS, _FEW_FRAMES, _ALPHA = 12, 8, 0.8
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,13 @@ class Shown:
         caption: lines below the picture, such as identity, camera, similarity. The middle of a line that is too long is
             left out.
         right: whether it shows the identity of the query; None if this is not known, or for the query itself.
+        pale: draw it paler, such as a match below a threshold.
     """
 
     picture: Any
     caption: Sequence[str]
     right: bool | None = None
+    pale: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _draw(axes: Axes, one: Shown, head: str, left: float, top: float, tall: floa
         axes.text(middle, upper + high / 2, "not readable", size=_TEXT, ha="center", va="center")
     else:
         interpolation = "nearest" if height < 100 else "antialiased"  # the pixels of small pictures stay visible
-        axes.imshow(one.picture, extent=box, aspect="auto", interpolation=interpolation, zorder=2)
+        alpha = 0.45 if one.pale else 1.0
+        axes.imshow(one.picture, extent=box, aspect="auto", interpolation=interpolation, alpha=alpha, zorder=2)
     if one.right is not None:
         from matplotlib.patches import Rectangle
 
@@ -150,7 +153,7 @@ def _draw(axes: Axes, one: Shown, head: str, left: float, top: float, tall: floa
         axes.add_patch(around)
     below = upper + tall + _FRAME
     for number, line in enumerate(one.caption):
-        _write(axes, middle, below + (number + 0.6) * _LINE, line, _CELL + _GAP / 2, size=_TEXT, ha="center")
+        _write(axes, middle, below + (number + 0.6) * _LINE, line, _CELL + _GAP, size=_TEXT, ha="center")
 
 
 def _write(axes: Axes, left: float, middle: float, text: str, room: float, *, size: float, **style: Any) -> None:

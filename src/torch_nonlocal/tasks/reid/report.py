@@ -18,7 +18,7 @@ from torch_nonlocal.tasks.reid.testing import Tested
 from torch_nonlocal.tasks.reid.verification import RATES, OperatingPoint, VerificationScores
 
 PAGE = "report.html"
-_BEST, _LINKED = 3, 3  # queries
+_BEST, _LINKED = 3, 2  # queries
 
 
 def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[str, str]) -> Path:
@@ -46,12 +46,13 @@ def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[s
     if options.pictures:
         drawing = Drawing(tested, rankings, out / FOLDER)
         worst, best = chosen_queries(tested.scores[rankings.protocol].average_precisions, options.pictures)
+        linked = [*worst[:_LINKED], *best[:1]]
         pictures = {
             "curves": drawing.curves(verification, chosen),
             "overview": drawing.overview(),
             "worst": [drawing.ranked(query, f"worst-{n:02}") for n, query in enumerate(worst, 1)],
             "best": [drawing.ranked(query, f"best-{n:02}") for n, query in enumerate(best, 1)],
-            "links": {drawing.outcome(query): drawing.links(query, n) for n, query in enumerate(worst[:_LINKED], 1)},
+            "links": {drawing.outcome(query): drawing.links(query, n) for n, query in enumerate(linked, 1)},
         }
     html = template.render(
         about={name: printable(value) for name, value in {**about, **_settings(tested)}.items()},
