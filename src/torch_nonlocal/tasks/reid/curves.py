@@ -66,7 +66,8 @@ def roc_picture(scores: VerificationScores, chosen: OperatingPoint) -> Figure:
     axes.plot(max(chosen.false_rate, least), chosen.true_rate, "o", color=ORANGE, markersize=8, label=label)
     axes.set_xscale("log")
     axes.set(xlabel="false-accept rate", ylabel="true-accept rate", xlim=(least, 1), ylim=(0, 1.02))
-    axes.legend(loc="lower right" if chosen.true_rate > 0.5 else "upper left")
+    in_the_middle = scores.at_false_accept_rate(least**0.5).true_rate
+    axes.legend(loc="lower right" if in_the_middle > 0.5 else "upper left")  # the curve is elsewhere
     return figure
 
 
