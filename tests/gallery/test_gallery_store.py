@@ -407,6 +407,7 @@ def changed(path, change):
         (lambda v: v.pop("model"), "'model' is missing"),
         (lambda v: v.update(dimension=10**9), "dimension is 1000000000"),
         (lambda v: v["vectors"][0].update(file="../secret.npy"), r"unexpected name of a file: '\.\./secret\.npy'"),
+        (lambda v: v["vectors"].append(v["vectors"][0]), "it names a file twice"),
         (lambda v: v["vectors"][0].update(rows=10**12), "claims an array of shape"),
         (lambda v: v["indexes"]["person"].update(kind="pickle"), "unknown kind of index 'pickle'"),
         (lambda v: v["thresholds"]["person"].update(similarity=float("nan")), "similarity is nan"),

@@ -129,10 +129,15 @@ class Manifest:
         return sum(part.rows for part in self.vectors)
 
     @property
+    def parts(self) -> list[Part]:
+        """All files."""
+        more = [part for index in self.indexes.values() for part in (index.codes, index.codebook)]
+        return [part for part in (*self.vectors, self.table, self.persons, *more) if part is not None]
+
+    @property
     def files(self) -> set[str]:
         """Names of all files."""
-        more = [part for index in self.indexes.values() for part in (index.codes, index.codebook)]
-        return {part.file for part in (*self.vectors, self.table, self.persons, *more) if part is not None}
+        return {part.file for part in self.parts}
 
     def write(self, folder: Path) -> None:
         """Replace `gallery.json` atomically: the new files become part of the gallery."""
@@ -167,7 +172,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _manifest(values: dict[str, Any]) -> Manifest:
     by: tuple[By, ...] = ("tracklet", "person")
     unfinished, model = values["unfinished"], values["model"]
-    return Manifest(
+    manifest = Manifest(
         dimension=_integer(values["dimension"], "dimension", 1, _MOST_DIMENSION),
         model=EmbeddingModel(_text(model["digest"]), _text(model["description"])),
         rate=_number(values["rate"], "rate", 0, 1),
@@ -181,6 +186,9 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         indexes={name: _index(values["indexes"][name]) for name in by if name in values["indexes"]},
         thresholds={name: _threshold(values["thresholds"][name]) for name in by if name in values["thresholds"]},
     )
+    if len(manifest.files) < len(manifest.parts):
+        raise ValueError("it names a file twice")
+    return manifest
 
 
 def _index(values: dict[str, Any]) -> IndexInfo:
