@@ -64,6 +64,16 @@ def test_the_nearest_are_found_with_their_exact_similarities(dimension, noise):
     assert (np.diff(similarities) <= 0).all()
 
 
+def test_vectors_with_a_common_mean_and_few_strong_directions_are_found():
+    random, spectrum = np.random.default_rng(0), np.arange(1, 129) ** -1.0
+    persons = np.repeat(random.standard_normal((200, 128)), 20, 0)
+    vectors = (persons + 0.7 * random.standard_normal(persons.shape)) * spectrum + 5 * spectrum[::-1]
+    trained = build_index(Vectors([normalized(vectors, str)], 128))
+    assert trained.info.kind == "pq"
+    assert trained.info.recall >= 0.99
+    assert trained.info.candidates <= 512
+
+
 def test_the_measured_recall_is_reported(large):
     gallery = open_gallery(large[0])
     info = gallery.indexes["tracklet"]
@@ -83,6 +93,16 @@ def test_exact_search_is_kept_where_codes_find_too_little(monkeypatch):
     assert "codes found" in info.reason
 
 
+def test_more_codes_are_used_where_few_find_too_little(monkeypatch):
+    monkeypatch.setattr("torch_nonlocal.gallery.index._CANDIDATES", (100,))
+    few, many = (
+        build_index(Vectors([normalized(identities(300, 20, 256, noise=noise)[0], str)], 256)).info.reason
+        for noise in (0.5, 3.0)
+    )
+    assert "64 codes of 4 bits" in few
+    assert "128 codes of 4 bits" in many
+
+
 def test_the_index_follows_added_and_deleted_tracklets(large):
     folder, vectors, _ = large
     more, more_numbers = identities(3, 2, dimension=31, seed=8)
@@ -96,7 +116,7 @@ def test_the_index_follows_added_and_deleted_tracklets(large):
     assert all(match.identity != "person 7" for match in gallery.search(vectors[70:71], 50)[0].matches)
 
 
-@pytest.mark.parametrize("kind", ["codes", "codebook"])
+@pytest.mark.parametrize("kind", ["codes", "codebook", "rotation"])
 @pytest.mark.parametrize("damage", ["missing", "flipped"])
 def test_a_damaged_index_is_rebuilt_from_the_vectors(large, kind, damage):
     folder, vectors, _ = large
@@ -126,7 +146,7 @@ def test_an_index_of_a_stranger_is_checked_before_it_is_used(large):
     manifest.write_text(json.dumps(values))
     gallery = open_gallery(folder)
     gallery.search(vectors[:1])
-    assert "NaN or infinite" in gallery.notes[0]
+    assert "too large or NaN" in gallery.notes[0]
     values["indexes"]["tracklet"]["codes"]["rows"] = 5
     manifest.write_text(json.dumps(values))
     gallery = open_gallery(folder)

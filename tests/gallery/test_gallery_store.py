@@ -330,6 +330,11 @@ def test_vectors_of_another_dimension_or_network_are_refused(small):
             refused()
 
 
+def test_vectors_of_thousands_of_dimensions_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="vectors of dimension 8,193: expected at most 8,192"):
+        build(tmp_path / "g", entries([0]), embed_from(np.ones((1, 8193))), MODEL)
+
+
 def test_names_are_unique_and_keep_their_identity(small):
     folder, vectors, _ = small
     with pytest.raises(ValueError, match=r"1 name of tracklets given twice: t00001"):

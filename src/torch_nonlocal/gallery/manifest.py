@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch_nonlocal._common.files import write_json
 from torch_nonlocal._common.text import near_path
 from torch_nonlocal.gallery.parts import DamagedGalleryError, Part
+from torch_nonlocal.gallery.vectors import MOST_DIMENSION
 
 By = Literal["tracklet", "person"]
 """What a search ranks: single tracklets, or one vector per identity."""
@@ -18,7 +19,6 @@ By = Literal["tracklet", "person"]
 FILE = "gallery.json"
 FORMAT, VERSION = "torch-nonlocal gallery", 1
 _MOST_BYTES = 16 * 2**20
-_MOST_DIMENSION = 65_536
 
 
 class OtherModelError(ValueError):
@@ -72,6 +72,7 @@ class IndexInfo:
         recall: measured fraction of the exact 10 nearest that are found; 1 for "flat".
         codes: file of the codes.
         codebook: file of the centroids.
+        rotation: file of the rotation and the mean of the vectors.
     """
 
     kind: Literal["flat", "pq"]
@@ -80,6 +81,7 @@ class IndexInfo:
     recall: float = 1.0
     codes: Part | None = None
     codebook: Part | None = None
+    rotation: Part | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Manifest:
     @property
     def parts(self) -> list[Part]:
         """All files."""
-        more = [part for index in self.indexes.values() for part in (index.codes, index.codebook)]
+        more = [part for index in self.indexes.values() for part in (index.codes, index.codebook, index.rotation)]
         return [part for part in (*self.vectors, self.table, self.persons, *more) if part is not None]
 
     @property
@@ -173,7 +175,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
     by: tuple[By, ...] = ("tracklet", "person")
     unfinished, model = values["unfinished"], values["model"]
     manifest = Manifest(
-        dimension=_integer(values["dimension"], "dimension", 1, _MOST_DIMENSION),
+        dimension=_integer(values["dimension"], "dimension", 1, MOST_DIMENSION),
         model=EmbeddingModel(_text(model["digest"]), _text(model["description"])),
         rate=_number(values["rate"], "rate", 0, 1),
         revision=_integer(values["revision"], "revision", 0, 10**9 - 1),
@@ -195,14 +197,14 @@ def _index(values: dict[str, Any]) -> IndexInfo:
     kind = values["kind"]
     if kind not in ("flat", "pq"):
         raise ValueError(f"unknown kind of index {str(kind)[:20]!r}; expected flat or pq")
-    codes, codebook = (Part.read(values[name]) if kind == "pq" else None for name in ("codes", "codebook"))
+    files = ("codes", "codebook", "rotation")
+    parts = [Part.read(values[name]) if kind == "pq" else None for name in files]
     return IndexInfo(
         kind,
         _text(values["reason"]),
         _integer(values["candidates"], "candidates", 0, 10**6),
         _number(values["recall"], "recall", 0, 1),
-        codes,
-        codebook,
+        *parts,
     )
 
 

@@ -16,8 +16,10 @@ import numpy as np
 
 from torch_nonlocal._common.files import write_bytes
 
-_NAME = re.compile(r"(vectors|tracklets|persons|codes|codebook)-\d{6,9}-\d{1,6}\.(npy|parquet)")
-_TEMPORARY = re.compile(r"\.(vectors|tracklets|persons|codes|codebook|gallery)[-.].*\.part\.(npy|parquet|json)")
+_NAME = re.compile(r"(vectors|tracklets|persons|codes|codebook|rotation)-\d{6,9}-\d{1,6}\.(npy|parquet)")
+_TEMPORARY = re.compile(
+    r"\.(vectors|tracklets|persons|codes|codebook|rotation|gallery)[-.].*\.part\.(npy|parquet|json)"
+)
 
 
 class DamagedGalleryError(ValueError):

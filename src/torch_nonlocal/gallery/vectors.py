@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+MOST_DIMENSION = 8_192
+
 BLOCK_ROWS = 16_384
 """Rows that are multiplied at a time."""
 
@@ -66,6 +68,8 @@ def normalized(vectors: np.ndarray, name_of: Callable[[int], str], dimension: in
     array = np.asarray(vectors)
     if array.ndim != 2 or array.shape[1] < 1 or array.dtype.kind not in "fiu":
         raise ValueError(f"expected vectors of shape (N, dimension), got {array.dtype} of shape {array.shape}")
+    if array.shape[1] > MOST_DIMENSION:
+        raise ValueError(f"vectors of dimension {array.shape[1]:,}: expected at most {MOST_DIMENSION:,}")
     if dimension is not None and array.shape[1] != dimension:
         raise ValueError(f"vectors of dimension {array.shape[1]}, but the gallery has dimension {dimension}")
     array = array.astype(np.float64)
