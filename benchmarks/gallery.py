@@ -7,9 +7,9 @@
 Identities are random directions in 256 dimensions; their vectors are the direction plus noise of `--noise` times its
 length, normalized. At noise 1, two vectors of an identity have a cosine of 0.5, at noise 2 one of 0.2, where the most
 similar of a million vectors of others is at 0.3. Queries are new vectors of stored identities. Recall counts how many
-of the exact 10 nearest are found. Memory is the peak that the building process allocates; mapped files are not counted. Where other work has the cores,
-the CPU time of a query is nearer to what it takes on a free machine.
-`--others` compares indexes of FAISS with the same re-ranking of candidates.
+of the exact 10 nearest are found. Memory is the peak that the building process allocates; mapped files are not counted.
+Where other work has the cores, the CPU time of a query is nearer to what it takes on a free machine. `--others`
+compares indexes of FAISS with the same re-ranking of candidates.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from torch_nonlocal.gallery.vectors import Vectors, exact_nearest
 
 MODEL = EmbeddingModel("0" * 64, "synthetic vectors")
 CHUNK = 8192
-OTHERS = (("IVF{cells},PQ128x4fs", (16, 64, 256)), ("IVF{cells},SQ8", (16, 64, 256)), ("HNSW32", (64, 256, 1024)))
+OTHERS = (("IVF{cells},PQ64x4fs", (16, 64, 256)), ("HNSW32", (64, 256, 1024)))
 
 
 def main() -> None:
