@@ -114,6 +114,16 @@ def test_runs_without_a_metric_cannot_be_compared(toy, capsys):
     assert toy.seeds == [5]
 
 
+def test_runs_that_are_compared_by_their_tests_need_no_metric(toy, capsys, monkeypatch):
+    monkeypatch.setattr(Toy, "tests_seeds", True)
+    monkeypatch.setattr(Toy, "has_metric", lambda *given, **options: False)
+    toy.metric = "step"
+    main([*COMMAND, "3"])
+    assert toy.seeds == [5, 6, 7]
+    assert not Path("runs/toy/seeds.json").exists()
+    assert capsys.readouterr().out.splitlines()[-1] == "next: nonlocal test toy runs/toy"
+
+
 def test_data_without_validation_clips_are_refused_before_the_first_run(tmp_path, monkeypatch, capsys):
     """A folder with a train split only: nothing can compare the runs."""
     for package in ("accelerate", "av", "timm", "torchmetrics", "torchvision"):

@@ -69,9 +69,15 @@ def train_seeds(folders: dict[int, Path], train: Callable[[int, Path], "Result"]
             break
         if not compared:
             continue
-        if result.best is None or result.best["metric"] == "step":
+        if not has_metric(runs[-1]):
             raise ValueError(f"--seeds: the run in {folder} has no metric to compare; expected validation data")
     return runs
+
+
+def has_metric(run: SeedRun) -> bool:
+    """Whether a run was evaluated by a metric."""
+    best = run.result.best
+    return best is not None and best["metric"] != "step"
 
 
 def summary(runs: Sequence[SeedRun]) -> dict[str, Any]:

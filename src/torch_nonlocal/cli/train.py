@@ -13,7 +13,7 @@ from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.terminal import print_lines
 from torch_nonlocal.cli.needs import check_task
 from torch_nonlocal.cli.recipes import recipe_lines, setting_lines
-from torch_nonlocal.cli.seeds import SeedRun, check_comparable, seed_folders, train_seeds, write_summary
+from torch_nonlocal.cli.seeds import SeedRun, check_comparable, has_metric, seed_folders, train_seeds, write_summary
 from torch_nonlocal.cli.threads import use_free_cores
 from torch_nonlocal.distributed.rank import main_process_log
 from torch_nonlocal.tasks.base import Recipe, TaskSpec, get_task, learning_rate_hint, task_names
@@ -116,7 +116,8 @@ def _command(
             check_folder(out)
             _check_recipe(name, recipe_, settings, data)
             check_task(spec)
-            check_comparable(folders, lambda: spec.has_metric(data, settings, on_error=on_error))
+            if not spec.tests_seeds:
+                check_comparable(folders, lambda: spec.has_metric(data, settings, on_error=on_error))
         show = main_process_log(print_lines)
         for line in _start_lines(name, recipe_, choice, settings, config):
             show(line)
@@ -135,7 +136,7 @@ def _command(
             return result
 
         try:
-            runs = train_seeds(folders or {config.seed: out}, run, compared=bool(folders))
+            runs = train_seeds(folders or {config.seed: out}, run, compared=bool(folders) and not spec.tests_seeds)
             _end(spec, data, out, runs, show)
         except RunLengthError as error:
             if not error.can_extend:
@@ -228,10 +229,11 @@ def _end(spec: TaskSpec[Any], data: Path | None, out: Path, runs: list[SeedRun],
     if result.status == "stopped":
         show("interrupted; rerun the command to resume")
         sys.exit(INTERRUPTED)
-    if len(runs) > 1 and is_main:
+    if len(runs) > 1 and is_main and all(has_metric(run) for run in runs):
         for line in write_summary(out, runs):
             show(line)
-    show(f"next: nonlocal test {spec.name} {result.weights}{f' --data {data}' if data else ''}")
+    tested = out if len(runs) > 1 and spec.tests_seeds else result.weights
+    show(f"next: nonlocal test {spec.name} {tested}{f' --data {data}' if data else ''}")
 
 
 def _longer(arguments: Sequence[str], out: Path, has_weights: bool) -> str:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.optional import require
+from torch_nonlocal.distributed.rank import process_count
 
 _LOST = re.compile(r"gloo/|NCCL|Connection (closed|reset)|Broken pipe")
 _TRUE = ("1", "true", "yes")
@@ -47,7 +48,7 @@ class Processes:
         self.rank: int = self._state.process_index
         self.is_main: bool = self._state.is_main_process
         self.shard_requested = os.environ.get("ACCELERATE_USE_FSDP", "").lower() in _TRUE
-        expected = int(os.environ.get("WORLD_SIZE", "1"))
+        expected = process_count()
         if expected != self.count:
             raise RuntimeError(
                 f"{expected} processes were started, but accelerate sees {self.count} on {self.device}; "

@@ -71,6 +71,8 @@ class TaskSpec(Generic[Settings]):
         test_options: dataclass of the options of `nonlocal test`: plain values with defaults.
         requires: import names of the packages that training and testing need; they are checked before any work.
         extra: the extra of torch-nonlocal that installs these packages.
+        tests_seeds: whether `nonlocal test` takes the folder of the runs of several seeds. Then these runs need no
+            metric to be compared by in training.
     """
 
     name: str = ""
@@ -80,6 +82,7 @@ class TaskSpec(Generic[Settings]):
     test_options: type[Any]
     requires: tuple[str, ...] = ()
     extra: str = "train"
+    tests_seeds: bool = False
 
     def recipes(self) -> Mapping[str, Recipe[Settings]]:
         """All recipes by name. Must not import torch."""
@@ -142,6 +145,8 @@ class TaskSpec(Generic[Settings]):
 
     def has_metric(self, data: Path | None, settings: Settings, *, on_error: OnError = "skip") -> bool:
         """Whether runs on these data have a metric to compare them by, for `nonlocal train --seeds`; default: yes.
+
+        Without one, `--seeds` is refused, unless `tests_seeds`.
 
         Args:
             data: as for `train`.

@@ -11,10 +11,10 @@ from torch_nonlocal.layers import Block
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def frozen_norms(model: nn.Module) -> list[nn.Module]:
-    """All batch norms except those of non-local blocks, whose weight starts at zero and must be trained."""
-    in_blocks = inside(blocks_in(model))
-    return [one for one in model.modules() if isinstance(one, BatchNorm) and id(one) not in in_blocks]
+def frozen_norms(model: nn.Module, head: Iterable[nn.Module] = ()) -> list[nn.Module]:
+    """All batch norms except those of non-local blocks, whose weight starts at zero, and of the head, which is new."""
+    trained = inside([*blocks_in(model), *head])
+    return [one for one in model.modules() if isinstance(one, BatchNorm) and id(one) not in trained]
 
 
 def blocks_in(model: nn.Module) -> list[nn.Module]:

@@ -92,7 +92,7 @@ class TrainConfig:
     channels_last: bool | Literal["auto"] = False
     """Use the channels-last memory format; auto does so on GPUs, and on a CPU if it is faster in a short trial."""
     freeze_bn: bool = False
-    """Freeze all batch norms, statistics and parameters, except those of non-local blocks; for small batches."""
+    """Freeze all batch norms, statistics and parameters, except those of blocks and a new head; for small batches."""
     freeze_backbone: int = 0
     """Epochs in which only the last layer and the blocks are trained, before the whole network; -1: in all epochs."""
     precise_bn: int = 0

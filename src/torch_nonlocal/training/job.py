@@ -50,7 +50,7 @@ class Job:
         self.task, self.config, self.folder, self.processes, self.sampler = task, config, folder, processes, sampler
         self.steps = config.steps if config.steps is not None else (config.epochs or 0) * sampler.steps_per_epoch
         self.ends = (*folder.former_ends, self.steps)
-        self._frozen = frozen_norms(task.model) if config.freeze_bn else []
+        self._frozen = frozen_norms(task.model, task.head(task.model)) if config.freeze_bn else []
         freeze_parameters(self._frozen)
         name = f"freeze_backbone={config.freeze_backbone}"
         self._backbone = Backbone(task.model, task.head(task.model), name=name) if config.freeze_backbone else None

@@ -28,6 +28,7 @@ from torch_nonlocal.tasks.reid.clips import TrackletViews, TrainingClips  # noqa
 from torch_nonlocal.tasks.reid.data import training_data  # noqa: E402
 from torch_nonlocal.tasks.reid.losses import ReidLoss  # noqa: E402
 from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions  # noqa: E402
+from torch_nonlocal.tasks.reid.trained_on import tracklet_digest, trained_on  # noqa: E402
 from torch_nonlocal.training import load_weights_file  # noqa: E402
 
 NETWORK = """
@@ -56,6 +57,7 @@ def folder(tmp_path_factory):
     """A miniature of MARS with a network of a file, and a run of three steps on it."""
     folder = tmp_path_factory.mktemp("reid")
     mars(folder / "mars")
+    miniatures.prid450s(folder / "pairs8", persons=8)
     (folder / "net.py").write_text(NETWORK)
     train(folder, "run", "--steps=3", "--held-out=0.34")
     return folder
@@ -89,7 +91,7 @@ def test_training_writes_the_best_weights_by_the_held_out_identities(folder):
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     evaluated = [line for line in lines if "mAP" in str(line)]
     assert evaluated
-    assert len(content["extra"]["trained_on"]) == 4  # the first frames of both cameras are equal
+    assert len(content["extra"]["trained_on"]) == 8  # two tracklets of each identity
 
 
 def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, capsys):
@@ -111,25 +113,32 @@ def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, ca
 
 def test_identities_that_were_trained_on_are_left_out_unless_asked_for(folder, tmp_path, capsys):
     copy = folder / "leak"
-    if not copy.exists():
-        mars(copy)
-        trained = sorted((folder / "mars" / "bbox_train").glob("*/*"))
-        digests = set(load_weights_file(folder / "run" / "checkpoints" / "best.pt")["extra"]["trained_on"])
-        assert digests
-        own = sorted((copy / "bbox_test").glob("0007/*"))
-        known = next(path for path in trained if path.name.endswith("F001.jpg") and _is_trained(path, digests))
-        for picture in own:
-            shutil.copy(known, picture)  # the first test identity is now one that was trained on
+    mars(copy)
+    digests = set(load_weights_file(folder / "run" / "checkpoints" / "best.pt")["extra"]["trained_on"])
+    source = training_data(folder / "mars", ReidSettings(height=16, width=8, held_out=0.34), 0).source
+    assert tracklet_digest(source, 0) in digests
+    known = source.tracklets[0]
+    own = sorted((copy / "bbox_test" / "0007").glob("0007C1T0001*"))
+    assert len(own) == len(known.files)
+    for name, picture in zip(known.files, own, strict=True):
+        shutil.copy(known.folder / name, picture)  # the first test identity is now one that was trained on
     rank(folder, "run", tmp_path / "out", data="leak")
     assert "left out, since trained on: 1 identity: 0007" in capsys.readouterr().out
     rank(folder, "run", tmp_path / "whole", "--whole", data="leak")
     assert "tested though the weights were trained on them: 1 identity: 0007" in capsys.readouterr().out
 
 
-def _is_trained(path, digests):
-    import hashlib
-
-    return hashlib.blake2b(path.read_bytes()[: 1 << 16] + b"[]", digest_size=16).hexdigest() in digests
+def test_what_initial_weights_were_trained_on_counts_as_trained_on(folder):
+    first = folder / "run" / "checkpoints" / "best.pt"
+    train(folder, "again", "--steps=1", "--held-out=0", f"--weights={first}", "--frames=uniform-1", data="pairs8")
+    known, both = (
+        set(load_weights_file(folder / name / "checkpoints" / "best.pt")["extra"]["trained_on"])
+        for name in ("run", "again")
+    )
+    own = set(trained_on(training_data(folder / "pairs8", ReidSettings(held_out=0.0), 0).source))
+    assert known
+    assert own
+    assert both == known | own
 
 
 def test_a_run_that_failed_in_the_middle_ends_with_the_weights_of_an_uninterrupted_one(folder, monkeypatch):

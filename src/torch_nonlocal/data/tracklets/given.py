@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from torch_nonlocal._common.optional import require
 from torch_nonlocal.data.tracklets.files import FileTracklets
 from torch_nonlocal.data.tracklets.tracklet import Tracklet
 from torch_nonlocal.media.frame_folders import frame_files
@@ -81,7 +82,10 @@ def given_tracklet(path: Path) -> Tracklet:
 def _frames(item: Any) -> Tensor:
     if not isinstance(item, Tensor) and not hasattr(item, "__array_interface__"):
         raise TypeError(f"tracklet: got {type(item).__name__}, expected a path or frames (T, H, W, 3) RGB uint8")
-    frames = torch.as_tensor(item)
+    if isinstance(item, Tensor):
+        frames = item.detach().cpu()
+    else:  # a copy: a view such as frames[..., ::-1] has negative strides, which torch does not take
+        frames = torch.from_numpy(require("numpy", extra="reid").array(item))
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != torch.uint8 or not frames.numel():
         got = f"{tuple(frames.shape)} {str(frames.dtype).removeprefix('torch.')}"
         raise ValueError(f"tracklet: got {got}, expected frames (T, H, W, 3), RGB, uint8 in [0, 255], T at least 1")

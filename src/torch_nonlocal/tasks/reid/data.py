@@ -56,6 +56,7 @@ class Training:
         cameras: number of the camera of each tracklet.
         identities: number of identities.
         validation: held-out identities; None if there are none.
+        split: number of the random split; 0 for data that have one.
         summary: one line about the data.
         notes: further lines.
         problems: one line for each thing that was left out.
@@ -66,6 +67,7 @@ class Training:
     cameras: tuple[int, ...]
     identities: int
     validation: Retrieval | None
+    split: int
     summary: str
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
@@ -88,17 +90,18 @@ def check_built_in(data: Path | None, settings: ReidSettings) -> None:
             )
 
 
-def training_data(data: Path | None, settings: ReidSettings, split: int) -> Training:
+def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Training:
     """Find the training tracklets.
 
     Args:
         data: folder or list, as in `data.tracklets.find.find_tracklets`; None for the built-in persons.
-        settings: layout, size of the frames, share of the identities that is held out.
-        split: number of the random split, for data that have several.
+        settings: layout, random split, size of the frames, share of the identities that is held out.
+        seed: chooses the random split if the settings do not: the seed modulo the number of splits.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: the layout is unknown, or there are fewer than two training identities.
+        ValueError: the layout is unknown, the data do not have the split of the settings, or there are fewer than two
+            training identities.
         ImportError: a package is not installed; the message names the extra.
     """
     check_built_in(data, settings)
@@ -107,14 +110,22 @@ def training_data(data: Path | None, settings: ReidSettings, split: int) -> Trai
 
         persons, held_out = DigitPersons("train"), DigitPersons("validation")
         validation = Retrieval(held_out, held_out.query, held_out.gallery)
-        return _training(persons, validation, "handwritten persons, generated")
-    found = _found(data, settings.layout, split)
+        return _training(persons, validation, 0, "handwritten persons, generated")
+    if settings.split is None:
+        found, split = _found_for_any(data, settings.layout, seed)
+    else:
+        found, split = _found(data, settings.layout, settings.split), settings.split
     people = [one for one in found.train if one.role == "person" and one.length]
     kept, held_out = _held_out(people, settings.held_out)
-    if len({one.identity for one in kept}) < _FEWEST:
-        raise ValueError(f"{data}: {counted(len(kept), 'training tracklet')} of fewer than two identities")
+    if (identities := len({one.identity for one in kept})) < _FEWEST:
+        of = f"of {counted(identities, 'identity', 'identities')}"
+        raise ValueError(
+            f"{data} ({found.layout}): {counted(len(kept), 'training tracklet')} with frames {of}, expected training "
+            "tracklets of two identities or more"
+        )
     validation = _validation(held_out, settings.size) if held_out else None
-    training = _training(_files(kept, settings.size), validation, f"{data} ({found.layout})")
+    of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
+    training = _training(_files(kept, settings.size), validation, split, f"{data} ({found.layout}{of_several})")
     empty = [one.name for one in found.train if not one.length]
     problems = [f"{one.kind}: {one.name}: {one.reason}" for one in found.problems]
     notes = [*found.notes, *([f"left out, without frames: {listed(empty, most=_SHOWN)}"] if empty else [])]
@@ -129,6 +140,12 @@ def retrieval_data(
 ) -> tuple[Retrieval, list[str]]:
     """Find the query and gallery tracklets, and lines about them.
 
+    Args:
+        data: as in `training_data`.
+        settings: size of the frames.
+        split: number of the random split that the weights were trained on, modulo the number of splits of these data.
+        layout: layout of the data.
+
     Raises:
         FileNotFoundError, ValueError, ImportError: as `training_data`; or there are no queries.
     """
@@ -138,7 +155,7 @@ def retrieval_data(
 
         persons = DigitPersons("test")
         return Retrieval(persons, persons.query, persons.gallery), ["handwritten persons that training does not use"]
-    found = _found(data, layout, split)
+    found, split = _found_for_any(data, layout, split)
     gallery = [one for one in found.gallery if one.length]
     if found.query_index is not None:
         rows = {id(one): row for row, one in enumerate(gallery)}
@@ -157,7 +174,8 @@ def retrieval_data(
     if lost:
         notes.append(f"left out, without frames: {listed(lost, most=_SHOWN)}")
     retrieval = Retrieval(_files(everything, settings.size), positions, tuple(range(len(gallery))), index)
-    return retrieval, [f"{data} ({found.layout}): {_test_summary(retrieval)}", *notes]
+    of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
+    return retrieval, [f"{data} ({found.layout}{of_several}): {_test_summary(retrieval)}", *notes]
 
 
 def _test_summary(retrieval: Retrieval) -> str:
@@ -173,13 +191,20 @@ def _found(data: Path, layout: str, split: int) -> TrackletData:
     return find_tracklets(data, layout=layout, split=split)
 
 
+def _found_for_any(data: Path, layout: str, number: int) -> tuple[TrackletData, int]:
+    """The tracklets of a random split, and its number: that of any number, modulo the number of splits."""
+    found = _found(data, layout, 0)
+    split = number % found.splits
+    return (_found(data, layout, split) if split else found), split
+
+
 def _files(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> TrackletSource:
     from torch_nonlocal.data.tracklets.files import FileTracklets
 
     return FileTracklets(tracklets, size)
 
 
-def _training(source: TrackletSource, validation: Retrieval | None, name: str) -> Training:
+def _training(source: TrackletSource, validation: Retrieval | None, split: int, name: str) -> Training:
     numbers, names = identity_numbers(source.tracklets)
     known = sorted({one.camera for one in source.tracklets})
     cameras = tuple(known.index(one.camera) for one in source.tracklets)
@@ -193,7 +218,7 @@ def _training(source: TrackletSource, validation: Retrieval | None, name: str) -
         held_out = len({n for n in validation.identities if n > 0})
         held = f"{counted(held_out, 'identity', 'identities')} held out"
     labels = tuple(number - 1 for number in numbers)
-    return Training(source, labels, cameras, len(names), validation, f"{name}: {', '.join(words)}; {held}")
+    return Training(source, labels, cameras, len(names), validation, split, f"{name}: {', '.join(words)}; {held}")
 
 
 def _cameras_of(tracklets: Sequence[Tracklet]) -> dict[str, set[str]]:
@@ -216,7 +241,7 @@ def _held_out(tracklets: Sequence[Tracklet], share: float) -> tuple[list[Trackle
         counts[one.identity] = counts.get(one.identity, 0) + 1
     able = [name for name in cameras if (len(cameras[name]) > 1 if several else counts[name] > 1)]
     able.sort(key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
-    number = min(round(share * len(cameras)), max(len(cameras) - _FEWEST, 0))
+    number = min(round(share * len(cameras)), max(len(cameras) - _FEWEST, 0), len(able))
     chosen = set(able[:number]) if number >= _FEWEST else set()
     return (
         [one for one in tracklets if one.identity not in chosen],
@@ -234,9 +259,9 @@ def _validation(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> Retriev
     return Retrieval(_files(tracklets, size), query, gallery)
 
 
-def has_validation(data: Path | None, settings: ReidSettings, split: int) -> bool:
+def has_validation(data: Path | None, settings: ReidSettings) -> bool:
     """Whether a run has held-out identities."""
-    return data is None or training_data(data, settings, split).validation is not None
+    return data is None or training_data(data, settings, 0).validation is not None
 
 
 __all__ = ["Retrieval", "Training", "has_validation", "retrieval_data", "training_data"]

@@ -58,6 +58,9 @@ def trained_network(settings: ReidSettings, identities: int, tensors: Mapping[st
         ValueError: the settings and the tensors do not fit.
         ImportError: a package is not installed; the message names the extra.
     """
+    classifier = tensors.get("classifier.weight")
+    if classifier is not None and classifier.shape[:1] != (identities,):
+        raise ValueError(f"identities={identities}, but {source} has a classifier of shape {tuple(classifier.shape)}")
     with limited_to(tensors, times=2):  # in 2D, and inflated
         model = _without_blocks(settings, identities)
         if settings.non_local != NONE:

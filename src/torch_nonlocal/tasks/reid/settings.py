@@ -45,8 +45,9 @@ class ReidSettings:
         pooling: how features of frames are combined: average, or attention (weights by a trained linear map).
         last_stride: stride of the last stage over height and width; 1 doubles the size of the last map.
         weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or best.pt of
-            another run of this task, whose identities and blocks may differ.
-        per_identity: tracklets of each identity in a batch; a batch has batch-size / per-identity identities.
+            another run of this task, which may have other identities, and no blocks.
+        per_identity: tracklets of each identity in a batch, 2 or more for the triplet loss; a batch has batch-size /
+            per-identity identities.
         label_smoothing: share of the target that is spread evenly over all identities.
         margin: margin of the batch-hard triplet loss; none uses the soft margin, log(1 + exp(d_positive - d_negative)).
         triplet: weight of the triplet loss; that of the cross-entropy is 1.
@@ -55,8 +56,8 @@ class ReidSettings:
         erase: probability of erasing a random rectangle of a training clip, the same one in all frames.
         held_out: share of the training identities that are held out to choose the best weights; 0 keeps the last
             weights.
-        split: number of the random split of data that have several, from 0; none is the number of the seed, so that
-            --seeds 10 trains on ten splits.
+        split: number of the random split of data that have several, from 0; none is the seed, modulo the number of
+            splits, so that --seeds 10 trains on ten splits.
         layout: layout of the data, such as mars (see docs/tracklets.md); auto recognizes it.
     """
 
@@ -111,6 +112,11 @@ class ReidSettings:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1000:
                 raise ValueError(f"{name}={value}: expected 0 to 1,000{' or none' if name == 'margin' else ''}")
+        if self.per_identity < 2 and self.triplet > 0:
+            raise ValueError(
+                f"per_identity={self.per_identity}, triplet={self.triplet:g}: the triplet loss compares tracklets of "
+                "the same identity; expected per_identity=2 or more, or triplet=0"
+            )
         if self.split is not None and self.split < 0:
             raise ValueError(f"split={self.split}: expected a number from 0, or none")
         length, stride = self.schedule
@@ -159,6 +165,9 @@ def settings_of_file(values: Mapping[str, Any], network: str = "") -> ReidSettin
 @dataclass(frozen=True)
 class ReidTestOptions:
     """Queries are ranked against the gallery, under both protocols.
+
+    CHECKPOINT can also be the folder of the runs of nonlocal train reid --seeds: each run is tested on its own random
+    split of the data, and the metrics are averaged.
 
     Attributes:
         protocol: official (MARS: the gallery holds the queries; trapezoidal average precision), common (queries are

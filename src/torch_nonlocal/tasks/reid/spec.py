@@ -29,6 +29,7 @@ class ReidSpec(TaskSpec[ReidSettings]):
     test_options = ReidTestOptions
     requires = ("accelerate", "av", "numpy", "PIL", "pytorch_metric_learning", "sklearn", "timm", "torchvision")
     extra = "reid"
+    tests_seeds = True
 
     def recipes(self) -> Mapping[str, Recipe[ReidSettings]]:
         """Settings with and without blocks, for the built-in data, CPUs and GPUs; see docs/reid.md."""
@@ -70,13 +71,13 @@ class ReidSpec(TaskSpec[ReidSettings]):
         if data is not None:
             from torch_nonlocal.tasks.reid.task import check_data
 
-            check_data(data, settings, 0, log)
+            check_data(data, settings, on_error=on_error, log=log)
 
     def has_metric(self, data: Path | None, settings: ReidSettings, *, on_error: OnError = "skip") -> bool:
         """Whether identities are held out."""
         from torch_nonlocal.tasks.reid.data import has_validation
 
-        return has_validation(data, settings, settings.split or 0)
+        return has_validation(data, settings)
 
     def test(
         self,

@@ -1,9 +1,7 @@
 """Training of re-identification. The settings are saved with the weights, so a test needs only that file."""
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal.data.broken import BrokenClips
-from torch_nonlocal.data.tracklets.tracklet import TrackletSource
-from torch_nonlocal.distributed.rank import main_process_log
+from torch_nonlocal.distributed.rank import main_process_log, process_count
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.models.tracklet_net import TrackletNet
 from torch_nonlocal.tasks.base import OnError
@@ -22,7 +19,8 @@ from torch_nonlocal.tasks.reid.data import Training, training_data
 from torch_nonlocal.tasks.reid.evaluation import embedded_retrieval
 from torch_nonlocal.tasks.reid.losses import ReidLoss
 from torch_nonlocal.tasks.reid.network import network, start_from
-from torch_nonlocal.tasks.reid.settings import PLACES, ReidSettings
+from torch_nonlocal.tasks.reid.settings import IMAGENET, NONE, PLACES, ReidSettings
+from torch_nonlocal.tasks.reid.trained_on import TRAINED_ON, digests_of_weights, trained_on
 from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun
 from torch_nonlocal.training.identity_sampler import IdentityBatches
 from torch_nonlocal.training.items import Items
@@ -54,7 +52,7 @@ def train(
     Raises:
         FileNotFoundError, ValueError, ImportError: as `training_data`, `network` and `fit`.
     """
-    found = training_data(data, settings, split_of(settings, config))
+    found = training_data(data, settings, config.seed)
     torch.manual_seed(config.seed)
     model = network(settings, found.identities)
     say = main_process_log(log)
@@ -63,7 +61,10 @@ def train(
     for line in (found.summary, *found.notes):
         say(line)
     broken = BrokenClips(run_dir / "broken.jsonl")
-    result = fit(ReidTask(model, found, settings, config, on_error, broken), config, run_dir, log=log)
+    task = ReidTask(model, found, settings, config, on_error, broken)
+    task.add_trained_on(digests_of_weights(settings.weights))
+    task.add_trained_on(digests_of_weights(run_dir / "checkpoints" / "best.pt"))  # the initial weights may be gone
+    result = fit(task, config, run_dir, log=log)
     if len(broken):
         say(f"tracklets that could not be read: {len(broken)}, listed in {broken.path}")
     if found.problems:
@@ -71,22 +72,23 @@ def train(
     return result
 
 
-def check_data(data: Path | None, settings: ReidSettings, config_seed: int, log: Callable[[str], None]) -> None:
+def check_data(
+    data: Path | None, settings: ReidSettings, *, on_error: OnError = "skip", log: Callable[[str], None]
+) -> None:
     """Find the tracklets, read one, and build the network, without training.
+
+    Weights that would be downloaded are not loaded.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `train` does before the first step.
     """
-    found = training_data(data, settings, config_seed if settings.split is None else settings.split)
+    found = training_data(data, settings, 0)
     for line in (found.summary, *found.notes, *(f"problem: {one}" for one in found.problems)):
         log(line)
-    found.source.read(0, [0])
-    log(start_from(network(settings, found.identities), settings))
-
-
-def split_of(settings: ReidSettings, config: TrainConfig) -> int:
-    """Number of the random split of a run: that of the settings, else the seed."""
-    return config.seed if settings.split is None else settings.split
+    _ = TrainingClips(found.source, found.labels, settings, on_error=on_error)[0]
+    without = settings if settings.weights != IMAGENET else replace(settings, weights=NONE)
+    model = network(without, found.identities)
+    log(start_from(model, settings))
 
 
 class ReidTask(Task):
@@ -114,16 +116,34 @@ class ReidTask(Task):
         fill = [round(value * _WHITE) for value in self._inputs.mean]
         clips = TrainingClips(data.source, data.labels, settings, fill=fill, on_error=on_error, broken=broken)
         kept = {name: value for name, value in asdict(settings).items() if name not in PLACES}
-        about = {"task": "reid", **kept, "split": split_of(settings, config), "identities": data.identities}
+        about = {"task": "reid", **kept, "split": data.split, "identities": data.identities}
         super().__init__(model, clips, about={**about, "inputs": self._inputs.to_dict()})
         self.metric = None if data.validation is None else Metric("mAP")
-        self.extra = {"trained_on": trained_on(data.source)}
+        self.extra = {TRAINED_ON: trained_on(data.source)}
         self._loss = ReidLoss(settings)
         self._data, self._settings, self._config, self._broken = data, settings, config, broken
+        self._on_error: OnError = on_error
+
+    def add_trained_on(self, digests: Iterable[str]) -> None:
+        """Count these tracklets as trained on, too: those of the initial weights."""
+        self.extra = {TRAINED_ON: sorted({*self.extra[TRAINED_ON], *digests})}
 
     def sampler(self, batch_size: int, seed: int) -> BatchSampler:
-        """Batches of identities with `per_identity` tracklets each."""
+        """Batches of identities with `per_identity` tracklets each.
+
+        Raises:
+            ValueError: the parts of a batch that are computed at once do not hold whole identities, or only one, so
+                that the triplet loss has nothing to compare; or as `IdentityBatches`.
+        """
         per_identity = self._settings.per_identity
+        parts = self._config.accumulate * process_count()
+        if batch_size % (per_identity * parts) or batch_size // parts < 2 * per_identity:
+            each = f"per_identity={per_identity} x accumulate={self._config.accumulate}"
+            each += f" x {process_count()} processes" if process_count() > 1 else ""
+            raise ValueError(
+                f"batch_size={batch_size}: expected a multiple of {per_identity * parts} ({each}), and at least twice "
+                "that: a forward pass needs all tracklets of two identities or more"
+            )
         return IdentityBatches(
             self._data.labels, self._data.cameras, per_identity=per_identity, batch_size=batch_size, seed=seed
         )
@@ -154,9 +174,9 @@ class ReidTask(Task):
         return self._loss(model(clips), labels)
 
     def head(self, model: nn.Module) -> Sequence[nn.Module]:
-        """The classifier and the batch norm before it."""
+        """The classifier, the batch norm before it, and the pool, whose attention is trained."""
         inner: Any = getattr(model, "module", model)
-        return [inner.neck, inner.classifier]
+        return [inner.pool, inner.neck, inner.classifier]
 
     def item_indices(self, batch: tuple[Tensor, Tensor, Tensor], requested: Sequence[int]) -> Sequence[int]:
         """The indices of the tracklets that were read; another one replaces one that cannot be read."""
@@ -174,7 +194,13 @@ class ReidTask(Task):
 
         options: dict[str, Any] = {"batch": self._config.batch_size, "workers": self._config.workers}
         found = embedded_retrieval(
-            model, self._data.validation, self._settings, self._inputs, broken=self._broken, **options
+            model,
+            self._data.validation,
+            self._settings,
+            self._inputs,
+            on_error=self._on_error,
+            broken=self._broken,
+            **options,
         )
         scores = evaluate_embeddings(
             found.query,
@@ -188,26 +214,3 @@ class ReidTask(Task):
             metric="cosine",
         )["common"]
         return {"mAP": scores.mean_ap, "rank1": float(scores.cmc[0]), "mINP": scores.mean_inp}
-
-
-def trained_on(source: TrackletSource) -> list[str]:
-    """A digest of each training tracklet that is read from files, by its contents: see `tracklet_digest`."""
-    return sorted({digest for index in range(len(source.tracklets)) if (digest := tracklet_digest(source, index))})
-
-
-def tracklet_digest(source: TrackletSource, index: int) -> str:
-    """A digest of the first file of a tracklet and of its place in a video; "" if it is not read from files.
-
-    Copies under other names have the same digest.
-    """
-    one = source.tracklets[index]
-    if one.folder is None:
-        return ""
-    path = one.folder / one.files[0] if one.files else one.folder
-    try:
-        with path.open("rb") as file:
-            content = file.read(1 << 16)
-    except OSError:
-        return ""
-    place = json.dumps([list(box) for box in one.boxes[:1]])
-    return hashlib.blake2b(content + place.encode(), digest_size=16).hexdigest()

@@ -14,8 +14,8 @@ from torch_nonlocal.tasks.reid.labels import Labels, checked_labels
 from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, Protocol, RetrievalScores, evaluate_blocks
 from torch_nonlocal.tasks.reid.open_set import OpenSetScores, held_out_identities, identify_embeddings
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
-from torch_nonlocal.tasks.reid.task import tracklet_digest
-from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, Trained, read_trained
+from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, read_trained
+from torch_nonlocal.tasks.reid.trained_on import digests_in, tracklet_digest
 from torch_nonlocal.tasks.reid.verification import VerificationScores, verify_embeddings
 
 _UNKNOWN = 0.5
@@ -84,7 +84,7 @@ def ranked_run(
     trained = read_trained(weights, options.network)
     model, split = trained.model, trained.model.settings.split or 0
     retrieval, notes = retrieval_data(data, model.settings, split, options.layout)
-    retrieval, lines = _without_trained(retrieval, trained, options)
+    retrieval, lines = _without_trained(retrieval, digests_in(trained.content, weights), options)
     notes = [*notes, *lines]
     broken = BrokenClips()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -136,19 +136,21 @@ def distances_of(ranked: Ranked, options: ReidTestOptions) -> Iterator[Any]:
     return iter(distance_blocks(ranked.query, ranked.gallery, metric=options.distance))
 
 
-def _without_trained(retrieval: Retrieval, trained: Trained, options: ReidTestOptions) -> tuple[Retrieval, list[str]]:
+def _without_trained(
+    retrieval: Retrieval, known: frozenset[str], options: ReidTestOptions
+) -> tuple[Retrieval, list[str]]:
     """The retrieval without the identities of tracklets that the weights were trained on, and a line about them."""
-    known = set(trained.content.get("extra", {}).get("trained_on", ()))
     tracklets = retrieval.source.tracklets
-    used = {*retrieval.query, *retrieval.gallery}
-    seen = {tracklets[i].identity for i in used if known and tracklet_digest(retrieval.source, i) in known}
+    people = {at for at in (*retrieval.query, *retrieval.gallery) if tracklets[at].role == "person"}
+    seen = {tracklets[at].identity for at in people if known and tracklet_digest(retrieval.source, at) in known}
     if not seen:
         return retrieval, []
     names = counted(len(seen), "identity", "identities")
     if options.whole:
         return retrieval, [f"tested though the weights were trained on them: {names}: {listed(sorted(seen), most=3)}"]
-    gallery = [i for i in retrieval.gallery if tracklets[i].identity not in seen]
-    query = tuple(i for i in retrieval.query if tracklets[i].identity not in seen)
+    left_out = {at for at in people if tracklets[at].identity in seen}
+    gallery = [at for at in retrieval.gallery if at not in left_out]
+    query = tuple(at for at in retrieval.query if at not in left_out)
     if not query or not gallery:
         raise ValueError(f"the weights were trained on all {names} of the data; expected other data, or --whole")
     rows = {at: row for row, at in enumerate(gallery)}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from torch_nonlocal._common.capture import evaluating
 from torch_nonlocal._common.plain_values import check_entries, shown
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.tracklets.given import GivenTracklets
 from torch_nonlocal.data.tracklets.tracklet import TrackletSource
@@ -28,6 +29,7 @@ from torch_nonlocal.tasks.trained_files import read_trained_file, weights_path
 
 VIEWS = 2
 """Clips per tracklet unless another number is given."""
+_CHANNELS = 3
 
 TrackletInput = str | os.PathLike[str] | Tensor | Any
 """A folder of frames, a picture, a video file, or frames (T, H, W, 3) RGB uint8, as a tensor or a NumPy array."""
@@ -149,13 +151,15 @@ def embedder_of(path: Path, content: Mapping[str, Any], network: str = "") -> Tr
     """
     about = {name: value for name, value in content["about"].items() if name != "task"}
     try:
-        check_entries(about, {"identities": int})
+        check_entries(about, {"identities": int, "inputs": dict})
         identities = about.pop("identities")
         inputs = about.pop("inputs")
         check_entries(inputs, {"mean": tuple[float, ...], "std": tuple[float, ...]})
         settings = settings_of_file(about, network)
-        model = trained_network(replace(settings, weights=NONE), identities, content["model"], "its tensors")
+        model = trained_network(replace(settings, weights=NONE), identities, content["model"], "the file")
         model.inputs = Inputs.from_dict(inputs)
+        if model.inputs.channels != _CHANNELS:
+            raise ValueError(f"its inputs have {counted(model.inputs.channels, 'channel')}, expected {_CHANNELS}, RGB")
     except (ImportError, FileNotFoundError):
         raise
     except Exception as error:  # settings of a file can cause any error

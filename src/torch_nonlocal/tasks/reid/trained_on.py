@@ -1,0 +1,86 @@
+"""Which tracklets weights were trained on: digests of their content, which are saved with the weights."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch_nonlocal._common.plain_values import shown
+from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletSource
+from torch_nonlocal.training import load_weights_file
+
+TRAINED_ON = "trained_on"
+"""Name of the digests in what is saved with the weights."""
+_PART = 1 << 16  # bytes
+
+
+def trained_on(source: TrackletSource) -> list[str]:
+    """The digest of each training tracklet that is read from files; see `tracklet_digest`."""
+    return sorted({digest for index in range(len(source.tracklets)) if (digest := tracklet_digest(source, index))})
+
+
+def tracklet_digest(source: TrackletSource, index: int) -> str:
+    """A digest of a tracklet by its content; "" if it is not read from files.
+
+    Copies under other names have the same digest. It depends on the number of frames and on the first, middle and last
+    picture, or on the video and all boxes: tracklets that begin with the same frame, such as a black one, differ. Of
+    each file, the size and up to 64 KB at its start and at its end are read.
+    """
+    one = source.tracklets[index]
+    if one.folder is None:
+        return ""
+    digest = hashlib.blake2b(json.dumps([one.length, *map(list, one.boxes)]).encode(), digest_size=16)
+    try:
+        for path in _files(one, one.folder):
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+                digest.update(size.to_bytes(8, "big"))
+                for start in (0, max(size - _PART, _PART)):
+                    file.seek(start)
+                    digest.update(file.read(_PART))
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def _files(one: Tracklet, folder: Path) -> Iterator[Path]:
+    if not one.files:
+        yield folder
+        return
+    last = len(one.files) - 1
+    for number in sorted({0, last // 2, last}):
+        yield folder / one.files[number]
+
+
+def digests_in(content: Mapping[str, Any], path: Path) -> frozenset[str]:
+    """The digests in a file of trained weights.
+
+    Args:
+        content: what the file holds.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: they are no list of texts.
+    """
+    extra = content.get("extra", {})
+    digests = extra.get(TRAINED_ON, []) if isinstance(extra, Mapping) else extra
+    if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
+        raise ValueError(f"{path}: its {TRAINED_ON} is {shown(digests)}, expected a list of texts")
+    return frozenset(digests)
+
+
+def digests_of_weights(weights: str | Path) -> frozenset[str]:
+    """The digests in the file that initial weights come from; none if it is not a file of trained weights of ours.
+
+    Raises:
+        ValueError: they are no list of texts.
+    """
+    path = Path(weights)
+    if not path.is_file():
+        return frozenset()
+    try:
+        content = load_weights_file(path)
+    except ValueError:  # another kind of file; loading the weights reports what is wrong with it
+        return frozenset()
+    return digests_in(content, path) if content["about"].get("task") == "reid" else frozenset()
