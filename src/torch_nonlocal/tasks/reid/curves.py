@@ -61,9 +61,13 @@ def roc_picture(scores: VerificationScores, chosen: OperatingPoint) -> Figure:
     chance = np.geomspace(least, 1, 100)
     axes.plot(chance, chance, ":", color=PALE, label="chance")
     rate = scores.equal_error_rate
-    axes.plot(rate, 1 - rate, "D", color=INK, markersize=6, label=f"equal error rate {rate:.4f}")
+    marks: dict[str, Any] = {"linestyle": "none", "clip_on": False, "zorder": 3}  # also on the border
+    equal = f"equal error rate {rate:.4f}"
+    axes.plot(max(rate, least), 1 - rate, marker="D", color=INK, markersize=6, label=equal, **marks)
     label = f"chosen: false accepts {chosen.false_rate:.4f}, true accepts {chosen.true_rate:.4f}"
-    axes.plot(max(chosen.false_rate, least), chosen.true_rate, "o", color=ORANGE, markersize=8, label=label)
+    axes.plot(
+        max(chosen.false_rate, least), chosen.true_rate, marker="o", color=ORANGE, markersize=8, label=label, **marks
+    )
     axes.set_xscale("log")
     axes.set(xlabel="false-accept rate", ylabel="true-accept rate", xlim=(least, 1), ylim=(0, 1.02))
     in_the_middle = scores.at_false_accept_rate(least**0.5).true_rate
