@@ -70,8 +70,7 @@ def roc_picture(scores: VerificationScores, chosen: OperatingPoint) -> Figure:
     )
     axes.set_xscale("log")
     axes.set(xlabel="false-accept rate", ylabel="true-accept rate", xlim=(least, 1), ylim=(0, 1.02))
-    in_the_middle = scores.at_false_accept_rate(least**0.5).true_rate
-    axes.legend(loc="lower right" if in_the_middle > 0.5 else "upper left")  # the curve is elsewhere
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)  # a curve may be anywhere in the axes
     return figure
 
 
