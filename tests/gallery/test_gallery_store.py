@@ -259,6 +259,16 @@ def test_tracklets_that_cannot_be_read_are_left_out(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+def test_folders_may_be_given_as_text(tmp_path):
+    vectors, numbers = identities(20, 5)
+    folder = str(tmp_path / "g")
+    build(folder, entries(numbers), embed_from(vectors), MODEL)
+    add(folder, entries(numbers[:2], prefix="new"), embed_from(vectors), MODEL)
+    delete(folder, names=["new00001"])
+    assert recalibrate(folder, 0.1).folder == tmp_path / "g"
+    assert len(open_gallery(folder)) == 101
+
+
 def test_entries_are_stored_as_they_are(tmp_path):
     stored = [
         Entry("a", "anna", "1", "/data", "x/y", "0001.jpg"),

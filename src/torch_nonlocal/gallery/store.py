@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +193,7 @@ class Gallery:
         return Match(entry.identity, similarity, entry)
 
 
-def open_gallery(folder: Path, *, verify: bool = True) -> Gallery:
+def open_gallery(folder: str | os.PathLike[str], *, verify: bool = True) -> Gallery:
     """Open a gallery for searching.
 
     Args:
@@ -205,6 +206,7 @@ def open_gallery(folder: Path, *, verify: bool = True) -> Gallery:
         ValueError: there is no gallery in the folder, it is empty, or its build was interrupted or is running.
         DamagedGalleryError: a file is missing, damaged or of another version.
     """
+    folder = Path(folder)
     manifest = read_manifest(folder)
     if manifest.unfinished is not None and manifest.unfinished.first_row == 0:
         raise ValueError(

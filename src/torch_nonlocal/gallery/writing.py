@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -49,7 +50,7 @@ _SMALL_ROWS = 4_096  # a last file with fewer rows is rewritten together with th
 
 
 def build(
-    folder: Path,
+    folder: str | os.PathLike[str],
     entries: Sequence[Entry],
     embed: Embed,
     model: EmbeddingModel,
@@ -82,6 +83,7 @@ def build(
         FolderInUseError: another process changes the gallery.
         OSError: the disk is full. The gallery is as it was at the last save.
     """
+    folder = Path(folder)
     _check_entries(entries)
     if rate is not None:
         check_rate(rate)
@@ -107,7 +109,7 @@ def build(
 
 
 def add(
-    folder: Path,
+    folder: str | os.PathLike[str],
     entries: Sequence[Entry],
     embed: Embed,
     model: EmbeddingModel,
@@ -124,6 +126,7 @@ def add(
     Raises:
         ValueError: there is no gallery, or it already has a tracklet of the same name.
     """
+    folder = Path(folder)
     _check_entries(entries)
     with _writing(folder) as (manifest, rows):
         if manifest is None or rows is None:
@@ -143,7 +146,7 @@ def add(
 
 
 def delete(
-    folder: Path,
+    folder: str | os.PathLike[str],
     *,
     names: Sequence[str] = (),
     identities: Sequence[str] = (),
@@ -164,6 +167,7 @@ def delete(
         ValueError: a name or identity is not in the gallery; the message suggests the nearest. Nothing is deleted then.
         FolderInUseError: another process changes the gallery.
     """
+    folder = Path(folder)
     with _writing(folder) as (manifest, rows):
         if manifest is None or rows is None:
             raise ValueError(f"no gallery in {folder}")
@@ -186,13 +190,16 @@ def delete(
         return deleted
 
 
-def recalibrate(folder: Path, rate: float, *, log: Callable[[str], None] = lambda line: None) -> Gallery:
+def recalibrate(
+    folder: str | os.PathLike[str], rate: float, *, log: Callable[[str], None] = lambda line: None
+) -> Gallery:
     """Choose the thresholds of a gallery again, at another false-accept rate.
 
     Raises:
         ValueError: there is no gallery, it is empty or unfinished, or the rate is not between 0 and 1.
         FolderInUseError: another process changes the gallery.
     """
+    folder = Path(folder)
     check_rate(rate)
     with _writing(folder) as (manifest, rows):
         if manifest is None or rows is None or manifest.unfinished is not None or not manifest.rows:
