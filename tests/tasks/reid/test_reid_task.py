@@ -99,6 +99,7 @@ def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, ca
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert set(scores["scores"]) == {"official", "common"}
     assert scores["verification"]["same_pairs"] > 0
+    assert scores["verification"]["chosen"]["at_most"] == 0.01
     printed = capsys.readouterr().out
     assert "official" in printed
     assert "common" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -46,7 +47,7 @@ def run_test(
     data_name = "handwritten persons" if data is None else str(data)
     content = {
         "scores": scores,
-        "verification": None if tested.verification is None else tested.verification.plain(),
+        "verification": _verification(tested),
         "open_set": None if tested.open_set is None else tested.open_set.plain(),
         "distance": options.distance,
         "reranked": options.rerank,
@@ -84,6 +85,16 @@ def score_lines(scores: Mapping[Any, RetrievalScores]) -> list[str]:
         skipped = f" ({counted(one.skipped, 'query', 'queries')} without a match skipped)" if one.skipped else ""
         lines.append(f"{name:<10}" + "".join(f"{value:>9.4f}" for value in values) + f"{one.scored:>9,}{skipped}")
     return lines
+
+
+def _verification(tested: Tested) -> dict[str, Any] | None:
+    """The verification scores with the point at the chosen false-accept rate, as JSON values."""
+    if tested.verification is None:
+        return None
+    threshold, far, tar = tested.verification.at_false_accept_rate(tested.options.false_accept)
+    shown = threshold if math.isfinite(threshold) else None
+    chosen = {"at_most": tested.options.false_accept, "threshold": shown}
+    return {**tested.verification.plain(), "chosen": {**chosen, "false_accept_rate": far, "true_accept_rate": tar}}
 
 
 def _threshold_lines(tested: Tested) -> list[str]:
