@@ -58,6 +58,8 @@ def predict(
 
     Example: nonlocal predict runs/action/checkpoints/best.pt film.mp4 --every 1s --picture film.png
 
+    Example: nonlocal predict runs/reid/checkpoints/best.pt tracklets/* --csv embeddings.csv
+
     Args:
         checkpoint: checkpoints/best.pt of a run, or the folder of the run.
         clips: videos, folders with videos or with the frames of a clip, and patterns such as "clips/*.mp4".

@@ -25,10 +25,12 @@ class TimmMaps(nn.Module):
         super().__init__()
         network.reset_classifier(0, "")
         self.network = network
+        self._is_channels_last = str(getattr(network, "output_fmt", "")) == "NHWC"  # as in Swin transformers
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the maps before the global pool."""
-        return self.network.forward_features(images)
+        maps = self.network.forward_features(images)
+        return maps.movedim(-1, 1) if self._is_channels_last else maps
 
 
 def feature_maps(model: nn.Module) -> nn.Module:

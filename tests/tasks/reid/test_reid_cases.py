@@ -22,10 +22,12 @@ from torch_nonlocal.data.tracklets.files import FileTracklets  # noqa: E402
 from torch_nonlocal.data.tracklets.given import GivenTracklets  # noqa: E402
 from torch_nonlocal.data.tracklets.tracklet import Box, Tracklet  # noqa: E402
 from torch_nonlocal.media.broken import BrokenVideoError  # noqa: E402
+from torch_nonlocal.models.feature_maps import feature_maps, map_channels  # noqa: E402
 from torch_nonlocal.models.tracklet_net import TrackletNet  # noqa: E402
 from torch_nonlocal.tasks.reid import data as reid_data  # noqa: E402
 from torch_nonlocal.tasks.reid import task as reid_task  # noqa: E402
 from torch_nonlocal.tasks.reid.data import retrieval_data, training_data  # noqa: E402
+from torch_nonlocal.tasks.reid.network import network  # noqa: E402
 from torch_nonlocal.tasks.reid.settings import ReidSettings  # noqa: E402
 from torch_nonlocal.tasks.reid.trained_on import digests_in, tracklet_digest  # noqa: E402
 from torch_nonlocal.training import TrainConfig, load_weights_file  # noqa: E402
@@ -213,3 +215,25 @@ def test_frames_in_memory_may_be_views_with_reversed_channels():
     frames = np.random.default_rng(0).integers(0, 256, (2, 6, 4, 3), dtype=np.uint8)
     source = GivenTracklets([frames[..., ::-1], torch.from_numpy(frames)], (6, 4))
     assert torch.equal(source.read(0, [1, 0]), source.read(1, [1, 0]).flip(0))
+
+
+def test_automatic_places_of_a_network_that_is_no_resnet_are_named():
+    options = {"frames": "2x1", "height": 64, "width": 32}
+    with pytest.raises(ValueError, match="non_local='auto' is for ResNets, and network 'torchvision:mobilenet_v2'"):
+        network(ReidSettings(network="torchvision:mobilenet_v2", **options), 5)
+
+
+def test_maps_with_channels_last_are_recognized():
+    timm = pytest.importorskip("timm", reason="pip install 'torch-nonlocal[train]'")
+    options = {"embed_dim": 8, "depths": (1, 1), "num_heads": (1, 1), "img_size": 32, "window_size": 4}
+    net = timm.models.SwinTransformer(patch_size=4, num_classes=3, **options).eval()
+    images = torch.rand(2, 3, 32, 32)
+    maps = feature_maps(net)
+    assert map_channels(maps, images) == 16
+    torch.testing.assert_close(maps(images), net.forward_features(images).permute(0, 3, 1, 2))
+
+
+def test_an_empty_list_of_tracklets_is_named(folder):
+    model = nl.load(folder / "run", network=f"{folder / 'net.py'}:maps")
+    with pytest.raises(ValueError, match="got an empty list, expected one or more"):
+        model.embed([])

@@ -22,6 +22,7 @@ from torch_nonlocal.models.tracklet_net import TrackletNet, factorize
 from torch_nonlocal.tasks.reid.settings import AUTO, IMAGENET, NONE, PERSONS, SMALL, ReidSettings
 
 _AUTO_PLACES = {SMALL: ["network.blocks.2.1", "network.blocks.4.2"], PERSONS: ["conv2"]}
+_RESNETS = "nvan"
 _BLOCK: BlockOptions = {"subsample": 2}
 _PERSONS_BLOCK: BlockOptions = {"attend": "space"}
 """What the block of the built-in data has to see is in the same frame; see docs/reid-evidence.md."""
@@ -109,11 +110,19 @@ def _backbone(settings: ReidSettings) -> tuple[nn.Module, Any]:
 
 
 def _insert_blocks(backbone: nn.Module, settings: ReidSettings) -> None:
-    places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(settings.network, "nvan")
+    places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(settings.network, _RESNETS)
     ours = _PERSONS_BLOCK if settings.network == PERSONS else _BLOCK
     options: BlockOptions = ours if settings.block == NON_LOCAL else {}
     device = next(backbone.parameters()).device
-    insert(backbone, places, _example(settings, device), block=settings.block, **options)
+    try:
+        insert(backbone, places, _example(settings, device), block=settings.block, **options)
+    except ValueError as error:
+        if places != _RESNETS or settings.non_local != AUTO:
+            raise
+        raise ValueError(
+            f"non_local={AUTO!r} is for ResNets, and network {settings.network!r} is none; expected places such as "
+            f"'features.13', or {NONE!r}"
+        ) from error
 
 
 def start_from(model: TrackletNet, settings: ReidSettings) -> str:

@@ -84,6 +84,8 @@ class TrackletEmbedder(nn.Module):
             FileNotFoundError: there is no such file.
         """
         one = not isinstance(tracklets, list | tuple)
+        if not one and not tracklets:
+            raise ValueError("tracklets: got an empty list, expected one or more")
         source = GivenTracklets([tracklets] if one else list(tracklets), self.settings.size)
         found = self.embed_source(source, range(len(source.tracklets)), views=views, on_error="fail")
         vectors = nn.functional.normalize(found.vectors, dim=1)
