@@ -50,6 +50,7 @@ class Study:
         steps: default number of steps.
         batch: batch size, for the help.
         shows_missing: whether the table has rows, and groups, without a run.
+        clips: default number of test clips, or of test identities.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Study:
     steps: int
     batch: int
     shows_missing: bool = False
+    clips: int = 2000
 
     def finished(self, records: Iterable[Run], name: str, seeds: Sequence[int], steps: int, clips: int) -> list[Run]:
         """The finished runs of one network with these seeds, steps and clips, in the order of the seeds."""
@@ -126,7 +128,9 @@ class Study:
         parser.add_argument(
             "--steps", type=int, default=self.steps, help=f"steps of batch size {self.batch} (default {self.steps})"
         )
-        parser.add_argument("--clips", type=int, default=2000, help="number of test clips (default 2000)")
+        parser.add_argument(
+            "--clips", type=int, default=self.clips, help=f"test clips, or identities (default {self.clips})"
+        )
         parser.add_argument(
             "--out", type=Path, default=Path(f"bench-out/{self.name}.jsonl"), help="output, one JSON line per run"
         )
