@@ -67,3 +67,21 @@ def read_trained_file(path: Path, task: str) -> Mapping[str, Any]:
             f"{path}: not weights of `nonlocal train {task}`: they {of}{use}; {expected}", found, path, content
         )
     return content
+
+
+def saved_texts(content: Mapping[str, Any], name: str, path: Path) -> frozenset[str]:
+    """Texts that are saved with the weights, such as digests of what they were trained on; empty if there are none.
+
+    Args:
+        content: what the file holds.
+        name: name of the list.
+        path: the file, for messages.
+
+    Raises:
+        ValueError: they are no list of texts.
+    """
+    extra = content.get("extra", {})
+    texts = extra.get(name, []) if isinstance(extra, Mapping) else extra
+    if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
+        raise ValueError(f"{path}: its {name} is {shown(texts)}, expected a list of texts")
+    return frozenset(texts)

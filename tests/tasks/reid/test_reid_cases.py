@@ -29,7 +29,8 @@ from torch_nonlocal.tasks.reid import task as reid_task  # noqa: E402
 from torch_nonlocal.tasks.reid.data import retrieval_data, training_data  # noqa: E402
 from torch_nonlocal.tasks.reid.network import network  # noqa: E402
 from torch_nonlocal.tasks.reid.settings import ReidSettings  # noqa: E402
-from torch_nonlocal.tasks.reid.trained_on import digests_in, tracklet_digest  # noqa: E402
+from torch_nonlocal.tasks.reid.trained_on import tracklet_digest  # noqa: E402
+from torch_nonlocal.tasks.trained_files import saved_texts  # noqa: E402
 from torch_nonlocal.training import TrainConfig, load_weights_file  # noqa: E402
 from torch_nonlocal.training.batch_norm import frozen_norms  # noqa: E402
 
@@ -132,8 +133,8 @@ def test_digests_tell_tracklets_that_begin_alike_apart_and_know_copies(tmp_path)
 @pytest.mark.parametrize("extra", [[1], 3, {"trained_on": 3}, {"trained_on": [["a"]]}, {"trained_on": {"a": 1}}])
 def test_digests_of_another_type_are_refused(extra):
     with pytest.raises(ValueError, match=r"best.pt: its trained_on is .*, expected a list of texts"):
-        digests_in({"extra": extra}, Path("best.pt"))
-    assert digests_in({}, Path("best.pt")) == frozenset()
+        saved_texts({"extra": extra}, "trained_on", Path("best.pt"))
+    assert saved_texts({}, "trained_on", Path("best.pt")) == frozenset()
 
 
 @pytest.mark.parametrize(

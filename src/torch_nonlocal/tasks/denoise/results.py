@@ -18,6 +18,7 @@ from torch_nonlocal.tasks.denoise.quality import SSIM_WINDOW, psnr, ssim, with_n
 from torch_nonlocal.tasks.denoise.settings import LEVELS, DenoiseTestOptions
 from torch_nonlocal.tasks.denoise.trained import Trained, TrainedDenoiser, read_trained
 from torch_nonlocal.tasks.tables import write_csv
+from torch_nonlocal.tasks.trained_files import saved_texts
 
 _MEASURES = ("noisy_psnr", "psnr", "noisy_ssim", "ssim")
 
@@ -44,7 +45,7 @@ def run_test(
     check_folder(out)
     trained, broken = read_trained(weights), BrokenClips()
     trained.model.check_tile(options.tile)
-    images, notes = _images(trained, data, options, broken)
+    images, notes = _images(trained, weights, data, options, broken)
     began = time.monotonic()
     rows = _rows(trained.model, images, options, on_progress)
     seconds = time.monotonic() - began
@@ -89,7 +90,7 @@ def _name(data: Path | None) -> str:
 
 
 def _images(
-    trained: Trained, data: Path | None, options: DenoiseTestOptions, broken: BrokenClips
+    trained: Trained, weights: Path, data: Path | None, options: DenoiseTestOptions, broken: BrokenClips
 ) -> tuple[Images, list[str]]:
     """The images to test on, and what to say about them."""
     channels = trained.model.settings.channels
@@ -97,8 +98,7 @@ def _images(
         images = photographs(HELD_OUT_PHOTOGRAPHS, channels)
     else:
         images = read_images(data, find_images(data), channels, on_error=options.on_error, broken=broken)
-    extra = trained.content.get("extra", {})
-    known = {name: set(extra.get(name, [])) for name in ("trained_on", "chosen_on")}
+    known = {name: saved_texts(trained.content, name, weights) for name in ("trained_on", "chosen_on")}
     digests = {name: images.digest(name) for name in images.names}
     small = [name for name in images.names if min(images.pixels[name].shape[1:]) < SSIM_WINDOW]
     trained_on = [name for name in images.names if digests[name] in known["trained_on"]]

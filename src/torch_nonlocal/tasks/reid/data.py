@@ -42,8 +42,8 @@ class Retrieval:
         would leave nothing.
         """
         names = [one.camera for one in self.source.tracklets]
-        known = sorted(set(names))
-        return list(range(len(names))) if len(known) < 2 else [known.index(name) for name in names]
+        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+        return list(range(len(names))) if len(numbers) < 2 else [numbers[name] for name in names]
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def _files(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> TrackletSour
 
 def _training(source: TrackletSource, validation: Retrieval | None, split: int, name: str) -> Training:
     numbers, names = identity_numbers(source.tracklets)
-    known = sorted({one.camera for one in source.tracklets})
-    cameras = tuple(known.index(one.camera) for one in source.tracklets)
+    known = {camera: number for number, camera in enumerate(sorted({one.camera for one in source.tracklets}))}
+    cameras = tuple(known[one.camera] for one in source.tracklets)
     words = [
         counted(len(numbers), "training tracklet"),
         counted(len(names), "identity", "identities"),
@@ -255,7 +255,8 @@ def _validation(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> Retriev
     for row, one in enumerate(tracklets):
         first.setdefault(one.identity, row)
     query = tuple(first.values())
-    gallery = tuple(row for row in range(len(tracklets)) if row not in set(query))
+    queries = set(query)
+    gallery = tuple(row for row in range(len(tracklets)) if row not in queries)
     return Retrieval(_files(tracklets, size), query, gallery)
 
 

@@ -15,8 +15,9 @@ from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, Protocol, RetrievalScor
 from torch_nonlocal.tasks.reid.open_set import OpenSetScores, held_out_identities, identify_embeddings
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, read_trained
-from torch_nonlocal.tasks.reid.trained_on import digests_in, tracklet_digest
+from torch_nonlocal.tasks.reid.trained_on import TRAINED_ON, tracklet_digest
 from torch_nonlocal.tasks.reid.verification import VerificationScores, verify_embeddings
+from torch_nonlocal.tasks.trained_files import saved_texts
 
 _UNKNOWN = 0.5
 """Share of the identities that are unknown in the open-set scores."""
@@ -84,7 +85,7 @@ def ranked_run(
     trained = read_trained(weights, options.network)
     model, split = trained.model, trained.model.settings.split or 0
     retrieval, notes = retrieval_data(data, model.settings, split, options.layout)
-    retrieval, lines = _without_trained(retrieval, digests_in(trained.content, weights), options)
+    retrieval, lines = _without_trained(retrieval, saved_texts(trained.content, TRAINED_ON, weights), options)
     notes = [*notes, *lines]
     broken = BrokenClips()
     model.to("cuda" if torch.cuda.is_available() else "cpu")

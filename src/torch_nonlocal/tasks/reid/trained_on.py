@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from torch_nonlocal._common.plain_values import shown
 from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletSource
+from torch_nonlocal.tasks.trained_files import saved_texts
 from torch_nonlocal.training import load_weights_file
 
 TRAINED_ON = "trained_on"
@@ -53,23 +52,6 @@ def _files(one: Tracklet, folder: Path) -> Iterator[Path]:
         yield folder / one.files[number]
 
 
-def digests_in(content: Mapping[str, Any], path: Path) -> frozenset[str]:
-    """The digests in a file of trained weights.
-
-    Args:
-        content: what the file holds.
-        path: the file, for messages.
-
-    Raises:
-        ValueError: they are no list of texts.
-    """
-    extra = content.get("extra", {})
-    digests = extra.get(TRAINED_ON, []) if isinstance(extra, Mapping) else extra
-    if not isinstance(digests, list) or not all(isinstance(one, str) for one in digests):
-        raise ValueError(f"{path}: its {TRAINED_ON} is {shown(digests)}, expected a list of texts")
-    return frozenset(digests)
-
-
 def digests_of_weights(weights: str | Path) -> frozenset[str]:
     """The digests in the file that initial weights come from; none if it is not a file of trained weights of ours.
 
@@ -83,4 +65,4 @@ def digests_of_weights(weights: str | Path) -> frozenset[str]:
         content = load_weights_file(path)
     except ValueError:  # another kind of file; loading the weights reports what is wrong with it
         return frozenset()
-    return digests_in(content, path) if content["about"].get("task") == "reid" else frozenset()
+    return saved_texts(content, TRAINED_ON, path) if content["about"].get("task") == "reid" else frozenset()
