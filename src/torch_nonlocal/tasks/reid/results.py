@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
@@ -92,7 +91,7 @@ def _verification(tested: Tested) -> dict[str, Any] | None:
     if tested.verification is None:
         return None
     threshold, far, tar = tested.verification.at_false_accept_rate(tested.options.false_accept)
-    shown = threshold if math.isfinite(threshold) else None
+    shown = threshold if isfinite(threshold) else None
     chosen = {"at_most": tested.options.false_accept, "threshold": shown}
     return {**tested.verification.plain(), "chosen": {**chosen, "false_accept_rate": far, "true_accept_rate": tar}}
 
