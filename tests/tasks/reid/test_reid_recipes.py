@@ -1,0 +1,60 @@
+"""Recipes of re-identification: their networks are built, and exported with the same embeddings."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+for package in ("numpy", "timm", "torchvision"):
+    pytest.importorskip(package, reason="pip install 'torch-nonlocal[reid]'")
+
+import torch_nonlocal as nl  # noqa: E402
+from torch_nonlocal.tasks.base import get_task  # noqa: E402
+from torch_nonlocal.tasks.reid.export import export  # noqa: E402
+from torch_nonlocal.tasks.reid.network import network  # noqa: E402
+from torch_nonlocal.tasks.reid.recipes import RECIPES  # noqa: E402
+from torch_nonlocal.tasks.reid.settings import NONE, PERSONS  # noqa: E402
+from torch_nonlocal.tasks.reid.trained import TrackletEmbedder  # noqa: E402
+
+PLACES = {
+    "reid-small": ["backbone.network.blocks.2.1", "backbone.network.blocks.4.2"],
+    "reid-nvan": [f"backbone.layer{place}" for place in ("2.2", "2.3", "3.3", "3.4", "3.5")],
+    "reid-3d-nvan": [f"backbone.layer{place}" for place in ("2.2", "2.3", "3.3", "3.4", "3.5")],
+}
+
+
+def built(name):
+    """The untrained network of a recipe at a small size."""
+    settings = replace(get_task("reid").recipe(name).settings, weights=NONE)
+    if settings.network != PERSONS:
+        settings = replace(settings, frames="uniform-2", height=64, width=32)
+    torch.manual_seed(0)
+    return network(settings, 3).eval(), settings
+
+
+@pytest.mark.parametrize("name", ["reid", "reid-plain"])
+def test_the_small_networks_differ_in_their_block_alone(name):
+    model, settings = built(name)
+    assert len(nl.blocks(model)) == (name == "reid")
+    assert model(torch.zeros(2, 3, 8, *settings.size)).shape == (2, model.neck.num_features)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ("reid", "reid-plain")])
+def test_the_network_of_each_recipe_has_its_blocks(name):
+    model, settings = built(name)
+    assert list(nl.blocks(model)) == PLACES.get(name, [])
+    assert model(torch.zeros(1, 3, 2, *settings.size)).shape == (1, model.neck.num_features)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("name", ["reid", "reid-small", "reid-3d-nvan"])
+def test_networks_of_recipes_are_exported_to_onnx(name, tmp_path):
+    pytest.importorskip("onnxruntime", reason="pip install 'torch-nonlocal[export]'")
+    model, settings = built(name)
+    for place in nl.blocks(model):  # blocks that are no longer the identity
+        torch.nn.init.normal_(model.get_submodule(place).non_local.norm.weight, std=0.1)
+    found = export(TrackletEmbedder(model, settings, "digest").eval(), tmp_path / "net.onnx", format="onnx")
+    assert found.output == "embeddings"
+    assert found.difference <= 1e-4 * max(found.largest, 1)
+    assert found.shape == ("batch", 3, "frames", *settings.size)
