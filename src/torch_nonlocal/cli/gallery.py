@@ -42,7 +42,7 @@ def build(
     identity: str = "",
     camera: str = "",
     layout: str = "auto",
-    split: int = 0,
+    split: int | None = None,
     part: _Part = "gallery",
     rate: float | None = None,
     views: int = 2,
@@ -65,9 +65,9 @@ def build(
         identity: the person that DATA shows.
         camera: the camera that recorded DATA, with --identity.
         layout: layout of the set; auto recognizes it.
-        split: number of the split, from 0, of sets with several.
+        split: number of the split, from 0, of sets with several; by default that of the network's training.
         part: tracklets of the set that are stored: gallery, query, train, or all.
-        rate: false-accept rate, the fraction of unknown persons that may be taken for a stored one; the threshold
+        rate: false-accept rate, the fraction of unknown persons that may be accepted as a stored one; the threshold
             follows from it. 0.01 for a new gallery.
         views: clips per tracklet; their embeddings are averaged.
         batch_size: clips per forward pass.
@@ -92,7 +92,7 @@ def add(
     identity: str = "",
     camera: str = "",
     layout: str = "auto",
-    split: int = 0,
+    split: int | None = None,
     part: _Part = "gallery",
     views: int = 2,
     batch_size: int = 16,
@@ -112,7 +112,7 @@ def add(
         identity: the person that DATA shows.
         camera: the camera that recorded DATA, with --identity.
         layout: layout of the set; auto recognizes it.
-        split: number of the split, from 0, of sets with several.
+        split: number of the split, from 0, of sets with several; by default that of the network's training.
         part: tracklets of the set that are stored: gallery, query, train, or all.
         views: clips per tracklet; their embeddings are averaged.
         batch_size: clips per forward pass.
@@ -234,7 +234,7 @@ def calibrate(gallery: _Folder, *, rate: float) -> None:
 
     Args:
         gallery: folder of the gallery.
-        rate: the fraction of unknown persons that may be taken for a stored one.
+        rate: the fraction of unknown persons that may be accepted as a stored one.
     """
     needs.check("gallery")
     from torch_nonlocal.gallery import recalibrate
@@ -255,7 +255,13 @@ def _embedder(checkpoint: Path, network: str, views: int, batch_size: int) -> "T
 
 
 def _enrolled(
-    embedder: "TrackletEmbedder", data: Sequence[Path], identity: str, camera: str, layout: str, split: int, part: _Part
+    embedder: "TrackletEmbedder",
+    data: Sequence[Path],
+    identity: str,
+    camera: str,
+    layout: str,
+    split: int | None,
+    part: _Part,
 ) -> "Enrolled":
     from torch_nonlocal.tasks.reid.gallery import enrolled_files, enrolled_set
 
@@ -268,7 +274,8 @@ def _enrolled(
         raise ValueError(
             f"{len(data)} names of DATA: expected one set or table, or files of one person with --identity"
         )
-    return enrolled_set(data[0] if data else None, size, layout=layout, split=split, part=part)
+    trained = embedder.settings.split or 0
+    return enrolled_set(data[0] if data else None, size, layout=layout, split=split, part=part, trained=trained)
 
 
 def _embed(

@@ -28,7 +28,7 @@ class ColorEmbedder:
 
     def __init__(self, digest="a" * 32):
         self.digest = digest
-        self.settings = SimpleNamespace(network="colors", size=(8, 4), height=8, width=4)
+        self.settings = SimpleNamespace(network="colors", size=(8, 4), height=8, width=4, split=1)
 
     def to(self, device):
         return self
@@ -211,3 +211,17 @@ def test_mistakes_end_in_one_line(colors, capsys, words, message):
     assert printed.count("\n") == 1
     assert open_gallery(colors / "people").manifest == before
     assert not (colors / "none").exists()
+
+
+def test_a_set_with_random_splits_is_stored_for_the_split_of_the_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trained, "load_embedder", lambda path, network="": ColorEmbedder(path.stem))
+    for person in range(1, 9):
+        for camera in (1, 2):
+            Image.new("RGB", (4, 8), color(40 * person + camera)).save(tmp_path / f"{person:04d}{camera:03d}.png")
+    stored = []
+    for words in ([], ["--split", "1"], ["--split", "0"]):
+        name = f"gallery{len(stored)}"
+        run("build", name, "net.pt", ".", *words, capsys=capsys)
+        stored.append(open_gallery(name).identities)
+    assert stored[0] == stored[1] != stored[2]

@@ -112,7 +112,7 @@ def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Train
         validation = Retrieval(held_out, held_out.query, held_out.gallery)
         return _training(persons, validation, 0, "handwritten persons, generated")
     if settings.split is None:
-        found, split = _found_for_any(data, settings.layout, seed)
+        found, split = found_for_any(data, settings.layout, seed)
     else:
         found, split = _found(data, settings.layout, settings.split), settings.split
     people = [one for one in found.train if one.role == "person" and one.length]
@@ -155,7 +155,7 @@ def retrieval_data(
 
         persons = DigitPersons("test")
         return Retrieval(persons, persons.query, persons.gallery), ["handwritten persons that training does not use"]
-    found, split = _found_for_any(data, layout, split)
+    found, split = found_for_any(data, layout, split)
     gallery = [one for one in found.gallery if one.length]
     if found.query_index is not None:
         rows = {id(one): row for row, one in enumerate(gallery)}
@@ -191,7 +191,7 @@ def _found(data: Path, layout: str, split: int) -> TrackletData:
     return find_tracklets(data, layout=layout, split=split)
 
 
-def _found_for_any(data: Path, layout: str, number: int) -> tuple[TrackletData, int]:
+def found_for_any(data: Path, layout: str, number: int) -> tuple[TrackletData, int]:
     """The tracklets of a random split, and its number: that of any number, modulo the number of splits."""
     found = _found(data, layout, 0)
     split = number % found.splits

@@ -14,6 +14,7 @@ from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.tracklets.tracklet import Box, Tracklet, TrackletData, TrackletSource
 from torch_nonlocal.gallery import EmbeddingModel, Entry
 from torch_nonlocal.media.broken import BrokenVideoError
+from torch_nonlocal.tasks.reid.data import found_for_any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,15 +43,18 @@ class Enrolled:
     notes: tuple[str, ...] = ()
 
 
-def enrolled_set(data: Path | None, size: tuple[int, int], *, layout: str, split: int, part: Part) -> Enrolled:
+def enrolled_set(
+    data: Path | None, size: tuple[int, int], *, layout: str, split: int | None, part: Part, trained: int = 0
+) -> Enrolled:
     """The tracklets of persons in a set; junk and distractors, which have no identity, are left out.
 
     Args:
         data: folder or table, see `data.tracklets.find.find_tracklets`; None for the built-in persons.
         size: (height, width) of the network's input.
         layout: name of the layout, or "auto".
-        split: number of the split.
+        split: number of the split; None for that of the network's training.
         part: which tracklets of the set.
+        trained: number of the split of the network's training, modulo the number of splits of these data.
 
     Raises:
         ValueError: there is no such data or layout, or the part has no tracklets of persons.
@@ -60,7 +64,7 @@ def enrolled_set(data: Path | None, size: tuple[int, int], *, layout: str, split
     from torch_nonlocal.data.tracklets.files import FileTracklets
     from torch_nonlocal.data.tracklets.find import find_tracklets
 
-    found = find_tracklets(data, layout, split)
+    found = found_for_any(data, layout, trained)[0] if split is None else find_tracklets(data, layout, split)
     chosen = _part(found, part)
     kept = [one for one in chosen if one.role == "person" and one.length]
     notes = [f"{data} ({found.layout}): {counted(len(kept), 'tracklet')}", *found.notes]
