@@ -151,6 +151,24 @@ def test_a_build_that_is_repeated_embeds_only_new_tracklets(small):
     assert lines[0] == f"200 tracklets of 205 already in {folder}"
 
 
+def test_what_was_deleted_does_not_come_back_when_the_build_is_repeated_but_when_it_is_added(small):
+    folder, vectors, numbers = small
+    stored, lines = entries(numbers), []
+    delete(folder, names=[stored[7].name])
+    delete(folder, identities=[stored[20].identity])  # 5 tracklets
+    assert stored[20].identity not in (folder / "gallery.json").read_text()
+    assert len(build(folder, stored, embed_from(vectors), MODEL, log=lines.append)) == 194
+    assert "6 tracklets not stored again, since deleted; `nonlocal gallery add` stores them" in lines
+    other = [replace(stored[20], name="another tracklet of a deleted person")]
+    assert len(build(folder, [*stored, *other], embed_from(vectors[[*range(200), 20]]), MODEL)) == 194
+    assert len(add(folder, [stored[21]], embed_from(vectors[[21]]), MODEL)) == 195
+    lines.clear()
+    assert (
+        len(build(folder, stored, embed_from(vectors), MODEL, log=lines.append)) == 195
+    )  # only what was added is back
+    assert "5 tracklets not stored again, since deleted; `nonlocal gallery add` stores them" in lines
+
+
 def test_a_build_with_nothing_new_changes_nothing(small):
     folder, vectors, numbers = small
     before = open_gallery(folder).manifest

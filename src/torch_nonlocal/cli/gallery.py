@@ -10,7 +10,7 @@ import tyro
 from torch_nonlocal._common.files import check_folder, check_new_file
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_errors, print_lines, terminal
-from torch_nonlocal._common.text import counted
+from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.cli import needs
 from torch_nonlocal.cli.threads import use_free_cores
 
@@ -171,7 +171,8 @@ def search(
 ) -> None:
     """Search a gallery by new tracklets: the most similar ones, or "unknown".
 
-    A query is a folder of frames of one person, a picture, a video that shows nothing else, or a table of tracklets.
+    A query is a folder of frames of one person, a picture, a video that shows nothing else, a folder with these, or a
+    table of tracklets.
     Whoever is not more similar to the best match than the threshold is unknown. Queries that cannot be read are named;
     the exit code is 1 if there are any.
 
@@ -207,7 +208,9 @@ def search(
     opened = open_gallery(gallery)
     embedder = _embedder(checkpoint, network, views, batch_size)
     broken = BrokenClips()
-    source, entries = of_networks.queries(query, embedder.settings.size)
+    source, entries = of_networks.queries(query, embedder.settings.size, broken)
+    if not entries:
+        raise ValueError(f"no query can be read: {listed([one.reason for one in broken.entries()], most=3)}")
     embed = of_networks.embed_with(embedder, source, views=views, batch=batch_size, broken=broken)
     vectors, kept = embed(range(len(entries)))
     asked = [entries[place] for place in kept]

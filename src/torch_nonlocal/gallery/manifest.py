@@ -112,6 +112,7 @@ class Manifest:
         persons: file with one vector for each identity, in sorted order of their names.
         indexes: by what is searched.
         thresholds: by what is searched; none if there are fewer than two identities.
+        deleted: sorted digests of what was deleted; see `deleted`.
     """
 
     dimension: int
@@ -124,6 +125,7 @@ class Manifest:
     persons: Part | None = None
     indexes: dict[By, IndexInfo] = field(default_factory=dict)
     thresholds: dict[By, Threshold] = field(default_factory=dict)
+    deleted: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -187,6 +189,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         persons=None if values["persons"] is None else Part.read(values["persons"]),
         indexes={name: _index(values["indexes"][name]) for name in by if name in values["indexes"]},
         thresholds={name: _threshold(values["thresholds"][name]) for name in by if name in values["thresholds"]},
+        deleted=tuple(map(_text, values["deleted"])),
     )
     if len(manifest.files) < len(manifest.parts):
         raise ValueError("it names a file twice")

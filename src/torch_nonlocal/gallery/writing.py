@@ -15,6 +15,7 @@ import numpy as np
 from torch_nonlocal._common.files import check_folder
 from torch_nonlocal._common.locks import locked
 from torch_nonlocal._common.text import counted, listed, nearest
+from torch_nonlocal.gallery.deleted import of_identities, of_names, positions_kept, without
 from torch_nonlocal.gallery.index import build_index
 from torch_nonlocal.gallery.manifest import (
     FILE,
@@ -63,7 +64,7 @@ def build(
 ) -> Gallery:
     """Create a gallery, or finish one whose build was interrupted.
 
-    Tracklets that the gallery already has are not embedded again.
+    Tracklets that the gallery already has are not embedded again, and deleted ones are not stored again.
 
     Args:
         folder: of the gallery; created if missing.
@@ -90,9 +91,13 @@ def build(
     with _writing(folder, new=True) as (manifest, rows):
         if manifest is not None and rows is not None:
             check_model(folder, manifest.model, model)
-            new = _missing_from(rows, entries)
-            if len(new) < len(entries):
-                log(f"{counted(len(entries) - len(new), 'tracklet')} of {len(entries):,} already in {folder}")
+            missing = _missing_from(rows, entries)
+            if len(missing) < len(entries):
+                log(f"{counted(len(entries) - len(missing), 'tracklet')} of {len(entries):,} already in {folder}")
+            new = positions_kept(entries, missing, manifest.deleted)
+            if len(new) < len(missing):
+                gone = counted(len(missing) - len(new), "tracklet")
+                log(f"{gone} not stored again, since deleted; `nonlocal gallery add` stores them")
         else:
             new = list(range(len(entries)))
         if manifest is not None and manifest.unfinished is None and not new and rate in (None, manifest.rate):
@@ -139,6 +144,7 @@ def add(
         new = _missing_from(rows, entries)
         if len(new) < len(entries):
             log(f"{counted(len(entries) - len(new), 'tracklet')} of an interrupted add already in {folder}")
+        manifest = replace(manifest, deleted=without(manifest.deleted, entries))
         writer = _Appender(folder, manifest, rows, unfinished, save_seconds)
         writer.append(entries, new, embed, chunk, on_progress)
         manifest = _finish(folder, writer.manifest, writer.rows, log)
@@ -153,6 +159,9 @@ def delete(
     log: Callable[[str], None] = lambda line: None,
 ) -> list[Entry]:
     """Delete tracklets, in one atomic step. Their vectors are removed from all files of the gallery.
+
+    Digests of their names are kept: a repeated build does not store them again, nor other tracklets of the identities
+    given here.
 
     Args:
         folder: of the gallery.
@@ -185,7 +194,8 @@ def delete(
                 vectors.append(write_array(folder, f"vectors-{revision:06d}-{number}.npy", kept))
         left = rows.kept(~wanted)
         table = left.write(folder, f"tracklets-{revision:06d}-0.parquet")
-        changed = replace(manifest, vectors=tuple(vectors), table=table)
+        gone = {*manifest.deleted, *of_names(one.name for one in deleted), *of_identities(identities)}
+        changed = replace(manifest, vectors=tuple(vectors), table=table, deleted=tuple(sorted(gone)))
         _finish(folder, changed, left, log)
         return deleted
 

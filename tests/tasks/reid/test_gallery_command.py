@@ -179,6 +179,20 @@ def test_unreadable_tracklets_are_named_and_left_out(colors, capsys):
     assert "1 tracklet not read" in run("search", "people", "model.pt", "set/3-1", capsys=capsys, code=1)
 
 
+def test_queries_that_cannot_be_read_are_named_and_the_others_answered(colors, capsys):
+    run(*BUILD, capsys=capsys)
+    (colors / "void").mkdir()
+    tracklet(colors / "all" / "new", color(91))
+    tracklet(colors / "all" / "other", color(1))
+    words = ("search", "people", "model.pt", "void", "nope.mp4", "all", "--json", "found.json")
+    printed = run(*words, capsys=capsys, code=1)
+    assert "2 tracklets not read" in printed
+    assert "void" in printed
+    assert "no file or folder nope.mp4" in printed
+    found = json.loads((colors / "found.json").read_text())["queries"]
+    assert [one["identity"] for one in found] == ["person 3", "person 0"]  # the tracklets of a folder
+
+
 def test_the_threshold_follows_the_rate(colors, capsys):
     run(*BUILD, "--rate", "0.2", capsys=capsys)
     printed = run("calibrate", "people", "--rate", "0.5", capsys=capsys)

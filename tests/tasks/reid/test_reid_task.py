@@ -248,6 +248,19 @@ def test_a_broken_picture_is_skipped_and_counted_or_fails(folder, tmp_path, caps
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_a_tracklet_of_which_one_clip_cannot_be_read_is_left_out(folder, tmp_path, capsys):
+    data = folder / "half"
+    mars(data)
+    pictures = sorted((data / "bbox_test" / "0007").glob("*C1*"))
+    pictures[0].write_bytes(b"no picture")  # four frames: one of the two clips reads it
+    words = ["--views", "2", "--on-error", "skip"]
+    rank(folder, "run", tmp_path / "out", *words, data="half")
+    assert "tracklets that could not be read: 1" in capsys.readouterr().out
+    queries = {row["query"] for row in csv.DictReader((tmp_path / "out" / "rankings.csv").open())}
+    assert len(queries) == 3
+    assert not any("0007" in query for query in queries)
+
+
 def test_the_loss_is_smoothed_cross_entropy_plus_the_hardest_triplet_of_each_anchor():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(8, 5, generator=generator)

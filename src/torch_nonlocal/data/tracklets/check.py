@@ -224,7 +224,8 @@ def _without_matches(data: TrackletData) -> list[Problem]:
     gallery = _persons(data.gallery)
     if any(gallery.get(one.identity, set()) - {one.camera} for one in data.query):
         return []
-    reason = f"no query, of {len(data.query):,} in all, has a match in another camera"
+    has_none = f"none of {counted(len(data.query), 'query', 'queries')} has a match in another camera"
+    reason = has_none if data.query else "there are no queries: expected an identity in two cameras"
     return [Problem("no match", data.layout, reason)]
 
 

@@ -128,6 +128,9 @@ class TrackletViews(Dataset[tuple[Tensor, int] | None]):
         views: clips per tracklet; a tracklet of one frame has one.
         on_error: "skip" or "fail" for tracklets that cannot be read.
         broken: receives the tracklets that cannot be read.
+
+    Attributes:
+        views: number of clips of each tracklet.
     """
 
     def __init__(
@@ -143,8 +146,8 @@ class TrackletViews(Dataset[tuple[Tensor, int] | None]):
         self._source, self._indices, self._settings = source, list(indices), settings
         self._on_error, self._broken = on_error, BrokenClips() if broken is None else broken
         lengths = [source.tracklets[index].length for index in self._indices]
-        self._views = [1 if length == 1 else views for length in lengths]
-        self._items = [(number, view) for number, count in enumerate(self._views) for view in range(count)]
+        self.views = [1 if length == 1 else views for length in lengths]
+        self._items = [(number, view) for number, count in enumerate(self.views) for view in range(count)]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -161,7 +164,7 @@ class TrackletViews(Dataset[tuple[Tensor, int] | None]):
         try:
             if one.length < 1:
                 raise BrokenVideoError(f"tracklet {one.name} has no frames", "too short")
-            frames = uniform_clips(one.length, *self._settings.schedule, self._views[number])[view]
+            frames = uniform_clips(one.length, *self._settings.schedule, self.views[number])[view]
             return self._source.read(index, frames), number
         except BrokenVideoError as error:
             if self._on_error == "fail":

@@ -85,8 +85,8 @@ def check_built_in(data: Path | None, settings: ReidSettings) -> None:
         if settings.size != SIZE:
             height, width = SIZE
             raise ValueError(
-                f"height={settings.height}, width={settings.width}: the built-in persons have frames of {height} x "
-                f"{width} pixels; expected these, or --data"
+                f"expected --data, or height={height}, width={width}: the built-in persons have frames of "
+                f"{height} x {width} pixels, not {settings.height} x {settings.width}"
             )
 
 

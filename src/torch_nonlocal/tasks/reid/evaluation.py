@@ -92,6 +92,8 @@ def embed(
                     counts[position] = counts.get(position, 0) + 1
             if on_views is not None:
                 on_views(min(number * batch, total), total)
+    # a tracklet of which a clip cannot be read is left out: its mean would be that of other frames
+    sums = {position: one for position, one in sums.items() if counts[position] == items.views[position]}
     if not sums:
         raise NoTrackletsError(f"none of the {counted(len(indices), 'tracklet')} can be read")
     kept = sorted(sums)

@@ -93,31 +93,37 @@ def enrolled_files(paths: Sequence[Path], size: tuple[int, int], *, identity: st
     return Enrolled(source, tuple(entry_of(one, Path.cwd()) for one in named))
 
 
-def queries(paths: Sequence[Path], size: tuple[int, int]) -> tuple[TrackletSource, list[Entry]]:
+def queries(paths: Sequence[Path], size: tuple[int, int], broken: BrokenClips) -> tuple[TrackletSource, list[Entry]]:
     """Tracklets that are searched for, and what is drawn of each.
 
     Args:
-        paths: folders of frames, pictures, videos or tables of tracklets; none for the queries of the built-in persons.
+        paths: folders of frames, pictures, videos, folders with these, or tables of tracklets; none for the queries of
+            the built-in persons.
         size: (height, width) of the network's input.
-
-    Raises:
-        ValueError: a file cannot be read.
-        FileNotFoundError: there is no such file.
+        broken: receives what cannot be read, and names without a file.
     """
     if not paths:
         found = _built_in("query")
         return found.source, list(found.entries)
     from torch_nonlocal.data.tracklets.files import FileTracklets
-    from torch_nonlocal.data.tracklets.find import find_tracklets
-    from torch_nonlocal.data.tracklets.given import given_tracklet
 
     tracklets: list[Tracklet] = []
     for path in paths:
-        if path.suffix.lower() in (".csv", ".tsv"):
-            tracklets += [one for one in _part(find_tracklets(path), "all") if one.length]
-        else:
-            tracklets.append(given_tracklet(path))
+        try:
+            tracklets += _query_tracklets(path)
+        except (ValueError, OSError) as error:
+            broken.add(path, error)
     return FileTracklets(tracklets, size), [entry_of(one, Path.cwd()) for one in tracklets]
+
+
+def _query_tracklets(path: Path) -> list[Tracklet]:
+    from torch_nonlocal.data.given_clips import given_clips
+    from torch_nonlocal.data.tracklets.find import find_tracklets
+    from torch_nonlocal.data.tracklets.given import given_tracklet
+
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return [one for one in _part(find_tracklets(path), "all") if one.length]
+    return [given_tracklet(one) for one in (given_clips([str(path)])[0] if path.is_dir() else [path])]
 
 
 def model_of(embedder: TrackletEmbedder, checkpoint: Path) -> EmbeddingModel:

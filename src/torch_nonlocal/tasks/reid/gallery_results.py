@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch_nonlocal._common.files import encodable, printable, replacing, write_json
 from torch_nonlocal._common.text import counted
-from torch_nonlocal.gallery import Answer, By, Entry, Gallery
+from torch_nonlocal.gallery import Answer, By, Entry, Gallery, Match
 from torch_nonlocal.tasks.reid.gallery import frame_of
 from torch_nonlocal.tasks.reid.ranked_picture import RankedList, Shown, ranked_picture
 
@@ -134,6 +134,9 @@ def draw_search(path: Path, queries: Sequence[Entry], answers: Sequence[Answer])
             missing.append(entry.name)
         return Shown(None if frame is None else frame.numpy(), lines, pale=pale)
 
+    def is_below(match: Match, answer: Answer) -> bool:
+        return answer.threshold is not None and match.similarity <= answer.threshold
+
     lists = []
     for query, answer in list(zip(queries, answers, strict=True))[:MOST_DRAWN]:
         matches = [
@@ -141,8 +144,9 @@ def draw_search(path: Path, queries: Sequence[Entry], answers: Sequence[Answer])
                 match.entry,
                 f"similarity {match.similarity:.3f}",
                 match.identity,
-                match.entry.camera,
-                pale=answer.threshold is not None and match.similarity <= answer.threshold,
+                f"camera {match.entry.camera}" if match.entry.camera.isdecimal() else match.entry.camera,
+                *(["below the threshold"] if is_below(match, answer) else []),
+                pale=is_below(match, answer),
             )
             for match in answer.matches[:_MOST_MATCHES]
         ]
