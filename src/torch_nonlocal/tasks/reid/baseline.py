@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torch_nonlocal.data.tracklets.tracklet import TrackletSource
+from torch_nonlocal.models.inputs import RGB
 
 _HUES, _SATURATIONS, _HALVES = 12, 3, 2
 _CONTRAST = 0.2  # standard deviation of each channel, for values in [0, 1]
@@ -24,7 +25,7 @@ def color_histogram(clip: Tensor) -> Tensor:
     Args:
         clip: (3, T, H, W) uint8 RGB.
     """
-    values = clip.float() / 255
+    values = RGB.normalize(clip[None])[0]
     spread = values.std((1, 2, 3), correction=0, keepdim=True).clamp(min=1e-3)
     values = ((values - values.mean((1, 2, 3), keepdim=True)) / spread * _CONTRAST + 0.5).clamp_(0, 1)
     red, green, blue = values
