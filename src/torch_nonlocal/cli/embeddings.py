@@ -62,7 +62,7 @@ def predict_embeddings(
         table.add_column("frames", justify="right", no_wrap=True)
         table.add_column("most similar", overflow="fold")
         table.add_column("cosine", justify="right", no_wrap=True)
-        for name, frames, (near, similarity) in zip(found.names, found.frames, found.nearest(), strict=True):
+        for name, frames, (near, similarity) in zip(found.names, found.frames, found.nearest, strict=True):
             cells = (escape(printable(near)), f"{similarity:.4f}") if near else ("", "")
             table.add_row(escape(printable(name)), str(frames), *cells)
         terminal().print(table)

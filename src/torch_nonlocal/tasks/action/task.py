@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from torch_nonlocal._common.files import printable, write_text
+from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.optional import is_installed
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.dataset import collate_clips
@@ -36,14 +36,13 @@ from torch_nonlocal.tasks.action.network import network, set_saved_inputs, start
 from torch_nonlocal.tasks.action.run_split import VALIDATION, record_of_weights, record_tensors
 from torch_nonlocal.tasks.action.settings import AUTO, IMAGENET, NONE, PLACES, ActionSettings, resumed_settings
 from torch_nonlocal.tasks.base import OnError
+from torch_nonlocal.tasks.left_out import LEFT_OUT, write_left_out
 from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun
 from torch_nonlocal.training.class_sampler import ClassBatches
 from torch_nonlocal.training.items import Items
 from torch_nonlocal.training.run_folder import saved_about, saved_items
 
 _VALIDATION_VIEWS = 2
-LEFT_OUT = "left_out.txt"
-"""File in the run folder with one line per problem in the lists, class without clips, and file that is no clip."""
 
 
 def train(
@@ -235,11 +234,7 @@ class ActionTask(Task):
 
     def begin(self, run_dir: Path) -> None:
         """List the problems of the data."""
-        left_out = run_dir / LEFT_OUT
-        if self._problems:
-            write_text(left_out, "".join(f"{printable(problem)}\n" for problem in self._problems))
-        else:
-            left_out.unlink(missing_ok=True)
+        write_left_out(run_dir, self._problems)
 
     def prepare(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The batch with normalized clips."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_nonlocal._common.text import counted, listed
+from torch_nonlocal.data.tracklets.files import FileTracklets
+from torch_nonlocal.data.tracklets.find import find_tracklets
 from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData, TrackletSource, identity_numbers
 from torch_nonlocal.tasks.reid.settings import AUTO, ReidSettings
 
@@ -186,8 +188,6 @@ def _test_summary(retrieval: Retrieval) -> str:
 
 
 def _found(data: Path, layout: str, split: int) -> TrackletData:
-    from torch_nonlocal.data.tracklets.find import find_tracklets
-
     return find_tracklets(data, layout=layout, split=split)
 
 
@@ -199,8 +199,6 @@ def found_for_any(data: Path, layout: str, number: int) -> tuple[TrackletData, i
 
 
 def _files(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> TrackletSource:
-    from torch_nonlocal.data.tracklets.files import FileTracklets
-
     return FileTracklets(tracklets, size)
 
 

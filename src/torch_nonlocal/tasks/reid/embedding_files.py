@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch.nn import functional as F
 from torch_nonlocal._common.files import replacing, spreadsheet_text, write_json
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.data.broken import Broken, BrokenClips
-from torch_nonlocal.data.tracklets.given import GivenTracklets
+from torch_nonlocal.data.tracklets.files import FileTracklets
+from torch_nonlocal.data.tracklets.given import given_tracklet
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.tasks.reid.evaluation import NoTrackletsError
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
@@ -33,6 +35,7 @@ class Embeddings:
     vectors: Tensor
     frames: tuple[int, ...]
 
+    @cached_property
     def nearest(self) -> list[tuple[str, float]]:
         """The most similar other tracklet of each, with the cosine similarity; ("", 0) for a single tracklet."""
         if len(self.names) < 2:
@@ -57,18 +60,17 @@ def embed_files(
         broken: receives the files that cannot be read.
         **options: of `TrackletEmbedder.embed_source`.
     """
-    able = []
+    tracklets = []
     for path in paths:
         try:
-            GivenTracklets([path], model.settings.size)
-            able.append(path)
+            tracklets.append(given_tracklet(path))
         except BrokenVideoError as error:
             broken.add(path, error)
-    if not able:
+    if not tracklets:
         return None
-    source = GivenTracklets(able, model.settings.size)
+    source = FileTracklets(tracklets, model.settings.size)
     try:
-        found = model.embed_source(source, range(len(able)), broken=broken, **options)
+        found = model.embed_source(source, range(len(tracklets)), broken=broken, **options)
     except NoTrackletsError:
         return None
     kept = [source.tracklets[position] for position in found.kept]
@@ -81,14 +83,14 @@ def write_embeddings_json(path: Path, found: Embeddings, broken: Sequence[Broken
     rows = [
         {"tracklet": name, "frames": frames, "nearest": near, "similarity": similarity, "embedding": vector.tolist()}
         for name, frames, (near, similarity), vector in zip(
-            found.names, found.frames, found.nearest(), found.vectors, strict=True
+            found.names, found.frames, found.nearest, found.vectors, strict=True
         )
     ]
     write_json(path, {"weights": weights, "tracklets": rows, "not_read": [one._asdict() for one in broken]})
 
 
 def _columns(found: Embeddings) -> dict[str, Any]:
-    near = found.nearest()
+    near = found.nearest
     return {
         "tracklet": list(found.names),
         "frames": list(found.frames),

@@ -135,6 +135,11 @@ class Ranked(NamedTuple):
     query_at: list[int]
     gallery_at: list[int]
 
+    @property
+    def labels(self) -> tuple[Any, Any, Any, Any]:
+        """Identities and cameras as the metrics take them: of the gallery, then of the queries."""
+        return self.gallery_ids, self.gallery_cameras, self.query_ids, self.query_cameras
+
 
 def embedded_retrieval(
     model: nn.Module, retrieval: Retrieval, settings: ReidSettings, inputs: Inputs, **options: Any

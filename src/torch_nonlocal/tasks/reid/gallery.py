@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,7 @@ from torch_nonlocal.tasks.reid.data import found_for_any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from torch_nonlocal.data.digit_persons import DigitPersons
     from torch_nonlocal.gallery.writing import Embed
     from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
 
@@ -218,14 +220,20 @@ def _part(found: TrackletData, part: Part) -> list[Tracklet]:
     return list({one.name: one for one in chosen}.values())
 
 
-def _built_in(part: Part) -> Enrolled:
+@cache
+def _persons(split: Literal["train", "test"]) -> DigitPersons:
+    """The built-in persons; each picture of a search asks for them."""
     from torch_nonlocal.data.digit_persons import DigitPersons
 
-    persons = DigitPersons("train" if part == "train" else "test")
+    return DigitPersons(split)
+
+
+def _built_in(part: Part) -> Enrolled:
+    place = "train" if part == "train" else "test"
+    persons = _persons(place)
     every = tuple(range(len(persons.tracklets)))
     chosen = {"gallery": persons.gallery, "query": persons.query, "train": every, "all": every}[part]
     source = _Chosen(persons, [index for index in chosen if persons.tracklets[index].role == "person"])
-    place = "train" if part == "train" else "test"
     entries = [replace(entry_of(one, Path()), root=BUILT_IN, source=place) for one in source.tracklets]
     return Enrolled(source, tuple(entries), (f"{BUILT_IN}, generated: {counted(len(entries), 'tracklet')}",))
 
@@ -243,11 +251,9 @@ class _Chosen:
 
 
 def _generated_frame(entry: Entry) -> Tensor | None:
-    from torch_nonlocal.data.digit_persons import DigitPersons
-
     if entry.source not in ("train", "test"):
         return None
-    persons = DigitPersons("train" if entry.source == "train" else "test")
+    persons = _persons(entry.source)
     for index, one in enumerate(persons.tracklets):
         if one.name == entry.name:
             return persons.read(index, [one.length // 2])[:, 0].permute(1, 2, 0)

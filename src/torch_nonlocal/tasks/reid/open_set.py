@@ -52,13 +52,8 @@ class OpenSetScores:
 
     def plain(self) -> dict[str, Any]:
         """The metrics as JSON values; thresholds that accept nobody are None."""
-        points = []
-        for rate in RATES:
-            threshold, fpir, detected = self.at_false_positive_rate(rate)
-            shown = threshold if np.isfinite(threshold) else None
-            points.append(
-                {"at_most": rate, "threshold": shown, "false_positive_rate": fpir, "detection_rate": detected}
-            )
+        names = "false_positive_rate", "detection_rate"
+        points = [self.at_false_positive_rate(rate).plain(rate, *names) for rate in RATES]
         return {"known": self.known, "unknown": self.unknown, "operating_points": points}
 
 

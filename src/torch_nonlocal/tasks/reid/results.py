@@ -90,10 +90,8 @@ def _verification(tested: Tested) -> dict[str, Any] | None:
     """The verification scores with the point at the chosen false-accept rate, as JSON values."""
     if tested.verification is None:
         return None
-    threshold, far, tar = tested.verification.at_false_accept_rate(tested.options.false_accept)
-    shown = threshold if isfinite(threshold) else None
-    chosen = {"at_most": tested.options.false_accept, "threshold": shown}
-    return {**tested.verification.plain(), "chosen": {**chosen, "false_accept_rate": far, "true_accept_rate": tar}}
+    chosen = tested.verification.plain_point(tested.options.false_accept)
+    return {**tested.verification.plain(), "chosen": chosen}
 
 
 def _threshold_lines(tested: Tested) -> list[str]:

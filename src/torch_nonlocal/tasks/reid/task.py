@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.distributed.rank import main_process_log, process_count
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.models.tracklet_net import TrackletNet
 from torch_nonlocal.tasks.base import OnError
+from torch_nonlocal.tasks.left_out import LEFT_OUT, write_left_out
 from torch_nonlocal.tasks.reid.clips import TrainingClips, fingerprint
 from torch_nonlocal.tasks.reid.data import Training, training_data
 from torch_nonlocal.tasks.reid.evaluation import embedded_retrieval
 from torch_nonlocal.tasks.reid.losses import ReidLoss
+from torch_nonlocal.tasks.reid.metrics import evaluate_embeddings
 from torch_nonlocal.tasks.reid.network import network, start_from
 from torch_nonlocal.tasks.reid.settings import IMAGENET, NONE, PLACES, ReidSettings
 from torch_nonlocal.tasks.reid.trained_on import TRAINED_ON, digests_of_weights, trained_on
@@ -25,8 +26,6 @@ from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainCon
 from torch_nonlocal.training.identity_sampler import IdentityBatches
 from torch_nonlocal.training.items import Items
 
-LEFT_OUT = "left_out.txt"
-"""File in the run folder with one line per problem of the data."""
 _WHITE = 255
 
 
@@ -157,11 +156,7 @@ class ReidTask(Task):
 
     def begin(self, run_dir: Path) -> None:
         """List the problems of the data."""
-        left_out = run_dir / LEFT_OUT
-        if self._data.problems:
-            write_text(left_out, "".join(f"{printable(problem)}\n" for problem in self._data.problems))
-        else:
-            left_out.unlink(missing_ok=True)
+        write_left_out(run_dir, self._data.problems)
 
     def prepare(self, batch: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """The batch with normalized clips."""
@@ -190,8 +185,6 @@ class ReidTask(Task):
         """mAP, rank 1 and mINP of the held-out identities, by the common protocol and cosine distance."""
         if self._data.validation is None:
             return {}
-        from torch_nonlocal.tasks.reid.metrics import evaluate_embeddings
-
         options: dict[str, Any] = {"batch": self._config.batch_size, "workers": self._config.workers}
         found = embedded_retrieval(
             model,
@@ -205,10 +198,7 @@ class ReidTask(Task):
         scores = evaluate_embeddings(
             found.query,
             found.gallery,
-            found.gallery_ids,
-            found.gallery_cameras,
-            found.query_ids,
-            found.query_cameras,
+            *found.labels,
             protocols=("common",),
             query_index=found.query_index,
             metric="cosine",

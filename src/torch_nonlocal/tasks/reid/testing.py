@@ -9,10 +9,12 @@ from typing import Any
 from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.data.broken import Broken, BrokenClips
 from torch_nonlocal.tasks.reid.data import Retrieval, retrieval_data
+from torch_nonlocal.tasks.reid.distances import distance_blocks
 from torch_nonlocal.tasks.reid.evaluation import Ranked, embedded_retrieval
 from torch_nonlocal.tasks.reid.labels import Labels, checked_labels
 from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, Protocol, RetrievalScores, evaluate_blocks
 from torch_nonlocal.tasks.reid.open_set import OpenSetScores, held_out_identities, identify_embeddings
+from torch_nonlocal.tasks.reid.reranking import reranked_blocks
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, read_trained
 from torch_nonlocal.tasks.reid.trained_on import TRAINED_ON, tracklet_digest
@@ -56,8 +58,7 @@ class Tested:
     def labels(self) -> Labels:
         """Identities and cameras of the rows of `ranked`."""
         ranked = self.ranked
-        of_rows = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
-        return checked_labels(*of_rows, query_index=ranked.query_index)
+        return checked_labels(*ranked.labels, query_index=ranked.query_index)
 
 
 def ranked_run(
@@ -92,10 +93,9 @@ def ranked_run(
     reading: dict[str, Any] = {"views": options.views, "batch": options.batch_size, "workers": options.workers}
     reading |= {"on_error": options.on_error, "broken": broken, "on_views": on_progress}
     ranked = embedded_retrieval(model.network.eval(), retrieval, model.settings, model.inputs, **reading)
-    labels = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
     scores, lines = _scores(ranked, options)
     notes += lines
-    pairs = ranked.query, ranked.gallery, *labels
+    pairs = ranked.query, ranked.gallery, *ranked.labels
     verification = open_set = None
     with suppress(ValueError):  # no pairs of the same identity, or none of different ones
         verification = verify_embeddings(*pairs, metric=options.distance)
@@ -111,11 +111,10 @@ def _scores(ranked: Ranked, options: ReidTestOptions) -> tuple[dict[Protocol, Re
     Raises:
         ValueError: no query has a match under any of the protocols.
     """
-    labels = ranked.gallery_ids, ranked.gallery_cameras, ranked.query_ids, ranked.query_cameras
 
     def score(*protocols: Protocol) -> dict[Protocol, RetrievalScores]:
         blocks = distances_of(ranked, options)
-        return evaluate_blocks(blocks, *labels, protocols=protocols, query_index=ranked.query_index)
+        return evaluate_blocks(blocks, *ranked.labels, protocols=protocols, query_index=ranked.query_index)
 
     if options.protocol != "both":
         return score(options.protocol), []
@@ -128,12 +127,8 @@ def _scores(ranked: Ranked, options: ReidTestOptions) -> tuple[dict[Protocol, Re
 def distances_of(ranked: Ranked, options: ReidTestOptions) -> Iterator[Any]:
     """Blocks of distances, (first query, (B, G)): of the embeddings, or re-ranked."""
     if options.rerank:
-        from torch_nonlocal.tasks.reid.reranking import reranked_blocks
-
         index = ranked.query_index
         return iter(reranked_blocks(ranked.query, ranked.gallery, query_index=index, metric=options.distance))
-    from torch_nonlocal.tasks.reid.distances import distance_blocks
-
     return iter(distance_blocks(ranked.query, ranked.gallery, metric=options.distance))
 
 

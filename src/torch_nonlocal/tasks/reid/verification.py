@@ -40,6 +40,17 @@ class OperatingPoint(NamedTuple):
     false_rate: float
     true_rate: float
 
+    def plain(self, rate: float, false_name: str, true_name: str) -> dict[str, Any]:
+        """The rates as JSON values, under their names; a threshold that accepts none is None.
+
+        Args:
+            rate: the false rate that was asked for.
+            false_name: name of the share of wrong acceptances.
+            true_name: name of the share of right acceptances.
+        """
+        threshold = self.threshold if np.isfinite(self.threshold) else None
+        return {"at_most": rate, "threshold": threshold, false_name: self.false_rate, true_name: self.true_rate}
+
 
 @dataclass(frozen=True, eq=False)
 class VerificationScores:
@@ -75,20 +86,19 @@ class VerificationScores:
         """
         return last_within(rate, self.thresholds, self.false_accept_rates, self.true_accept_rates)
 
+    def plain_point(self, rate: float) -> dict[str, Any]:
+        """The rates at `at_false_accept_rate(rate)` as JSON values."""
+        return self.at_false_accept_rate(rate).plain(rate, "false_accept_rate", "true_accept_rate")
+
     def plain(self) -> dict[str, Any]:
         """The metrics as JSON values; thresholds that accept no pair are None."""
-        points = []
-        for rate in RATES:
-            threshold, far, tar = self.at_false_accept_rate(rate)
-            shown = threshold if np.isfinite(threshold) else None
-            points.append({"at_most": rate, "threshold": shown, "false_accept_rate": far, "true_accept_rate": tar})
         return {
             "area": self.area,
             "equal_error_rate": self.equal_error_rate,
             "equal_error_threshold": self.equal_error_threshold,
             "same_pairs": self.same_pairs,
             "different_pairs": self.different_pairs,
-            "operating_points": points,
+            "operating_points": [self.plain_point(rate) for rate in RATES],
         }
 
 
