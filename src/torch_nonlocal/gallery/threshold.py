@@ -34,7 +34,7 @@ def calibrate(
         codes: identity of each vector, (rows,).
         targets: what a search ranks: the vectors again, or one vector for each identity.
         target_codes: identity of each target.
-        rate: in (0, 1): fraction of unknown persons that may be taken for an enrolled one.
+        rate: in (0, 1): fraction of unknown persons that may be accepted as an enrolled one.
         most: maximum number of samples.
 
     Returns:
