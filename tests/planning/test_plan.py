@@ -1,6 +1,7 @@
 """plan: exact parameters and FLOPs, measured memory, an unchanged model, and the errors of insert."""
 
 import json
+import statistics
 
 import pytest
 import torch
@@ -88,6 +89,14 @@ def training_step(name, shape, places, options, bare):
     return step
 
 
+def extra_of_blocks(*arguments):
+    """Return by how many bytes the blocks raise the peak of a training step, from two fresh processes."""
+    bare, with_blocks = (
+        meter.measure(training_step, *arguments, without, repeats=0).extra_bytes for without in (True, False)
+    )
+    return with_blocks - bare
+
+
 MEMORY = [
     # network, input, places, options
     ("unet", (1, 3, 192, 192), ["down2"], {}),
@@ -103,11 +112,12 @@ MEMORY = [
 def test_memory_is_within_15_percent_of_a_measurement_in_a_fresh_process(name, shape, at, options, monkeypatch):
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")  # otherwise the C library reuses freed memory
     plan = nl.plan(network(name), torch.zeros(shape), at, **options)
-    bare, with_blocks = (
-        meter.measure(training_step, name, shape, plan.chosen, options, without, repeats=0).extra_bytes
-        for without in (True, False)
-    )
-    assert plan.total.memory == pytest.approx(with_blocks - bare, rel=0.15)
+    arguments = (name, shape, plan.chosen, options)
+    measured = [extra_of_blocks(*arguments)]
+    if measured[0] != pytest.approx(plan.total.memory, rel=0.1):
+        # Measurements agree within 2 %, except that a busy system rarely takes pages of a process: the median of three.
+        measured += [extra_of_blocks(*arguments) for _ in range(2)]
+    assert plan.total.memory == pytest.approx(statistics.median(measured), rel=0.15)
 
 
 @pytest.mark.parametrize("options", [{"pairwise": form} for form in FORMS] + [{"subsample": 2, "norm": None}])

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from tiny_training import TinyClips, network, plain_config, train
@@ -20,4 +21,8 @@ def die(index, clip):
 
 if __name__ == "__main__":
     config = plain_config(checkpoint_minutes=0.0, steps=30)
-    train(Path(sys.argv[1]), config, model=network("group", dropout=0.0), data=TinyClips(on_read=die))
+    try:
+        train(Path(sys.argv[1]), config, model=network("group", dropout=0.0), data=TinyClips(on_read=die))
+    except SystemExit:
+        time.sleep(1)  # as on a busy machine: the launcher sends SIGTERM before the line is printed
+        raise

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch_nonlocal._common.terminal import discard
 from torch_nonlocal._common.workers import STOP_SIGNALS
+from torch_nonlocal.distributed.processes import ProcessLostError
 
 _SAME_EVENT = 1.0  # seconds; a launcher may pass on a signal that the process group has received already
 
@@ -18,6 +19,9 @@ class StopRequest:
 
     Signals within a second of the first count as the same one. A signal that is ignored (nohup) stays ignored. Only
     the main thread can handle signals: in other threads nothing changes and `requested` stays False.
+
+    The context stays in force after a ProcessLostError: the launcher stops the processes that are left within a tenth
+    of a second, and a process that is about to end by itself must still say why.
     """
 
     def __init__(self) -> None:
@@ -34,8 +38,11 @@ class StopRequest:
                     self._previous[one] = signal.signal(one, self._handle)
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._restore()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, ProcessLostError):
+            self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == getattr(signal, "SIGHUP", None):  # the terminal is closed: writing to it would fail
