@@ -49,6 +49,7 @@ def one_process(tmp_path_factory):
 )
 def test_two_processes_have_the_losses_of_one(launcher, one_process, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1", "COLUMNS": "200"}
+    environment["PYTHONFAULTHANDLER"] = "1"  # says where a process aborts
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
     command = [sys.executable, "-m", *LAUNCHERS[launcher], *TINY, "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

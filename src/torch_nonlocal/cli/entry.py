@@ -1,8 +1,10 @@
 """Entry point of the `nonlocal` command: version, missing packages, exit codes. Imports no third-party package."""
 
+import atexit
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._version import __version__
@@ -45,6 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("nonlocal: interrupted", file=sys.stderr)
         sys.exit(_INTERRUPTED)
+    if arguments is None and os.environ.get("WORLD_SIZE", "1") != "1":
+        _leave()
+
+
+def _leave() -> None:
+    """End one of several processes, successfully, without the teardown of PyTorch.
+
+    The threads of gloo outlive the process group after training with DistributedDataParallel (torch 2.14), and a
+    process that tears down beside them was seen to abort (SIGABRT) after a complete run.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe
+            stream.flush()
+    os._exit(0)
 
 
 def message_of(error: Exception) -> str:
