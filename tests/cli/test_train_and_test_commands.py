@@ -43,7 +43,7 @@ class Options:
 
 class Toy(TaskSpec[Settings]):
     name, summary, settings, test_options = "toy", "Fit a line.", Settings, Options
-    status = "finished"
+    status, best = "finished", {"metric": "error", "value": 0.25}
 
     def __init__(self):
         self.calls = []
@@ -62,8 +62,7 @@ class Toy(TaskSpec[Settings]):
 
     def train(self, data, run_dir, settings, config, *, on_error="skip", log=None):
         self.calls.append(SimpleNamespace(data=data, out=run_dir, settings=settings, config=config, on_error=on_error))
-        best = {"metric": "error", "value": 0.25}
-        return SimpleNamespace(status=self.status, step=10, seconds=1.0, best=best, weights=run_dir / "best.pt")
+        return SimpleNamespace(status=self.status, step=10, seconds=1.0, best=self.best, weights=run_dir / "best.pt")
 
     def test(self, checkpoint, data, out, options, *, on_progress=None, log=print):
         self.calls.append(SimpleNamespace(checkpoint=checkpoint, data=data, out=out, options=options))
@@ -86,6 +85,27 @@ def settings_printed(text):
     return {name: value.strip() for name, value in (cell.split(maxsplit=1) for cell in cells)}
 
 
+@pytest.mark.parametrize(
+    ("task", "given", "options"),
+    [
+        ("reid", {}, {}),
+        ("reid", {"layout": "mars", "network": "net.py:maps"}, {"layout": "mars", "network": "net.py:maps"}),
+        ("reid", {"network": "timm:resnet50"}, {}),
+        ("action", {"frames": "8x4"}, {}),
+        (
+            "action",
+            {"root": "clips", "prefix": "/old", "fold": 2, "network": "net.py:net"},
+            {"root": "clips", "prefix": "/old", "fold": "2", "network": "net.py:net"},
+        ),
+        ("denoise", {"val": "x"}, {}),
+    ],
+)
+def test_settings_that_weights_do_not_hold_are_options_of_the_test(task, given, options):
+    spec = get_task(task)
+    assert spec.test_arguments(spec.settings(**given)) == options
+    assert options.keys() <= {field.name for field in dataclasses.fields(spec.test_options)}
+
+
 class TestTrain:
     def test_settings_and_configuration_are_options(self, toy, capsys):
         main(["train", "toy", "--width", "3", "--lr", "0.5", "--on-error", "fail", "--out", "here"])
@@ -96,6 +116,16 @@ class TestTrain:
         printed = capsys.readouterr().out
         assert "finished after 10 steps, 1 s, best error 0.250" in printed
         assert printed.endswith("next: nonlocal test toy here/best.pt\n")
+
+    def test_the_printed_test_command_has_the_data_and_what_the_weights_do_not_hold(self, toy, capsys, monkeypatch):
+        monkeypatch.setattr(Toy, "test_arguments", lambda self, settings: {"width": str(settings.width)})
+        main(["train", "toy", "--width", "3", "--out", "here", "--data", "my clips"])
+        assert capsys.readouterr().out.endswith("next: nonlocal test toy here/best.pt --data 'my clips' --width 3\n")
+
+    def test_weights_without_a_metric_are_not_called_the_best(self, toy, capsys, monkeypatch):
+        monkeypatch.setattr(toy, "best", {"metric": "step", "value": 10.0})
+        main(["train", "toy", "--out", "here"])
+        assert "finished after 10 steps, 1 s\n" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("words", "width", "out"),

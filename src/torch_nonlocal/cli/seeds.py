@@ -69,15 +69,14 @@ def train_seeds(folders: dict[int, Path], train: Callable[[int, Path], "Result"]
             break
         if not compared:
             continue
-        if not has_metric(runs[-1]):
+        if not has_metric(result):
             raise ValueError(f"--seeds: the run in {folder} has no metric to compare; expected validation data")
     return runs
 
 
-def has_metric(run: SeedRun) -> bool:
+def has_metric(result: "Result") -> bool:
     """Whether a run was evaluated by a metric."""
-    best = run.result.best
-    return best is not None and best["metric"] != "step"
+    return result.best is not None and result.best["metric"] != "step"
 
 
 def summary(runs: Sequence[SeedRun]) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def _command(
 
         try:
             runs = train_seeds(folders or {config.seed: out}, run, compared=bool(folders) and not spec.tests_seeds)
-            _end(spec, data, out, runs, show)
+            _end(spec, data, settings, out, runs, show)
         except RunLengthError as error:
             if not error.can_extend:
                 raise
@@ -216,7 +216,14 @@ def _check_recipe(name: str, recipe: Recipe[Any], settings: Any, data: Path | No
         )
 
 
-def _end(spec: TaskSpec[Any], data: Path | None, out: Path, runs: list[SeedRun], show: Callable[[str], None]) -> None:
+def _end(
+    spec: TaskSpec[Any],
+    data: Path | None,
+    settings: Any,
+    out: Path,
+    runs: list[SeedRun],
+    show: Callable[[str], None],
+) -> None:
     """Print what came out of the runs, and end the processes of the last one."""
     import torch
 
@@ -229,11 +236,15 @@ def _end(spec: TaskSpec[Any], data: Path | None, out: Path, runs: list[SeedRun],
     if result.status == "stopped":
         show("interrupted; rerun the command to resume")
         sys.exit(INTERRUPTED)
-    if len(runs) > 1 and is_main and all(has_metric(run) for run in runs):
+    if len(runs) > 1 and is_main and all(has_metric(run.result) for run in runs):
         for line in write_summary(out, runs):
             show(line)
     tested = out if len(runs) > 1 and spec.tests_seeds else result.weights
-    show(f"next: nonlocal test {spec.name} {tested}{f' --data {data}' if data else ''}")
+    words = ["nonlocal", "test", spec.name, str(tested)]
+    words += ["--data", str(data)] if data else []
+    for name, value in spec.test_arguments(settings).items():
+        words += [f"--{name}", value]
+    show(f"next: {shlex.join(words)}")
 
 
 def _longer(arguments: Sequence[str], out: Path, has_weights: bool) -> str:
@@ -257,5 +268,5 @@ def _without(arguments: Sequence[str], option: str) -> list[str]:
 
 
 def _outcome(result: "Result") -> str:
-    best = "" if result.best is None else f", best {result.best['metric']} {result.best['value']:.3f}"
+    best = f", best {result.best['metric']} {result.best['value']:.3f}" if result.best and has_metric(result) else ""
     return f"{result.status} after {result.step:,} steps, {result.seconds:.0f} s{best}"

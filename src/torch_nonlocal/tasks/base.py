@@ -155,6 +155,13 @@ class TaskSpec(Generic[Settings]):
         """
         return True
 
+    def test_arguments(self, settings: Settings) -> Mapping[str, str]:
+        """Options of `nonlocal test` that weights trained with these settings need besides the data, by name.
+
+        They are settings that are not saved with the weights; default: none.
+        """
+        return {}
+
     def test(
         self,
         checkpoint: Path,
@@ -179,6 +186,11 @@ class TaskSpec(Generic[Settings]):
             Metrics by name.
         """
         raise NotImplementedError
+
+
+def named_file(network: str) -> dict[str, str]:
+    """The option --network of `nonlocal test` for a network that is defined in a Python file; none for other names."""
+    return {"network": network} if network.partition(":")[0].endswith(".py") else {}
 
 
 def learning_rate_hint(config: TrainConfig, chosen: TrainConfig) -> str:

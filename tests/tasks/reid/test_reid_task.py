@@ -28,7 +28,7 @@ from torch_nonlocal.tasks.reid.clips import TrackletViews, TrainingClips  # noqa
 from torch_nonlocal.tasks.reid.data import training_data  # noqa: E402
 from torch_nonlocal.tasks.reid.losses import ReidLoss  # noqa: E402
 from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions  # noqa: E402
-from torch_nonlocal.tasks.reid.trained_on import tracklet_digest, trained_on  # noqa: E402
+from torch_nonlocal.tasks.reid.trained_on import digests_of, tracklet_digest  # noqa: E402
 from torch_nonlocal.training import load_weights_file  # noqa: E402
 
 NETWORK = """
@@ -99,8 +99,10 @@ def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, ca
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert set(scores["scores"]) == {"official", "common"}
     assert scores["verification"]["same_pairs"] > 0
-    assert scores["verification"]["chosen"]["at_most"] == 0.01
+    chosen = scores["verification"]["chosen"]
+    assert chosen["at_most"] == 0.01
     printed = capsys.readouterr().out
+    assert f"similarity \u2265 {1 - chosen['threshold']:.4f} accepts" in printed
     assert "official" in printed
     assert "common" in printed
     rows = list(csv.DictReader((tmp_path / "out" / "rankings.csv").open()))
@@ -129,17 +131,30 @@ def test_identities_that_were_trained_on_are_left_out_unless_asked_for(folder, t
     assert "tested though the weights were trained on them: 1 identity: 0007" in capsys.readouterr().out
 
 
+def test_identities_that_chose_the_weights_are_named(folder, tmp_path, capsys):
+    training = training_data(folder / "mars", ReidSettings(height=16, width=8, held_out=0.34), 0)
+    held_out = training.validation.source
+    content = load_weights_file(folder / "run" / "checkpoints" / "best.pt")
+    assert content["extra"]["chosen_on"] == digests_of(held_out)
+    data = mars(tmp_path / "mars")
+    known = held_out.tracklets[0]
+    own = sorted((data / "bbox_test" / "0007").glob("0007C1T0001*"))
+    for name, picture in zip(known.files, own, strict=True):
+        shutil.copy(known.folder / name, picture)
+    rank(folder, "run", tmp_path / "out", data=data)
+    assert "chose the best weights: 1 identity: 0007" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "scores.json").read_text())["notes"][-1].startswith("chose the best weights")
+
+
 def test_what_initial_weights_were_trained_on_counts_as_trained_on(folder):
     first = folder / "run" / "checkpoints" / "best.pt"
     train(folder, "again", "--steps=1", "--held-out=0", f"--weights={first}", "--frames=uniform-1", data="pairs8")
-    known, both = (
-        set(load_weights_file(folder / name / "checkpoints" / "best.pt")["extra"]["trained_on"])
-        for name in ("run", "again")
-    )
-    own = set(trained_on(training_data(folder / "pairs8", ReidSettings(held_out=0.0), 0).source))
-    assert known
+    known, both = (load_weights_file(folder / name / "checkpoints" / "best.pt")["extra"] for name in ("run", "again"))
+    own = set(digests_of(training_data(folder / "pairs8", ReidSettings(held_out=0.0), 0).source))
+    assert known["trained_on"]
     assert own
-    assert both == known | own
+    assert set(both["trained_on"]) == {*known["trained_on"], *own}
+    assert both["chosen_on"] == known["chosen_on"]
 
 
 def test_a_run_that_failed_in_the_middle_ends_with_the_weights_of_an_uninterrupted_one(folder, monkeypatch):

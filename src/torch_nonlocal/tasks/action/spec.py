@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_nonlocal.tasks.action.recipes import DIGITS_RECIPE, RECIPES, hardware_recipe
 from torch_nonlocal.tasks.action.settings import ActionSettings, ActionTestOptions
-from torch_nonlocal.tasks.base import OnError, Recipe, TaskSpec
+from torch_nonlocal.tasks.base import OnError, Recipe, TaskSpec, named_file
 
 if TYPE_CHECKING:
     from torch_nonlocal.training import Result, TrainConfig
@@ -78,6 +78,11 @@ class ActionSpec(TaskSpec[ActionSettings]):
         from torch_nonlocal.tasks.action.task import has_validation
 
         return has_validation(data, settings, on_error=on_error)
+
+    def test_arguments(self, settings: ActionSettings) -> Mapping[str, str]:
+        """Where the clips of a list are, the split, and a network that is defined in a Python file."""
+        places = {name: getattr(settings, name) for name in ("root", "prefix", "fold")}
+        return {name: str(value) for name, value in places.items() if value is not None} | named_file(settings.network)
 
     def test(
         self,

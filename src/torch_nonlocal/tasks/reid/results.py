@@ -12,7 +12,7 @@ from torch_nonlocal._common.optional import require_all
 from torch_nonlocal._common.text import counted
 from torch_nonlocal.tasks.reid.metrics import RANKS, RetrievalScores
 from torch_nonlocal.tasks.reid.rankings import Rankings, rank_matches
-from torch_nonlocal.tasks.reid.report import write_report
+from torch_nonlocal.tasks.reid.report import threshold_text, write_report
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.testing import Tested, ranked_run
 from torch_nonlocal.tasks.tables import write_csv
@@ -102,8 +102,8 @@ def _threshold_lines(tested: Tested) -> list[str]:
         lines.append(f"same or different: equal error rate {one.equal_error_rate:.4f}, area {one.area:.4f}")
         if isfinite(point.threshold):
             accepted = f"{point.true_rate:.1%} of the same and {point.false_rate:.2%} of different identities"
-            name = tested.options.distance
-            lines.append(f"  {name} distance up to {point.threshold:.4f} accepts {accepted} (--false-accept {rate:g})")
+            name = threshold_text(point.threshold, tested.options.distance)
+            lines.append(f"  {name} accepts {accepted} (--false-accept {rate:g})")
     if tested.open_set is not None:
         point = tested.open_set.at_false_positive_rate(rate)
         found = f"{point.true_rate:.1%} of the enrolled are found"

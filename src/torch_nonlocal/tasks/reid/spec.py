@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_nonlocal.tasks.base import OnError, Recipe, TaskSpec
+from torch_nonlocal.tasks.base import OnError, Recipe, TaskSpec, named_file
 from torch_nonlocal.tasks.reid.recipes import BUILT_IN, LARGE, RECIPES, SMALL
-from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions
+from torch_nonlocal.tasks.reid.settings import AUTO, ReidSettings, ReidTestOptions
 
 if TYPE_CHECKING:
     from torch_nonlocal.training import Result, TrainConfig
@@ -78,6 +78,11 @@ class ReidSpec(TaskSpec[ReidSettings]):
         from torch_nonlocal.tasks.reid.data import has_validation
 
         return has_validation(data, settings)
+
+    def test_arguments(self, settings: ReidSettings) -> Mapping[str, str]:
+        """The layout of the data, and a network that is defined in a Python file."""
+        layout = {} if settings.layout == AUTO else {"layout": settings.layout}
+        return {**layout, **named_file(settings.network)}
 
     def test(
         self,

@@ -1,6 +1,6 @@
 """Training of re-identification. The settings are saved with the weights, so a test needs only that file."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch_nonlocal.tasks.reid.losses import ReidLoss
 from torch_nonlocal.tasks.reid.metrics import evaluate_embeddings
 from torch_nonlocal.tasks.reid.network import network, start_from
 from torch_nonlocal.tasks.reid.settings import IMAGENET, NONE, PLACES, ReidSettings
-from torch_nonlocal.tasks.reid.trained_on import TRAINED_ON, digests_of_weights, trained_on
+from torch_nonlocal.tasks.reid.trained_on import CHOSEN_ON, TRAINED_ON, digests_of, digests_of_weights
 from torch_nonlocal.training import BatchSampler, Metric, Result, Task, TrainConfig, fit, is_begun
 from torch_nonlocal.training.identity_sampler import IdentityBatches
 from torch_nonlocal.training.items import Items
@@ -61,8 +61,8 @@ def train(
         say(line)
     broken = BrokenClips(run_dir / "broken.jsonl")
     task = ReidTask(model, found, settings, config, on_error, broken)
-    task.add_trained_on(digests_of_weights(settings.weights))
-    task.add_trained_on(digests_of_weights(run_dir / "checkpoints" / "best.pt"))  # the initial weights may be gone
+    task.add_digests(digests_of_weights(settings.weights))
+    task.add_digests(digests_of_weights(run_dir / "checkpoints" / "best.pt"))  # the initial weights may be gone
     result = fit(task, config, run_dir, log=log)
     if len(broken):
         say(f"tracklets that could not be read: {len(broken)}, listed in {broken.path}")
@@ -118,14 +118,15 @@ class ReidTask(Task):
         about = {"task": "reid", **kept, "split": data.split, "identities": data.identities}
         super().__init__(model, clips, about={**about, "inputs": self._inputs.to_dict()})
         self.metric = None if data.validation is None else Metric("mAP")
-        self.extra = {TRAINED_ON: trained_on(data.source)}
+        held_out = [] if data.validation is None else digests_of(data.validation.source)
+        self.extra = {TRAINED_ON: digests_of(data.source), CHOSEN_ON: held_out}
         self._loss = ReidLoss(settings)
         self._data, self._settings, self._config, self._broken = data, settings, config, broken
         self._on_error: OnError = on_error
 
-    def add_trained_on(self, digests: Iterable[str]) -> None:
-        """Count these tracklets as trained on, too: those of the initial weights."""
-        self.extra = {TRAINED_ON: sorted({*self.extra[TRAINED_ON], *digests})}
+    def add_digests(self, digests: Mapping[str, Iterable[str]]) -> None:
+        """Count the tracklets of the initial weights as trained on, or as held out to choose the weights, too."""
+        self.extra = {name: sorted({*own, *digests[name]}) for name, own in self.extra.items()}
 
     def sampler(self, batch_size: int, seed: int) -> BatchSampler:
         """Batches of identities with `per_identity` tracklets each.

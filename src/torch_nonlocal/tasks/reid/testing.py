@@ -1,6 +1,6 @@
 """Test of a trained network of re-identification: embeddings, distances, and retrieval metrics."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch_nonlocal.tasks.reid.open_set import OpenSetScores, held_out_identitie
 from torch_nonlocal.tasks.reid.reranking import reranked_blocks
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder, read_trained
-from torch_nonlocal.tasks.reid.trained_on import TRAINED_ON, tracklet_digest
+from torch_nonlocal.tasks.reid.trained_on import CHOSEN_ON, TRAINED_ON, tracklet_digest
 from torch_nonlocal.tasks.reid.verification import VerificationScores, verify_embeddings
 from torch_nonlocal.tasks.trained_files import saved_texts
 
@@ -86,7 +86,8 @@ def ranked_run(
     trained = read_trained(weights, options.network)
     model, split = trained.model, trained.model.settings.split or 0
     retrieval, notes = retrieval_data(data, model.settings, split, options.layout)
-    retrieval, lines = _without_trained(retrieval, saved_texts(trained.content, TRAINED_ON, weights), options)
+    known = {name: saved_texts(trained.content, name, weights) for name in (TRAINED_ON, CHOSEN_ON)}
+    retrieval, lines = _without_trained(retrieval, known, options)
     notes = [*notes, *lines]
     broken = BrokenClips()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -133,23 +134,33 @@ def distances_of(ranked: Ranked, options: ReidTestOptions) -> Iterator[Any]:
 
 
 def _without_trained(
-    retrieval: Retrieval, known: frozenset[str], options: ReidTestOptions
+    retrieval: Retrieval, known: Mapping[str, frozenset[str]], options: ReidTestOptions
 ) -> tuple[Retrieval, list[str]]:
-    """The retrieval without the identities of tracklets that the weights were trained on, and a line about them."""
+    """The retrieval without the identities of tracklets that the weights were trained on, and lines about them.
+
+    Identities that chose the best weights are named; they are tested.
+    """
     tracklets = retrieval.source.tracklets
     people = {at for at in (*retrieval.query, *retrieval.gallery) if tracklets[at].role == "person"}
-    seen = {tracklets[at].identity for at in people if known and tracklet_digest(retrieval.source, at) in known}
-    if not seen:
-        return retrieval, []
-    names = counted(len(seen), "identity", "identities")
-    if options.whole:
-        return retrieval, [f"tested though the weights were trained on them: {names}: {listed(sorted(seen), most=3)}"]
-    left_out = {at for at in people if tracklets[at].identity in seen}
+    digests = {at: tracklet_digest(retrieval.source, at) for at in people if any(known.values())}
+    seen, chosen = (
+        {tracklets[at].identity for at, digest in digests.items() if digest in known[name]}
+        for name in (TRAINED_ON, CHOSEN_ON)
+    )
+    left_out = set() if options.whole else {at for at in people if tracklets[at].identity in seen}
     gallery = [at for at in retrieval.gallery if at not in left_out]
     query = tuple(at for at in retrieval.query if at not in left_out)
     if not query or not gallery:
+        names = counted(len(seen), "identity", "identities")
         raise ValueError(f"the weights were trained on all {names} of the data; expected other data, or --whole")
     rows = {at: row for row, at in enumerate(gallery)}
     index = None if retrieval.query_index is None else tuple(rows[at] for at in query)
-    kept = replace(retrieval, query=query, gallery=tuple(gallery), query_index=index)
-    return kept, [f"left out, since trained on: {names}: {listed(sorted(seen), most=3)}"]
+    how = "tested though the weights were trained on them" if options.whole else "left out, since trained on"
+    notes = [_about(how, seen), _about("chose the best weights", chosen if options.whole else chosen - seen)]
+    kept = replace(retrieval, query=query, gallery=tuple(gallery), query_index=index) if left_out else retrieval
+    return kept, [note for note in notes if note]
+
+
+def _about(what: str, identities: set[str]) -> str:
+    count = counted(len(identities), "identity", "identities")
+    return f"{what}: {count}: {listed(sorted(identities), most=3)}" if identities else ""

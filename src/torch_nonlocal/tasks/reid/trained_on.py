@@ -1,21 +1,22 @@
-"""Which tracklets weights were trained on: digests of their content, which are saved with the weights."""
+"""Which tracklets weights were trained and chosen on: digests of their content, which are saved with the weights."""
 
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletSource
 from torch_nonlocal.tasks.trained_files import saved_texts
 from torch_nonlocal.training import load_weights_file
 
-TRAINED_ON = "trained_on"
-"""Name of the digests in what is saved with the weights."""
+TRAINED_ON, CHOSEN_ON = "trained_on", "chosen_on"
+"""Names of the digests in what is saved with the weights: of training tracklets, and of held-out ones."""
 _PART = 1 << 16  # bytes
 
 
-def trained_on(source: TrackletSource) -> list[str]:
-    """The digest of each training tracklet that is read from files; see `tracklet_digest`."""
+def digests_of(source: TrackletSource) -> list[str]:
+    """The digest of each tracklet that is read from files; see `tracklet_digest`."""
     return sorted({digest for index in range(len(source.tracklets)) if (digest := tracklet_digest(source, index))})
 
 
@@ -52,17 +53,17 @@ def _files(one: Tracklet, folder: Path) -> Iterator[Path]:
         yield folder / one.files[number]
 
 
-def digests_of_weights(weights: str | Path) -> frozenset[str]:
-    """The digests in the file that initial weights come from; none if it is not a file of trained weights of ours.
+def digests_of_weights(weights: str | Path) -> dict[str, frozenset[str]]:
+    """The digests in the file that initial weights come from, by `TRAINED_ON` and `CHOSEN_ON`.
+
+    There are none if it is not a file of trained weights of ours.
 
     Raises:
         ValueError: they are no list of texts.
     """
-    path = Path(weights)
-    if not path.is_file():
-        return frozenset()
-    try:
-        content = load_weights_file(path)
-    except ValueError:  # another kind of file; loading the weights reports what is wrong with it
-        return frozenset()
-    return saved_texts(content, TRAINED_ON, path) if content["about"].get("task") == "reid" else frozenset()
+    path, content = Path(weights), {}
+    if path.is_file():
+        with suppress(ValueError):  # another kind of file; loading the weights reports what is wrong with it
+            content = load_weights_file(path)
+    is_ours = bool(content) and content["about"].get("task") == "reid"
+    return {name: saved_texts(content, name, path) if is_ours else frozenset() for name in (TRAINED_ON, CHOSEN_ON)}
