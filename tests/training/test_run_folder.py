@@ -111,6 +111,24 @@ def test_children_of_a_killed_training_do_not_keep_its_lock(tmp_path):
     os.killpg(holder, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "folder"])
+def test_what_is_no_lock_file_is_refused_and_a_link_is_not_followed(tmp_path, kind):
+    other, path = tmp_path / "other.txt", tmp_path / "run" / "run.lock"
+    path.parent.mkdir()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(other)
+    if kind != "link to nothing":
+        other.write_text("unchanged")
+    with pytest.raises(ValueError, match=r"run\.lock is no plain file: expected a lock file, or none"), locked(path, "run"):
+        pass
+    assert os.path.lexists(path)
+    assert not other.exists() if kind == "link to nothing" else other.read_text() == "unchanged"
+
+
 @needs_fork
 def test_one_of_many_processes_gets_the_lock_at_a_time(tmp_path):
     def take_turns():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ def locked(path: Path, use: str) -> Iterator[None]:
 
     Raises:
         FolderInUseError: another process, or another thread of this one, holds the lock.
+        ValueError: something else has the name of the lock file, such as a symbolic link.
     """
     existed, process = path.parent.exists(), os.getpid()
     file = _acquire(path, use)
@@ -56,7 +58,7 @@ def _acquire(path: Path, use: str) -> IO[str]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("a+")
+            file = _open_plain(path)
         except (FileNotFoundError, FileExistsError):
             if os.path.lexists(path.parent) and not path.parent.is_dir():
                 raise
@@ -77,6 +79,25 @@ def _acquire(path: Path, use: str) -> IO[str]:
             file.close()
             raise
         file.close()  # the holder before removed this file in the meantime
+
+
+def _open_plain(path: Path) -> IO[str]:
+    """Open or create the lock file. Links are not followed: a folder from a stranger could name any file by one."""
+    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe does not block
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | safe, 0o666)
+    except OSError:
+        if path.is_symlink() or path.is_dir():
+            raise _not_plain(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _not_plain(path)
+    return os.fdopen(handle, "a+")
+
+
+def _not_plain(path: Path) -> ValueError:
+    return ValueError(f"{path} is no plain file: expected a lock file, or none; remove it if nothing needs it")
 
 
 def _lock(file: IO[str]) -> bool:
