@@ -123,7 +123,10 @@ def test_what_is_no_lock_file_is_refused_and_a_link_is_not_followed(tmp_path, ki
         path.symlink_to(other)
     if kind != "link to nothing":
         other.write_text("unchanged")
-    with pytest.raises(ValueError, match=r"run\.lock is no plain file: expected a lock file, or none"), locked(path, "run"):
+    with (
+        pytest.raises(ValueError, match=r"run\.lock is no plain file: expected a lock file, or none"),
+        locked(path, "run"),
+    ):
         pass
     assert os.path.lexists(path)
     assert not other.exists() if kind == "link to nothing" else other.read_text() == "unchanged"

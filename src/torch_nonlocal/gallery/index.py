@@ -123,7 +123,7 @@ class Trained(NamedTuple):
 
     def searcher(self, vectors: Vectors) -> Searcher:
         """The search of the vectors that the index was built of."""
-        return Flat(vectors) if self.codes is None else Quantized(vectors, self.codes, self.info.candidates)
+        return Flat(vectors) if self.codes is None else Quantized(vectors, self.codes, max(1, self.info.candidates))
 
     def write(self, folder: Path, suffix: str) -> IndexInfo:
         """Write the files of the index to a gallery; their names end in `suffix`, such as "000003-0"."""
@@ -163,14 +163,14 @@ def build_index(vectors: Vectors, *, flat_below: int | None = None) -> Trained:
     return Trained(IndexInfo("pq", reason, candidates, recall), codes)
 
 
-def open_index(vectors: Vectors, info: IndexInfo, folder: Path, *, verify: bool = True) -> Searcher:
-    """Open the index of vectors.
+def open_codes(vectors: Vectors, info: IndexInfo, folder: Path, *, verify: bool = True) -> Codes | None:
+    """Open the codes of vectors; None if all vectors are compared.
 
     Raises:
         DamagedGalleryError: a file is missing, damaged, or belongs to other vectors.
     """
     if info.codes is None or info.codebook is None or info.rotation is None:
-        return Flat(vectors)
+        return None
     size = vectors.dimension
     shapes = {_CENTROIDS * shape[0]: shape for shape in (_shape(size, most) for most in _SUBSPACES)}
     expected = (len(vectors), size + 1)
@@ -183,7 +183,7 @@ def open_index(vectors: Vectors, info: IndexInfo, folder: Path, *, verify: bool 
     for part, array in ((info.codebook, codebook), (info.rotation, rotation)):
         if not np.abs(array).max() < _LARGEST:  # false for NaN, too
             raise DamagedGalleryError(f"{folder / part.file} is damaged: it has values that are too large or NaN")
-    return Quantized(vectors, Codes(codes, codebook, np.asarray(rotation)), max(1, info.candidates))
+    return Codes(codes, codebook, np.asarray(rotation))
 
 
 def _shape(dimension: int, most: int) -> tuple[int, int]:

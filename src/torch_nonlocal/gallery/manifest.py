@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from torch_nonlocal._common.files import write_json
+from torch_nonlocal._common.files import printable, write_json
 from torch_nonlocal._common.text import near_path
 from torch_nonlocal.gallery.parts import DamagedGalleryError, Part
 from torch_nonlocal.gallery.vectors import MOST_DIMENSION
@@ -32,13 +32,21 @@ class EmbeddingModel:
     Attributes:
         digest: hexadecimal digest of its weights and settings; galleries of another digest are refused.
         description: one line for messages, such as the recipe and the file.
+
+    Raises:
+        TypeError: one of them is no text.
     """
 
     digest: str
     description: str
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, str):
+                raise TypeError(f"{name} of a network is {value!r:.80}: expected a text")
+
     def __str__(self) -> str:
-        return f"{self.description} (digest {self.digest[:12]})"
+        return printable(f"{self.description} (digest {self.digest[:12]})")
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ class Unfinished:
         first_row: rows from here on were added by it.
     """
 
-    command: str
+    command: Literal["build", "add"]
     first_row: int
 
 
@@ -183,14 +191,14 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         revision=_integer(values["revision"], "revision", 0, 10**9 - 1),
         vectors=tuple(map(Part.read, values["vectors"])),
         table=None if values["table"] is None else Part.read(values["table"]),
-        unfinished=None
-        if unfinished is None
-        else Unfinished(_text(unfinished["command"]), _integer(unfinished["first_row"], "first_row", 0, 2**62)),
+        unfinished=None if unfinished is None else _unfinished(unfinished),
         persons=None if values["persons"] is None else Part.read(values["persons"]),
         indexes={name: _index(values["indexes"][name]) for name in by if name in values["indexes"]},
         thresholds={name: _threshold(values["thresholds"][name]) for name in by if name in values["thresholds"]},
         deleted=tuple(map(_text, values["deleted"])),
     )
+    if manifest.unfinished is not None and manifest.unfinished.first_row > manifest.rows:
+        raise ValueError("the rows of an interrupted command begin after the last row")
     if len(manifest.files) < len(manifest.parts):
         raise ValueError("it names a file twice")
     return manifest
@@ -209,6 +217,13 @@ def _index(values: dict[str, Any]) -> IndexInfo:
         _number(values["recall"], "recall", 0, 1),
         *parts,
     )
+
+
+def _unfinished(values: dict[str, Any]) -> Unfinished:
+    command = values["command"]
+    if command not in ("build", "add"):
+        raise ValueError(f"unknown command {str(command)[:20]!r}; expected build or add")
+    return Unfinished(command, _integer(values["first_row"], "first_row", 0, 2**62))
 
 
 def _threshold(values: dict[str, Any]) -> Threshold:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 
-from torch_nonlocal.gallery.index import Searcher, build_index, open_index
+from torch_nonlocal.gallery.index import Codes, Searcher, Trained, build_index, open_codes
 from torch_nonlocal.gallery.manifest import (
     FILE,
     By,
@@ -68,7 +69,7 @@ class Answer:
 class Gallery:
     """An opened gallery. It sees the state of the folder at the time it was opened.
 
-    Open one with `open_gallery`.
+    Open one with `open_gallery`. With `strict`, a damaged index is an error; otherwise it is rebuilt.
 
     Attributes:
         folder: of the gallery.
@@ -78,7 +79,7 @@ class Gallery:
         notes: what was repaired or left out, one line each.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, verify: bool) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, verify: bool, strict: bool = False) -> None:
         self.folder, self.manifest = folder, manifest
         size = manifest.dimension
         parts = [open_array(folder, part, size, verify=verify) for part in manifest.vectors]
@@ -96,8 +97,15 @@ class Gallery:
             if manifest.persons.rows != len(self.rows.identities.names):
                 raise DamagedGalleryError(f"{folder / manifest.persons.file} is damaged: it has other identities")
             self._persons = Vectors([open_array(folder, manifest.persons, size, verify=verify)], size)
+        self._codes: dict[By, Codes | None] = {}
+        for by, info in manifest.indexes.items():
+            try:
+                self._codes[by] = open_codes(self._targets(by), info, folder, verify=verify)
+            except DamagedGalleryError as error:
+                if strict:
+                    raise
+                self.notes.append(f"{error}; the index of {by}s was rebuilt in memory from the vectors")
         self._searchers: dict[By, Searcher] = {}
-        self._verify = verify
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -163,27 +171,31 @@ class Gallery:
         Returns:
             Similarities and rows, both (Q, k), best first. Rows are those of the table, or positions in `identities`.
         """
-        if type(k) is not int or k < 1:
+        if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k is {k}: expected 1 or more")
         if by not in ("tracklet", "person"):
             raise ValueError(f"by is {by!r}: expected 'tracklet' or 'person'")
+        if not len(self):
+            raise _is_empty(self.folder)
         queries = normalized(vectors_QD, lambda row: f"query {row}", self.dimension)
-        values, rows = self._searcher(by).nearest(queries, k)
+        values, rows = self._searcher(by).nearest(queries, int(k))
         if not np.isfinite(values).all():
             raise DamagedGalleryError(f"{self.folder} is damaged: a stored vector contains NaN or infinite values")
         return np.clip(values, -1, 1), rows
 
+    def _targets(self, by: By) -> Vectors:
+        vectors = self.vectors if by == "tracklet" else self._persons
+        if vectors is None:
+            raise DamagedGalleryError(f"{self.folder} is damaged: gallery.json has no vectors of persons")
+        return vectors
+
     def _searcher(self, by: By) -> Searcher:
         if by not in self._searchers:
-            vectors = self.vectors if by == "tracklet" else self._persons
-            info = self.indexes.get(by)
-            if vectors is None or info is None:
+            vectors, info = self._targets(by), self.indexes.get(by)
+            if info is None:
                 raise DamagedGalleryError(f"{self.folder} is damaged: gallery.json has no index of {by}s")
-            try:
-                self._searchers[by] = open_index(vectors, info, self.folder, verify=self._verify)
-            except DamagedGalleryError as error:
-                self.notes.append(f"{error}; the index of {by}s was rebuilt in memory from the vectors")
-                self._searchers[by] = build_index(vectors).searcher(vectors)
+            index = Trained(info, self._codes[by]) if by in self._codes else build_index(vectors)
+            self._searchers[by] = index.searcher(vectors)
         return self._searchers[by]
 
     def _match(self, by: By, row: int, similarity: float) -> Match:
@@ -207,29 +219,30 @@ def open_gallery(folder: str | os.PathLike[str], *, verify: bool = True) -> Gall
         DamagedGalleryError: a file is missing, damaged or of another version.
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
+    for _ in range(_ATTEMPTS):
+        manifest = read_manifest(folder)
+        _check_searchable(folder, manifest)
+        try:
+            return Gallery(folder, manifest, verify=verify, strict=True)
+        except DamagedGalleryError:
+            if read_manifest(folder).revision == manifest.revision:
+                break
+        time.sleep(0.1)  # a writer removed files between the reading of gallery.json and their opening
+    return Gallery(folder, manifest, verify=verify)
+
+
+def _check_searchable(folder: Path, manifest: Manifest) -> None:
     if manifest.unfinished is not None and manifest.unfinished.first_row == 0:
         raise ValueError(
             f"{folder} holds {manifest.rows:,} tracklets of an interrupted or running {manifest.unfinished.command}; "
             "rerun that command to finish it"
         )
     if manifest.rows == 0:
-        raise ValueError(f"the gallery in {folder} is empty; `nonlocal gallery add` adds tracklets")
-    return opened(folder, manifest, verify=verify)
+        raise _is_empty(folder)
 
 
-def opened(folder: Path, manifest: Manifest, *, verify: bool = True) -> Gallery:
-    """Open the files of a gallery; if another process changes it in the meantime, its new state."""
-    for _ in range(_ATTEMPTS):
-        try:
-            return Gallery(folder, manifest, verify=verify)
-        except DamagedGalleryError:
-            newer = read_manifest(folder)
-            if newer.revision == manifest.revision:
-                raise
-            manifest = newer
-            time.sleep(0.1)
-    return Gallery(folder, manifest, verify=verify)
+def _is_empty(folder: Path) -> ValueError:
+    return ValueError(f"the gallery in {folder} is empty; `nonlocal gallery add` adds tracklets")
 
 
 def check_model(folder: Path, recorded: EmbeddingModel, given: EmbeddingModel) -> None:

@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torch_nonlocal._common.files import encodable
 from torch_nonlocal._common.optional import require
 from torch_nonlocal.gallery.parts import DamagedGalleryError, Part, check_part, write_part
 
-_TEXTS = ("name", "identity", "camera", "root", "source", "picture")
-_BOX = ("left", "top", "width", "height")
-_NUMBERS = ("frame", *_BOX)
+TEXTS = ("name", "identity", "camera", "root", "source", "picture")
+BOX = ("left", "top", "width", "height")
+_NUMBERS = ("frame", *BOX)
 _REPEATED = ("identity", "camera", "root")
 _ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}
 _ROW_GROUP = 65_536
@@ -67,15 +66,15 @@ class Rows:
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Rows:
-        """Rows of new tracklets."""
+        """Rows of new tracklets, as `given.checked_entries` returns them."""
         pyarrow = _pyarrow()
-        columns = {name: [encodable(getattr(one, name)) for one in entries] for name in _TEXTS}
+        columns = {name: [getattr(one, name) for one in entries] for name in TEXTS}
         arrays = [
             pyarrow.array(values, pyarrow.string()).dictionary_encode() if name in _REPEATED else values
             for name, values in columns.items()
         ]
         frames = [one.frame for one in entries]
-        boxes = [[None if one.box is None else one.box[place] for one in entries] for place in range(len(_BOX))]
+        boxes = [[None if one.box is None else one.box[place] for one in entries] for place in range(len(BOX))]
         return cls(pyarrow.table([*arrays, frames, *boxes], schema=_schema()))
 
     def __len__(self) -> int:
@@ -106,8 +105,8 @@ class Rows:
     def entry(self, row: int) -> Entry:
         """A row."""
         found = self._table.slice(row, 1).to_pylist()[0]
-        box = tuple(found[name] for name in _BOX)
-        return Entry(**{name: found[name] for name in _TEXTS}, frame=found["frame"], box=None if None in box else box)
+        box = tuple(found[name] for name in BOX)
+        return Entry(**{name: found[name] for name in TEXTS}, frame=found["frame"], box=None if None in box else box)
 
     def joined(self, other: Rows) -> Rows:
         """These rows and others after them."""
@@ -143,10 +142,10 @@ def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
     try:
         _check(parquet.read_metadata(path), part.rows)
         with parquet.ParquetFile(path, read_dictionary=list(_REPEATED)) as file:
-            table = file.read(columns=[*_TEXTS, *_NUMBERS])
-        table = table.select([*_TEXTS, *_NUMBERS]).cast(_schema()).unify_dictionaries().combine_chunks()
+            table = file.read(columns=[*TEXTS, *_NUMBERS])
+        table = table.select([*TEXTS, *_NUMBERS]).cast(_schema()).unify_dictionaries().combine_chunks()
         table.validate(full=True)
-        if any(table[name].null_count for name in _TEXTS):
+        if any(table[name].null_count for name in TEXTS):
             raise ValueError("a text is missing")
     except (pyarrow.ArrowException, ValueError, KeyError, OSError) as error:
         raise DamagedGalleryError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from error
@@ -158,8 +157,8 @@ def _check(about: Any, rows: int) -> None:
     if about.num_rows != rows:
         raise ValueError(f"it has {about.num_rows:,} rows, gallery.json expects {rows:,}")
     names = about.schema.to_arrow_schema().names
-    if names != ["row", *_TEXTS, *_NUMBERS]:
-        raise ValueError(f"columns {', '.join(names)[:200]}; expected row, {', '.join(_TEXTS + _NUMBERS)}")
+    if names != ["row", *TEXTS, *_NUMBERS]:
+        raise ValueError(f"columns {', '.join(names)[:200]}; expected row, {', '.join(TEXTS + _NUMBERS)}")
     for group in range(about.num_row_groups):
         for column in range(about.num_columns):
             chunk = about.row_group(group).column(column)
@@ -173,7 +172,7 @@ def _check(about: Any, rows: int) -> None:
 def _schema() -> Any:
     pyarrow = _pyarrow()
     repeated = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
-    texts = [(name, repeated if name in _REPEATED else pyarrow.string()) for name in _TEXTS]
+    texts = [(name, repeated if name in _REPEATED else pyarrow.string()) for name in TEXTS]
     return pyarrow.schema([*texts, *((name, pyarrow.int32()) for name in _NUMBERS)])
 
 

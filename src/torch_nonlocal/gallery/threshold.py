@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 
@@ -56,14 +57,15 @@ def calibrate(
     return Threshold(similarity, rate, len(best), identities, attainable=exceeding >= 0)
 
 
-def check_rate(rate: float) -> None:
-    """Check a false-accept rate.
+def check_rate(rate: float) -> float:
+    """A false-accept rate as a Python number.
 
     Raises:
         ValueError: it is not between 0 and 1.
     """
-    if not 0 < rate < 1:
-        raise ValueError(f"false-accept rate {rate}: expected a number between 0 and 1, such as 0.01 for 1 %")
+    if not isinstance(rate, Real) or not 0 < rate < 1:
+        raise ValueError(f"false-accept rate {rate!r:.40}: expected a number between 0 and 1, such as 0.01 for 1 %")
+    return float(rate)
 
 
 def _best_of_others(

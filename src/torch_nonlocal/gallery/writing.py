@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from torch_nonlocal._common.files import check_folder
+from torch_nonlocal._common.files import check_folder, printable
 from torch_nonlocal._common.locks import locked
-from torch_nonlocal._common.text import counted, listed, nearest
+from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.gallery.deleted import of_identities, of_names, positions_kept, without
+from torch_nonlocal.gallery.given import checked_entries, checked_names, checked_positions, missing_from, rows_of
 from torch_nonlocal.gallery.index import build_index
 from torch_nonlocal.gallery.manifest import (
     FILE,
@@ -29,7 +30,7 @@ from torch_nonlocal.gallery.manifest import (
 )
 from torch_nonlocal.gallery.parts import is_part, open_array, remove_others, write_array
 from torch_nonlocal.gallery.persons import person_vectors
-from torch_nonlocal.gallery.store import Gallery, check_model, opened
+from torch_nonlocal.gallery.store import Gallery, check_model
 from torch_nonlocal.gallery.table import Entry, Rows, read_rows
 from torch_nonlocal.gallery.threshold import calibrate, check_rate
 from torch_nonlocal.gallery.vectors import Vectors, normalized
@@ -46,7 +47,6 @@ RATE = 0.01
 
 _LOCK, _USE = ".lock", "gallery command"
 _SHARD_BYTES = 64 * 2**20
-_COMPARED_NAMES = 20_000
 _SMALL_ROWS = 4_096  # a last file with fewer rows is rewritten together with the next ones
 
 
@@ -85,13 +85,13 @@ def build(
         OSError: the disk is full. The gallery is as it was at the last save.
     """
     folder = Path(folder)
-    _check_entries(entries)
-    if rate is not None:
-        check_rate(rate)
+    entries = checked_entries(entries)
+    rate = None if rate is None else check_rate(rate)
     with _writing(folder, new=True) as (manifest, rows):
         if manifest is not None and rows is not None:
             check_model(folder, manifest.model, model)
-            missing = _missing_from(rows, entries)
+            _check_unfinished(folder, manifest, rows, entries, "build")
+            missing = missing_from(rows, entries)
             if len(missing) < len(entries):
                 log(f"{counted(len(entries) - len(missing), 'tracklet')} of {len(entries):,} already in {folder}")
             new = positions_kept(entries, missing, manifest.deleted)
@@ -101,7 +101,7 @@ def build(
         else:
             new = list(range(len(entries)))
         if manifest is not None and manifest.unfinished is None and not new and rate in (None, manifest.rate):
-            return opened(folder, manifest, verify=False)
+            return Gallery(folder, manifest, verify=False)
         start = manifest or Manifest(0, model, RATE)
         start = replace(start, rate=start.rate if rate is None else rate)
         unfinished = start.unfinished or Unfinished("build", start.rows)
@@ -109,8 +109,8 @@ def build(
         writer.append(entries, new, embed, chunk, on_progress)
         if not len(writer.rows):
             raise ValueError("no tracklet can be read")
-        manifest = _finish(folder, writer.manifest, writer.rows, log)
-        return opened(folder, manifest, verify=False)
+        manifest = _finish(folder, replace(writer.manifest, unfinished=None), writer.rows, log)
+        return Gallery(folder, manifest, verify=False)
 
 
 def add(
@@ -129,26 +129,28 @@ def add(
     Args and errors are those of `build`, and:
 
     Raises:
-        ValueError: there is no gallery, or it already has a tracklet of the same name.
+        ValueError: there is no gallery, it already has a tracklet of the same name, or another command was interrupted.
     """
     folder = Path(folder)
-    _check_entries(entries)
+    entries = checked_entries(entries)
     with _writing(folder) as (manifest, rows):
         if manifest is None or rows is None:
             raise ValueError(f"no gallery in {folder}; `nonlocal gallery build` creates one")
         check_model(folder, manifest.model, model)
+        _check_unfinished(folder, manifest, rows, entries, "add")
         unfinished = manifest.unfinished or Unfinished("add", manifest.rows)
         earlier = set(rows.names[: unfinished.first_row])
         if twice := [one.name for one in entries if one.name in earlier]:
-            raise ValueError(f"the gallery in {folder} already has {counted(len(twice), 'tracklet')}: {listed(twice)}")
-        new = _missing_from(rows, entries)
+            names = f"{counted(len(twice), 'tracklet')}: {listed(map(printable, twice))}"
+            raise ValueError(f"the gallery in {folder} already has {names}")
+        new = missing_from(rows, entries)
         if len(new) < len(entries):
             log(f"{counted(len(entries) - len(new), 'tracklet')} of an interrupted add already in {folder}")
         manifest = replace(manifest, deleted=without(manifest.deleted, entries))
         writer = _Appender(folder, manifest, rows, unfinished, save_seconds)
         writer.append(entries, new, embed, chunk, on_progress)
-        manifest = _finish(folder, writer.manifest, writer.rows, log)
-        return opened(folder, manifest, verify=False)
+        manifest = _finish(folder, replace(writer.manifest, unfinished=None), writer.rows, log)
+        return Gallery(folder, manifest, verify=False)
 
 
 def delete(
@@ -177,10 +179,11 @@ def delete(
         FolderInUseError: another process changes the gallery.
     """
     folder = Path(folder)
+    names, identities = checked_names("names", names), checked_names("identities", identities)
     with _writing(folder) as (manifest, rows):
         if manifest is None or rows is None:
             raise ValueError(f"no gallery in {folder}")
-        wanted = _rows_of(rows, names, identities, folder)
+        wanted = rows_of(rows, names, identities, folder)
         deleted = [rows.entry(row) for row in np.flatnonzero(wanted).tolist()]
         revision = manifest.revision + 1
         vectors, first = [], 0
@@ -195,7 +198,13 @@ def delete(
         left = rows.kept(~wanted)
         table = left.write(folder, f"tracklets-{revision:06d}-0.parquet")
         gone = {*manifest.deleted, *of_names(one.name for one in deleted), *of_identities(identities)}
-        changed = replace(manifest, vectors=tuple(vectors), table=table, deleted=tuple(sorted(gone)))
+        changed = replace(
+            manifest,
+            vectors=tuple(vectors),
+            table=table,
+            deleted=tuple(sorted(gone)),
+            unfinished=_unfinished_of(manifest, wanted),
+        )
         _finish(folder, changed, left, log)
         return deleted
 
@@ -209,8 +218,7 @@ def recalibrate(
         ValueError: there is no gallery, it is empty or unfinished, or the rate is not between 0 and 1.
         FolderInUseError: another process changes the gallery.
     """
-    folder = Path(folder)
-    check_rate(rate)
+    folder, rate = Path(folder), check_rate(rate)
     with _writing(folder) as (manifest, rows):
         if manifest is None or rows is None or manifest.unfinished is not None or not manifest.rows:
             raise ValueError(f"the gallery in {folder} is empty or unfinished")
@@ -220,7 +228,7 @@ def recalibrate(
         thresholds = _thresholds(vectors, rows, persons, rate)
         manifest = replace(manifest, rate=rate, thresholds=thresholds, revision=manifest.revision + 1)
         manifest.write(folder)
-        return opened(folder, manifest, verify=False)
+        return Gallery(folder, manifest, verify=False)
 
 
 class _Appender:
@@ -242,6 +250,8 @@ class _Appender:
         on_progress: Callable[[int, int], None],
     ) -> None:
         """Embed the entries `new` and save them from time to time."""
+        if chunk < 1:
+            raise ValueError(f"chunk is {chunk}: expected 1 or more")
         waiting: list[np.ndarray] = []
         places: list[int] = []
         saved = time.monotonic()
@@ -249,8 +259,7 @@ class _Appender:
         for start in range(0, len(new), chunk):
             chosen = new[start : start + chunk]
             vectors, kept = embed(chosen)
-            if len(vectors) != len(kept):
-                raise ValueError(f"the network gave {len(vectors)} vectors of {counted(len(kept), 'tracklet')}")
+            checked_positions(kept, chosen, len(vectors))
             dimension = self.manifest.dimension or (waiting[0].shape[1] if waiting else None)
             if len(kept):
                 names = [entries[place].name for place in kept]
@@ -301,12 +310,41 @@ def _writing(folder: Path, *, new: bool = False) -> Iterator[tuple[Manifest | No
         yield manifest, rows
 
 
+def _check_unfinished(
+    folder: Path, manifest: Manifest, rows: Rows, entries: Sequence[Entry], command: Literal["build", "add"]
+) -> None:
+    """Check that a command is the one that was interrupted: another would finish what it left half done.
+
+    Raises:
+        ValueError: none of the tracklets that the interrupted command stored is among the entries.
+    """
+    unfinished = manifest.unfinished
+    if unfinished is None or unfinished.command == command == "build":  # a build can be repeated with other tracklets
+        return
+    stored = rows.names[unfinished.first_row :]
+    if not {one.name for one in entries}.intersection(stored):
+        raise ValueError(
+            f"the gallery in {folder} has {counted(len(stored), 'tracklet')} of an interrupted {unfinished.command}, "
+            f"such as {printable(stored[0])}; rerun that command first, or delete them"
+        )
+
+
+def _unfinished_of(manifest: Manifest, deleted: np.ndarray) -> Unfinished | None:
+    """What is left of an interrupted command after rows are deleted, given by a mask."""
+    unfinished = manifest.unfinished
+    if unfinished is None or deleted[unfinished.first_row :].all():
+        return None
+    return replace(unfinished, first_row=int((~deleted[: unfinished.first_row]).sum()))
+
+
 def _finish(folder: Path, manifest: Manifest, rows: Rows, log: Callable[[str], None]) -> Manifest:
-    """Compute what searches need, write it, and make the gallery complete."""
+    """Compute and write what searches need. Rows of an unfinished command are left out."""
     revision = manifest.revision + 1
-    manifest = replace(manifest, revision=revision, unfinished=None, persons=None, indexes={}, thresholds={})
+    manifest = replace(manifest, revision=revision, persons=None, indexes={}, thresholds={})
+    if manifest.unfinished is not None:
+        rows = rows.first(manifest.unfinished.first_row)
     if len(rows):
-        vectors, identities = _vectors(folder, manifest), rows.identities
+        vectors, identities = _vectors(folder, manifest).first(len(rows)), rows.identities
         persons = person_vectors(vectors, identities.codes, len(identities.names))
         targets: dict[By, Vectors] = {"tracklet": vectors, "person": Vectors([persons], manifest.dimension)}
         indexes: dict[By, IndexInfo] = {}
@@ -338,57 +376,3 @@ def _thresholds(vectors: Vectors, rows: Rows, persons: np.ndarray, rate: float) 
 def _vectors(folder: Path, manifest: Manifest) -> Vectors:
     size = manifest.dimension
     return Vectors([open_array(folder, part, size) for part in manifest.vectors], size)
-
-
-def _check_entries(entries: Sequence[Entry]) -> None:
-    if not entries:
-        raise ValueError("no tracklets: expected at least one")
-    twice = [name for name, count in Counter(one.name for one in entries).items() if count > 1]
-    if twice:
-        raise ValueError(f"{counted(len(twice), 'name')} of tracklets given twice: {listed(twice)}")
-    for one in entries:
-        if not one.name or not one.identity:
-            raise ValueError(f"tracklet {one.name!r} of identity {one.identity!r}: expected a name and an identity")
-
-
-def _missing_from(rows: Rows, entries: Sequence[Entry]) -> list[int]:
-    """Positions of the entries that are not in the gallery.
-
-    Raises:
-        ValueError: the gallery has an entry under another identity.
-    """
-    identities = rows.identities
-    place = {name: row for row, name in enumerate(rows.names)}
-    for one in entries:
-        row = place.get(one.name)
-        if row is not None and (found := identities.names[identities.codes[row]]) != one.identity:
-            raise ValueError(
-                f"tracklet {one.name!r} is {found!r} in the gallery, now {one.identity!r}; "
-                "delete it first, with `nonlocal gallery delete`"
-            )
-    return [number for number, one in enumerate(entries) if one.name not in place]
-
-
-def _similar(given: str, known: Collection[str]) -> Collection[str]:
-    """Names among which the nearest is sought: of very many, those with the same first half."""
-    half = given[: len(given) // 2]
-    return (
-        known if len(known) <= _COMPARED_NAMES else [name for name in known if name.startswith(half)][:_COMPARED_NAMES]
-    )
-
-
-def _rows_of(rows: Rows, names: Sequence[str], identities: Sequence[str], folder: Path) -> np.ndarray:
-    """Mask of the rows with these names and identities."""
-    if not names and not identities:
-        raise ValueError("nothing to delete: expected names of tracklets or identities")
-    place = {name: row for row, name in enumerate(rows.names)}
-    code = {name: number for number, name in enumerate(rows.identities.names)}
-    for kind, given, known in (("tracklet", names, place), ("identity", identities, code)):
-        for one in given:
-            if one not in known:
-                near = nearest(one, _similar(one, known))
-                hint = f"; did you mean {near!r}?" if near else ""
-                raise ValueError(f"the gallery in {folder} has no {kind} {one!r}{hint}")
-    wanted = np.isin(rows.identities.codes, [code[one] for one in identities])
-    wanted[[place[one] for one in names]] = True
-    return wanted
