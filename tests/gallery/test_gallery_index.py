@@ -160,3 +160,13 @@ def test_an_index_of_a_stranger_is_checked_before_it_is_used(large):
         open_gallery(folder).search(vectors[:1])
     with pytest.raises(DamagedGalleryError, match="NaN"):
         delete(folder, names=["t00000"])
+
+
+def test_a_gallery_that_is_open_keeps_its_index_when_another_process_changes_it(large):
+    folder, vectors, _ = large
+    gallery = open_gallery(folder)
+    before = open_gallery(folder).nearest(vectors[:5], 10)
+    delete(folder, names=["t00000"])
+    after = gallery.nearest(vectors[:5], 10)
+    assert gallery.notes == []
+    np.testing.assert_array_equal(before[1], after[1])

@@ -25,8 +25,6 @@ from torch_nonlocal.gallery.parts import DamagedGalleryError, open_array
 from torch_nonlocal.gallery.table import Entry, Rows, read_rows
 from torch_nonlocal.gallery.vectors import Vectors, normalized
 
-_ATTEMPTS = 5
-
 
 @dataclass(frozen=True)
 class Match:
@@ -69,7 +67,7 @@ class Answer:
 class Gallery:
     """An opened gallery. It sees the state of the folder at the time it was opened.
 
-    Open one with `open_gallery`. With `strict`, a damaged index is an error; otherwise it is rebuilt.
+    Open one with `open_gallery`.
 
     Attributes:
         folder: of the gallery.
@@ -79,7 +77,7 @@ class Gallery:
         notes: what was repaired or left out, one line each.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, verify: bool, strict: bool = False) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, *, verify: bool) -> None:
         self.folder, self.manifest = folder, manifest
         size = manifest.dimension
         parts = [open_array(folder, part, size, verify=verify) for part in manifest.vectors]
@@ -102,8 +100,6 @@ class Gallery:
             try:
                 self._codes[by] = open_codes(self._targets(by), info, folder, verify=verify)
             except DamagedGalleryError as error:
-                if strict:
-                    raise
                 self.notes.append(f"{error}; the index of {by}s was rebuilt in memory from the vectors")
         self._searchers: dict[By, Searcher] = {}
 
@@ -219,16 +215,18 @@ def open_gallery(folder: str | os.PathLike[str], *, verify: bool = True) -> Gall
         DamagedGalleryError: a file is missing, damaged or of another version.
     """
     folder = Path(folder)
-    for _ in range(_ATTEMPTS):
+    while True:
         manifest = read_manifest(folder)
         _check_searchable(folder, manifest)
         try:
-            return Gallery(folder, manifest, verify=verify, strict=True)
+            gallery = Gallery(folder, manifest, verify=verify)
         except DamagedGalleryError:
             if read_manifest(folder).revision == manifest.revision:
-                break
+                raise
+        else:
+            if len(gallery._codes) == len(manifest.indexes) or read_manifest(folder).revision == manifest.revision:
+                return gallery
         time.sleep(0.1)  # a writer removed files between the reading of gallery.json and their opening
-    return Gallery(folder, manifest, verify=verify)
 
 
 def _check_searchable(folder: Path, manifest: Manifest) -> None:
