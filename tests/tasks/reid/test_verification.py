@@ -78,7 +78,19 @@ def pairs_by_counting(distances, ids, cameras, query_ids, query_cameras):
     return np.array(same), np.array(different)
 
 
-@pytest.mark.parametrize(("limit", "grid"), [(2**20, 8), (60, 8), (0, 8), (0, 1000)])
+def equal_error_rate(same, different):
+    """Where the polygon through the rates at all distances meets FAR = 1 - TAR."""
+    before = (0.0, 1.0)
+    for threshold in sorted({*same, *different}):
+        point = float((different <= threshold).mean()), float((same > threshold).mean())
+        if point[0] >= point[1]:
+            (far, frr), (next_far, next_frr) = before, point
+            return far + (next_far - far) * (frr - far) / (frr - far + next_far - next_frr)
+        before = point
+    raise AssertionError
+
+
+@pytest.mark.parametrize(("limit", "grid"), [(2**20, 8), (60, 8), (1, 8), (1, 1000)])
 @given(st.integers(0, 10**6))
 @settings(max_examples=25, deadline=None)
 def test_rates_are_exact_with_and_without_a_grid(limit, grid, seed):
@@ -104,11 +116,26 @@ def test_rates_are_exact_with_and_without_a_grid(limit, grid, seed):
     assert abs(scores.area - smaller) <= scores.area_error + 1e-12
     if len(same) <= limit:
         assert scores.area_error == 0
+        assert scores.equal_error_rate == pytest.approx(equal_error_rate(same, different), abs=1e-12)
     if len(same) + len(different) <= limit:
         for rate in (0, 0.1, 0.5, 1):
             point = scores.at_false_accept_rate(rate)
             allowed = [one for one in [-np.inf, *same, *different] if (different <= one).mean() <= rate]
             assert point.threshold == max(allowed)
+
+
+def test_a_distance_far_from_all_others_does_not_change_the_points_of_many_pairs(monkeypatch):
+    monkeypatch.setattr(verification, "EXACT_PAIRS", 1000)
+    monkeypatch.setattr(verification, "GRID", 2000)
+    rng = np.random.default_rng(0)
+    same, different = rng.normal(0, 1, 100), np.append(rng.normal(10, 1, 19_999), 1e9)
+    distances = np.append(same, different)[:, None]
+    scores = verify(distances, [1] * 100 + [2] * 20_000, [2] * 20_100, [1], [1])
+    for rate in (0.1, 0.01):
+        threshold, far, tar = scores.at_false_accept_rate(rate)
+        assert threshold == pytest.approx(np.quantile(different, rate), abs=0.05)
+        assert (far, tar) == ((different <= threshold).mean(), 1)
+        assert 0.9 * rate < far <= rate
 
 
 def test_the_equal_error_rate_of_two_gaussians():

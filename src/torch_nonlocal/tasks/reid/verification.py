@@ -24,7 +24,8 @@ EXACT_PAIRS = 2**20
 """Up to this many pairs, every distance is a threshold of the ROC."""
 
 GRID = 2**16
-"""Of more pairs, the thresholds are those of same pairs (up to `EXACT_PAIRS`) and this many equal steps."""
+"""Of more pairs, the thresholds are the distances of same pairs (of up to `EXACT_PAIRS`), those of about this many
+different pairs, and this many equal steps."""
 
 
 class OperatingPoint(NamedTuple):
@@ -62,7 +63,8 @@ class VerificationScores:
         true_accept_rates: share of same pairs accepted at each threshold (TAR).
         area: area under the ROC; equal distances of a same and a different pair count one half.
         area_error: largest possible error of `area`: 0 up to `EXACT_PAIRS` pairs or same pairs.
-        equal_error_rate: FAR where it equals the false-reject rate, 1 - TAR, on the ROC as a polygon.
+        equal_error_rate: FAR where it equals the false-reject rate, 1 - TAR, on the ROC as a polygon; exact up to
+            `EXACT_PAIRS` same pairs.
         equal_error_threshold: the first threshold at which FAR is not below the false-reject rate.
         same_pairs: number of pairs of the same identity in different cameras.
         different_pairs: number of pairs of different identities.
@@ -79,7 +81,7 @@ class VerificationScores:
     different_pairs: int
 
     def at_false_accept_rate(self, rate: float) -> OperatingPoint:
-        """The largest threshold whose FAR is at most `rate`, and the rates there.
+        """The largest of the thresholds whose FAR is at most `rate`, and the rates there.
 
         Raises:
             ValueError: `rate` is outside [0, 1].
@@ -183,7 +185,7 @@ def _verified(blocks: Callable[[], Iterable[tuple[int, Any]]], labels: Labels) -
     ahead = same.until - same.equal
     won = different.equal * ahead + different.between * (ahead - same.between)
     pairs = float(same_pairs) * different_pairs
-    rate, number = _equal_error(false_rates, true_rates)
+    rate, number = _equal_error(different.steps / different_pairs, same.steps / same_pairs)
     return VerificationScores(
         thresholds=thresholds,
         false_accept_rates=false_rates,
@@ -191,18 +193,19 @@ def _verified(blocks: Callable[[], Iterable[tuple[int, Any]]], labels: Labels) -
         area=float((won + (tied + mixed) / 2).sum() / pairs),
         area_error=float(mixed.sum() / 2 / pairs),
         equal_error_rate=rate,
-        equal_error_threshold=float(thresholds[number]),
+        equal_error_threshold=float(edges_K[number]),
         same_pairs=same_pairs,
         different_pairs=different_pairs,
     )
 
 
 def _equal_error(false_rates: Array, true_rates: Array) -> tuple[float, int]:
-    """The equal error rate, and the first point at which FAR + TAR reaches 1."""
+    """The equal error rate, and the first edge at which FAR + TAR reaches 1, from rates as those of `_Counts.steps`."""
     excess = false_rates + true_rates - 1
     number = int(np.argmax(excess >= 0))
     share = -excess[number - 1] / (excess[number] - excess[number - 1])
-    return float(false_rates[number - 1] + share * (false_rates[number] - false_rates[number - 1])), number
+    rate = false_rates[number - 1] + share * (false_rates[number] - false_rates[number - 1])
+    return float(rate), number // 2
 
 
 def _pairs(blocks: Iterable[tuple[int, Any]], labels: Labels) -> Iterator[tuple[Array, Array]]:
@@ -228,10 +231,8 @@ def _edges(blocks: Callable[[], Iterable[tuple[int, Any]]], labels: Labels) -> t
     exact = same_pairs + different_pairs <= EXACT_PAIRS
     kept, least, most = [], np.inf, -np.inf
     for same_P, different_P in _pairs(blocks(), labels):
-        if same_pairs <= EXACT_PAIRS:
-            kept.append(same_P)
-        if exact:
-            kept.append(different_P)
+        kept.append(same_P[:: -(-same_pairs // EXACT_PAIRS)].copy())  # a view would keep all distances
+        kept.append(different_P[:: 1 if exact else -(-different_pairs // GRID)].copy())
         for one in (same_P, different_P):
             least, most = min(least, one.min(initial=np.inf)), max(most, one.max(initial=-np.inf))
     if not exact:
@@ -255,3 +256,8 @@ class _Counts:
     @property
     def between(self) -> Array:
         return np.diff(self.until, prepend=0) - self.equal
+
+    @property
+    def steps(self) -> Array:
+        """(2 K,), the number of values below the first edge (none), up to it, below the second, up to it, and so on."""
+        return np.stack([self.until - self.equal, self.until], 1).ravel()
