@@ -33,6 +33,31 @@ def test_cosine_distances_do_not_depend_on_the_lengths():
     torch.testing.assert_close(distances, expected, rtol=1e-10, atol=1e-12)
 
 
+def read_only(array):
+    array.setflags(write=False)
+    return array
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda array: read_only(array.copy()),  # as np.load(..., mmap_mode="r") gives
+        lambda array: array[::-1].copy()[::-1],
+        lambda array: np.repeat(array, 2, 1)[:, ::2],
+        lambda array: array.astype(">f8"),
+        lambda array: array.astype(np.longdouble),
+        lambda array: list(array),
+        lambda array: array.tolist(),
+    ],
+    ids=["read-only", "reversed", "strided", "big-endian", "long double", "list of arrays", "list"],
+)
+def test_arrays_of_any_memory_layout(change):
+    query, gallery = np.random.default_rng(0).normal(size=(2, 7, 5))
+    expected = whole(query, gallery)
+    assert torch.equal(whole(change(query), change(gallery)), expected)
+
+
 def test_long_gallery_is_converted_in_chunks(monkeypatch):
     monkeypatch.setattr("torch_nonlocal.tasks.reid.distances._CHUNK_BYTES", 8 * 5 * 4)
     query, gallery = torch.randn(3, 5), torch.randn(11, 5)

@@ -53,7 +53,8 @@ def whole(*arguments, **options):
 
 
 @pytest.mark.parametrize(
-    ("k1", "k2", "lambda_value", "block"), [(20, 6, 0.3, 64), (7, 1, 0.0, 1000), (30, 3, 0.5, 7), (1, 2, 0.3, 128)]
+    ("k1", "k2", "lambda_value", "block"),
+    [(20, 6, 0.3, 64), (7, 1, 0.0, 1000), (30, 3, 0.5, 7), (1, 2, 0.3, 128), (3, 12, 0.3, 128)],
 )
 def test_distances_equal_those_of_a_plain_program(k1, k2, lambda_value, block):
     items, _ = clustered(260, 16, 20)
@@ -75,6 +76,30 @@ def test_cosine_is_euclidean_of_normalized_embeddings():
     items *= torch.rand(120, 1) + 0.5
     expected = plain_reranking(torch.nn.functional.normalize(items.double()), 20, 6, 0.3)[:40, 40:]
     np.testing.assert_allclose(whole(items[:40], items[40:], metric="cosine"), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-20, 1e200])
+def test_cosine_does_not_depend_on_the_lengths(scale):
+    items, _ = clustered(60, 8, 12)
+    expected = whole(items[:20], items[20:], metric="cosine")
+    scaled = items.double() * scale
+    np.testing.assert_allclose(whole(scaled[:20], scaled[20:], metric="cosine"), expected, rtol=0, atol=1e-9)
+
+
+def test_queries_and_gallery_of_two_dtypes_are_compared_in_the_wider_one():
+    items, _ = clustered(60, 8, 12)
+    query, gallery = items[:20].half(), 1e5 * items[20:]  # beyond the range of float16
+    expected = plain_reranking(torch.cat([query.float(), gallery]), 20, 6, 0.3)[:20, 20:]
+    np.testing.assert_allclose(whole(query, gallery), expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32])
+def test_rows_of_queries_are_integers_of_any_kind(dtype):
+    items, _ = clustered(40, 8, 12)
+    index = np.arange(40)[::-1].astype(dtype)  # as many as gallery rows: uint8 is no mask
+    index.setflags(write=False)
+    expected = plain_reranking(items, 20, 6, 0.3)[::-1]
+    np.testing.assert_allclose(whole(items.flip(0), items, query_index=index), expected, rtol=0, atol=1e-9)
 
 
 def test_fewer_items_than_neighbors_and_equal_embeddings():
@@ -106,17 +131,14 @@ ITEMS = torch.eye(4)
         ({"lambda_value": 1.5}, "lambda_value is 1.5, expected 0 to 1"),
         ({"lambda_value": float("nan")}, "lambda_value is nan, expected 0 to 1"),
         ({"metric": "euclid"}, "unknown metric 'euclid'; did you mean 'euclidean'?"),
-        (
-            {"query_index": [0]},
-            r"query_index has shape \(1,\) and dtype torch.int64, expected integers of shape \(2,\)",
-        ),
-        ({"query_index": [0.0, 1.0]}, "dtype torch.float32, expected integers"),
-        ({"query_index": [0, 4]}, r"query_index\[1\] is 4, expected 0 to 3"),
+        ({"query_index": [0]}, "query_index has 1 rows, expected one for each of 2 queries"),
+        ({"query_index": [0.0, 1.0]}, "query_index has dtype float64, expected integers"),
+        ({"query_index": [0, 4]}, r"query_index\[1\] is 4, expected a gallery row, 0 to 3"),
         ({"query_index": [0, 3]}, r"query_index\[1\]: the embedding of gallery row 3 is not that of query 1"),
     ],
 )
 def test_wrong_input_is_named_before_any_work(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         reranked_blocks(ITEMS[:2], ITEMS, **options)
 
 

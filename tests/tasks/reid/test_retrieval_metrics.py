@@ -194,6 +194,9 @@ def test_arrays_tensors_lists_and_named_cameras_give_the_same_scores():
     assert evaluate(np.asfortranarray(distances.numpy())[:, ::-1], ids, cameras, *(one.flip(0) for one in labels[2:]))
     named = [f"camera {one}" for one in cameras.tolist()]
     assert evaluate(distances, ids, named, ids[index], [named[row] for row in index]).mean_ap == expected
+    for dtype in (object, np.dtypes.StringDType()):  # columns of tables
+        table = np.array(named, dtype)
+        assert evaluate(distances, ids.numpy().astype(object), table, ids[index], table[index]).mean_ap == expected
     half = distances.bfloat16()
     assert evaluate(half, *labels).mean_ap == evaluate(half.float(), *labels).mean_ap
 
@@ -227,6 +230,7 @@ INFINITE = np.array([[1, 2], [2, 1], [-np.inf, 3]])
         ({"query_ids": [1, -1]}, ValueError, r"query_ids\[1\] is -1, expected an identity from 1: junk \(-1\)"),
         ({"query_ids": [0, 1]}, ValueError, r"query_ids\[0\] is 0, expected an identity from 1"),
         ({"query_cameras": [1.0, 2.0]}, TypeError, "query_cameras has dtype float64, expected integers or names"),
+        ({"gallery_cameras": np.array(["a", None, "b"])}, TypeError, "gallery_cameras has dtype object, expected int"),
         ({"query_cameras": ["a", "b"]}, TypeError, "integers in both gallery_cameras and query_cameras, or names in"),
         ({"protocol": "offical"}, ValueError, "unknown protocol 'offical'; did you mean 'official'?"),
         ({"protocol": "x"}, ValueError, "unknown protocol 'x'; expected 'official' or 'common'"),

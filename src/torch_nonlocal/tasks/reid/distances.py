@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,7 +131,7 @@ def checked_embeddings(query_QE: Any, gallery_GE: Any, *, metric: str) -> tuple[
     if metric not in get_args(Metric):
         hint = did_you_mean(metric, get_args(Metric)) or f"expected {' or '.join(map(repr, get_args(Metric)))}"
         raise ValueError(f"unknown metric {metric!r}; {hint}")
-    query, gallery = (torch.as_tensor(one).detach() for one in (query_QE, gallery_GE))
+    query, gallery = _as_tensor(query_QE), _as_tensor(gallery_GE)
     for name, embeddings in (("query", query), ("gallery", gallery)):
         if embeddings.ndim != 2 or not embeddings.numel():
             raise ValueError(f"{name} embeddings have shape {tuple(embeddings.shape)}, expected (tracklets, width)")
@@ -148,6 +149,15 @@ def checked_embeddings(query_QE: Any, gallery_GE: Any, *, metric: str) -> tuple[
     return query.to(device), gallery.to(device)
 
 
+def _as_tensor(embeddings: Any) -> Tensor:
+    if isinstance(embeddings, Tensor):
+        return embeddings.detach()
+    array = np.asarray(embeddings)
+    if array.dtype.kind == "f":  # PyTorch has no read-only tensors, negative strides, other byte orders or long doubles
+        array = np.require(array, f"f{min(array.dtype.itemsize, 8)}", ["C", "W"])
+    return torch.as_tensor(array)
+
+
 def _check_values(chunk: Tensor, start: int, name: str, metric: str) -> None:
     broken = (~chunk.isfinite()).any(1).nonzero().flatten()
     if len(broken):
@@ -161,15 +171,16 @@ def _check_values(chunk: Tensor, start: int, name: str, metric: str) -> None:
 def _blocks(query_QE: Tensor, gallery_GE: Tensor, metric: str, block: int) -> Iterator[DistanceBlock]:
     rows = _chunk_rows(gallery_GE)
     for start in range(0, len(query_QE), block):
-        query_BE = _prepared(query_QE[start : start + block], metric)
+        query_BE = prepared(query_QE[start : start + block], metric)
         distances_BG = query_BE.new_empty(len(query_BE), len(gallery_GE))
         for first in range(0, len(gallery_GE), rows):
-            gallery_RE = _prepared(gallery_GE[first : first + rows], metric)
+            gallery_RE = prepared(gallery_GE[first : first + rows], metric)
             _write_distances(distances_BG[:, first : first + rows], query_BE, gallery_RE, metric)
         yield DistanceBlock(start, distances_BG)
 
 
-def _prepared(embeddings: Tensor, metric: str) -> Tensor:
+def prepared(embeddings: Tensor, metric: str) -> Tensor:
+    """Embeddings in float64, under "cosine" normalized to length 1, however short or long they are."""
     wide = embeddings.double()
     if metric == "euclidean":
         return wide

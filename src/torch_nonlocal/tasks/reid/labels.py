@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -99,18 +100,29 @@ def checked_labels(
     labels = Labels(ids_G, numbers[: len(ids_G)], ids_Q, numbers[len(ids_G) :])
     if query_index is None:
         return labels
-    index_Q = _integers(query_index, "query_index")
+    index_Q = checked_index(query_index, labels.queries, labels.gallery)
     _check_index(index_Q, labels)
     return Labels(ids_G, labels.gallery_cameras, ids_Q, labels.query_cameras, index_Q)
 
 
-def _check_index(index_Q: Array, labels: Labels) -> None:
-    if len(index_Q) != labels.queries:
-        raise ValueError(f"query_index has {len(index_Q):,} rows, expected one for each of {labels.queries:,} queries")
-    outside = np.flatnonzero((index_Q < 0) | (index_Q >= labels.gallery))
+def checked_index(query_index: Any, queries: int, gallery: int) -> Array:
+    """The gallery row of each query, (Q,) int64.
+
+    Raises:
+        TypeError: rows are not integers.
+        ValueError: there is not one row for each query, or a row is out of range.
+    """
+    index_Q = _integers(query_index, "query_index")
+    if len(index_Q) != queries:
+        raise ValueError(f"query_index has {len(index_Q):,} rows, expected one for each of {queries:,} queries")
+    outside = np.flatnonzero((index_Q < 0) | (index_Q >= gallery))
     if len(outside):
         query = outside[0]
-        raise ValueError(f"query_index[{query}] is {index_Q[query]}, expected a gallery row, 0 to {labels.gallery - 1}")
+        raise ValueError(f"query_index[{query}] is {index_Q[query]}, expected a gallery row, 0 to {gallery - 1}")
+    return index_Q
+
+
+def _check_index(index_Q: Array, labels: Labels) -> None:
     for name, of_gallery, of_queries in (
         ("identity", labels.gallery_ids, labels.query_ids),
         ("camera", labels.gallery_cameras, labels.query_cameras),
@@ -128,6 +140,10 @@ def _vector(values: Any, name: str) -> Array:
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} has shape {array.shape}, expected one entry per tracklet")
+    if array.dtype.kind in "OT":  # columns of tables have such dtypes
+        entries = array.tolist()
+        if any(all(isinstance(one, kind) for one in entries) for kind in (str, Integral)):
+            return np.array(entries)
     return array
 
 

@@ -24,12 +24,13 @@ from torch_nonlocal.tasks.reid.distances import (
     Metric,
     checked_embeddings,
     distance_blocks,
+    prepared,
     smallest,
 )
-from torch_nonlocal.tasks.reid.labels import Array
+from torch_nonlocal.tasks.reid.labels import Array, checked_index
 
-_ROWS = 4096
-"""Neighbors of neighbors are compared for this many items at a time."""
+_COMPARED = 2**21
+"""Neighbors of neighbors are compared at a time: 16 MB of them, whatever k1 is."""
 
 _SAME = 1e-3
 """Embeddings of one tracklet, computed in other batches, differ by less than this share of their length."""
@@ -64,9 +65,9 @@ def reranked_blocks(
         first block.
 
     Raises:
-        TypeError: see `distance_blocks`.
+        TypeError: see `distance_blocks` and `checked_index`.
         ValueError: `k1` or `k2` is below 1, `lambda_value` is outside [0, 1], an embedding of `query_index` is not
-            that of its query, or see `distance_blocks`.
+            that of its query, or see `distance_blocks` and `checked_index`.
     """
     if k1 < 1 or k2 < 1:
         raise ValueError(f"k1 is {k1}, k2 is {k2}: expected at least 1")
@@ -74,9 +75,10 @@ def reranked_blocks(
         raise ValueError(f"lambda_value is {lambda_value}, expected 0 to 1")
     query_QE, gallery_GE = checked_embeddings(query_QE, gallery_GE, metric=metric)
     if metric == "cosine":
-        query_QE, gallery_GE = (torch.nn.functional.normalize(one.double(), dim=1) for one in (query_QE, gallery_GE))
+        query_QE, gallery_GE = prepared(query_QE, metric), prepared(gallery_GE, metric)
     if query_index is None:
-        items_NE = torch.cat([query_QE, gallery_GE.to(query_QE.dtype)])
+        dtype = torch.promote_types(query_QE.dtype, gallery_GE.dtype)
+        items_NE = torch.cat([query_QE.to(dtype), gallery_GE.to(dtype)])
         query_items, gallery_items = np.arange(len(query_QE)), slice(len(query_QE), None)
     else:
         items_NE, gallery_items = gallery_GE, slice(None)
@@ -85,21 +87,12 @@ def reranked_blocks(
 
 
 def _checked_index(query_index: Any, query_QE: Tensor, gallery_GE: Tensor) -> Array:
-    index = torch.as_tensor(query_index).cpu()
-    if index.shape != (len(query_QE),) or index.is_floating_point() or index.dtype == torch.bool:
-        raise ValueError(
-            f"query_index has shape {tuple(index.shape)} and dtype {index.dtype}, expected integers of shape "
-            f"({len(query_QE)},)"
-        )
-    outside = ((index < 0) | (index >= len(gallery_GE))).nonzero().flatten()
-    if len(outside):
-        query = int(outside[0])
-        raise ValueError(f"query_index[{query}] is {int(index[query])}, expected 0 to {len(gallery_GE) - 1}")
+    index = checked_index(query_index, len(query_QE), len(gallery_GE))
     for query, row in enumerate(index.tolist()):
         own_E, other_E = query_QE[query].double(), gallery_GE[row].to(query_QE.device).double()
         if (own_E - other_E).norm() > _SAME * own_E.norm():
             raise ValueError(f"query_index[{query}]: the embedding of gallery row {row} is not that of query {query}")
-    return index.numpy()
+    return index
 
 
 class _SparseRows(NamedTuple):
@@ -131,8 +124,8 @@ def _sparse_rows(rows: Iterable[tuple[Array, Array]]) -> _SparseRows:
 def _reranked(
     items_NE: Tensor, query_items: Array, gallery_items: slice, k1: int, k2: int, lambda_value: float, block: int
 ) -> Iterator[DistanceBlock]:
-    neighbors_NK, largest_N = _neighbors(items_NE, k1, block)
-    rows = _sparse_rows(_encodings(items_NE, neighbors_NK, largest_N, k1))
+    neighbors_NK, largest_N = _neighbors(items_NE, max(k1 + 1, k2), block)
+    rows = _sparse_rows(_encodings(items_NE, neighbors_NK[:, : k1 + 1], largest_N, k1))
     if k2 > 1:
         rows = _sparse_rows(_averaged(rows, neighbors_NK[:, :k2]))
     columns = rows.transposed()
@@ -144,10 +137,10 @@ def _reranked(
         yield DistanceBlock(start, distances_BG)
 
 
-def _neighbors(items_NE: Tensor, k1: int, block: int) -> tuple[Array, Array]:
-    """The k1 + 1 nearest items of each item, itself among them, and its largest squared distance (1 if that is 0)."""
+def _neighbors(items_NE: Tensor, most: int, block: int) -> tuple[Array, Array]:
+    """The nearest items of each item, itself among them, and its largest squared distance (1 if that is 0)."""
     count = len(items_NE)
-    neighbors_NK = np.empty((count, min(k1 + 1, count)), np.int64)
+    neighbors_NK = np.empty((count, min(most, count)), np.int64)
     largest_N = np.empty(count)
     for start, distances_BN in distance_blocks(items_NE, items_NE, block=block):
         stop = start + len(distances_BN)
@@ -177,8 +170,8 @@ def _encodings(items_NE: Tensor, neighbors_NK: Array, largest_N: Array, k1: int)
 
 def _mutual(neighbors_NK: Array) -> Array:
     """True where an item is among the neighbors of its neighbor."""
-    parts = []
-    for items in np.split(np.arange(len(neighbors_NK)), range(_ROWS, len(neighbors_NK), _ROWS)):
+    parts, rows = [], max(1, _COMPARED // neighbors_NK.shape[1] ** 2)
+    for items in np.split(np.arange(len(neighbors_NK)), range(rows, len(neighbors_NK), rows)):
         parts.append((neighbors_NK[neighbors_NK[items]] == items[:, None, None]).any(2))
     return np.concatenate(parts)
 
