@@ -32,6 +32,18 @@ def test_identity_camera_tracklet(tmp_path: Path):
     assert data.gallery[0].files == ("1.jpg", "2.jpg", "10.jpg")
 
 
+def test_the_parts_of_a_set_may_be_in_capitals(tmp_path: Path):
+    for part, who in (("Train", "cy"), ("Training", "xi"), ("QUERY", "ann"), ("Testing", "ann")):
+        frames(tmp_path / part / who / ("cam1" if part == "QUERY" else "cam2"))
+    data = find_tracklets(tmp_path)
+    assert [meaning(part) for part in (data.train, data.query, data.gallery)] == [
+        {("cy/cam2", "cy", "2", 3)},
+        {("ann/cam1", "ann", "1", 3)},
+        {("ann/cam2", "ann", "2", 3)},
+    ]
+    assert [(one.kind, one.name) for one in data.problems] == [("wrong name", "Training")]
+
+
 def test_cameras_in_names_and_cameras_first(tmp_path: Path):
     frames(tmp_path / "a/test/ann/walk_cam2_01")
     frames(tmp_path / "a/test/ann/c3")

@@ -1,6 +1,7 @@
 """Layouts of public sets, each by a miniature with its names; MARS has a file of its own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,24 @@ def test_each_set_is_recognized_and_read_without_problems(tmp_path: Path, name: 
         assert tuple(data.gallery[row] for row in data.query_index) == data.query
     with pytest.raises(ValueError, match=f"split: got {data.splits}, expected 0 to {data.splits - 1}"):
         find_tracklets(root, split=data.splits)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_suffixes_in_capitals_are_read(tmp_path: Path, name: str):
+    root = SETS[name](tmp_path / "set")
+    before = find_tracklets(root)
+    if name == "mars":
+        shutil.rmtree(root / "info")  # its lists name files in small letters
+        before = find_tracklets(root)
+    for file in [*root.rglob("*.jpg"), *root.rglob("*.png")]:
+        file.rename(file.with_suffix(file.suffix.upper()))
+    data = find_tracklets(root)
+    assert (data.layout, data.problems) == (name, ())
+    for part in ("train", "query", "gallery"):
+        found, expected = getattr(data, part), getattr(before, part)
+        assert [(one.name, one.identity, one.camera, one.length, one.role) for one in found] == [
+            (one.name, one.identity, one.camera, one.length, one.role) for one in expected
+        ]
 
 
 def test_a_set_is_found_in_the_folder_above(tmp_path: Path):
@@ -207,6 +226,14 @@ def test_ls_vid_without_queries_chooses_them_and_bad_lines_are_problems(tmp_path
     assert names(find_tracklets(root).query) == ["0842_0000"]  # line 4 of 7, the first that has frames
 
 
+def test_ls_vid_has_the_same_identity_with_and_without_leading_zeros(tmp_path: Path):
+    root = ls_vid(tmp_path)
+    lines = (root / "list_sequence/list_seq_test.txt").read_text().splitlines()
+    lines[0] = lines[0].replace(" 842", " 0842")
+    (root / "list_sequence/list_seq_test.txt").write_text("\n".join(lines))
+    assert [one.identity for one in find_tracklets(root).gallery] == ["842", "842", "843", "843"]
+
+
 def test_market1501_has_junk_and_distractors(tmp_path: Path):
     data = find_tracklets(market1501(tmp_path))
     assert [(one.identity, one.camera, one.role) for one in data.gallery] == [
@@ -255,6 +282,18 @@ def test_prid450s_pairs_two_cameras(tmp_path: Path):
     assert {one.camera for one in data.gallery} == {"2"}
     assert len(data.train) == 4
     assert data.splits == 10
+
+
+def test_a_picture_of_prid450s_with_two_suffixes_is_no_second_camera(tmp_path: Path):
+    root = prid450s(tmp_path, persons=5)
+    (root / "0001002.png").unlink()
+    picture(root / "0001001.jpg", 1)
+    data = find_tracklets(root)
+    assert [(one.kind, one.name) for one in data.problems] == [
+        ("duplicate tracklet", "0001001"),
+        ("one camera", "0001"),
+    ]
+    assert "0001" not in identities((*data.train, *data.query, *data.gallery))
 
 
 def test_polar_bears_follow_the_folds(tmp_path: Path):

@@ -157,3 +157,21 @@ def test_the_layout_needs_both_folders(tmp_path: Path):
     (root / "bbox_test").rename(root / "other")
     with pytest.raises(ValueError, match="has no folder 'bbox_test'"):
         find_tracklets(root)
+
+
+@pytest.mark.parametrize("info", [True, False])
+def test_identity_0000_is_a_person_if_the_set_trains_on_it(tmp_path: Path, info: bool):
+    root = mars(tmp_path, train=2, test=1, info=info)
+    assert {one.role for one in find_tracklets(root).gallery if one.identity == "0000"} == {"distractor"}
+    (root / "bbox_train/0001").rename(root / "bbox_train/0000")
+    for file in (root / "bbox_train/0000").iterdir():
+        file.rename(file.with_name(file.name.replace("0001C", "0000C", 1)))
+    if info:
+        names = (root / "info/train_name.txt").read_text()
+        (root / "info/train_name.txt").write_text(names.replace("0001C", "0000C"))
+        rows = [(1, 4, 0, 1), (5, 9, 0, 2), (10, 13, 2, 1), (14, 18, 2, 2)]
+        matlab(root / "info/tracks_train_info.mat", track_train_info=rows)
+    data = find_tracklets(root)
+    assert data.problems == ()
+    assert {(one.identity, one.role) for one in data.train} == {("0000", "person"), ("0002", "person")}
+    assert {one.role for one in data.gallery if one.identity == "0000"} == {"person"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,13 +15,11 @@ from torch_nonlocal._common.cores import usable_cores
 from torch_nonlocal._common.files import encodable, printable
 from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.data.fingerprints import content_digest
+from torch_nonlocal.data.tracklets.faults import doubtful, persons, unusable
 from torch_nonlocal.data.tracklets.tracklet import Problem, Tracklet, TrackletData
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.media.frame_folders import read_picture
 from torch_nonlocal.media.inspect import inspect_video
-
-CLOSED_SETS = ("polarbearvidid",)
-"""Layouts whose published splits test the identities that they train on."""
 
 
 class Part(NamedTuple):
@@ -126,10 +124,9 @@ def check_tracklets(
     work += [of_video(video, tracklets) for video, tracklets in videos.items()]
     with ThreadPoolExecutor(workers) as pool:  # Pillow and FFmpeg release the global interpreter lock
         results = [one for found in pool.map(seen, work) for one in found]
-    shared = [] if data.layout in CLOSED_SETS else _shared_identities(data)
-    problems = [*data.problems, *shared, *_without_matches(data), *_same_names(data), *_same_pictures(pictures)]
+    problems = [*data.problems, *unusable(data), *_same_names(data), *_same_pictures(named)]
     problems += [one.problem for one in results if one.problem is not None]
-    remarks = [*_one_camera(data), *_one_frame(named), *(one.remark for one in results if one.remark is not None)]
+    remarks = [*doubtful(data), *_one_frame(named), *(one.remark for one in results if one.remark is not None)]
     parts = {name: _numbers(getattr(data, name)) for name in ("train", "query", "gallery")}
     found = printable(str(data.root)), data.layout, data.splits
     return TrackletCheck(*found, parts, _safe(problems), _safe(remarks), data.notes)
@@ -200,47 +197,6 @@ def _read_video(video: Path, tracklets: Mapping[str, Tracklet], time_limit: floa
     return found
 
 
-def _persons(tracklets: Iterable[Tracklet]) -> dict[str, set[str]]:
-    """The cameras of each identity that is neither junk nor a distractor."""
-    cameras: dict[str, set[str]] = {}
-    for one in tracklets:
-        if one.role == "person":
-            cameras.setdefault(one.identity, set()).add(one.camera)
-    return cameras
-
-
-def _shared_identities(data: TrackletData) -> list[Problem]:
-    shared = sorted(_persons(data.train).keys() & _persons((*data.query, *data.gallery)).keys())
-    reason = "it is in the training data and in the test data"
-    return [Problem("shared identity", name, reason) for name in shared]
-
-
-def _without_matches(data: TrackletData) -> list[Problem]:
-    """The fault that nothing can be measured: no test tracklets, or no query with a match in another camera."""
-    if not data.train and not data.gallery:
-        return [Problem("empty set", data.layout, "no tracklet is left")]
-    if not data.gallery:
-        return []
-    gallery = _persons(data.gallery)
-    if any(gallery.get(one.identity, set()) - {one.camera} for one in data.query):
-        return []
-    has_none = f"none of {counted(len(data.query), 'query', 'queries')} has a match in another camera"
-    reason = has_none if data.query else "there are no queries: expected an identity in two cameras"
-    return [Problem("no match", data.layout, reason)]
-
-
-def _one_camera(data: TrackletData) -> list[Problem]:
-    found = []
-    for part, tracklets in (("training", data.train), ("test", (*data.query, *data.gallery))):
-        for name, cameras in sorted(_persons(tracklets).items()):
-            if len(cameras) == 1:
-                effect = "its queries have no match" if part == "test" else "it has no pair across cameras"
-                found.append(
-                    Problem("one camera", name, f"the {part} data show it in camera {min(cameras)} only; {effect}")
-                )
-    return found
-
-
 def _one_frame(named: Mapping[str, Tracklet]) -> list[Problem]:
     """Tracklets of one frame, in a set that has longer ones."""
     if all(one.length == 1 for one in named.values()):
@@ -260,28 +216,41 @@ def _same_names(data: TrackletData) -> list[Problem]:
     return found
 
 
-def _same_pictures(pictures: Mapping[str, Tracklet]) -> list[Problem]:
-    """First, middle and last frames that are also frames of another identity."""
+def _same_pictures(named: Mapping[str, Tracklet]) -> list[Problem]:
+    """First, middle and last frames that are also the first, middle or last frame of another identity."""
     found: list[Problem] = []
     known: dict[str, tuple[str, Tracklet]] = {}
-    for name, one in pictures.items():
+    for name, one in named.items():
         if one.role != "person":
             continue
-        for at in sorted({0, one.length // 2, one.length - 1}):
-            digest = content_digest((one.folder or Path()) / one.files[at])
-            other, same = known.setdefault(digest, (name, one)) if digest else (name, one)
+        for frame, content in _contents(one):
+            other, same = known.setdefault(content, (name, one)) if content else (name, one)
             if same.identity != one.identity:
-                reason = f"{one.files[at]} of identity {one.identity} is also in {other} of identity {same.identity}"
+                reason = f"{frame} of identity {one.identity} is also in {other} of identity {same.identity}"
                 found.append(Problem("same picture", name, reason))
                 break
     return found
+
+
+def _contents(one: Tracklet) -> Iterator[tuple[str, str]]:
+    """Name and content of the first, middle and last frame, of a whole video of the video; "" if unknown."""
+    folder = one.folder or Path()
+    if not (one.files or one.boxes):
+        yield folder.name, content_digest(folder)
+        return
+    for at in sorted({0, one.length // 2, one.length - 1}):
+        if one.files:
+            yield one.files[at], content_digest(folder / one.files[at])
+        else:
+            frame, *box = one.boxes[at]
+            yield f"the box in frame {frame} of {folder.name}", f"{folder}: {frame}: {box}"
 
 
 def _numbers(tracklets: Sequence[Tracklet]) -> Part:
     lengths = [one.length for one in tracklets]
     roles = Counter(one.role for one in tracklets)
     return Part(
-        len(_persons(tracklets)),
+        len(persons(tracklets)),
         len({one.camera for one in tracklets}),
         len(tracklets),
         sum(lengths),

@@ -25,7 +25,7 @@ WITHDRAWN = (
     "DukeMTMC was withdrawn by its authors in 2019: people were recorded without their consent. Prefer another set"
 )
 _NAME = "dukemtmc-video"
-_RULE = re.compile(r"(\d{4})_C(\d{1,2})_F(\d{1,6})_X\d{1,9}\.(?:jpe?g|png)")
+_RULE = re.compile(r"(\d{4})_C(\d{1,2})_F(\d{1,6})_X\d{1,9}\.(?i:jpe?g|png)")
 _PLACES = ("train", "DukeMTMC-VideoReID/train")
 
 

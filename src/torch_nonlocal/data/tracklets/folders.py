@@ -24,7 +24,7 @@ from torch_nonlocal.data.tracklets.layout import (
 from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData
 
 _NAME = "folders"
-_PARTS = {"train": ("train",), "query": ("query", "probe"), "gallery": ("gallery", "test")}
+_PARTS = {"train": ("train", "training"), "query": ("query", "probe"), "gallery": ("gallery", "test", "testing")}
 _CAMERA = re.compile(r"(?:cam(?:era)?|view)[-_ ]?(\w{1,16})|c(\d{1,3})", re.IGNORECASE)
 _CAMERA_IN_NAME = re.compile(
     r"(?:^|[-_. ])(?:cam(?:era)?[-_ ]?([a-z]|\d{1,3})|c(\d{1,3}))(?=$|[-_. ]|s\d)", re.IGNORECASE
@@ -50,7 +50,8 @@ def _read(root: Path, split: int) -> TrackletData:
     check_folder(root)
     reader = Reader(root)
     top = reader.listing(root).folders
-    parts = {use: next((name for name in names if name in top), None) for use, names in _PARTS.items()}
+    known = {name.lower(): name for name in top}
+    parts = {use: next((known[name] for name in names if name in known), None) for use, names in _PARTS.items()}
     if not any(parts.values()):
         return _held_out(reader, split)
     check_split(split, 1, _NAME)

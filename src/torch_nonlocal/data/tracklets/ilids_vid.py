@@ -25,7 +25,7 @@ from torch_nonlocal.data.tracklets.two_cameras import Pair, pairs_of_folders, re
 _NAME = "ilids-vid"
 _PLACES = ("i-LIDS-VID/sequences", "sequences")
 _SPLIT_FILE = "train-test people splits/train_test_splits_ilidsvid.mat"
-_RULE = r"{folder}_{person}_\d{{1,9}}\.(?:png|jpe?g)"
+_RULE = r"{folder}_{person}_\d{{1,9}}\.(?i:png|jpe?g)"
 
 
 def _recognizes(root: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import counted, listed, near_path
 from torch_nonlocal.data.fingerprints import content_digest
 from torch_nonlocal.data.suffixes import is_video_name
-from torch_nonlocal.data.tracklets.tracklet import Problem, Role, Tracklet, TrackletData
+from torch_nonlocal.data.tracklets.tracklet import Problem, Role, Tracklet, TrackletData, camera_numbers
 from torch_nonlocal.media.frame_names import PICTURES, in_order
 
 SPLITS = 10
@@ -199,6 +199,18 @@ def own_file(root: Path, *names: str) -> Path | None:
     return file
 
 
+def check_queries(file: Path, query: Iterable[Tracklet]) -> None:
+    """Check that a list of queries names persons.
+
+    Raises:
+        ValueError: a query is junk or a distractor, which has no match.
+    """
+    wrong = next((one for one in query if one.role != "person"), None)
+    if wrong is not None:
+        what = f"{wrong.name}, which is {'junk' if wrong.role == 'junk' else 'a distractor'}"
+        raise ValueError(f"{str(file)!r} has the query {what}: expected persons")
+
+
 def check_split(split: int, splits: int, layout: str) -> None:
     """Check the number of a split.
 
@@ -249,18 +261,19 @@ def with_queries(test: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[
     """Choose the queries of a gallery without a list of queries.
 
     A query is the first tracklet of each identity and camera; identities of one camera, which cannot be matched in
-    another, have none.
+    another, have none. In data of a single camera, every tracklet counts as a camera of its own.
 
     Returns:
         The queries, and their rows in `test`.
     """
-    cameras: dict[str, set[str]] = {}
-    for one in test:
-        cameras.setdefault(one.identity, set()).add(one.camera)
-    rows: dict[tuple[str, str], int] = {}
-    for row, one in enumerate(test):
+    numbers = camera_numbers(test)
+    cameras: dict[str, set[int]] = {}
+    for one, number in zip(test, numbers, strict=True):
+        cameras.setdefault(one.identity, set()).add(number)
+    rows: dict[tuple[str, int], int] = {}
+    for row, (one, number) in enumerate(zip(test, numbers, strict=True)):
         if one.role == "person" and len(cameras[one.identity]) > 1:
-            rows.setdefault((one.identity, one.camera), row)
+            rows.setdefault((one.identity, number), row)
     index = tuple(rows.values())
     return tuple(test[row] for row in index), index
 
@@ -289,6 +302,20 @@ def own_cameras(
         which, changed = f"{why}: tracklets count", [True] * len(tracklets)
     kept = (replace(one, camera=name(one)) if own else one for one, own in zip(tracklets, changed, strict=True))
     return tuple(kept), (f"{which} as cameras of their own",) if any(changed) else ()
+
+
+def with_distractors(tracklets: Iterable[Tracklet], known: Collection[str]) -> tuple[Tracklet, ...]:
+    """Tracklets of the identity 0 as distractors, unless the set numbers persons from 0: then it is a person.
+
+    Args:
+        tracklets: of the test.
+        known: identities of queries and of training tracklets.
+    """
+    found = []
+    for one in tracklets:
+        is_nobody = one.role == "person" and not one.identity.strip("0") and one.identity not in known
+        found.append(replace(one, role="distractor") if is_nobody else one)
+    return tuple(found)
 
 
 def queries_in_gallery(

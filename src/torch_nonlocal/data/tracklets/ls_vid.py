@@ -17,6 +17,7 @@ from torch_nonlocal.data.tracklets.layout import (
     AUTOMATIC_QUERIES,
     Layout,
     Reader,
+    check_queries,
     check_split,
     first_place,
     own_file,
@@ -29,7 +30,7 @@ _NAME = "ls-vid"
 _LISTS = ("list_sequence", "info/list_sequence")
 _QUERIES = ("test/data/info_test.mat", "info/data/info_test.mat", "info/info_test.mat", "test/info_test.mat")
 _LINE = re.compile(r"(\S+)\s+(-?\d{1,8})")
-_FRAME = re.compile(r"\w+?_\w+?_(\d{1,4})_(\d{1,9})\.(?:jpe?g|png)")
+_FRAME = re.compile(r"\w+?_\w+?_(\d{1,4})_(\d{1,9})\.(?i:jpe?g|png)")
 
 
 class _Entry(NamedTuple):
@@ -71,6 +72,7 @@ def _read(root: Path, split: int) -> TrackletData:
         places = {row: place for place, row in enumerate(row for row, one in enumerate(test) if one is not None)}
         index = tuple(places[row] for row in _query_rows(queries, len(test)) if row in places)
         query = tuple(gallery[row] for row in index)
+        check_queries(queries, query)
     return TrackletData(_NAME, root, train, query, gallery, index, problems=reader.problems, notes=tuple(notes))
 
 
@@ -83,7 +85,7 @@ def _tracklets(reader: Reader, files: _Files, file: Path) -> Iterator[Tracklet |
             reader.problem("wrong row", f"{file.name}:{number}", expected)
             yield None
             continue
-        yield files.tracklet(_Entry(number, match[1], match[2]))
+        yield files.tracklet(_Entry(number, match[1], str(int(match[2]))))
 
 
 class _Files:

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from torch_nonlocal.data.tracklets.dukemtmc_video import WITHDRAWN
-from torch_nonlocal.data.tracklets.layout import Layout, Reader, check_folder, check_split, first_picture
+from torch_nonlocal.data.tracklets.layout import (
+    Layout,
+    Reader,
+    check_folder,
+    check_split,
+    first_picture,
+    with_distractors,
+)
 from torch_nonlocal.data.tracklets.tracklet import Role, Tracklet, TrackletData
 
 _NAME = "market1501"
@@ -20,7 +26,7 @@ _VARIANTS = (
     ("image_train", "image_query", "image_test"),  # VeRi
     ("train", "query", "gallery"),
 )
-_RULE = re.compile(r"(-1|\d{1,8})_c(\d{1,3})(?:s\d{1,3})?(?:_[\w-]+)?\.(?:jpe?g|png|bmp)")
+_RULE = re.compile(r"(-1|\d{1,8})_c(\d{1,3})(?:s\d{1,3})?(?:_[\w-]+)?\.(?i:jpe?g|png|bmp)")
 _DUKE = re.compile(r"\d{4}_c\d_f\d{7}\.jpg")
 
 
@@ -47,7 +53,7 @@ def _read(root: Path, split: int) -> TrackletData:
     reader = Reader(root)
     train, query = (tuple(_part(reader, root / part, has_junk=False)) for part in parts[:2])
     known = {one.identity for one in (*query, *train)}
-    gallery = tuple(_with_role(one, known) for one in _part(reader, root / parts[2], has_junk=True))
+    gallery = with_distractors(_part(reader, root / parts[2], has_junk=True), known)
     notes = ["the queries are not in the gallery"]
     if any(_DUKE.fullmatch(one.files[0]) for one in query[:1]):
         notes.insert(0, WITHDRAWN)
@@ -61,17 +67,8 @@ def _part(reader: Reader, folder: Path, *, has_junk: bool) -> Iterator[Tracklet]
             expected = "expected a name such as 0002_c1s1_000451_03.jpg (identity, camera)"
             reader.problem("wrong name", f"{folder.name}/{name}", expected)
             continue
-        yield Tracklet(name.rpartition(".")[0], match[1], match[2], 1, folder, (name,))
-
-
-def _with_role(one: Tracklet, known: set[str]) -> Tracklet:
-    """A gallery tracklet with its role: in sets that number persons from 0, identity 0000 is a person."""
-    role: Role = "person"
-    if one.identity == "-1":
-        role = "junk"
-    elif not one.identity.strip("0") and one.identity not in known:
-        role = "distractor"
-    return one if role == "person" else replace(one, role=role)
+        role: Role = "junk" if match[1] == "-1" else "person"
+        yield Tracklet(name.rpartition(".")[0], match[1], match[2], 1, folder, (name,), role=role)
 
 
 MARKET1501 = Layout(

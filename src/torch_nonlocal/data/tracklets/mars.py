@@ -17,16 +17,18 @@ from torch_nonlocal.data.tracklets.layout import (
     Layout,
     Reader,
     check_folder,
+    check_queries,
     check_split,
     own_file,
+    with_distractors,
     with_queries,
 )
 from torch_nonlocal.data.tracklets.matlab import Matrix, read_matrix
 from torch_nonlocal.data.tracklets.tracklet import Role, Tracklet, TrackletData
 
-_NAME = re.compile(r"((\d{4,5}|00-1)C(\d{1,2})T\d{3,5})F(\d{3,6})\.(?:jpe?g|png)")
+_NAME = re.compile(r"((\d{4,5}|00-1)C(\d{1,2})T\d{3,5})F(\d{3,6})\.(?i:jpe?g|png)")
 _RULE = "expected a name such as 0001C1T0001F001.jpg (identity, camera, tracklet, frame)"
-_JUNK, _DISTRACTOR = "00-1", "0000"
+_JUNK = "00-1"
 _FILES = ("train_name.txt", "test_name.txt", "tracks_train_info.mat", "tracks_test_info.mat", "query_IDX.mat")
 _COLUMNS = 4  # first frame, last frame, identity, camera
 
@@ -46,6 +48,7 @@ def _read(root: Path, split: int) -> TrackletData:
     reader = Reader(root)
     if not (root / "info").is_dir():
         train, test = (reader.unique(_by_name(reader, root / part)) for part in ("bbox_train", "bbox_test"))
+        test = with_distractors(test, {one.identity for one in train})
         query, index = with_queries(test)
         notes = ("no folder 'info' with the official lists: tracklets are grouped by file names", AUTOMATIC_QUERIES)
         return TrackletData("mars", root, train, query, test, index, problems=reader.problems, notes=notes)
@@ -57,11 +60,12 @@ def _read(root: Path, split: int) -> TrackletData:
     test = _by_list(reader, root / "bbox_test", info / _FILES[1], info / _FILES[3], "track_test_info")
     rows = _query_rows(info / _FILES[4], len(test))
     places = {row: place for place, row in enumerate(row for row, one in enumerate(test) if one is not None)}
-    gallery = tuple(one for one in test if one is not None)
+    kept, gallery = (tuple(one for one in part if one is not None) for part in (train, test))
     index = tuple(places[row] for row in rows if row in places)
+    gallery = with_distractors(gallery, {one.identity for one in (*kept, *(gallery[place] for place in index))})
     query = tuple(gallery[place] for place in index)
+    check_queries(info / _FILES[4], query)
     notes = ("official lists of MARS; the gallery contains the queries",)
-    kept = tuple(one for one in train if one is not None)
     return TrackletData("mars", root, kept, query, gallery, index, problems=reader.problems, notes=notes)
 
 
@@ -172,7 +176,7 @@ def _query_rows(file: Path, total: int) -> list[int]:
 
 
 def _role(label: str) -> Role:
-    return "junk" if label == _JUNK else "distractor" if label == _DISTRACTOR else "person"
+    return "junk" if label == _JUNK else "person"
 
 
 MARS = Layout(

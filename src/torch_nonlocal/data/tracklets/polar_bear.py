@@ -29,7 +29,7 @@ from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData
 
 _NAME = "polarbearvidid"
 _SPLITS = 5
-_RULE = re.compile(r"((\d{3})C(\d{2,3})T(\d{3,5}))F(\d{1,9})\.(?:jpe?g|png)")
+_RULE = re.compile(r"((\d{3})C(\d{2,3})T(\d{3,5}))F(\d{1,9})\.(?i:jpe?g|png)")
 _FOLD = "track_fold_info_{}.csv"
 _COLUMNS = ["id", "cam", "tracklet"]
 

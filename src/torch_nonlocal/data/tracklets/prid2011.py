@@ -49,7 +49,7 @@ def _read(root: Path, split: int) -> TrackletData:
         return match is not None and int(match[1]) <= _LAST_IN_BOTH
 
     cameras = {"a": shots / "cam_a", "b": shots / "cam_b"}
-    rule = r"\d{{1,9}}\.(?:png|jpe?g)"
+    rule = r"\d{{1,9}}\.(?i:png|jpe?g)"
     pairs = pairs_of_folders(reader, cameras, rule, "a name such as 0001.png", is_in_both)
     file = own_file(root, *_SPLIT_FILES)
     if file is not None:

@@ -167,6 +167,8 @@ def _mistake(row: _Row) -> str:
         return f"the split is {excerpt(row('split'))!r}, expected {listed(sorted(set(_SPLITS.values())))}"
     if row("role") and row("role").lower() not in _ROLES:
         return f"the role is {excerpt(row('role'))!r}, expected {listed(_ROLES)}"
+    if _part(row) == "query" and row("role").lower() not in ("", "person"):
+        return f"the role of a query is {row('role').lower()}, expected person"
     if not row("video"):
         return "" if row("frames") else "no frames and no video"
     if not any(map(row, _BOX)):

@@ -123,6 +123,19 @@ class TrackletSource(Protocol):
         ...
 
 
+def camera_numbers(tracklets: Sequence[Tracklet]) -> list[int]:
+    """Number the cameras of tracklets that are ranked together: 0, 1, ... in sorted order of their names.
+
+    In data of a single camera every tracklet has its own number: the rule that leaves out the camera of the query
+    would leave nothing.
+    """
+    names = sorted({one.camera for one in tracklets})
+    if len(names) < 2:
+        return list(range(len(tracklets)))
+    numbers = {name: number for number, name in enumerate(names)}
+    return [numbers[one.camera] for one in tracklets]
+
+
 def identity_numbers(tracklets: Sequence[Tracklet], known: Sequence[str] = ()) -> tuple[list[int], list[str]]:
     """Number the identities of tracklets: 1, 2, ... in sorted order of their names, -1 for junk, 0 for distractors.
 

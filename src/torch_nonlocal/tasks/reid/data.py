@@ -6,12 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_nonlocal._common.text import counted, listed
+from torch_nonlocal.data.tracklets.faults import FEWEST_IDENTITIES
 from torch_nonlocal.data.tracklets.files import FileTracklets
 from torch_nonlocal.data.tracklets.find import find_tracklets
-from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData, TrackletSource, identity_numbers
+from torch_nonlocal.data.tracklets.tracklet import (
+    Tracklet,
+    TrackletData,
+    TrackletSource,
+    camera_numbers,
+    identity_numbers,
+)
 from torch_nonlocal.tasks.reid.settings import AUTO, ReidSettings
 
-_FEWEST = 2  # identities of a part
 _SHOWN = 3
 
 
@@ -38,14 +44,8 @@ class Retrieval:
 
     @property
     def cameras(self) -> list[int]:
-        """Number of the camera of each tracklet.
-
-        In data of a single camera every tracklet has its own number: the rule that leaves out the camera of the query
-        would leave nothing.
-        """
-        names = [one.camera for one in self.source.tracklets]
-        numbers = {name: number for number, name in enumerate(sorted(set(names)))}
-        return list(range(len(names))) if len(numbers) < 2 else [numbers[name] for name in names]
+        """Number of the camera of each tracklet; see `camera_numbers`."""
+        return camera_numbers(self.source.tracklets)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Train
         found, split = _found(data, settings.layout, settings.split), settings.split
     people = [one for one in found.train if one.role == "person" and one.length]
     kept, held_out = _held_out(people, settings.held_out)
-    if (identities := len({one.identity for one in kept})) < _FEWEST:
+    if (identities := len({one.identity for one in kept})) < FEWEST_IDENTITIES:
         of = f"of {counted(identities, 'identity', 'identities')}"
         raise ValueError(
             f"{data} ({found.layout}): {counted(len(kept), 'training tracklet')} with frames {of}, expected training "
@@ -239,8 +239,8 @@ def _held_out(tracklets: Sequence[Tracklet], share: float) -> tuple[list[Trackle
         counts[one.identity] = counts.get(one.identity, 0) + 1
     able = [name for name in cameras if (len(cameras[name]) > 1 if several else counts[name] > 1)]
     able.sort(key=lambda name: hashlib.sha256(name.encode(errors="surrogateescape")).digest())
-    number = min(round(share * len(cameras)), max(len(cameras) - _FEWEST, 0), len(able))
-    chosen = set(able[:number]) if number >= _FEWEST else set()
+    number = min(round(share * len(cameras)), max(len(cameras) - FEWEST_IDENTITIES, 0), len(able))
+    chosen = set(able[:number]) if number >= FEWEST_IDENTITIES else set()
     return (
         [one for one in tracklets if one.identity not in chosen],
         [one for one in tracklets if one.identity in chosen],
