@@ -69,9 +69,13 @@ def test_identities_that_do_not_fill_a_batch_differ_from_epoch_to_epoch():
     [
         ({"per_identity": 3}, "batch_size=4: expected a multiple of per_identity=3"),
         ({"per_identity": 0}, "per_identity=0"),
+        ({"batch_size": 0}, "batch_size=0: expected a multiple of per_identity=2, both from 1"),
+        ({"batch_size": -4}, "batch_size=-4: expected a multiple of per_identity=2, both from 1"),
         ({"batch_size": 10}, "a batch has 5 identities, the training data have 4; expected batch_size=8 or less"),
     ],
 )
 def test_batches_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         batches(**changes)
+    with pytest.raises(ValueError, match="groups of 1 items, expected those of 2"):
+        IdentityBatches([0, 1], [0], per_identity=1, batch_size=2, seed=0)

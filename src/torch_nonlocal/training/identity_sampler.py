@@ -24,15 +24,21 @@ class IdentityBatches:
         seed: seed of the draws and of the items' random draws.
 
     Raises:
-        ValueError: the batch size is no multiple of K, or there are fewer identities than P.
+        ValueError: the batch size is no multiple of K, there are fewer identities than P, or groups of other items.
     Reference: Hermans et al., In defense of the triplet loss for person re-identification, 2017, section 2.
     """
 
     def __init__(
         self, identities: Sequence[int], groups: Sequence[int], *, per_identity: int, batch_size: int, seed: int
     ) -> None:
-        if per_identity < 1 or batch_size % per_identity:
-            raise ValueError(f"batch_size={batch_size}: expected a multiple of per_identity={per_identity}")
+        if per_identity < 1 or batch_size < 1 or batch_size % per_identity:
+            raise ValueError(
+                f"batch_size={batch_size}: expected a multiple of per_identity={per_identity}, both from 1"
+            )
+        if len(groups) != len(identities):
+            raise ValueError(
+                f"groups of {len(groups)} items, expected those of {len(identities)}, one for each identity"
+            )
         members: dict[int, dict[int, list[int]]] = {}
         for index, (identity, group) in enumerate(zip(identities, groups, strict=True)):
             members.setdefault(identity, {}).setdefault(group, []).append(index)

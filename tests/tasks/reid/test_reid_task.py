@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 for package in ("accelerate", "numpy", "PIL.Image", "pytorch_metric_learning", "rich", "torchvision", "tyro"):
     pytest.importorskip(package, reason="pip install 'torch-nonlocal[reid]'")
@@ -22,11 +21,9 @@ import numpy as np  # noqa: E402
 import torch_nonlocal as nl  # noqa: E402
 from torch_nonlocal.cli import main  # noqa: E402
 from torch_nonlocal.media.frame_folders import read_picture  # noqa: E402
-from torch_nonlocal.models.tracklet_net import TrainingOutput  # noqa: E402
 from torch_nonlocal.tasks.reid import task as reid_task  # noqa: E402
 from torch_nonlocal.tasks.reid.clips import TrackletViews, TrainingClips  # noqa: E402
 from torch_nonlocal.tasks.reid.data import training_data  # noqa: E402
-from torch_nonlocal.tasks.reid.losses import ReidLoss  # noqa: E402
 from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions  # noqa: E402
 from torch_nonlocal.tasks.reid.trained_on import digests_of, tracklet_digest  # noqa: E402
 from torch_nonlocal.training import load_weights_file  # noqa: E402
@@ -276,30 +273,6 @@ def test_a_tracklet_of_which_one_clip_cannot_be_read_is_left_out(folder, tmp_pat
     assert not any("0007" in query for query in queries)
 
 
-def test_the_loss_is_smoothed_cross_entropy_plus_the_hardest_triplet_of_each_anchor():
-    generator = torch.Generator().manual_seed(0)
-    features = torch.randn(8, 5, generator=generator)
-    logits = torch.randn(8, 4, generator=generator)
-    labels = torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])  # the last one has no positive
-    for margin in (0.3, None):
-        settings = ReidSettings(margin=margin, triplet=0.7, label_smoothing=0.2)
-        found = ReidLoss(settings)(TrainingOutput(features, logits), labels)
-        distances = torch.cdist(features, features)
-        losses = []
-        for anchor in range(7):
-            same = labels == labels[anchor]
-            same[anchor] = False
-            positive = distances[anchor][same].max()
-            negative = distances[anchor][labels != labels[anchor]].min()
-            gap = positive - negative
-            losses.append(F.softplus(gap) if margin is None else (gap + margin).clamp_min(0))
-        log_p = logits.log_softmax(1)
-        entropy = -(0.8 * log_p[torch.arange(8), labels] + 0.2 * log_p.mean(1)).mean()
-        triplet = torch.stack(losses).mean()
-        torch.testing.assert_close(found["triplet"], triplet, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(found["loss"], entropy + 0.7 * triplet, rtol=1e-4, atol=1e-5)
-
-
 def test_training_clips_are_flipped_shifted_and_erased_as_a_whole(folder):
     settings = ReidSettings(frames="uniform-2", height=16, width=8, pad=0, erase=0.0, flip=False)
     source = training_data(folder / "mars", settings, 0).source
@@ -333,6 +306,7 @@ def test_runs_of_several_seeds_are_trained_and_tested_on_their_own_splits_and_av
     ]
     assert splits == [0, 1]
     capsys.readouterr()
+    (folder / "ten" / "seed-2" / "checkpoints").mkdir(parents=True)  # a run that was interrupted at its start
     rank(folder, "ten", tmp_path / "out", data="pairs")
     printed = capsys.readouterr().out
     assert "left out, since trained on" not in printed
@@ -341,6 +315,16 @@ def test_runs_of_several_seeds_are_trained_and_tested_on_their_own_splits_and_av
     assert average["average"]["mAP_common"]["mean"] == pytest.approx(sum(values) / 2)
     assert average["average"]["mAP_common"]["deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
     assert "mean and standard deviation of 2 runs" in printed
+    assert "left out, without trained weights: seed-2" in printed
+    runs = [json.loads((tmp_path / "out" / f"seed-{seed}" / "scores.json").read_text())["scores"] for seed in (0, 1)]
+    for rank_number in (1, 5, 10, 20):
+        name = f"rank{rank_number}"
+        expected = (runs[0]["common"][name] + runs[1]["common"][name]) / 2
+        assert average["average"][f"{name}_common"]["mean"] == pytest.approx(expected)
+        assert average["cmc"]["common"][rank_number - 1] == pytest.approx(expected)
+    row = next(line.split() for line in printed.split("mean and standard")[1].splitlines() if "±" in line)
+    spread = average["average"]["mAP_official"]
+    assert row[:4] == ["official", f"{100 * spread['mean']:.1f}", "±", f"{100 * spread['deviation']:.1f}"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +39,7 @@ class ReidLoss(nn.Module):
     def forward(self, output: TrainingOutput, labels: Tensor) -> dict[str, Tensor]:
         """Return the loss, its parts "cross_entropy" and "triplet", and "accuracy" over the training identities."""
         entropy = F.cross_entropy(output.logits, labels, label_smoothing=self._smoothing)
-        features = output.features.float()
+        features = output.features.to(torch.promote_types(output.features.dtype, torch.float32))  # squares need range
         triplet = self._triplet(features, labels, self._miner(features, labels))
         accuracy = (output.logits.detach().argmax(1) == labels).float().mean()
         loss = entropy + self._weight * triplet

@@ -10,12 +10,15 @@ from typing import Any
 from torch_nonlocal._common.files import check_folder, spreadsheet_text, write_json
 from torch_nonlocal._common.optional import require_all
 from torch_nonlocal._common.text import counted
-from torch_nonlocal.tasks.reid.metrics import RANKS, RetrievalScores
+from torch_nonlocal.tasks.reid.metrics import RANKS, Protocol, RetrievalScores
 from torch_nonlocal.tasks.reid.rankings import Rankings, rank_matches
 from torch_nonlocal.tasks.reid.report import threshold_text, write_report
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
 from torch_nonlocal.tasks.reid.testing import Tested, ranked_run
 from torch_nonlocal.tasks.tables import write_csv
+
+TITLES = {"mean_ap": "mAP", **{f"rank{number}": f"rank {number}" for number in RANKS}, "mean_inp": "mINP"}
+"""The metrics of tables, by their names in `RetrievalScores.plain`."""
 
 
 def run_test(
@@ -26,11 +29,11 @@ def run_test(
     *,
     on_progress: Callable[[int, int], None] | None,
     log: Callable[[str], None],
-) -> dict[str, float]:
+) -> Mapping[Protocol, RetrievalScores]:
     """Test trained weights and write the results to a folder; arguments as in `TaskSpec.test`.
 
     Returns:
-        "mAP_common", "rank1_common" and so on.
+        The scores by protocol.
 
     Raises:
         FileNotFoundError: the weights or the data do not exist.
@@ -68,19 +71,15 @@ def run_test(
     about = {"weights": str(weights), "data": data_name}
     page = write_report(tested, out, rankings, about=about)
     log(f"scores and rankings: {out}/, report: {page}")
-    return {
-        f"{name}_{protocol}": value
-        for protocol, one in tested.scores.items()
-        for name, value in (("mAP", one.mean_ap), ("rank1", one.rank(1)), ("mINP", one.mean_inp))
-    }
+    return tested.scores
 
 
 def score_lines(scores: Mapping[Any, RetrievalScores]) -> list[str]:
     """A table of the metrics, one line for each protocol."""
-    titles = ["mAP", *(f"rank {number}" for number in RANKS), "mINP", "queries"]
-    lines = [f"{'protocol':<10}" + "".join(f"{title:>9}" for title in titles)]
+    lines = [f"{'protocol':<10}" + "".join(f"{title:>9}" for title in (*TITLES.values(), "queries"))]
     for name, one in scores.items():
-        values = [one.mean_ap, *(one.rank(number) for number in RANKS), one.mean_inp]
+        plain = one.plain()
+        values = [plain[title] for title in TITLES]
         skipped = f" ({counted(one.skipped, 'query', 'queries')} without a match skipped)" if one.skipped else ""
         lines.append(f"{name:<10}" + "".join(f"{value:>9.4f}" for value in values) + f"{one.scored:>9,}{skipped}")
     return lines

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch_nonlocal._common.files import check_folder, write_json
-from torch_nonlocal.tasks.reid.results import run_test
+from torch_nonlocal._common.text import listed
+from torch_nonlocal.tasks.reid.metrics import LEAST_CMC, PROTOCOLS, Protocol, RetrievalScores
+from torch_nonlocal.tasks.reid.results import TITLES, run_test
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
-from torch_nonlocal.tasks.reid.split_average import spread
+from torch_nonlocal.tasks.reid.split_average import SplitAverage, average_splits
 
 SUMMARY = "average.json"
-"""File with the metrics of each run, their mean and their sample standard deviation."""
+"""File with the metrics of each run, their mean and sample standard deviation, and the mean CMC by protocol."""
 
 
 def run_tests(
@@ -37,35 +39,63 @@ def run_tests(
         log: receives a summary of the results, one line at a time.
 
     Returns:
-        The metrics; means, if there are several runs.
+        The metrics, "mAP_common", "rank1_common" and so on; means, if there are several runs.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: as `run_test`.
     """
-    runs = runs_below(weights)
+    runs, untrained = runs_below(weights)
     if not runs:
-        return run_test(weights, data, out, options, on_progress=on_progress, log=log)
+        return _metrics(run_test(weights, data, out, options, on_progress=on_progress, log=log))
     check_folder(out)
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, Mapping[Protocol, RetrievalScores]] = {}
     for run in runs:
         log(f"{run.name}:")
         found[run.name] = run_test(run, data, out / run.name, options, on_progress=on_progress, log=log)
-    names = [name for name in found[runs[0].name] if all(name in one for one in found.values())]
-    spreads = {name: spread(one[name] for one in found.values()) for name in names}
+    protocols: list[Protocol] = [name for name in PROTOCOLS if all(name in one for one in found.values())]
+    averages = [average_splits([one[name] for one in found.values()]) for name in protocols]
     log(f"mean and standard deviation of {len(runs)} runs, in percent:")
-    for name, one in spreads.items():
-        log(f"  {name:<16} {one}")
-    plain = {name: one._asdict() for name, one in spreads.items()}
-    write_json(out / SUMMARY, {"runs": found, "average": plain}, indent=1)
+    for line in _lines(averages):
+        log(line)
+    if untrained:
+        log(f"left out, without trained weights: {listed(path.name for path in untrained)}")
+    spreads = {_name(metric, one.protocol): spread for one in averages for metric, spread in one.metrics.items()}
+    content = {
+        "runs": {name: _metrics(one) for name, one in found.items()},
+        "left_out": [path.name for path in untrained],
+        "average": {name: one._asdict() for name, one in spreads.items()},
+        "cmc": {one.protocol: one.cmc[:LEAST_CMC].tolist() for one in averages},
+    }
+    write_json(out / SUMMARY, content, indent=1)
     log(f"metrics of all runs: {out / SUMMARY}")
     return {name: one.mean for name, one in spreads.items()}
 
 
-def runs_below(weights: Path) -> list[Path]:
-    """The folders seed-0, seed-1 and so on with trained weights, by number; none in the folder of a single run."""
+def runs_below(weights: Path) -> tuple[list[Path], list[Path]]:
+    """The folders seed-0, seed-1 and so on, by number: those with trained weights, and those without.
+
+    There are none in the folder of a single run.
+    """
     if not weights.is_dir() or (weights / "checkpoints").is_dir():
-        return []
-    named = [path for path in weights.glob("seed-*") if (path / "checkpoints" / "best.pt").is_file()]
-    return sorted(
-        (path for path in named if path.name[5:].isdecimal()), key=lambda path: int(path.name.removeprefix("seed-"))
-    )
+        return [], []
+    named = [path for path in weights.glob("seed-*") if path.is_dir() and path.name[5:].isdecimal()]
+    ordered = sorted(named, key=lambda path: int(path.name[5:]))
+    trained = [path for path in ordered if (path / "checkpoints" / "best.pt").is_file()]
+    return trained, [path for path in ordered if path not in trained]
+
+
+def _metrics(scores: Mapping[Protocol, RetrievalScores]) -> dict[str, float]:
+    return {_name(metric, one.protocol): one.plain()[metric] for one in scores.values() for metric in TITLES}
+
+
+def _name(metric: str, protocol: Protocol) -> str:
+    return f"{TITLES[metric].replace(' ', '')}_{protocol}"
+
+
+def _lines(averages: list[SplitAverage]) -> list[str]:
+    """A table of the averages, one line for each protocol."""
+    rows = [[str(one.metrics[name]) for name in TITLES] for one in averages]
+    lines = [f"{'protocol':<10}" + "".join(f"{title:>13}" for title in TITLES.values())]
+    return lines + [
+        f"{one.protocol:<10}" + "".join(f"{cell:>13}" for cell in row) for one, row in zip(averages, rows, strict=True)
+    ]
