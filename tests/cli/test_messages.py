@@ -59,6 +59,7 @@ def error_of(*words, capsys):
          "invalid choice 'one_cycl' for argument '--schedule'. Expected one of ('step', 'cosine', 'one-cycle'); "
          "did you mean 'one-cycle'?"),
         (["train", "action", "--epochs", "x"], "error parsing --epochs: invalid literal for int() with base 10: 'x'"),
+        (["train", "action", "--ema", "x"], "error parsing --ema: expected FLOAT or none, got 'x'"),
         (["train", "action", "--crop", "-3"], "crop=-3: expected 1 to 4,096 pixels"),
         (["train", "action", "--lr", "0"], "lr=0.0: expected above 0"),
         (["bench", "--forms", "gausian"],

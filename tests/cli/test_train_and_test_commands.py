@@ -122,6 +122,11 @@ class TestTrain:
         main(["train", "toy", "--width", "3", "--out", "here", "--data", "my clips"])
         assert capsys.readouterr().out.endswith("next: nonlocal test toy here/best.pt --data 'my clips' --width 3\n")
 
+    @pytest.mark.parametrize("word", ["none", "None"])
+    def test_none_is_read_as_it_is_printed(self, toy, word):
+        main(["train", "toy", "--clip-grad", word])
+        assert toy.calls[0].config.clip_grad is None
+
     def test_weights_without_a_metric_are_not_called_the_best(self, toy, capsys, monkeypatch):
         monkeypatch.setattr(toy, "best", {"metric": "step", "value": 10.0})
         main(["train", "toy", "--out", "here"])

@@ -16,7 +16,7 @@ def networks():
     models = torchvision.models
     return {
         "resnet18": (models.resnet18(), 512, ["layer4.0.conv1", "layer4.0.downsample.0"]),
-        "mobilenet_v2": (models.mobilenet_v2(), 1280, ["14.conv.1.0"]),
+        "mobilenet_v2": (models.mobilenet_v2(), 1280, ["features.14.conv.1.0"]),
         "densenet121": (models.densenet121(), 1024, []),  # its last reduction is a pool
         "timm": (timm.create_model("efficientnet_lite0"), 1280, ["network.blocks.5.0.conv_dw"]),
     }

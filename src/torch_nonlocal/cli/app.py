@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from torch_nonlocal._common.text import did_you_mean
 from torch_nonlocal.cli.text import (
@@ -64,7 +65,7 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(errors):
             app, arguments = _app(arguments)
-            parsed = app.cli(args=arguments, prog="nonlocal", description=_DESCRIPTION)
+            parsed = app.cli(args=arguments, prog="nonlocal", description=_DESCRIPTION, registry=_registry())
     except SystemExit as end:
         if end.code:
             raise ValueError(one_line(errors.getvalue())) from None
@@ -72,6 +73,26 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
         raise
     sys.stderr.write(errors.getvalue())
     return parsed
+
+
+def _registry() -> ConstructorRegistry:
+    """Values of options as this command prints and documents them: none, beside tyro's None."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def none(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[None] | None:
+        if type_info.type is not type(None):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="{None}",
+            instance_from_str=lambda words: None,
+            is_instance=lambda value: value is None,
+            str_from_instance=lambda value: ["None"],
+            choices=("none", "None"),
+        )
+
+    return registry
 
 
 def _app(arguments: Sequence[str]) -> tuple[Any, Sequence[str]]:

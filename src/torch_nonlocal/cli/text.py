@@ -13,6 +13,7 @@ FORMER_TEST_OPTIONS = {"--batch": "--batch-size"}
 _WIDEST = 100
 _SUGGESTIONS = ("Perhaps you meant", "Arguments similar to")
 _ANSI = r"\x1b\[[0-9;]*m"
+_NO_TYPE = r"no type matching \{None\}\|(\w+) could be instantiated from \[(.*)\]\.?"
 _HELP_COLUMN = 22  # where tyro's help of an option begins; longer names have a line of their own
 _OPTION_ALONE = r"^(  --\S.{0,16}?) *\n {22}(?=\S)"
 _HELP_INDENT = 6  # tyro indents option names by four, their help by eight
@@ -39,6 +40,7 @@ def one_line(box: str) -> str:
             sections[-1].append(row)
     message, names = _without_help(sections[1] if len(sections) > 1 else sections[0])
     message = re.sub(r"^Error parsing __tyro\S*: | Got errors:.*", "", message)
+    message = re.sub(_NO_TYPE, r"expected \1 or none, got \2", message)
     suggestions = [section for section in sections[2:] if section[0].startswith(_SUGGESTIONS)]
     hint = " or ".join(sorted({section[1].split()[0].rstrip(",") for section in suggestions}))
     if chosen := re.match(r"invalid choice '(.*?)' for .* one of \((.*)\)", message, flags=re.IGNORECASE):

@@ -37,7 +37,8 @@ def feature_maps(model: nn.Module) -> nn.Module:
     """The part of a network before its global pool, with the modules of `model` (not copies).
 
     It is found by structure: timm's `forward_features`, the children before the global pool (`avgpool`), as in ResNets,
-    or torchvision's `features`. Any other network must return maps itself.
+    or torchvision's `features`. Any other network must return maps itself. Names of modules stay those of the network,
+    after "network." for timm's.
 
     Args:
         model: a network that returns scores, or maps.
@@ -50,10 +51,12 @@ def feature_maps(model: nn.Module) -> nn.Module:
     children = dict(model.named_children())
     pool = next((one for one in _POOLS if one in children), None)
     if pool is None:
-        features = getattr(model, "features", None)
-        return features if isinstance(features, nn.Sequential) else model
-    names = list(children)
-    before = names[: names.index(pool)]
+        if not isinstance(children.get("features"), nn.Sequential):
+            return model
+        before = ["features"]
+    else:
+        names = list(children)
+        before = names[: names.index(pool)]
     return nn.Sequential(OrderedDict((one, children[one]) for one in before))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torch_nonlocal._common.text import separated
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
@@ -95,7 +96,7 @@ def _without_blocks(settings: ActionSettings, classes: int) -> nn.Module:
 
 def _insert_blocks(model: nn.Module, settings: ActionSettings) -> None:
     name = settings.network
-    places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(name, "paper-5")
+    places = separated(settings.non_local) if settings.non_local != AUTO else _AUTO_PLACES.get(name, ["paper-5"])
     length, _ = settings.schedule
     channels = 1 if name == DIGITS else 3
     device = next(model.parameters()).device

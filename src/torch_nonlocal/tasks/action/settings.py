@@ -45,8 +45,9 @@ class ActionSettings:
             uniform-8 is one frame of each of 8 equal parts of the whole video. auto chooses uniform-8 for short videos
             and 8x8 for long ones, and prints the reason.
         crop: side length of the network's square input, in pixels.
-        non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, or none. auto
-            inserts two blocks in the small network, one in the network for moving digits, and paper-5 in ResNets.
+        non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, separated by
+            commas, or none. auto inserts two blocks in the small network, one in the network for moving digits, and
+            paper-5 in ResNets.
         block: which blocks are inserted: non_local, or the name of a relative such as gcnet (nl.list_blocks()).
         flip: flip training clips horizontally with probability 0.5; wrong if the label depends on left and right.
         weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or a file. The

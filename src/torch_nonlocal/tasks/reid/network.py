@@ -2,27 +2,32 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.tensor_files import read_weights
+from torch_nonlocal._common.text import listed, separated
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.layers.registry import NON_LOCAL
+from torch_nonlocal.models.backbone_weights import for_maps, modules_in_maps
 from torch_nonlocal.models.build import build
 from torch_nonlocal.models.feature_maps import feature_maps, map_channels, set_last_stride
 from torch_nonlocal.models.fitting import limited_to, load_exactly, load_tensors
 from torch_nonlocal.models.inputs import inputs_of
 from torch_nonlocal.models.packaged import efficientnet_lite0
-from torch_nonlocal.models.tracklet_net import TrackletNet, factorize
+from torch_nonlocal.models.tracklet_net import FactorizedConv, TrackletNet, factorize
 from torch_nonlocal.tasks.reid.settings import AUTO, IMAGENET, NONE, PERSONS, SMALL, ReidSettings
 
 _AUTO_PLACES = {SMALL: ["network.blocks.2.1", "network.blocks.4.2"], PERSONS: ["conv2"]}
-_RESNETS = "nvan"
+_RESNETS = ["nvan"]
+_OWN = "neck.weight"
+"""Name of a tensor that every network of this task has."""
 _BLOCK: BlockOptions = {"subsample": 2}
 _PERSONS_BLOCK: BlockOptions = {"attend": "space"}
 """What the block of the built-in data has to see is in the same frame; see docs/reid-evidence.md."""
@@ -80,6 +85,8 @@ def _example(settings: ReidSettings, device: Any = None) -> Tensor:
 
 def _without_blocks(settings: ReidSettings, identities: int) -> TrackletNet:
     name = settings.network
+    if settings.weights == IMAGENET and (name == PERSONS or name.partition(":")[0].endswith(".py")):
+        raise ValueError(f"weights={IMAGENET!r}: the network {name!r} has none; expected {NONE!r} or a file")
     backbone, inputs = _backbone(settings)
     planned, example = copy.deepcopy(backbone).to("meta"), _example(settings, "meta")  # computes nothing, whatever size
     channels = map_channels(planned, example, name)
@@ -99,18 +106,31 @@ def _backbone(settings: ReidSettings) -> tuple[nn.Module, Any]:
 
         network = PersonNet()
         return network, inputs_of(network)
-    if settings.network == SMALL:
-        network = efficientnet_lite0()
-    else:
-        network = build(settings.network, pretrained=settings.weights == IMAGENET)
+    network = _whole_network(settings.network, pretrained=settings.weights == IMAGENET)
     inputs = inputs_of(network)
     maps = feature_maps(network)
     takes_clips = any(isinstance(module, nn.Conv3d) for module in maps.modules())
     return maps if takes_clips else inflate(maps, 1), inputs
 
 
+def _whole_network(name: str, *, pretrained: bool = False) -> nn.Module:
+    if name == SMALL:
+        return efficientnet_lite0()
+    try:
+        return build(name, pretrained=pretrained)
+    except OSError as error:  # no network, unknown host, interrupted download
+        if not pretrained:
+            raise
+        raise OSError(
+            f"the ImageNet weights of {name} are not on this machine and cannot be downloaded ({error}): copy the file "
+            "to this machine and give its path as the weights"
+        ) from error
+
+
 def _insert_blocks(backbone: nn.Module, settings: ReidSettings) -> None:
-    places = settings.non_local if settings.non_local != AUTO else _AUTO_PLACES.get(settings.network, _RESNETS)
+    places = (
+        separated(settings.non_local) if settings.non_local != AUTO else _AUTO_PLACES.get(settings.network, _RESNETS)
+    )
     ours = _PERSONS_BLOCK if settings.network == PERSONS else _BLOCK
     options: BlockOptions = ours if settings.block == NON_LOCAL else {}
     device = next(backbone.parameters()).device
@@ -128,6 +148,8 @@ def _insert_blocks(backbone: nn.Module, settings: ReidSettings) -> None:
 def start_from(model: TrackletNet, settings: ReidSettings) -> str:
     """Load the initial weights into a network built by `network`, in place.
 
+    The weights are those of a run of this task, or of the named network, whose classifier is not used.
+
     Returns:
         One line that describes the weights.
 
@@ -135,14 +157,35 @@ def start_from(model: TrackletNet, settings: ReidSettings) -> str:
         FileNotFoundError: the file does not exist.
         ValueError: the weights do not fit; the network is unchanged.
     """
+    if settings.weights == NONE and settings.network != SMALL:
+        return "weights: all newly initialized"
     if settings.weights in (NONE, IMAGENET):
-        if settings.network == SMALL:
-            return "weights: EfficientNet-Lite0, ImageNet; newly initialized: batch norm, classifier and blocks"
-        if settings.weights == NONE:
-            return "weights: all newly initialized"
-        return "weights: ImageNet; newly initialized: batch norm, classifier and blocks"
+        name = "EfficientNet-Lite0, ImageNet" if settings.network == SMALL else "ImageNet"
+        new = "batch norm and classifier" if settings.non_local == NONE else "batch norm, classifier and blocks"
+        return f"weights: {name}; newly initialized: {new}"
     file = read_weights(settings.weights)
+    expected = f"expected best.pt of a run of this task, or weights of the network {settings.network}"
     if file.kind == "blocks":
-        raise ValueError(f"{settings.weights} holds non-local blocks only; expected best.pt of a run of this task")
-    report = load_tensors(model, file.tensors, source=settings.weights, same_classes=False)
-    return f"weights: {settings.weights}: {report}"
+        raise ValueError(f"{settings.weights} holds non-local blocks only; {expected}")
+    if _OWN in file.tensors or settings.network == PERSONS:
+        report = load_tensors(model, file.tensors, source=settings.weights, same_classes=False)
+        return f"weights: {settings.weights}: {report}"
+    tensors, others = for_maps(file.tensors, modules_in_maps(lambda: _whole_network(settings.network)))
+    try:
+        report = load_tensors(model.backbone, _factorized(tensors, model.backbone), source=settings.weights)
+    except ValueError as error:
+        raise ValueError(f"{error}; {expected}") from error
+    beside = {"pool": model.pool, "neck": model.neck, "classifier": model.classifier}
+    own = {name: "not in the weights" for name, module in beside.items() if list(module.parameters())}
+    report = replace(report, newly_initialized={**report.newly_initialized, **own})
+    return f"weights: {settings.weights}: {report}{f'; not used: {listed(others)}' if others else ''}"
+
+
+def _factorized(tensors: Mapping[str, Tensor], backbone: nn.Module) -> dict[str, Tensor]:
+    """The tensors with those of convolutions that `factorize` replaced; their kernels over time stay the identity."""
+    renamed = dict(tensors)
+    for place, module in backbone.named_modules():
+        if isinstance(module, FactorizedConv) and f"{place}.weight" in renamed:
+            renamed[f"{place}.space.weight"] = renamed.pop(f"{place}.weight")
+            renamed[f"{place}.time.weight"] = module.time.weight
+    return renamed

@@ -38,14 +38,16 @@ class ReidSettings:
             sampling), 8x1 is 8 consecutive frames, 8x4 is 8 frames, 4 apart. In a shorter tracklet, frames repeat.
         height: height of the network's input, in pixels; frames are resized.
         width: width of the network's input, in pixels.
-        non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, or none. auto
-            inserts two blocks in the small network, one in the network for the built-in data, and nvan in ResNets (two
-            in the second stage, three in the third).
+        non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, separated by
+            commas, or none. auto inserts two blocks in the small network, one in the network for the built-in data, and
+            nvan in ResNets (two in the second stage, three in the third).
         block: which blocks are inserted: non_local, or the name of a relative such as gcnet (nl.list_blocks()).
         pooling: how features of frames are combined: average, or attention (weights by a trained linear map).
         last_stride: stride of the last stage over height and width; 1 doubles the size of the last map.
-        weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet, or best.pt of
-            another run of this task, which may have other identities, and no blocks.
+        weights: initial weights: none (random; the small network keeps its ImageNet weights), imagenet (of torchvision
+            or timm, which download them), or a file: best.pt of another run of this task, which may have other
+            identities, and no blocks, or a state dict of the network, such as torchvision's, whose classifier is not
+            used.
         per_identity: tracklets of each identity in a batch, 2 or more for the triplet loss; a batch has batch-size /
             per-identity identities.
         label_smoothing: share of the target that is spread evenly over all identities.
