@@ -66,6 +66,16 @@ def test_common_leaves_the_queries_out_of_the_gallery():
     assert scores.cmc[:2].tolist() == [2 / 3, 1]
 
 
+def test_rows_of_the_queries_may_be_in_any_order():
+    labels = IDS, CAMERAS, [1, 1, 2], [1, 2, 1]
+    expected = evaluate(DISTANCES, *labels, protocol="common", query_index=INDEX)
+    for index in ([2, 0, 1], [1, 0, 2]):
+        scores = evaluate(DISTANCES, *labels, protocol="common", query_index=index)
+        np.testing.assert_array_equal(scores.average_precisions, expected.average_precisions)
+    with pytest.raises(ValueError, match=r"query_index\[0\] is gallery row 1, whose camera is not that of query 0"):
+        evaluate(DISTANCES, *labels, protocol="common", query_index=[1, 1, 2])
+
+
 def test_a_query_without_a_match_scores_zero_or_is_skipped():
     distances = np.array([[1.0, 1], [2, 2]])
     official = evaluate(distances, [1, 2], [2, 2], [1, 3], [1, 1])

@@ -23,7 +23,7 @@ class Labels:
         gallery_cameras: (G,) numbers that stand for the cameras.
         query_ids: (Q,) int64.
         query_cameras: (Q,), as `gallery_cameras`.
-        query_index: (Q,) gallery row of each query; None if the gallery does not hold the queries.
+        query_index: (Q,) gallery rows that are the queries; None if the gallery does not hold the queries.
     """
 
     gallery_ids: Array
@@ -75,13 +75,13 @@ def checked_labels(
         gallery_cameras: (G,) integers or names.
         query_ids: (Q,) integers from 1.
         query_cameras: (Q,) integers or names.
-        query_index: (Q,) integers: the gallery row of each query.
+        query_index: (Q,) integers: the gallery rows that are the queries, in any order.
         unknown_queries: accept queries of identity 0: persons who are nobody of the gallery.
 
     Raises:
         TypeError: identities or rows are not integers, or cameras are neither integers nor names.
         ValueError: there are no queries or no gallery, lengths disagree, an identity is out of range, or a row of
-            `query_index` is out of range or shows another identity or camera than its query.
+            `query_index` is out of range, or they do not show the identities and cameras of the queries.
     """
     ids_G, ids_Q = _integers(gallery_ids, "gallery_ids"), _integers(query_ids, "query_ids")
     cameras_G, cameras_Q = _vector(gallery_cameras, "gallery_cameras"), _vector(query_cameras, "query_cameras")
@@ -123,16 +123,17 @@ def checked_index(query_index: Any, queries: int, gallery: int) -> Array:
 
 
 def _check_index(index_Q: Array, labels: Labels) -> None:
-    for name, of_gallery, of_queries in (
-        ("identity", labels.gallery_ids, labels.query_ids),
-        ("camera", labels.gallery_cameras, labels.query_cameras),
-    ):
-        wrong = np.flatnonzero(of_gallery[index_Q] != of_queries)
+    rows_2Q = np.stack([labels.gallery_ids[index_Q], labels.gallery_cameras[index_Q]])
+    queries_2Q = np.stack([labels.query_ids, labels.query_cameras])
+    if np.array_equal(rows_2Q[:, np.lexsort(rows_2Q)], queries_2Q[:, np.lexsort(queries_2Q)]):
+        return
+    for name, of_rows, of_queries in zip(("identity", "camera"), rows_2Q, queries_2Q, strict=True):
+        wrong = np.flatnonzero(of_rows != of_queries)
         if len(wrong):
             query = wrong[0]
             raise ValueError(
                 f"query_index[{query}] is gallery row {index_Q[query]}, whose {name} is not that of query {query}; "
-                "expected the gallery row of each query, in the order of the queries"
+                "expected the gallery row of each query"
             )
 
 

@@ -89,15 +89,15 @@ def evaluate(
     """CMC, mAP and mINP from distances.
 
     Args:
-        distances_GQ: distances (G, Q), array or tensor; smaller is more similar. Extra memory is some MB, whatever
-            the size: queries are scored in blocks.
+        distances_GQ: distances (G, Q), array or tensor; smaller is more similar. Extra memory is about 3 KB for each
+            gallery row, whatever the number of queries, which are scored in blocks.
         gallery_ids: (G,) integers; -1 junk, 0 distractor, identities from 1.
         gallery_cameras: (G,) integers or names.
         query_ids: (Q,) integers from 1.
         query_cameras: (Q,) integers or names.
         protocol: "official" or "common"; see the table of this module.
-        query_index: (Q,) the gallery row of each query; "common" leaves these rows out. None if the gallery does not
-            hold the queries.
+        query_index: (Q,) the gallery rows that are the queries, in any order; "common" leaves them out. None if the
+            gallery does not hold the queries.
 
     Raises:
         TypeError: see `checked_labels`, or distances are not real numbers.
