@@ -6,8 +6,10 @@ from typing import Any
 
 from torch_nonlocal._common.plain_values import shown
 from torch_nonlocal._common.tensor_files import read_weights
+from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.training import load_weights_file
 
+_IN_RUN = "checkpoints/best.pt"
 _OTHER_KINDS = {
     "blocks": "a file of blocks; nl.load_blocks(model, {path!r}) inserts them",
     "network": "a converted network; nl.create_model(NAME, weights={path!r}) loads it",
@@ -36,8 +38,19 @@ class OtherTaskError(ValueError):
 
 
 def weights_path(weights: Path) -> Path:
-    """The file of trained weights in the folder of a run, or the file itself."""
-    return weights / "checkpoints" / "best.pt" if weights.is_dir() else weights
+    """The file of trained weights in the folder of a run, or the file itself.
+
+    Raises:
+        FileNotFoundError: it is a folder of several runs.
+    """
+    if not weights.is_dir():
+        return weights
+    path = weights / _IN_RUN
+    if not path.parent.exists() and (runs := sorted(one.parent.parent for one in weights.glob(f"*/{_IN_RUN}"))):
+        raise FileNotFoundError(
+            f"{weights} holds {counted(len(runs), 'run')}, expected one of {listed(map(str, runs))}"
+        )
+    return path
 
 
 def read_trained_file(path: Path, task: str) -> Mapping[str, Any]:

@@ -272,6 +272,12 @@ def _brief(value: Any) -> str:
     return printable(textwrap.shorten(repr(value), 200, placeholder=" ..."))
 
 
+def _unfinished(path: Path) -> str:
+    """A hint for missing weights of a run that was interrupted before it saved weights; "" for other files."""
+    is_begun = path.name == "best.pt" and path.with_name("last.pt").exists()
+    return ": the run has not saved weights yet; rerun its `nonlocal train` command to resume" if is_begun else ""
+
+
 def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a file of trained weights (best.pt) without executing any code in it.
 
@@ -285,7 +291,7 @@ def load_weights_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no weights at {path}{near_path(path)}")
+        raise FileNotFoundError(f"no weights at {path}{_unfinished(path) or near_path(path)}")
     content = read_content(path)
     found = content.get("format") if isinstance(content, dict) else type(content).__name__
     if found != WEIGHTS_FORMAT:

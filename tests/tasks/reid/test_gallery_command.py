@@ -212,6 +212,15 @@ def test_the_threshold_follows_the_rate(colors, capsys):
         (("add", "people", "model.pt"), "expected DATA"),
         (("add", "people", "model.pt", "set/set.csv", "--camera", "1"), "--camera 1 needs --identity"),
         (("add", "people", "model.pt", "set/0-1", "set/0-2"), "2 names of DATA: expected one set or table"),
+        (
+            ("add", "people", "model.pt", "set/0-1"),
+            "is a folder of pictures, one tracklet: `nonlocal gallery build` and",
+        ),
+        (("add", "people", "model.pt", "set/0-1/0000.png"), "is a picture, one tracklet"),
+        (
+            ("add", "people", "model.pt", "anna.mp4"),
+            "'anna.mp4' is a video, one tracklet: `nonlocal gallery build` and",
+        ),
         (("delete", "people"), "nothing to delete"),
         (("calibrate", "people", "--rate", "2"), "false-accept rate 2.0: expected a number between 0 and 1"),
         (("serch", "people"), "no command 'serch'; did you mean 'search'?"),
@@ -219,6 +228,7 @@ def test_the_threshold_follows_the_rate(colors, capsys):
 )
 def test_mistakes_end_in_one_line(colors, capsys, words, message):
     run(*BUILD, capsys=capsys)
+    (colors / "anna.mp4").touch()
     before = open_gallery(colors / "people").manifest
     printed = run(*words, capsys=capsys, code=2)
     assert message in printed

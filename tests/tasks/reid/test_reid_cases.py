@@ -98,6 +98,17 @@ def test_a_single_identity_is_not_held_out_since_it_would_always_be_found(in_two
     assert {one.identity for one in kept} | {one.identity for one in out} == set(map(str, range(8)))
 
 
+def test_a_share_that_holds_nobody_out_is_reported(folder):
+    reason = (
+        "held_out=0.1 of 6 identities: too few that can be matched, expected two or more; the last weights are kept"
+    )
+    assert reason in training_data(folder / "mars", ReidSettings(held_out=0.1), 0).notes
+    for share in (0.0, 0.34):
+        assert not any(
+            "held_out" in note for note in training_data(folder / "mars", ReidSettings(held_out=share), 0).notes
+        )
+
+
 def test_digests_tell_tracklets_that_begin_alike_apart_and_know_copies(tmp_path):
     def frames(name, contents):
         (tmp_path / name).mkdir()
@@ -232,6 +243,20 @@ def test_maps_with_channels_last_are_recognized():
     maps = feature_maps(net)
     assert map_channels(maps, images) == 16
     torch.testing.assert_close(maps(images), net.forward_features(images).permute(0, 3, 1, 2))
+
+
+def test_a_folder_of_several_runs_and_a_run_without_weights_are_named(tmp_path):
+    for run in ("runs/reid", "runs/mine"):
+        (tmp_path / run / "checkpoints").mkdir(parents=True)
+        (tmp_path / run / "checkpoints/best.pt").touch()
+    with pytest.raises(FileNotFoundError, match=r"runs holds 2 runs, expected one of .*runs/mine, .*runs/reid"):
+        nl.load(tmp_path / "runs")
+    (tmp_path / "runs/mine/checkpoints/best.pt").rename(tmp_path / "runs/mine/checkpoints/last.pt")
+    with pytest.raises(
+        FileNotFoundError, match=r"has not saved weights yet; rerun its `nonlocal train` command"
+    ) as error:
+        nl.load(tmp_path / "runs/mine")
+    assert "did you mean" not in str(error.value)
 
 
 def test_an_empty_list_of_tracklets_is_named(folder):

@@ -9,6 +9,7 @@ for package in ("numpy", "timm", "torchvision"):
     pytest.importorskip(package, reason="pip install 'torch-nonlocal[reid]'")
 
 import torch_nonlocal as nl  # noqa: E402
+from torch_nonlocal.cli.recipes import recipe_lines  # noqa: E402
 from torch_nonlocal.tasks.base import get_task  # noqa: E402
 from torch_nonlocal.tasks.reid.export import export  # noqa: E402
 from torch_nonlocal.tasks.reid.network import network  # noqa: E402
@@ -30,6 +31,13 @@ def built(name):
         settings = replace(settings, frames="uniform-2", height=64, width=32)
     torch.manual_seed(0)
     return network(settings, 3).eval(), settings
+
+
+def test_the_list_of_recipes_says_what_blocks_each_has():
+    assert len({recipe.source for recipe in RECIPES.values()}) == len(RECIPES)
+    assert max(len(line) for line in recipe_lines(RECIPES)) <= 80
+    for recipe in RECIPES.values():
+        assert recipe.source.endswith("; no blocks") == (recipe.settings.non_local == NONE)
 
 
 @pytest.mark.parametrize("name", ["reid", "reid-plain"])

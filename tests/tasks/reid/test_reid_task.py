@@ -100,6 +100,11 @@ def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, ca
     assert chosen["at_most"] == 0.01
     printed = capsys.readouterr().out
     assert f"similarity \u2265 {1 - chosen['threshold']:.4f} accepts" in printed
+    found = next(one for one in scores["open_set"]["operating_points"] if one["at_most"] == 0.01)
+    rates = (
+        f"{found['detection_rate']:.1%} of the enrolled are found, {found['false_positive_rate']:.2%} of the unknown"
+    )
+    assert f"half of the identities not in the gallery: {rates} are accepted" in printed
     assert "official" in printed
     assert "common" in printed
     rows = list(csv.DictReader((tmp_path / "out" / "rankings.csv").open()))
@@ -359,5 +364,5 @@ def test_more_identities_in_a_batch_than_in_the_data_are_named(folder, capsys):
 
 
 def test_built_in_persons_need_their_size():
-    with pytest.raises(ValueError, match="the built-in persons have frames of 48 x 24 pixels"):
+    with pytest.raises(ValueError, match="built-in persons have frames of 48 x 24 pixels, the network takes 128 x 64"):
         training_data(None, ReidSettings(), 0)

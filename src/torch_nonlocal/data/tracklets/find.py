@@ -7,10 +7,11 @@ from pathlib import Path
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import did_you_mean, excerpt, near_path
+from torch_nonlocal.data.suffixes import is_video_name
 from torch_nonlocal.data.tracklets.dukemtmc_video import DUKEMTMC_VIDEO
 from torch_nonlocal.data.tracklets.folders import FOLDERS
 from torch_nonlocal.data.tracklets.ilids_vid import ILIDS_VID
-from torch_nonlocal.data.tracklets.layout import Layout
+from torch_nonlocal.data.tracklets.layout import Layout, is_picture
 from torch_nonlocal.data.tracklets.ls_vid import LS_VID
 from torch_nonlocal.data.tracklets.market1501 import MARKET1501
 from torch_nonlocal.data.tracklets.mars import MARS
@@ -48,6 +49,8 @@ def find_tracklets(root: str | os.PathLike[str], layout: str = "auto", split: in
         raise ValueError(f"layout: got {layout!r}{'; ' + near if near else ''}; expected auto or one of {_names()}")
     if not path.exists():
         raise ValueError(f"there is no folder or table {str(path)!r}{near_path(path)}")
+    if layout == "auto" and path.is_file() and (is_picture(path.name) or is_video_name(path.name)):
+        raise ValueError(f"{_one_tracklet(path)}; expected a folder with a set of tracklets, or a table of them")
     found = _recognized(path) if layout == "auto" else LAYOUTS[layout]
     try:
         return found.read(path, split)
@@ -66,6 +69,8 @@ def _recognized(path: Path) -> Layout:
         if inside.is_dir() and (below := _fitting(inside)):
             raise ValueError(f"{str(path)!r} is not a set; did you mean {str(inside)!r}, which fits {below[0].name!r}?")
     generic = [layout for layout in LAYOUTS.values() if layout.is_generic and layout.recognizes(path)]
+    if not generic and path.is_dir() and any(is_picture(one.name) for one in path.iterdir()):
+        raise ValueError(f"{_one_tracklet(path)}; expected a set; {_expectations()}")
     if not generic:
         raise ValueError(f"{str(path)!r} has no known layout; {_expectations()}")
     return generic[0]
@@ -73,6 +78,11 @@ def _recognized(path: Path) -> Layout:
 
 def _fitting(path: Path) -> list[Layout]:
     return [layout for layout in LAYOUTS.values() if not layout.is_generic and layout.recognizes(path)]
+
+
+def _one_tracklet(path: Path) -> str:
+    kind = "a folder of pictures" if path.is_dir() else "a picture" if is_picture(path.name) else "a video"
+    return f"{str(path)!r} is {kind}, one tracklet: `nonlocal gallery build` and `add` store it with --identity NAME"
 
 
 def _names() -> str:

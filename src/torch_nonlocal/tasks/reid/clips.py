@@ -185,6 +185,3 @@ def collate_views(items: Sequence[tuple[Tensor, int] | None]) -> tuple[Tensor, T
 def fingerprint(source: TrackletSource) -> dict[str, Any]:
     """Identity, camera and length of each tracklet by its name."""
     return {one.name: [one.identity, one.camera, one.length] for one in source.tracklets}
-
-
-__all__ = ["TrackletViews", "TrainingClips", "collate_views", "fingerprint"]

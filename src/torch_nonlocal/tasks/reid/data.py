@@ -76,10 +76,10 @@ class Training:
 
 
 def check_built_in(data: Path | None, settings: ReidSettings) -> None:
-    """Check that the network is for these data.
+    """Check that the network takes frames of the size of the built-in data, if these are the data.
 
     Raises:
-        ValueError: the small network for the built-in data is given other frames, or other data.
+        ValueError: the data are built in, and the network takes frames of another size.
     """
     if data is None:
         from torch_nonlocal.data.digit_persons import SIZE
@@ -87,8 +87,8 @@ def check_built_in(data: Path | None, settings: ReidSettings) -> None:
         if settings.size != SIZE:
             height, width = SIZE
             raise ValueError(
-                f"expected --data, or height={height}, width={width}: the built-in persons have frames of "
-                f"{height} x {width} pixels, not {settings.height} x {settings.width}"
+                f"expected --data, or a network for them such as that of the recipe reid: the built-in persons have "
+                f"frames of {height} x {width} pixels, the network takes {settings.height} x {settings.width}"
             )
 
 
@@ -101,9 +101,8 @@ def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Train
         seed: chooses the random split if the settings do not: the seed modulo the number of splits.
 
     Raises:
-        FileNotFoundError: there is no such folder or file.
-        ValueError: the layout is unknown, the data do not have the split of the settings, or there are fewer than two
-            training identities.
+        ValueError: there is no such folder or table, the layout is unknown, the data do not have the split of the
+            settings, or there are fewer than two training identities.
         ImportError: a package is not installed; the message names the extra.
     """
     check_built_in(data, settings)
@@ -116,7 +115,7 @@ def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Train
     if settings.split is None:
         found, split = found_for_any(data, settings.layout, seed)
     else:
-        found, split = _found(data, settings.layout, settings.split), settings.split
+        found, split = find_tracklets(data, settings.layout, settings.split), settings.split
     people = [one for one in found.train if one.role == "person" and one.length]
     kept, held_out = _held_out(people, settings.held_out)
     if (identities := len({one.identity for one in kept})) < FEWEST_IDENTITIES:
@@ -127,14 +126,24 @@ def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Train
         )
     validation = _validation(held_out, settings.size) if held_out else None
     of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
-    training = _training(_files(kept, settings.size), validation, split, f"{data} ({found.layout}{of_several})")
-    empty = [one.name for one in found.train if not one.length]
+    training = _training(FileTracklets(kept, settings.size), validation, split, f"{data} ({found.layout}{of_several})")
     problems = [f"{one.kind}: {one.name}: {one.reason}" for one in found.problems]
-    notes = [*found.notes, *([f"left out, without frames: {listed(empty, most=_SHOWN)}"] if empty else [])]
-    single = sorted(one for one, cameras in _cameras_of(kept).items() if len(cameras) == 1)
-    if single and len({one.camera for one in kept}) > 1:
-        notes.append(f"{counted(len(single), 'identity', 'identities')} in one camera only, trained on all the same")
+    notes = [*found.notes, *_training_notes(found.train, kept, settings.held_out if not held_out else 0)]
     return replace(training, notes=tuple(notes), problems=tuple(problems))
+
+
+def _training_notes(found: Sequence[Tracklet], kept: Sequence[Tracklet], unmet: float) -> list[str]:
+    """Lines about tracklets without frames, identities in one camera, and a share that holds nobody out, unless 0."""
+    notes, cameras = [], _cameras_of(kept)
+    if unmet:
+        of = f"held_out={unmet:g} of {counted(len(cameras), 'identity', 'identities')}"
+        notes.append(f"{of}: too few that can be matched, expected two or more; the last weights are kept")
+    if empty := [one.name for one in found if not one.length]:
+        notes.append(f"left out, without frames: {listed(empty, most=_SHOWN)}")
+    single = sum(len(seen_by) == 1 for seen_by in cameras.values())
+    if single and len({one.camera for one in kept}) > 1:
+        notes.append(f"{counted(single, 'identity', 'identities')} in one camera only; these are trained on too")
+    return notes
 
 
 def retrieval_data(
@@ -149,7 +158,7 @@ def retrieval_data(
         layout: layout of the data.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `training_data`; or there are no queries.
+        ValueError, ImportError: as `training_data`; or there are no queries.
     """
     check_built_in(data, settings)
     if data is None:
@@ -175,7 +184,7 @@ def retrieval_data(
     notes = [*found.notes, *(f"{one.kind}: {one.name}: {one.reason}" for one in found.problems)]
     if lost:
         notes.append(f"left out, without frames: {listed(lost, most=_SHOWN)}")
-    retrieval = Retrieval(_files(everything, settings.size), positions, tuple(range(len(gallery))), index)
+    retrieval = Retrieval(FileTracklets(everything, settings.size), positions, tuple(range(len(gallery))), index)
     of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
     return retrieval, [f"{data} ({found.layout}{of_several}): {_test_summary(retrieval)}", *notes]
 
@@ -187,19 +196,11 @@ def _test_summary(retrieval: Retrieval) -> str:
     return f"{counted(queries, 'query', 'queries')}, {counted(gallery, 'gallery tracklet')}, {identities}"
 
 
-def _found(data: Path, layout: str, split: int) -> TrackletData:
-    return find_tracklets(data, layout=layout, split=split)
-
-
 def found_for_any(data: Path, layout: str, number: int) -> tuple[TrackletData, int]:
     """The tracklets of a random split, and its number: that of any number, modulo the number of splits."""
-    found = _found(data, layout, 0)
+    found = find_tracklets(data, layout, 0)
     split = number % found.splits
-    return (_found(data, layout, split) if split else found), split
-
-
-def _files(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> TrackletSource:
-    return FileTracklets(tracklets, size)
+    return (find_tracklets(data, layout, split) if split else found), split
 
 
 def _training(source: TrackletSource, validation: Retrieval | None, split: int, name: str) -> Training:
@@ -255,12 +256,9 @@ def _validation(tracklets: Sequence[Tracklet], size: tuple[int, int]) -> Retriev
     query = tuple(first.values())
     queries = set(query)
     gallery = tuple(row for row in range(len(tracklets)) if row not in queries)
-    return Retrieval(_files(tracklets, size), query, gallery)
+    return Retrieval(FileTracklets(tracklets, size), query, gallery)
 
 
 def has_validation(data: Path | None, settings: ReidSettings) -> bool:
     """Whether a run has held-out identities."""
     return data is None or training_data(data, settings, 0).validation is not None
-
-
-__all__ = ["Retrieval", "Training", "has_validation", "retrieval_data", "training_data"]

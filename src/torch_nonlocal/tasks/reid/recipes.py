@@ -57,19 +57,24 @@ _RESNET_CONFIG = TrainConfig(
     channels_last="auto",
     workers=8,
 )
+_PLAIN_PERSONS, _PLAIN_RESNET = replace(_PERSONS, non_local=NONE), replace(_RESNET, non_local=NONE)
 _ON_TWO_CORES = "two cores, built-in handwritten persons"
-_ON_CPU = "a CPU: EfficientNet-Lite0, 128 x 64 pixels"
-_ON_GPU = "one GPU: ResNet-50 from ImageNet, 256 x 128 pixels; placement of the blocks of NVAN (Liu et al., BMVC 2019)"
+_ON_CPU = "a CPU: EfficientNet-Lite0 from ImageNet, 128 x 64 pixels"
+_ON_GPU = "one GPU: ResNet-50 from ImageNet, 256 x 128 pixels"
+_ON_GPU_3D = "one GPU: 3D ResNet-50 from ImageNet, 256 x 128 pixels"
+_NVAN = "blocks placed as in NVAN"  # Liu et al., BMVC 2019
 
 RECIPES: dict[str, ReidRecipe] = {
-    BUILT_IN: Recipe(_PERSONS, _PERSONS_CONFIG, _ON_TWO_CORES),
-    "reid-plain": Recipe(replace(_PERSONS, non_local=NONE), _PERSONS_CONFIG, _ON_TWO_CORES),
-    SMALL: Recipe(ReidSettings(), _SMALL, _ON_CPU, needs_data=True),
-    "reid-small-plain": Recipe(ReidSettings(non_local=NONE), _SMALL, _ON_CPU, needs_data=True),
-    LARGE: Recipe(_RESNET, _RESNET_CONFIG, _ON_GPU, needs_data=True),
-    "reid-resnet50": Recipe(replace(_RESNET, non_local=NONE), _RESNET_CONFIG, _ON_GPU, needs_data=True),
-    "reid-3d-nvan": Recipe(replace(_RESNET, temporal="factorized"), _RESNET_CONFIG, _ON_GPU, needs_data=True),
+    BUILT_IN: Recipe(_PERSONS, _PERSONS_CONFIG, f"{_ON_TWO_CORES}; one block"),
+    "reid-plain": Recipe(_PLAIN_PERSONS, _PERSONS_CONFIG, f"{_ON_TWO_CORES}; no blocks"),
+    SMALL: Recipe(ReidSettings(), _SMALL, f"{_ON_CPU}; two blocks", needs_data=True),
+    "reid-small-plain": Recipe(ReidSettings(non_local=NONE), _SMALL, f"{_ON_CPU}; no blocks", needs_data=True),
+    LARGE: Recipe(_RESNET, _RESNET_CONFIG, f"{_ON_GPU}; {_NVAN}", needs_data=True),
+    "reid-resnet50": Recipe(_PLAIN_RESNET, _RESNET_CONFIG, f"{_ON_GPU}; no blocks", needs_data=True),
+    "reid-3d-nvan": Recipe(
+        replace(_RESNET, temporal="factorized"), _RESNET_CONFIG, f"{_ON_GPU_3D}; {_NVAN}", needs_data=True
+    ),
     "reid-3d": Recipe(
-        replace(_RESNET, temporal="factorized", non_local=NONE), _RESNET_CONFIG, _ON_GPU, needs_data=True
+        replace(_PLAIN_RESNET, temporal="factorized"), _RESNET_CONFIG, f"{_ON_GPU_3D}; no blocks", needs_data=True
     ),
 }

@@ -36,8 +36,9 @@ def run_test(
         The scores by protocol.
 
     Raises:
-        FileNotFoundError: the weights or the data do not exist.
-        ValueError: the weights are of another task, there is nothing to test on, or `out` is a file.
+        FileNotFoundError: the weights do not exist.
+        ValueError: there are no such data, the weights are of another task, there is nothing to test on, or `out` is a
+            file.
         ImportError: a package is not installed.
     """
     check_folder(out)
@@ -105,8 +106,8 @@ def _threshold_lines(tested: Tested) -> list[str]:
             lines.append(f"  {name} accepts {accepted} (--false-accept {rate:g})")
     if tested.open_set is not None:
         point = tested.open_set.at_false_positive_rate(rate)
-        found = f"{point.true_rate:.1%} of the enrolled are found"
-        lines.append(f"open set, half of the identities not in the gallery: {found}, {point.false_rate:.2%} of others")
+        found = f"{point.true_rate:.1%} of the enrolled are found, {point.false_rate:.2%} of the unknown are accepted"
+        lines.append(f"open set, half of the identities not in the gallery: {found}")
     return lines
 
 

@@ -39,8 +39,8 @@ class ReidSettings:
         height: height of the network's input, in pixels; frames are resized.
         width: width of the network's input, in pixels.
         non_local: where blocks are inserted: module names, globs or presets as nl.insert takes them, separated by
-            commas, or none. auto inserts two blocks in the small network, one in the network for the built-in data, and
-            nvan in ResNets (two in the second stage, three in the third).
+            commas, or none. auto inserts two blocks in the small network, one in the network for the built-in data
+            (within each frame), and nvan in ResNets (two in the second stage, three in the third).
         block: which blocks are inserted: non_local, or the name of a relative such as gcnet (nl.list_blocks()).
         pooling: how features of frames are combined: average, or attention (weights by a trained linear map).
         last_stride: stride of the last stage over height and width; 1 doubles the size of the last map.

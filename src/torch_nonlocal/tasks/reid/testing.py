@@ -77,8 +77,8 @@ def ranked_run(
         on_progress: called with the number of finished clips and their total.
 
     Raises:
-        FileNotFoundError: the weights or the data do not exist.
-        ValueError: the weights are of another task, or there is nothing to test on.
+        FileNotFoundError: the weights do not exist.
+        ValueError: there are no such data, the weights are of another task, or there is nothing to test on.
         ImportError: a package is not installed.
     """
     import torch
