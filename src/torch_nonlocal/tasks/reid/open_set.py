@@ -3,6 +3,7 @@
 A probe is identified as the identity of its nearest gallery row if that is at most the threshold away, and is unknown
 otherwise. Rows that do not count are left out as in retrieval: junk (identity -1), and the identity of the probe in its
 own camera. A probe is known if a row of its identity is left, and unknown otherwise; identity 0 is always unknown.
+The gallery must not hold a probe of identity 0 itself, which would be its own nearest row.
 
 The detection and identification rate (rank 1) is the share of known probes whose nearest row is accepted and right; the
 false-positive identification rate is the share of unknown probes whose nearest row is accepted. Phillips, Grother and

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch_nonlocal._common.files import check_folder, write_json
-from torch_nonlocal._common.text import listed
+from torch_nonlocal._common.text import counted, listed
 from torch_nonlocal.tasks.reid.metrics import LEAST_CMC, PROTOCOLS, Protocol, RetrievalScores
 from torch_nonlocal.tasks.reid.results import TITLES, run_test
 from torch_nonlocal.tasks.reid.settings import ReidTestOptions
@@ -54,7 +54,7 @@ def run_tests(
         found[run.name] = run_test(run, data, out / run.name, options, on_progress=on_progress, log=log)
     protocols: list[Protocol] = [name for name in PROTOCOLS if all(name in one for one in found.values())]
     averages = [average_splits([one[name] for one in found.values()]) for name in protocols]
-    log(f"mean and standard deviation of {len(runs)} runs, in percent:")
+    log(f"mean and standard deviation of {counted(len(runs), 'run')}, in percent:")
     for line in _lines(averages):
         log(line)
     if untrained:
