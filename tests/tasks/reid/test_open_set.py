@@ -122,7 +122,7 @@ def test_held_out_identities_are_a_repeatable_share():
     for share in (0, 1, float("nan")):
         with pytest.raises(ValueError, match=f"share is {share}, expected a number between 0 and 1"):
             held_out_identities(ids, share)
-    with pytest.raises(ValueError, match="there are 1 identities, expected at least two"):
+    with pytest.raises(ValueError, match="1 identity given, expected at least two"):
         held_out_identities([0, 7, 7], 0.5)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from torch_nonlocal._common.text import counted
 from torch_nonlocal.tasks.reid.blocks import checked_blocks, column_blocks
 from torch_nonlocal.tasks.reid.distances import BLOCK, Metric, distance_blocks
 from torch_nonlocal.tasks.reid.labels import Array, Labels, checked_labels
@@ -136,7 +137,7 @@ def held_out_identities(ids: Any, share: float, *, seed: int = 0) -> list[int]:
     identities = np.unique(np.asarray(ids))
     identities = identities[identities > 0]
     if len(identities) < 2:
-        raise ValueError(f"there are {len(identities)} identities, expected at least two")
+        raise ValueError(f"{counted(len(identities), 'identity', 'identities')} given, expected at least two")
     count = min(max(round(share * len(identities)), 1), len(identities) - 1)
     return sorted(np.random.default_rng(seed).choice(identities, count, replace=False).tolist())
 

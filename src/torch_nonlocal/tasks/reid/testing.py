@@ -1,7 +1,6 @@
 """Test of a trained network of re-identification: embeddings, distances, and retrieval metrics."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,13 +95,8 @@ def ranked_run(
     ranked = embedded_retrieval(model.network.eval(), retrieval, model.settings, model.inputs, **reading)
     scores, lines = _scores(ranked, options)
     notes += lines
-    pairs = ranked.query, ranked.gallery, *ranked.labels
-    verification = open_set = None
-    with suppress(ValueError):  # no pairs of the same identity, or none of different ones
-        verification = verify_embeddings(*pairs, metric=options.distance)
-    with suppress(ValueError):  # fewer than two identities
-        unknown = held_out_identities(ranked.query_ids, _UNKNOWN)
-        open_set = identify_embeddings(*pairs, unknown_ids=unknown, metric=options.distance)
+    verification, open_set, lines = _threshold_scores(ranked, options)
+    notes += lines
     return Tested(model, retrieval, ranked, scores, verification, open_set, options, tuple(notes), broken.entries())
 
 
@@ -123,6 +117,37 @@ def _scores(ranked: Ranked, options: ReidTestOptions) -> tuple[dict[Protocol, Re
         return score(*PROTOCOLS), []
     except ValueError as error:
         return score("official"), [f"not scored: {error}"]
+
+
+def _threshold_scores(
+    ranked: Ranked, options: ReidTestOptions
+) -> tuple[VerificationScores | None, OpenSetScores | None, list[str]]:
+    """Verification and open-set scores, and lines about those that are missing or too coarse for the chosen rate."""
+    pairs = ranked.query, ranked.gallery, *ranked.labels
+    verification, open_set, lines = None, None, []
+    try:
+        verification = verify_embeddings(*pairs, metric=options.distance)
+        number = verification.different_pairs
+        pairs_text = counted(number, "pair of different identities", "pairs of different identities")
+        lines += _coarse(options.false_accept, pairs_text, number)
+    except ValueError as error:
+        lines.append(f"no verification: {error}")
+    try:
+        unknown = held_out_identities(ranked.query_ids, _UNKNOWN)
+        open_set = identify_embeddings(*pairs, unknown_ids=unknown, metric=options.distance)
+        queries_text = counted(open_set.unknown, "query of unknown identity", "queries of unknown identities")
+        lines += _coarse(options.false_accept, queries_text, open_set.unknown)
+    except ValueError as error:
+        lines.append(f"no open-set scores: {error}")
+    return verification, open_set, lines
+
+
+def _coarse(rate: float, what: str, number: int) -> list[str]:
+    """A line if so few pairs or queries cannot measure the chosen false-accept rate."""
+    if rate * number >= 1:
+        return []
+    least = f"rates below {1 / number:.2g} cannot be measured"
+    return [f"--false-accept {rate:g}: of {what}, the threshold accepts none; {least}"]
 
 
 def distances_of(ranked: Ranked, options: ReidTestOptions) -> Iterator[Any]:
