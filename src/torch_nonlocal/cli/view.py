@@ -13,7 +13,7 @@ from torch_nonlocal.cli import needs
 
 if TYPE_CHECKING:
     from torch_nonlocal.tasks.footage import Footage
-    from torch_nonlocal.tasks.trained_viewing import TrainedNetwork
+    from torch_nonlocal.tasks.trained_viewing import Viewed
     from torch_nonlocal.tasks.viewing import Attended
 
 PACKAGED = "packaged"
@@ -47,8 +47,9 @@ def view(
     """Show what pixels of a video or of images attend to: heatmaps, arrows and an interactive page.
 
     If best.pt of `nonlocal train action` precedes the video, the page shows its blocks, the class that nonlocal predict
-    predicts and what contributes to it, on the region of the frames that the network sees. If a blocks file (written
-    by nl.save_blocks) precedes it, its blocks are shown in the network named by --model. Otherwise the softmax of
+    predicts and what contributes to it, on the region of the frames that the network sees. After best.pt of `nonlocal
+    train reid`, the video or folder is a tracklet, and its frames are those of one clip. If a blocks file (written by
+    nl.save_blocks) precedes it, its blocks are shown in the network named by --model. Otherwise the softmax of
     feature similarities (a block without parameters) is computed from the features of --model. The packaged model is
     pretrained. Models of torchvision, timm or this library have random weights unless --pretrained is given, which
     downloads weights.
@@ -212,7 +213,7 @@ def _attended(
     testing: dict[str, Any],
 ) -> _Read:
     from torch_nonlocal.tasks.footage import evenly, read_footage
-    from torch_nonlocal.tasks.trained_viewing import attend_trained, is_trained, load_trained
+    from torch_nonlocal.tasks.trained_viewing import is_trained, load_trained
     from torch_nonlocal.tasks.viewing import CHECKPOINTS, Attended, attend
 
     first = paths[0] if paths and (paths[0].suffix in CHECKPOINTS or is_trained(paths[0])) else None
@@ -222,7 +223,7 @@ def _attended(
     checkpoints = [path for path in (first, compare) if path is not None]
     kinds = [is_trained(path) for path in checkpoints]
     if len(set(kinds)) > 1:
-        kind = "best.pt of `nonlocal train action`" if kinds[0] else "a file of blocks"
+        kind = "best.pt of a run" if kinds[0] else "a file of blocks"
         raise ValueError(f"--compare {compare}: expected {kind}, as {first}")
     own_network = networks["model"] if networks["model"].partition(":")[0].endswith(".py") else ""
     trained = [load_trained(path, own_network, **testing) for path in checkpoints] if any(kinds) else []
@@ -231,7 +232,7 @@ def _attended(
         choose = trained[0].frames(file, **sampling)
         footage = read_footage(files, choose, size=size, view_of=trained[0].view_of).repeated(trained[0].length)
         _check_same_region(trained, footage, compare)
-        found = [attend_trained(one, footage, file) for one in trained]
+        found = [one.attend(footage, file) for one in trained]
     else:
         footage = read_footage(files, evenly(**{**sampling, "frames": sampling["frames"] or FRAMES}), size=size)
         found = [attend(footage.clip, checkpoint=path, **networks) for path in checkpoints or [None]]
@@ -242,7 +243,7 @@ def _attended(
     return _Read(footage, Attended({**one.records, **two.records}, {**one.facts, **two.facts}), labels[1])
 
 
-def _check_same_region(trained: Sequence["TrainedNetwork"], footage: "Footage", compare: Path | None) -> None:
+def _check_same_region(trained: Sequence["Viewed"], footage: "Footage", compare: Path | None) -> None:
     """Check that the networks see the region that is shown, up to a pixel of rounding."""
     from torch_nonlocal.tasks.footage import shown_crop
 

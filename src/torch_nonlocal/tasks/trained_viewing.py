@@ -1,4 +1,4 @@
-"""A trained network on a clip: its blocks, the predicted class, and what contributes to it.
+"""A trained network on a clip: its blocks and, of action recognition, the predicted class and what contributes to it.
 
 The network sees the frames as `nonlocal predict` shows them to it. Shapes: B = 1, C channels, T frames, H height, W
 width; K classes.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +26,42 @@ from torch_nonlocal.tasks.action.classifier import ActionClassifier
 from torch_nonlocal.tasks.action.settings import ActionSettings
 from torch_nonlocal.tasks.action.views_to_predict import ViewOptions, preparation
 from torch_nonlocal.tasks.footage import Choice, Footage, ViewOf, evenly, shown_crop
+from torch_nonlocal.tasks.trained_files import OtherTaskError
 from torch_nonlocal.tasks.viewing import Attended, runs_on
 from torch_nonlocal.view.facts import BlockFacts
 
 _CLASSES_SHOWN = 3
+
+
+class Viewed(Protocol):
+    """A trained network that is looked at."""
+
+    @property
+    def length(self) -> int:
+        """Number of frames of a clip."""
+        ...
+
+    @property
+    def view_of(self) -> ViewOf:
+        """The crops that it sees of frames of a size."""
+        ...
+
+    def frames(self, path: Path | None, *, frames: int, start: int, stride: int) -> Choice:
+        """Choose the frames that are shown of a video or a folder of frames; other numbers than 0 overrule that."""
+        ...
+
+    def attend(self, footage: Footage, path: Path | None = None) -> Attended:
+        """Run it on what it sees of the footage.
+
+        Args:
+            footage: the frames.
+            path: the video or folder that they are from; None for images.
+
+        Raises:
+            BrokenVideoError: (a ValueError) the file cannot be read.
+            ValueError: the network does not run on a clip of this size.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -88,6 +120,10 @@ class TrainedNetwork:
 
         return choose
 
+    def attend(self, footage: Footage, path: Path | None = None) -> Attended:
+        """See `attend_trained`."""
+        return attend_trained(self, footage, path)
+
     def described(self, size: tuple[int, int], *, of: int = 1) -> str:
         """Which region of frames of a size it sees, and at which size, as a sentence.
 
@@ -128,26 +164,45 @@ def is_trained(path: Path) -> bool:
     return path.suffix == ".pt" and path.is_file() and read_weights(path).kind == "weights"
 
 
-def load_trained(path: Path, network: str = "", *, views: int = 10, crops: Any = 3) -> TrainedNetwork:
-    """Load a trained network.
+def load_trained(path: Path, network: str = "", *, views: int = 10, crops: Any = 3) -> Viewed:
+    """Load a trained network of action recognition or re-identification.
 
     Args:
         path: best.pt of a run, or the folder of the run.
         network: FILE.py:FUNCTION, if the network is defined in a Python file.
-        views: views of a clip that its prediction is averaged over.
+        views: views of a clip that the prediction of a class is averaged over.
         crops: crops of each view: 1, 3 or "full".
 
     Raises:
-        ValueError: the file does not hold weights of this task, or the network has no blocks.
+        ValueError: the file does not hold weights of these tasks, the network has no blocks, or views or crops are
+            given for re-identification.
         ImportError: a package is not installed; the message names the extra.
     """
     from torch_nonlocal.tasks.action.trained import read_trained
 
-    model, settings, classes, content = read_trained(path, network)
-    if not blocks(model):
-        raise ValueError(f"{path}: the network has no non-local blocks to show; it was trained with --non-local none")
+    try:
+        model, settings, classes, content = read_trained(path, network)
+    except OtherTaskError as error:
+        if error.task != "reid":
+            raise
+        from torch_nonlocal.tasks.reid.trained import embedder_of
+        from torch_nonlocal.tasks.reid.viewing import ViewedEmbedder
+
+        if (views, crops) != (10, 3):
+            raise ValueError(
+                f"{path}: networks of re-identification take no --views and --crops: one clip is shown"
+            ) from None
+        embedder = embedder_of(error.path, error.content, network)
+        _check_blocks(embedder.network, path)
+        return ViewedEmbedder(str(path), embedder)
+    _check_blocks(model, path)
     metrics = {name: float(value) for name, value in content["metrics"].items()}
     return TrainedNetwork(str(path), model, settings, classes, metrics, views, crops)
+
+
+def _check_blocks(model: nn.Module, path: Path) -> None:
+    if not blocks(model):
+        raise ValueError(f"{path}: the network has no non-local blocks to show; it was trained with --non-local none")
 
 
 def attend_trained(trained: TrainedNetwork, footage: Footage, path: Path | None = None) -> Attended:
