@@ -146,7 +146,7 @@ def test_photographs_and_folders_of_2d_networks(tmp_path):
     ("words", "message"),
     [
         (["{good}", "{clip}", "--block", "conv2"], "--block conv2: expected one of conv3.2"),
-        (["{good}", "{clip}", "--compare", "{root}/none.safetensors"], "expected best.pt of `nonlocal train action`"),
+        (["{good}", "{clip}", "--compare", "{root}/none.safetensors"], "expected best.pt of a run"),
         (["{clip}", "--compare", "{good}"], "expected a checkpoint before the video"),
         (["{good}", "{clip}", "--point", "5,90,20"], "--point 5,90,20: y is 90, expected 0 to 63"),
         (["{good}", "{clip}", "--k", "0"], "--k 0: expected at least 1"),
