@@ -60,7 +60,8 @@ def check(
             with lists of clips; or one list. With --task reid: a set of tracklets, or a table of them.
         task: what the data are for: action recognition or re-identification.
         layout: layout of a set of tracklets, such as mars; recognized by default.
-        split: train, val or test; all of them by default. With --task reid: the number of a split, 0 by default.
+        split: train, val or test; all of them by default. With --task reid: the number of a split; by
+            default the frames of split 0 and the lists of all splits are checked.
         root: folder of the clips that a list names, if it is not the folder of the list.
         prefix: start of the names in a list that is removed, such as the folder of the clips on another machine.
         fold: number of the split of UCF101 and HMDB51, or value of the column "fold" whose clips are tested.

@@ -1,6 +1,7 @@
 """`nonlocal data check --task reid`: what a set of tracklets holds, and what is wrong with it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,16 @@ def check_tracklet_set(
         raise ValueError(f"--split {split}: expected the number of a split, from 0, for --task reid")
     from torch_nonlocal.data.tracklets.check import check_tracklets, files_to_read
     from torch_nonlocal.data.tracklets.find import find_tracklets
+    from torch_nonlocal.data.tracklets.splits import faults_of_splits
+    from torch_nonlocal.tasks.reid.small_sets import too_small_for_defaults
 
-    data = find_tracklets(root, layout, int(split[:9] or 0))
+    number = int(split[:9] or 0)
+    data = find_tracklets(root, layout, number)
+    others = faults_of_splits(root, layout, () if split else range(1, data.splits), data)
     with ProgressBar("reading", files_to_read(data), unit="tracklets") as bar:
         report = check_tracklets(data, workers=workers or None, time_limit=time_limit, progress=bar.advance)
+    remarks = (*report.remarks, *too_small_for_defaults(data, root, number))
+    report = replace(report, problems=(*report.problems, *others), remarks=remarks)
     if json is not None:
         write_text(json, report.to_json())
     _print(report)

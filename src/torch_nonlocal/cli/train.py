@@ -118,12 +118,13 @@ def _command(
             check_task(spec)
             if not spec.tests_seeds:
                 check_comparable(folders, lambda: spec.has_metric(data, settings, on_error=on_error))
+        if data is not None:
+            check_task(spec)
+            spec.check_location(data, settings)
         show = main_process_log(print_lines)
         for line in _start_lines(name, recipe_, choice, settings, config):
             show(line)
         if dry_run:
-            if data is not None:
-                check_task(spec)
             spec.check_data(data, settings, on_error=on_error, log=show)
             return
         from torch_nonlocal.training.errors import RunLengthError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from torch_nonlocal.data.columns import has_role
@@ -104,6 +104,27 @@ def rows_of(file: Path, lines: Sequence[Line], delimiter: str) -> list[Row]:
     except csv.Error as error:
         raise ValueError(f"{str(file)!r} is not a list: {error}") from error
     raise ValueError(f"{file}:{rows[-1][0]}: a quotation mark is not closed")
+
+
+def table_rows(file: Path, lines: Sequence[Line], is_column: Callable[[str], bool]) -> list[Row]:
+    """The header of a table and its rows; the separator is the one that gives the most known columns.
+
+    Args:
+        file: the table, for messages.
+        lines: one or more; a first line that only names the separator, as Excel writes it, is skipped.
+        is_column: whether a cell of the header is the name of a known column.
+
+    Raises:
+        ValueError: as for `rows_of`, or there is no header.
+    """
+    found = _EXCEL.fullmatch(lines[0][1])
+    if found:
+        lines = lines[1:]
+    if not lines:
+        raise ValueError(f"{str(file)!r} is empty: expected a header and rows")
+    header = lines[0][1]
+    mark = found[1] if found else max(DELIMITERS, key=lambda mark: sum(map(is_column, header.split(mark))))
+    return rows_of(file, lines, mark)
 
 
 def file_and_class(line: str) -> list[str]:

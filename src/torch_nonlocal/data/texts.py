@@ -54,8 +54,12 @@ def _encoding(raw: bytes) -> str:
     return "utf-8-sig"
 
 
-def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+def lines_of(file: Path, *, longest: int = _LONGEST_LINE) -> Iterator[tuple[int, str]]:
     """Number and text of the lines that are not blank.
+
+    Args:
+        file: the list.
+        longest: most characters of a line.
 
     Raises:
         ValueError: the file is not a text, or has too many or too long lines for a list.
@@ -64,8 +68,8 @@ def lines_of(file: Path) -> Iterator[tuple[int, str]]:
     if (count := text.count("\n")) > _MOST_LINES:
         raise ValueError(f"{str(file)!r} has {count:,} lines, expected at most {_MOST_LINES:,}")
     for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > _LONGEST_LINE:
-            expected = f"expected at most {_LONGEST_LINE:,}"
+        if len(line) > longest:
+            expected = f"expected at most {longest:,}"
             raise ValueError(f"{file}:{number}: the line has {len(line):,} characters, {expected}")
         if line and not line.isspace():
             yield number, line

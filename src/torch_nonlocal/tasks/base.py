@@ -126,6 +126,17 @@ class TaskSpec(Generic[Settings]):
         """
         raise NotImplementedError
 
+    def check_location(self, data: Path, settings: Settings) -> None:
+        """Check that data exist and are of a known kind, before anything is printed; default: nothing is checked.
+
+        Args:
+            data: as for `train`.
+            settings: model and data options.
+
+        Raises:
+            ValueError: they do not exist, or are of another kind.
+        """
+
     def check_data(
         self,
         data: Path | None,

@@ -60,6 +60,15 @@ def test_cameras_in_names_and_cameras_first(tmp_path: Path):
     }
 
 
+def test_pictures_of_several_cameras_in_a_folder_are_a_problem(tmp_path: Path):
+    for who in ("ann", "bob"):
+        for camera in (1, 2):
+            picture(tmp_path / "test" / who / f"{who}_c{camera}_00{camera}.jpg", camera)
+    found = find_tracklets(tmp_path).problems
+    assert [(one.kind, one.name) for one in found] == [("wrong name", "test/ann"), ("wrong name", "test/bob")]
+    assert "it has pictures of the cameras 1, 2: expected a folder per camera" in found[0].reason
+
+
 def test_tracklets_without_cameras_count_as_cameras_of_their_own(tmp_path: Path):
     for identity in ("ann", "bob"):
         for tracklet in ("monday", "tuesday"):

@@ -310,6 +310,14 @@ def test_polar_bears_follow_the_folds(tmp_path: Path):
         find_tracklets(tmp_path)
 
 
+def test_folds_of_polar_bears_may_be_saved_by_a_spreadsheet(tmp_path: Path):
+    root = polar_bears(tmp_path)
+    before = find_tracklets(root)
+    fold = root / "track_fold_info_1.csv"
+    fold.write_bytes(b"\xef\xbb\xbfsep=;\r\n" + fold.read_text().replace(",", ";").replace("\n", "\r\n").encode())
+    assert find_tracklets(root) == before
+
+
 def test_polar_bears_without_folds_hold_out_animals(tmp_path: Path):
     data = find_tracklets(polar_bears(tmp_path, folds=False))
     assert len(identities(data.train)) == 1

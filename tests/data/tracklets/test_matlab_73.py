@@ -101,6 +101,16 @@ def test_files_that_are_cut_off_are_refused(size: int):
         read_array(content[:size], "query")
 
 
+def test_chunks_that_claim_the_whole_file_each_are_refused():
+    """Each would be copied once per chunk: a file of 60 MB would take hours."""
+    content = bytearray(hdf5([[1.0, 2.0, 3.0]], chunk=(1, 1)))
+    chunks = content.index(b"TREE\x01")
+    for entry in range(3):
+        struct.pack_into("<I", content, chunks + 24 + 40 * entry, len(content) - BASE)
+    with pytest.raises(Hdf5Error, match="its chunks overlap"):
+        read_array(bytes(content), "query")
+
+
 def test_damaged_bytes_give_an_error_or_numbers_and_never_much_memory():
     content = bytearray(hdf5([[float(column) for column in range(7)]] * 3))
     for at in range(BASE, len(content)):

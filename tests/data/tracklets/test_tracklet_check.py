@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniatures import mars, picture, polar_bears, table
+from miniatures import ilids_vid, mars, picture, polar_bears, table
 
 from torch_nonlocal.cli import main
 from torch_nonlocal.data.tracklets.check import TrackletCheck, check_tracklets, files_to_read
@@ -144,6 +144,21 @@ def test_the_command_prints_the_report_and_fails_for_problems(tmp_path: Path, ca
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["problems"][0]["kind"] == "missing frame"
     assert report["parts"]["train"]["tracklets"] == 6
+
+
+def test_the_command_checks_all_splits_and_the_default_batch_of_training(tmp_path: Path, capsys):
+    root = ilids_vid(tmp_path / "small", splits=[[1, 2, 3, 4], [1, 1, 2, 3]])
+    assert run(root, "--task", "reid", "--json", tmp_path / "report.json") == 1
+    shown = capsys.readouterr().out
+    assert "problem: damaged split: split 1: " in shown
+    expected = "a batch has 8 identities, the training data have 2; expected batch_size=8 or less"
+    assert "remark: few identities: train: nonlocal train reid refuses its default batch size: " in shown
+    assert expected in shown
+    assert [one["kind"] for one in json.loads((tmp_path / "report.json").read_text())["remarks"]] == ["few identities"]
+    main(["data", "check", str(root), "--task", "reid", "--split", "0"])
+    assert "problem" not in capsys.readouterr().out
+    main(["data", "check", str(ilids_vid(tmp_path / "large", persons=16, frames=1)), "--task", "reid"])
+    assert "few identities" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from miniatures import dukemtmc_video, ilids_vid, mars, matlab, picture, table
+from miniatures import dukemtmc_video, ilids_vid, mars, matlab, picture, polar_bears, table
 
 from torch_nonlocal.data.tracklets.check import check_tracklets
 from torch_nonlocal.data.tracklets.faults import doubtful, unusable
 from torch_nonlocal.data.tracklets.find import find_tracklets
+from torch_nonlocal.data.tracklets.splits import faults_of_splits
 from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData, camera_numbers
 from torch_nonlocal.media import write_mp4
 
@@ -138,6 +139,22 @@ def test_queries_without_a_gallery_and_halves_of_three_persons_are_problems(tmp_
     three = check_tracklets(find_tracklets(ilids_vid(tmp_path / "ilids", persons=3)), workers=1)
     assert kinds(three.problems) == [("too few identities", "train")]
     assert "the training data have 1 identity, expected 2 or more" in three.problems[0].reason
+
+
+def test_faults_of_the_other_splits_are_found_and_named(tmp_path: Path):
+    root = ilids_vid(tmp_path / "ilids", splits=[[1, 2, 3, 4], [1, 1, 2, 3], [4, 3, 2, 1]])
+    found = faults_of_splits(root, "auto", range(1, 3), find_tracklets(root))
+    assert kinds(found) == [("damaged split", "split 1")]
+    assert "split 1 has 4 persons from 1 to 3, expected 1 to 4" in found[0].reason
+    bears = polar_bears(tmp_path / "bears")
+    for fold in (2, 4):
+        table(bears / f"track_fold_info_{fold}.csv", [(0, 1, 77), (1, 1, 0)], "id,cam,tracklet")
+    found = faults_of_splits(bears, "auto", range(1, 5), find_tracklets(bears))
+    assert [(one.kind, one.reason) for one in found] == [
+        ("empty tracklet", "animal 0 has no tracklet 77 (split 1)"),
+        ("no match", "there are no queries: expected an identity in two cameras (split 1, 3)"),
+        ("empty tracklet", "animal 0 has no tracklet 77 (split 3)"),
+    ]
 
 
 def test_boxes_and_videos_of_two_identities_are_the_same_picture(tmp_path: Path):

@@ -1,5 +1,6 @@
 """Tables of tracklets: columns, paths, boxes, and rows with mistakes."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def test_a_video_without_boxes_is_a_tracklet_of_its_frames(tmp_path: Path):
         (("t2", "ann", 1, "nowhere"), "empty tracklet", "'nowhere' is no picture"),
         (("t2", "ann", 1, "empty"), "empty tracklet", "'empty' is no picture"),
         (("t2", "ann", 1, "mixed"), "unclear order", "several streams"),
+        (("t2", "ann", 1, "v.mp4"), "empty tracklet", "'v.mp4' is a video: expected it in a column 'video'"),
     ],
 )
 def test_rows_with_mistakes_are_problems(tmp_path: Path, row: tuple, kind: str, reason: str):
@@ -109,6 +111,7 @@ def test_rows_with_mistakes_are_problems(tmp_path: Path, row: tuple, kind: str, 
     frames(tmp_path / "x", 1)
     (root / "link").symlink_to(tmp_path / "x")
     (root / "empty").mkdir()
+    (root / "v.mp4").write_bytes(b"x")
     for name in ("mask_1.png", "rgb_1.png"):
         picture(root / "mixed" / name, 1)
     data = find_tracklets(table(root / "set.csv", [("t1", "ann", 1, "a"), row]))
@@ -126,6 +129,8 @@ def test_rows_with_mistakes_are_problems(tmp_path: Path, row: tuple, kind: str, 
         ((-1, 1, 1, 5, 5), "wrong row", "frame is -1"),
         (("", 1, 1, 5, 5), "wrong row", "frame is ''"),
         ((7, 1, 1, 5, 5), "duplicate tracklet", "several boxes in frame 7"),
+        ((1.5, 1, 1, 5, 5), "wrong row", "frame is '1.5', expected a whole number"),
+        ((1, 0.1, 0.1, 0.2, 0.3), "wrong row", "width 0.2, height 0.3, expected 1 pixel or more"),
     ],
 )
 def test_boxes_with_mistakes_are_problems(tmp_path: Path, box: tuple, kind: str, reason: str):
@@ -149,6 +154,45 @@ def test_boxes_with_mistakes_are_problems(tmp_path: Path, box: tuple, kind: str,
 def test_tables_without_the_columns_are_refused(tmp_path: Path, header: str, message: str):
     with pytest.raises(ValueError, match=message):
         find_tracklets(table(tmp_path / "set.csv", [("t1",) * 9], header))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("excel", [False, True])
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, mark: str, excel: bool):
+    frames(tmp_path / "a b", 1)
+    lines = ["tracklet,identity,camera,frames", 'Zoë 1,"x, y; ""z""",1,a b', "Zoë 2,x,1,a b"]
+    lines = [mark.join(cells) for cells in csv.reader(lines)] if mark != "," else lines
+    if mark != ",":
+        lines[1] = lines[1].replace('x, y; "z"', '"x, y; ""z"""')
+    text = "\r\n".join([f"sep={mark}"] * excel + lines) + "\r\n"
+    (tmp_path / "set.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    data = find_tracklets(tmp_path / "set.csv")
+    assert data.problems == ()
+    assert [(one.name, one.identity, one.length) for one in data.gallery] == [
+        ("Zoë 1", 'x, y; "z"', 3),
+        ("Zoë 2", "x", 3),
+    ]
+
+
+def test_a_cell_may_list_as_many_frames_as_the_longest_tracklets_have(tmp_path: Path):
+    frames(tmp_path / "a", 1)
+    listed = ";".join(["a/f_1.png", "a/f_2.png"] * 1000)
+    (one,) = find_tracklets(table(tmp_path / "set.csv", [("t1", "ann", 1, listed)])).gallery
+    assert (one.length, one.files[:2]) == (2000, ("a/f_1.png", "a/f_2.png"))
+    with pytest.raises(ValueError, match="expected at most 131,072"):
+        find_tracklets(table(tmp_path / "set.csv", [("t1", "ann", 1, ";".join([listed] * 7))]))
+
+
+def test_a_table_behind_a_link_that_leaves_the_folder_is_refused(tmp_path: Path):
+    table(tmp_path / "other.csv", [("t1", "ann", 1, "a")])
+    frames(tmp_path / "set/a", 1)
+    (tmp_path / "set/tracklets.csv").symlink_to(tmp_path / "other.csv")
+    with pytest.raises(ValueError, match=r"the link .*tracklets.csv' leaves"):
+        find_tracklets(tmp_path / "set")
+    (tmp_path / "set/tracklets.csv").unlink()
+    table(tmp_path / "set/mine.csv", [("t1", "ann", 1, "a")])
+    (tmp_path / "set/tracklets.csv").symlink_to("mine.csv")
+    assert len(find_tracklets(tmp_path / "set").gallery) == 1
 
 
 def test_tables_without_rows_are_refused(tmp_path: Path):

@@ -73,4 +73,6 @@ DUKEMTMC_VIDEO = Layout(
     "folders train, query and gallery with identity/tracklet/0001_C1_F0001_X00001.jpg (withdrawn by its authors)",
     _recognizes,
     _read,
+    places=("DukeMTMC-VideoReID",),
+    picture="0001_C1_F0001_X00001.jpg",
 )

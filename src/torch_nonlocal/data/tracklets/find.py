@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import did_you_mean, excerpt, near_path
-from torch_nonlocal.data.suffixes import is_video_name
 from torch_nonlocal.data.tracklets.dukemtmc_video import DUKEMTMC_VIDEO
 from torch_nonlocal.data.tracklets.folders import FOLDERS
 from torch_nonlocal.data.tracklets.ilids_vid import ILIDS_VID
-from torch_nonlocal.data.tracklets.layout import Layout, is_picture
+from torch_nonlocal.data.tracklets.layout import Layout
 from torch_nonlocal.data.tracklets.ls_vid import LS_VID
 from torch_nonlocal.data.tracklets.market1501 import MARKET1501
 from torch_nonlocal.data.tracklets.mars import MARS
+from torch_nonlocal.data.tracklets.nearest import near_layout, near_places, not_a_table, what_is_there
 from torch_nonlocal.data.tracklets.polar_bear import POLAR_BEAR
 from torch_nonlocal.data.tracklets.prid450s import PRID450S
 from torch_nonlocal.data.tracklets.prid2011 import PRID2011
-from torch_nonlocal.data.tracklets.table import TABLE
+from torch_nonlocal.data.tracklets.table import TABLE, table_in
 from torch_nonlocal.data.tracklets.tracklet import TrackletData
 
 _ALL = (
@@ -43,51 +44,64 @@ def find_tracklets(root: str | os.PathLike[str], layout: str = "auto", split: in
         ValueError: there is no such folder, layout or split; the layout is not recognized, or several fit; or a list of
             the set is missing or damaged.
     """
+    found = layout_of(root, layout)
+    try:
+        return found.read(Path(root), split)
+    except ValueError as error:  # messages quote cells and names from files
+        raise ValueError(excerpt(printable(str(error)), most=_LONGEST)) from error
+
+
+def layout_of(root: str | os.PathLike[str], layout: str = "auto") -> Layout:
+    """The layout of a set, by the names of a few folders and files.
+
+    Args:
+        root: folder of the set, or a table.
+        layout: name of a layout; "auto" recognizes it.
+
+    Raises:
+        ValueError: there is no such folder or layout; or the layout is not recognized, or several fit.
+    """
     path = Path(root)
     if layout != "auto" and layout not in LAYOUTS:
         near = did_you_mean(layout, LAYOUTS)
         raise ValueError(f"layout: got {layout!r}{'; ' + near if near else ''}; expected auto or one of {_names()}")
     if not path.exists():
         raise ValueError(f"there is no folder or table {str(path)!r}{near_path(path)}")
-    if layout == "auto" and path.is_file() and (is_picture(path.name) or is_video_name(path.name)):
-        raise ValueError(f"{_one_tracklet(path)}; expected a folder with a set of tracklets, or a table of them")
-    found = _recognized(path) if layout == "auto" else LAYOUTS[layout]
-    try:
-        return found.read(path, split)
-    except ValueError as error:  # messages quote cells and names from files
-        raise ValueError(excerpt(printable(str(error)), most=_LONGEST)) from error
+    return _recognized(path) if layout == "auto" else LAYOUTS[layout]
 
 
 def _recognized(path: Path) -> Layout:
+    if path.is_file() and (why := not_a_table(path)):
+        raise ValueError(f"{str(path)!r} {why}")
     found = _fitting(path)
     if len(found) > 1:
         names = " and ".join(repr(layout.name) for layout in found)
-        raise ValueError(f"{str(path)!r} fits the layouts {names}: name one of them as the layout; {_expectations()}")
+        raise ValueError(f"{str(path)!r} fits the layouts {names}: name one of them as the layout; {_expected(found)}")
     if found:
         return found[0]
     for inside in sorted(path.iterdir())[:_INSIDE] if path.is_dir() else ():
         if inside.is_dir() and (below := _fitting(inside)):
             raise ValueError(f"{str(path)!r} is not a set; did you mean {str(inside)!r}, which fits {below[0].name!r}?")
-    generic = [layout for layout in LAYOUTS.values() if layout.is_generic and layout.recognizes(path)]
-    if not generic and path.is_dir() and any(is_picture(one.name) for one in path.iterdir()):
-        raise ValueError(f"{_one_tracklet(path)}; expected a set; {_expectations()}")
-    if not generic:
-        raise ValueError(f"{str(path)!r} has no known layout; {_expectations()}")
-    return generic[0]
+    if (table := table_in(path)) is not None:
+        raise ValueError(f"{str(path)!r} is not a set; did you mean {str(table)!r}, which fits 'table'?")
+    generic = next((layout for layout in LAYOUTS.values() if layout.is_generic and layout.recognizes(path)), None)
+    near = near_places(path, LAYOUTS.values()) if generic else near_layout(path, LAYOUTS.values())
+    if near is not None:
+        of = f"nearest is {near.layout.name!r}, since {near.reason}; it expects {near.layout.expects}"
+        others = f"; if this is right, name the layout {generic.name!r}" if generic else f"; all layouts: {_names()}"
+        raise ValueError(f"{str(path)!r} has no known layout: {of}{others}")
+    if generic is None:
+        raise ValueError(f"{str(path)!r} has no known layout; {what_is_there(path) or _expected(LAYOUTS.values())}")
+    return generic
 
 
 def _fitting(path: Path) -> list[Layout]:
     return [layout for layout in LAYOUTS.values() if not layout.is_generic and layout.recognizes(path)]
 
 
-def _one_tracklet(path: Path) -> str:
-    kind = "a folder of pictures" if path.is_dir() else "a picture" if is_picture(path.name) else "a video"
-    return f"{str(path)!r} is {kind}, one tracklet: `nonlocal gallery build` and `add` store it with --identity NAME"
-
-
 def _names() -> str:
     return ", ".join(LAYOUTS)
 
 
-def _expectations() -> str:
-    return "; ".join(f"{layout.name}: {layout.expects}" for layout in LAYOUTS.values())
+def _expected(layouts: Iterable[Layout]) -> str:
+    return "; ".join(f"{layout.name}: {layout.expects}" for layout in layouts)

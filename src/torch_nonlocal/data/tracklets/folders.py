@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.data.tracklets.layout import (
     AUTOMATIC_QUERIES,
     SPLITS,
@@ -131,6 +132,10 @@ def _of_identity(reader: Reader, part: Path, folder: Path, identity: str, camera
 
 def _here(reader: Reader, part: Path, folder: Path, found: Listing, identity: str, camera: str) -> Iterator[Tracklet]:
     """A tracklet of the pictures of a folder, and one per video."""
+    cameras = sorted({_camera(Path(picture).stem) for picture in found.pictures} - {""})
+    if len(cameras) > 1:
+        reason = f"it has pictures of the cameras {listed(cameras)}: expected a folder per camera"
+        reader.problem("wrong name", reader.name_of(folder), reason)
     if found.pictures:
         name = folder.relative_to(part).as_posix()
         one = reader.from_pictures(name, identity, camera or _camera(folder.name), folder, found.pictures)

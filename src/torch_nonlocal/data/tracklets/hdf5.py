@@ -184,11 +184,14 @@ class _File:
         if not 0 < height * width <= _MOST_ENTRIES:
             raise Hdf5Error(f"it has chunks of {chunk} entries")
         values: list[int | float] = [0] * (rows * columns)
-        expanded = 0
+        expanded = read = 0
         for address, key in self._children(tree, 1, 8 + 8 * (dimensions + 1), None):
             stored, mask = struct.unpack_from("<II", key)
             place = struct.unpack_from(f"<{dimensions}Q", key, 8)
             top, left = place if dimensions == 2 else (0, place[0])
+            read += stored
+            if read > len(self._bytes):
+                raise Hdf5Error("its chunks overlap")
             data = self._bytes[address : address + stored]
             if one.is_deflated and not mask & 1:
                 data = zlib.decompressobj().decompress(data, length)

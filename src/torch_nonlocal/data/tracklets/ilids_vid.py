@@ -68,4 +68,6 @@ ILIDS_VID = Layout(
     f"official splits, {_SPLIT_FILE}",
     _recognizes,
     _read,
+    places=("i-LIDS-VID", _SPLIT_FILE),
+    picture="cam1_person001_00317.png",
 )

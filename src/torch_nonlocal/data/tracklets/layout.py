@@ -34,6 +34,8 @@ class Layout:
         recognizes: whether a folder or file has this layout; it reads names only.
         read: reads a folder or file; the second argument is the number of the split, from 0.
         is_generic: whether it fits many sets, so that it is recognized only where no other layout is.
+        places: folders and files that only this layout has, for messages about sets that nearly fit.
+        picture: the name of a picture, for the same messages; "" if any name does.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Layout:
     recognizes: Callable[[Path], bool]
     read: Callable[[Path, int], TrackletData]
     is_generic: bool = False
+    places: tuple[str, ...] = ()
+    picture: str = ""
 
 
 class Listing(NamedTuple):
@@ -184,7 +188,7 @@ def check_folder(root: Path, *names: str) -> None:
         raise ValueError(f"there is no folder {str(root)!r}{near_path(root)}")
     missing = [name for name in names if not (root / name).is_dir()]
     if missing:
-        raise ValueError(f"{str(root)!r} has no folder {listed(map(repr, missing))}")
+        raise ValueError(f"{str(root)!r} has no folder {listed(map(repr, missing))}{near_path(root / missing[0])}")
 
 
 def own_file(root: Path, *names: str) -> Path | None:

@@ -144,4 +144,6 @@ LS_VID = Layout(
     "of a tracklet's frames and its identity, and test/data/info_test.mat with the rows of the queries",
     _recognizes,
     _read,
+    places=("list_sequence", "tracklet_train", "tracklet_test"),
+    picture="0842_0001_03_0000009.jpg",
 )

@@ -77,4 +77,6 @@ MARKET1501 = Layout(
     "query and gallery) with pictures such as 0002_c1s1_000451_03.jpg",
     _recognizes,
     _read,
+    places=tuple(name for variant in _VARIANTS[:2] for name in variant if name != "query"),
+    picture="0002_c1s1_000451_03.jpg",
 )

@@ -185,4 +185,6 @@ MARS = Layout(
     "with the official lists",
     _recognizes,
     _read,
+    places=("bbox_train", "bbox_test", "info/query_IDX.mat"),
+    picture="0001C1T0001F001.jpg",
 )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from torch_nonlocal._common.text import counted
-from torch_nonlocal.data.rows import rows_of
+from torch_nonlocal.data.rows import table_rows
 from torch_nonlocal.data.texts import lines_of, whole_number
 from torch_nonlocal.data.tracklets.layout import (
     AUTOMATIC_QUERIES,
@@ -91,7 +91,8 @@ def _tracklets(reader: Reader, root: Path) -> Iterator[Tracklet]:
 def _fold(reader: Reader, file: Path, known: set[_Key]) -> set[_Key]:
     """The test tracklets of a fold."""
     lines = list(lines_of(file))
-    (_, header), *rows = rows_of(file, lines, ",") if lines else [(0, [""])]
+    table = table_rows(file, lines, lambda cell: cell.strip().lower() in _COLUMNS) if lines else [(0, [""])]
+    (_, header), *rows = table
     names = [cell.strip().lower() for cell in header]
     if any(column not in names for column in _COLUMNS):
         raise ValueError(f"{str(file)!r} has the columns {', '.join(header)}: expected {', '.join(_COLUMNS)}")
@@ -116,4 +117,6 @@ POLAR_BEAR = Layout(
     f"{_FOLD.format(1)} and so on with the test tracklets of each fold",
     _recognizes,
     _read,
+    places=(_FOLD.format(1),),
+    picture="000C01T000F000.jpg",
 )

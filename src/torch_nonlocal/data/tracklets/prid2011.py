@@ -85,4 +85,5 @@ PRID2011 = Layout(
     f"{_SPLIT_FILES[0]}",
     _recognizes,
     _read,
+    places=("multi_shot", "prid_2011", _SPLIT_FILES[0]),
 )

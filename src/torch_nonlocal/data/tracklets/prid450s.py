@@ -51,5 +51,8 @@ def _tracklets(reader: Reader, root: Path) -> Iterator[Tracklet]:
 
 
 PRID450S = Layout(
-    _NAME, "a folder of pictures such as 0001001.png (four digits of identity, three of camera)", _recognizes, _read
+    _NAME,
+    "a folder of pictures such as 0001001.png (four digits of identity, three of camera)",
+    _recognizes,
+    _read,
 )

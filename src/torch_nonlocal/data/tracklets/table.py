@@ -11,7 +11,8 @@ from typing import NamedTuple, cast
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import did_you_mean, excerpt, listed
-from torch_nonlocal.data.rows import DELIMITERS, rows_of
+from torch_nonlocal.data.rows import DELIMITERS, table_rows
+from torch_nonlocal.data.suffixes import is_video_name
 from torch_nonlocal.data.texts import lines_of
 from torch_nonlocal.data.tracklets.layout import (
     AUTOMATIC_QUERIES,
@@ -19,6 +20,7 @@ from torch_nonlocal.data.tracklets.layout import (
     Reader,
     check_split,
     is_picture,
+    own_file,
     video_frames,
     with_queries,
 )
@@ -41,13 +43,18 @@ _COLUMNS: dict[str, str] = {
 """Names of columns by their meaning; the first is the usual one."""
 _MEANING = {name: column for column, names in _COLUMNS.items() for name in names.split()}
 _USUAL = ("tracklets.csv", "tracklets.tsv")
+_NEEDED = ("tracklet", "identity", "camera")
+_MOST_FILES = 20
 _BOX = ("frame", "left", "top", "width", "height")
 _SPLITS = {"train": "train", "training": "train", "query": "query", "probe": "query", "gallery": "gallery"}
 _SPLITS |= {"test": "test", "testing": "test"}
 _ROLES = ("person", "distractor", "junk")
 _NO_FRAMES = "expected a column 'frames', or 'video' and, for boxes, all of frame, left, top, width and height"
 _NUMBER = re.compile(r"[-+]?\d{1,9}(?:\.\d{0,18})?")
+_WHOLE = re.compile(r"[-+]?\d{1,9}(?:\.0{0,18})?")
 _MOST_FRAMES = 2**23
+_LONGEST_LINE = 2**17  # characters: the names of about 3,000 frames
+_HEAD = 2**12  # bytes that hold a header
 
 
 class _Row(NamedTuple):
@@ -63,6 +70,21 @@ class _Row(NamedTuple):
         return self.values[place].strip() if place < len(self.values) else ""
 
 
+def table_in(folder: Path) -> Path | None:
+    """A file in a folder whose header is that of a table of tracklets; None if there is none."""
+    try:
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".csv", ".tsv") and file.is_file())
+        for file in files[:_MOST_FILES]:
+            with open(file, "rb") as opened:
+                header = opened.read(_HEAD).decode("utf-8-sig", "replace").partition("\n")[0]
+            cells = {_MEANING.get(_key(cell)) for mark in DELIMITERS for cell in header.split(mark)}
+            if cells >= set(_NEEDED):
+                return file
+    except OSError:
+        return None
+    return None
+
+
 def _recognizes(root: Path) -> bool:
     return root.is_file() or any((root / name).is_file() for name in _USUAL)
 
@@ -74,7 +96,7 @@ def _read(file: Path, split: int) -> TrackletData:
         ValueError: the file is no table, or a column is missing or there twice.
     """
     check_split(split, 1, "table")
-    file = next((file / name for name in _USUAL if (file / name).is_file()), file)
+    file = own_file(file, *_USUAL) or file
     if not file.is_file():
         raise ValueError(f"there is no table {str(file)!r}")
     rows = _rows(file)
@@ -97,11 +119,10 @@ def _read(file: Path, split: int) -> TrackletData:
 
 
 def _rows(file: Path) -> list[_Row]:
-    lines = list(lines_of(file))
+    lines = list(lines_of(file, longest=_LONGEST_LINE))
     if not lines:
         raise ValueError(f"{str(file)!r} is empty: expected a header and a row per tracklet")
-    mark = max(DELIMITERS, key=lambda mark: sum(_key(cell) in _MEANING for cell in lines[0][1].split(mark)))
-    (_, header), *rows = rows_of(file, lines, mark)
+    (_, header), *rows = table_rows(file, lines, lambda cell: _key(cell) in _MEANING)
     columns: dict[str, int] = {}
     for place, cell in enumerate(header):
         meaning = _MEANING.get(_key(cell))
@@ -110,7 +131,7 @@ def _rows(file: Path) -> list[_Row]:
             raise ValueError(f"{str(file)!r}: the columns {both} may both be the {meaning}; rename one of them")
         if meaning is not None:
             columns[meaning] = place
-    for needed in ("tracklet", "identity", "camera"):
+    for needed in _NEEDED:
         if needed not in columns:
             near = did_you_mean(needed, [cell for cell in header if _key(cell) not in _MEANING])
             shown = excerpt(", ".join(cell.strip() for cell in header))
@@ -160,7 +181,7 @@ def _part(row: _Row) -> str:
 
 
 def _mistake(row: _Row) -> str:
-    for needed in ("tracklet", "identity", "camera"):
+    for needed in _NEEDED:
         if not row(needed):
             return f"no {needed}"
     if not _part(row):
@@ -177,8 +198,10 @@ def _mistake(row: _Row) -> str:
     for name, number in zip(_BOX, numbers, strict=True):
         if number is None:
             return f"{name} is {excerpt(row(name))!r}, expected a number"
+    if not _WHOLE.fullmatch(row("frame")):
+        return f"frame is {excerpt(row('frame'))!r}, expected a whole number"
     if not width or not height or width < 1 or height < 1:
-        return f"the box is empty: width {width}, height {height}"
+        return f"the box is empty: width {row('width')}, height {row('height')}, expected 1 pixel or more"
     return f"frame is {frame}, expected 0 or more" if frame is None or frame < 0 else ""
 
 
@@ -262,7 +285,13 @@ def _of_files(
         folder = path.parent
         pictures = tuple(fnmatch.filter(reader.listing(folder).pictures, path.name))
     if not pictures:
-        reader.problem("empty tracklet", name, f"{given!r} is no picture, folder of pictures or pattern of pictures")
+        is_video = path.is_file() and is_video_name(path.name)
+        what = (
+            "is a video: expected it in a column 'video'"
+            if is_video
+            else "is no picture, folder or pattern of pictures"
+        )
+        reader.problem("empty tracklet", name, f"{given!r} {what}")
         return None
     found = reader.from_pictures(name, row("identity"), row("camera"), folder, pictures)
     if found is None:
@@ -293,4 +322,5 @@ TABLE = Layout(
     "separated by ;) or video (a file) and, with one row per box, frame, left, top, width, height",
     _recognizes,
     _read,
+    places=_USUAL,
 )

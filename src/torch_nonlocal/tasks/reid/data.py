@@ -116,6 +116,21 @@ def training_data(data: Path | None, settings: ReidSettings, seed: int) -> Train
         found, split = found_for_any(data, settings.layout, seed)
     else:
         found, split = find_tracklets(data, settings.layout, settings.split), settings.split
+    return training_of(found, settings, split, data)
+
+
+def training_of(found: TrackletData, settings: ReidSettings, split: int, data: Path) -> Training:
+    """The training tracklets of a set.
+
+    Args:
+        found: the set.
+        settings: size of the frames, share of the identities that is held out.
+        split: number of its random split.
+        data: the folder or list, for messages.
+
+    Raises:
+        ValueError: there are fewer than two training identities.
+    """
     people = [one for one in found.train if one.role == "person" and one.length]
     kept, held_out = _held_out(people, settings.held_out)
     if (identities := len({one.identity for one in kept})) < FEWEST_IDENTITIES:

@@ -59,6 +59,12 @@ class ReidSpec(TaskSpec[ReidSettings]):
 
         return train(data, run_dir, settings, config, on_error=on_error, log=log)
 
+    def check_location(self, data: Path, settings: ReidSettings) -> None:
+        """See `data.tracklets.find.layout_of`."""
+        from torch_nonlocal.data.tracklets.find import layout_of
+
+        layout_of(data, settings.layout)
+
     def check_data(
         self,
         data: Path | None,
