@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def did_you_mean(given: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str:
+def did_you_mean(given: object, choices: Iterable[str], *, cutoff: float = 0.5) -> str:
     """The nearest right name as a phrase, "did you mean 'r3d_18'?", or "" if none is near."""
     near = nearest(given, choices, cutoff=cutoff)
     return "" if near is None else f"did you mean {near!r}?"
@@ -29,10 +29,13 @@ def near_path(path: str | os.PathLike[str]) -> str:
     return "" if near is None else f"; did you mean {str(missing.parent / near)!r}?"
 
 
-def nearest(given: str, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
-    """The nearest right name, or None if none is near; case, "-" and "_" do not count."""
+def nearest(given: object, choices: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """The nearest right name, or None if none is near; case, "-" and "_" do not count.
+
+    What is not a string is compared by how it prints: a message about a wrong type comes through here, too.
+    """
     folded = {choice.lower().replace("_", "-"): choice for choice in choices}
-    near = difflib.get_close_matches(given.lower().replace("_", "-"), folded, n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(str(given).lower().replace("_", "-"), folded, n=1, cutoff=cutoff)
     return folded[near[0]] if near else None
 
 

@@ -244,6 +244,7 @@ INFINITE = np.array([[1, 2], [2, 1], [-np.inf, 3]])
         ({"query_cameras": ["a", "b"]}, TypeError, "integers in both gallery_cameras and query_cameras, or names in"),
         ({"protocol": "offical"}, ValueError, "unknown protocol 'offical'; did you mean 'official'?"),
         ({"protocol": "x"}, ValueError, "unknown protocol 'x'; expected 'official' or 'common'"),
+        ({"protocol": None}, ValueError, "unknown protocol None; expected 'official' or 'common'"),
         ({"query_index": [0]}, ValueError, "query_index has 1 rows, expected one for each of 2 queries"),
         ({"query_index": [0, 3]}, ValueError, r"query_index\[1\] is 3, expected a gallery row, 0 to 2"),
         ({"query_index": [-1, 0]}, ValueError, r"query_index\[0\] is -1, expected a gallery row, 0 to 2"),
