@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch_nonlocal.tasks.reid.gallery import Enrolled
     from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
 
-SUMMARY = "Store embeddings of tracklets and search them: nonlocal gallery build|search."
+SUMMARY = "Store embeddings of tracklets and search them: nonlocal gallery build|add|delete|search."
 _NOTES = 20  # that are printed of each kind
 
 _Folder = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="GALLERY")]

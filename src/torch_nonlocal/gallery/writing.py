@@ -351,7 +351,7 @@ def _finish(folder: Path, manifest: Manifest, rows: Rows, log: Callable[[str], N
         for number, (by, of) in enumerate(targets.items()):
             log(f"index of {counted(len(of), by)}")
             indexes[by] = build_index(of).write(folder, f"{revision:06d}-{number}")
-        log("thresholds")
+        log(f"threshold at a false-accept rate of {manifest.rate:g}")
         manifest = replace(
             manifest,
             persons=write_array(folder, f"persons-{revision:06d}-0.npy", persons),

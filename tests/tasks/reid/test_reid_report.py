@@ -1,5 +1,6 @@
 """The report of a test: the page, its pictures, and what of the data reaches them."""
 
+import copy
 import re
 import sys
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from torch_nonlocal.data.tracklets.tracklet import Tracklet
+from torch_nonlocal.insertion import insert
 from torch_nonlocal.media.broken import BrokenVideoError
 from torch_nonlocal.models.inputs import Inputs
 from torch_nonlocal.models.tracklet_net import TrackletNet
@@ -87,6 +89,14 @@ def test_page_shows_every_picture_and_names_both_protocols(tested, report):
     assert "without the consent of these people" in page
     assert "nearest right match at rank" in page
     assert threshold_text(tested.verification.at_false_accept_rate(0.01).threshold, "cosine") in page
+
+
+def test_the_page_names_the_places_of_the_blocks(tested, report, tmp_path):
+    assert "no blocks" in report.read_text("utf-8")
+    model = copy.deepcopy(tested.model)
+    insert(model.network.backbone, "0", torch.zeros(1, 3, 2, 16, 8))
+    page = written(testing.Tested(**{**vars(tested), "model": model}), tmp_path, pictures=0)
+    assert "1 block at backbone.0," in page.read_text("utf-8")
 
 
 def test_names_are_escaped(tested, report):

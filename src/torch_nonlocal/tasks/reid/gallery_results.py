@@ -167,7 +167,11 @@ def _threshold_line(gallery: Gallery, by: By) -> str:
         f"threshold by {by}: similarity {found.similarity:.4f} at a false-accept rate of {100 * found.rate:g} %, "
         f"from {counted(found.samples, 'sample')}, if unknown persons resemble the stored ones"
     )
-    return line if found.attainable else f"{line}; too few samples for this rate: the highest similarity seen"
+    return (
+        line
+        if found.attainable
+        else f"{line}; too few samples for this rate, so the threshold is the highest similarity seen"
+    )
 
 
 def _verdict(answer: Answer) -> str:

@@ -23,9 +23,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from torch_nonlocal._common.text import did_you_mean
-from torch_nonlocal.tasks.reid.blocks import checked_blocks, column_blocks
 from torch_nonlocal.tasks.reid.distances import BLOCK, Metric, distance_blocks
 from torch_nonlocal.tasks.reid.labels import Array, Labels, checked_labels
+from torch_nonlocal.tasks.reid.query_blocks import checked_blocks, column_blocks
 
 Protocol = Literal["official", "common"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)

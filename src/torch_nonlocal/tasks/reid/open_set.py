@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from torch_nonlocal._common.text import counted
-from torch_nonlocal.tasks.reid.blocks import checked_blocks, column_blocks
 from torch_nonlocal.tasks.reid.distances import BLOCK, Metric, distance_blocks
 from torch_nonlocal.tasks.reid.labels import Array, Labels, checked_labels
+from torch_nonlocal.tasks.reid.query_blocks import checked_blocks, column_blocks
 from torch_nonlocal.tasks.reid.verification import RATES, OperatingPoint, last_within
 
 

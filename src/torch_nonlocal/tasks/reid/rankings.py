@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from torch_nonlocal.tasks.reid.blocks import checked_blocks
 from torch_nonlocal.tasks.reid.labels import Array, Labels
 from torch_nonlocal.tasks.reid.metrics import Protocol
+from torch_nonlocal.tasks.reid.query_blocks import checked_blocks
 
 LISTED = 10
 """Matches of each query that rankings.csv lists."""

@@ -10,7 +10,8 @@ import numpy as np
 
 from torch_nonlocal._common.files import printable, write_text
 from torch_nonlocal._common.optional import require
-from torch_nonlocal._common.text import counted
+from torch_nonlocal._common.text import counted, listed
+from torch_nonlocal.insertion import blocks
 from torch_nonlocal.tasks.reid.metrics import RANKS
 from torch_nonlocal.tasks.reid.rankings import Rankings
 from torch_nonlocal.tasks.reid.report_pictures import FOLDER, Drawing, forget_pictures
@@ -94,8 +95,10 @@ def chosen_queries(average_precisions_Q: Any, worst: int) -> tuple[list[int], li
 def _settings(tested: Tested) -> dict[str, str]:
     options, settings = tested.options, tested.model.settings
     queries, gallery = len(tested.ranked.query_at), len(tested.ranked.gallery_at)
+    places = list(blocks(tested.model.network))
+    blocks_text = f"{counted(len(places), 'block')} at {listed(places)}" if places else "no blocks"
     return {
-        "network": f"{settings.network}, blocks: {settings.non_local}, embeddings of {tested.model.dimension} values",
+        "network": f"{settings.network}, {blocks_text}, embeddings of {tested.model.dimension} values",
         "clips": f"{settings.frames} at {settings.height} x {settings.width} pixels, "
         f"{counted(options.views, 'clip')} per tracklet",
         "distance": f"{options.distance}{', k-reciprocal re-ranking' if options.rerank else ''}",

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from torch_nonlocal.tasks.reid.blocks import checked_blocks, column_blocks
 from torch_nonlocal.tasks.reid.distances import BLOCK, Metric, distance_blocks
 from torch_nonlocal.tasks.reid.labels import Array, Labels, checked_labels
+from torch_nonlocal.tasks.reid.query_blocks import checked_blocks, column_blocks
 
 RATES = (0.1, 0.01, 0.001)
 """False-accept rates that tables show."""
