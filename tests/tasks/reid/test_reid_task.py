@@ -112,6 +112,7 @@ def test_a_test_scores_both_protocols_and_lists_the_ranking(folder, tmp_path, ca
     assert "official" in printed
     assert "common" in printed
     rows = list(csv.DictReader((tmp_path / "out" / "rankings.csv").open()))
+    assert {row["protocol"] for row in rows} == {"official"}
     tracklets = {row["match_identity"] for row in rows}
     assert not {"-1", "00-1"} & tracklets  # junk is not ranked
     assert rows[0]["rank"] == "1"

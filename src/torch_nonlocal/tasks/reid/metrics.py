@@ -253,7 +253,7 @@ class _Tally:
         if not self.first_hits.any():
             raise ValueError(
                 f"protocol {self.protocol!r}: none of {self.queries} queries has a match: a gallery row of its "
-                f"identity in another camera{', itself no query' if self.protocol == 'common' else ''}"
+                f"identity in another camera{', not itself a query' if self.protocol == 'common' else ''}"
             )
         scored = int(np.isfinite(self.average_precisions).sum())
         return RetrievalScores(

@@ -115,7 +115,7 @@ def _listed(tested: Tested, rankings: Rankings) -> dict[str, Any]:
     """The columns of rankings.csv: the nearest gallery tracklets of each query that count."""
     ranked, tracklets = tested.ranked, tested.retrieval.source.tracklets
     columns: dict[str, list[Any]] = {
-        name: [] for name in ("query", "identity", "rank", "match", "match_identity", "distance", "right")
+        name: [] for name in ("query", "identity", "rank", "match", "match_identity", "distance", "right", "protocol")
     }
     for number, rows in enumerate(rankings.rows):
         query = tracklets[ranked.query_at[number]]
@@ -123,7 +123,8 @@ def _listed(tested: Tested, rankings: Rankings) -> dict[str, Any]:
             match = tracklets[ranked.gallery_at[row]]
             right = "yes" if rankings.right[number, place] else "no"
             distance = f"{rankings.distances[number, place]:.6f}"
-            cells = (query.name, query.identity, place + 1, match.name, match.identity, distance, right)
+            found = match.name, match.identity, distance, right
+            cells = (query.name, query.identity, place + 1, *found, rankings.protocol)
             for name, cell in zip(columns, cells, strict=True):
                 columns[name].append(spreadsheet_text(cell) if isinstance(cell, str) else cell)
     return columns

@@ -166,7 +166,6 @@ def embedder_of(path: Path, content: Mapping[str, Any], network: str = "") -> Tr
         raise
     except Exception as error:  # settings of a file can cause any error
         raise ValueError(f"{path}: {shown(error)}") from error
-    model.classifier.requires_grad_(False)
     return TrackletEmbedder(model, settings, weights_digest(content["model"])).eval()
 
 
