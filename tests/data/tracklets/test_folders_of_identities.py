@@ -6,7 +6,7 @@ import torch
 from miniatures import picture
 
 from torch_nonlocal.data.tracklets.find import find_tracklets
-from torch_nonlocal.media import write_mp4
+from torch_nonlocal.media import decode, write_mp4
 
 
 def frames(folder: Path, identity: int = 1) -> None:
@@ -124,6 +124,21 @@ def test_videos_are_tracklets(tmp_path: Path):
         ("bob/x.mp4", "bob", "test/bob/x.mp4", 3),
     }
     assert [(problem.kind, problem.name) for problem in data.problems] == [("broken video", "bob/y.mp4")]
+
+
+def test_the_frames_of_a_video_are_counted_once_for_all_splits(tmp_path: Path, monkeypatch):
+    for name in ("ann", "bob", "cy", "dee"):
+        (tmp_path / name).mkdir()
+        write_mp4(tmp_path / name / "cam1.mp4", torch.zeros(3, 32, 32, 3, dtype=torch.uint8), 25)
+    counted, probe = [], decode.probe
+    monkeypatch.setattr(decode, "probe", lambda path: (counted.append(path), probe(path))[1])
+    for split in range(3):
+        data = find_tracklets(tmp_path, split=split)
+        assert {one.length for one in (*data.train, *data.gallery)} == {3}
+    assert len(counted) == 4
+    write_mp4(tmp_path / "ann/cam1.mp4", torch.zeros(5, 32, 32, 3, dtype=torch.uint8), 25)
+    data = find_tracklets(tmp_path)
+    assert sorted(one.length for one in (*data.train, *data.gallery)) == [3, 3, 3, 5]
 
 
 def test_query_and_gallery_are_kept_apart_unless_the_gallery_has_the_queries(tmp_path: Path):

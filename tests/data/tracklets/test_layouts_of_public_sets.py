@@ -151,6 +151,12 @@ def test_persons_of_one_camera_and_wrong_names_are_problems(tmp_path: Path):
     ]
 
 
+def test_an_empty_list_of_splits_is_refused(tmp_path: Path):
+    (prid2011(tmp_path) / "splits_prid2011.json").write_text("[]")
+    with pytest.raises(ValueError, match="the list of the splits of prid2011 is empty"):
+        find_tracklets(tmp_path)
+
+
 def test_prid2011_uses_persons_with_more_than_27_frames_in_both_cameras(tmp_path: Path):
     data = find_tracklets(prid2011(tmp_path))
     assert identities((*data.train, *data.query)) == {"person_0001", "person_0002", "person_0004"}

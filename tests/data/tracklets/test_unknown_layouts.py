@@ -89,6 +89,7 @@ def test_a_table_of_another_name_in_a_folder_is_not_overlooked(tmp_path: Path):
     assert find_tracklets(tmp_path).layout == "folders"
     rows = [(who, who, 1, f"{who}/1.png") for who in "abcd"]
     table(tmp_path / "mine.csv", rows, "Track ID;Person;Cam;Frames")
+    (tmp_path / "mine.csv").write_text("sep=;\n" + (tmp_path / "mine.csv").read_text())
     assert "did you mean '" + str(tmp_path / "mine.csv") + "', which fits 'table'?" in refusal(tmp_path)
 
 

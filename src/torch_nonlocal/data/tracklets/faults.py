@@ -92,17 +92,19 @@ def _one_part(data: TrackletData) -> Iterator[Problem]:
 def _one_camera(data: TrackletData) -> list[Problem]:
     test = (*data.query, *data.gallery)
     found = []
-    if test and len(cameras := {one.camera for one in test}) == 1:
-        reason = f"all test tracklets are of camera {min(cameras)}: each counts as a camera of its own"
-        found.append(Problem("one camera", data.layout, reason))
-        test = ()
-    for part, tracklets in (("training", data.train), ("test", test)):
+    for part, tracklets, of_all, of_one in (
+        ("training", data.train, "there are no pairs across cameras", "it has no pair across cameras"),
+        ("test", test, "each counts as a camera of its own", "its queries have no match"),
+    ):
+        names = {one.camera for one in tracklets}
+        if len(names) == 1:
+            reason = f"all {part} tracklets are of camera {min(names)}: {of_all}"
+            found.append(Problem("one camera", data.layout, reason))
+            continue
         for name, cameras in sorted(persons(tracklets).items()):
             if len(cameras) == 1:
-                effect = "its queries have no match" if part == "test" else "it has no pair across cameras"
-                found.append(
-                    Problem("one camera", name, f"the {part} data show it in camera {min(cameras)} only; {effect}")
-                )
+                reason = f"the {part} data show it in camera {min(cameras)} only; {of_one}"
+                found.append(Problem("one camera", name, reason))
     return found
 
 

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -221,6 +222,8 @@ def check_split(split: int, splits: int, layout: str) -> None:
     Raises:
         ValueError: it is not in [0, splits).
     """
+    if splits < 1:
+        raise ValueError(f"the list of the splits of {layout} is empty: expected one or more")
     if not 0 <= split < splits:
         raise ValueError(f"split: got {split}, expected 0 to {splits - 1} ({layout} has {counted(splits, 'split')})")
 
@@ -228,13 +231,23 @@ def check_split(split: int, splits: int, layout: str) -> None:
 def video_frames(reader: Reader, name: str, video: Path) -> int:
     """The number of frames of a video; 0, and a problem, if it cannot be read."""
     from torch_nonlocal.media.broken import BrokenVideoError
-    from torch_nonlocal.media.decode import probe
 
     try:
-        return probe(video).frames
+        status = os.stat(video)
+        return _counted_frames(video, status.st_size, status.st_mtime_ns)
     except BrokenVideoError as error:
         reader.problem("broken video", name, str(error))
-        return 0
+    except OSError as error:
+        reader.problem("broken video", name, f"cannot be read: {error.strerror or error}")
+    return 0
+
+
+@lru_cache(maxsize=2**16)
+def _counted_frames(video: Path, size: int, modified: int) -> int:
+    """The number of frames of a video of this size and time, counted once for all splits."""
+    from torch_nonlocal.media.decode import probe
+
+    return probe(video).frames
 
 
 def first_picture(folder: Path, depth: int) -> str | None:

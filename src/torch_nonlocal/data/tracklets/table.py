@@ -76,10 +76,11 @@ def table_in(folder: Path) -> Path | None:
         files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".csv", ".tsv") and file.is_file())
         for file in files[:_MOST_FILES]:
             with open(file, "rb") as opened:
-                header = opened.read(_HEAD).decode("utf-8-sig", "replace").partition("\n")[0]
-            cells = {_MEANING.get(_key(cell)) for mark in DELIMITERS for cell in header.split(mark)}
-            if cells >= set(_NEEDED):
-                return file
+                first = opened.read(_HEAD).decode("utf-8-sig", "replace").splitlines()[:2]  # "sep=;" may be before it
+            for line in first:
+                cells = {_MEANING.get(_key(cell)) for mark in DELIMITERS for cell in line.split(mark)}
+                if cells >= set(_NEEDED):
+                    return file
     except OSError:
         return None
     return None
