@@ -45,6 +45,8 @@ def check_tracklet_set(
 
 
 def _print(report: "TrackletCheck") -> None:
+    from torch_nonlocal.data.tracklets.faults import lines_of
+
     console = terminal()
 
     def show(text: str) -> None:
@@ -68,13 +70,7 @@ def _print(report: "TrackletCheck") -> None:
     for note in report.notes:
         show(f"note: {note}")
     for title, found in (("remark", report.remarks), ("problem", report.problems)):
-        kinds: dict[str, list[str]] = {}
-        for one in found:
-            kinds.setdefault(one.kind, []).append(f"{one.name}: {one.reason}")
-        for kind, lines in kinds.items():
-            for line in lines[:_SHOWN]:
-                show(f"{title}: {kind}: {line}")
-            if len(lines) > _SHOWN:
-                show(f"{title}: {kind}: and {len(lines) - _SHOWN:,} more")
+        for line in lines_of(found, most=_SHOWN):
+            show(f"{title}: {line}")
     if report.problems:
         show(counted(len(report.problems), "problem"))

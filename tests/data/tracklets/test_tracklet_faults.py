@@ -8,10 +8,10 @@ import torch
 from miniatures import dukemtmc_video, ilids_vid, mars, matlab, picture, polar_bears, table
 
 from torch_nonlocal.data.tracklets.check import check_tracklets
-from torch_nonlocal.data.tracklets.faults import doubtful, unusable
+from torch_nonlocal.data.tracklets.faults import doubtful, lines_of, unusable
 from torch_nonlocal.data.tracklets.find import find_tracklets
 from torch_nonlocal.data.tracklets.splits import faults_of_splits
-from torch_nonlocal.data.tracklets.tracklet import Tracklet, TrackletData, camera_numbers
+from torch_nonlocal.data.tracklets.tracklet import Problem, Tracklet, TrackletData, camera_numbers
 from torch_nonlocal.media import write_mp4
 
 BOXES = "tracklet,identity,camera,video,frame,left,top,width,height"
@@ -59,6 +59,12 @@ WHERE = Path()
 )
 def test_what_training_or_a_test_refuses_is_a_problem(data: TrackletData, expected: list):
     assert kinds(unusable(data)) == expected
+
+
+def test_problems_are_listed_by_kind_with_the_number_of_those_that_are_not_shown():
+    problems = [Problem("a", str(number), "x") for number in range(5)] + [Problem("b", "y", "z")]
+    assert lines_of(problems, most=2) == ["a: 0: x", "a: 1: x", "a: and 3 more", "b: y: z"]
+    assert lines_of(problems[:2], most=2) == ["a: 0: x", "a: 1: x"]
 
 
 def test_a_set_without_one_of_its_parts_is_reported():

@@ -91,6 +91,7 @@ def test_a_video_without_boxes_is_a_tracklet_of_its_frames(tmp_path: Path):
         (("t2", "ann", "", "a"), "wrong row", "line 3: no camera"),
         (("t2", "ann"), "wrong row", "line 3: no camera"),
         (("t2", "ann", 1, ""), "wrong row", "no frames and no video"),
+        (("t2", "ann, jr", 1, "a"), "wrong row", "line 3: it has 5 cells, the header 4: expected quotation marks"),
         (("t1", "bob", 1, "a"), "duplicate tracklet", "identity is 'ann' in line 2 and 'bob' in line 3"),
         (("t1", "ann", 1, "a"), "duplicate tracklet", "lines 2, 3 have this name"),
         (("t2", "ann", 1, "../outside"), "outside", "leaves the folder"),
@@ -139,6 +140,18 @@ def test_boxes_with_mistakes_are_problems(tmp_path: Path, box: tuple, kind: str,
     data = find_tracklets(table(tmp_path / "set.csv", rows, BOXES))
     assert [problem.kind for problem in data.problems] == [kind]
     assert reason in data.problems[0].reason
+
+
+def test_boxes_belong_to_videos_or_folders_of_frames(tmp_path: Path):
+    frames(tmp_path / "a", 1)
+    rows = [("t1", "ann", 1, "", "a/f_1.png", 0, 1, 1, 5, 5), ("t2", "ann", 1, "a", "a/f_1.png", 0, 1, 1, 5, 5)]
+    rows += [("t3", "ann", 1, "", "a/f_1.png", 0, "", "", "", ""), ("t4", "ann", 1, "a", "", 2, 1, 1, 5, 5)]
+    header = "tracklet,identity,camera,video,image,frame,x,y,w,h"
+    data = find_tracklets(table(tmp_path / "set.csv", rows, header))
+    assert [(one.kind, one.name) for one in data.problems] == [("wrong row", "t1"), ("wrong row", "t2")]
+    assert "expected the box in a video: the folder of the frames in column 'video'" in data.problems[0].reason
+    assert "it has frames and a video" in data.problems[1].reason
+    assert [(one.name, one.boxes) for one in data.gallery] == [("t3", ()), ("t4", (Box(2, 1, 1, 5, 5),))]
 
 
 @pytest.mark.parametrize(

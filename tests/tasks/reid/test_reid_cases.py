@@ -263,3 +263,26 @@ def test_an_empty_list_of_tracklets_is_named(folder):
     model = nl.load(folder / "run", network=f"{folder / 'net.py'}:maps")
     with pytest.raises(ValueError, match="got an empty list, expected one or more"):
         model.embed([])
+
+
+def test_what_was_left_out_is_told_in_a_few_lines_and_named_if_nothing_is_left(tmp_path, capsys):
+    root = miniatures.market1501(tmp_path / "market")
+    for number in range(30):
+        miniatures.picture(root / f"query/person{number:02d}.jpg", 1)
+    lines = retrieval_data(root, ReidSettings(), 0)[1]
+    assert [line for line in lines if "wrong name" in line][2:] == [
+        "wrong name: query/person02.jpg: expected a name such as 0002_c1s1_000451_03.jpg (identity, camera)",
+        "wrong name: and 27 more",
+    ]
+    shown = []
+    reid_task.check_data(root, ReidSettings(height=16, width=8), log=shown.append)
+    assert [line for line in shown if line.startswith("problem")][20:] == [
+        "problem: and 10 more; nonlocal data check lists them"
+    ]
+    for file in root.glob("*/00*.jpg"):
+        file.rename(file.with_name(f"x{file.name}"))
+    for read in (training_data, retrieval_data):
+        with pytest.raises(
+            ValueError, match="; 38 problems of the data, the first: wrong name: bounding_box_train/x0002"
+        ):
+            read(root, ReidSettings(), 0)

@@ -19,6 +19,19 @@ _WHOLE = re.compile(r"(\d+)\.0+")
 _SPELLING = "the names differ only in case, leading zeros, spaces or the encoding of a letter"
 
 
+def lines_of(problems: Iterable[Problem], *, most: int) -> list[str]:
+    """A line per problem: the first of each kind, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for one in problems:
+        kinds.setdefault(one.kind, []).append(f"{one.name}: {one.reason}")
+    lines = []
+    for kind, reasons in kinds.items():
+        lines += [f"{kind}: {reason}" for reason in reasons[:most]]
+        if len(reasons) > most:
+            lines.append(f"{kind}: and {len(reasons) - most:,} more")
+    return lines
+
+
 def persons(tracklets: Iterable[Tracklet]) -> dict[str, set[str]]:
     """The cameras of each identity that is neither junk nor a distractor."""
     cameras: dict[str, set[str]] = {}

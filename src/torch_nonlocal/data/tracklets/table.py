@@ -58,11 +58,12 @@ _HEAD = 2**12  # bytes that hold a header
 
 
 class _Row(NamedTuple):
-    """A row and the meaning of its columns."""
+    """A row, the meaning of its columns, and how many columns the table has."""
 
     line: int
     values: list[str]
     columns: dict[str, int]
+    width: int
 
     def __call__(self, meaning: str) -> str:
         """The cell of a meaning; "" without one."""
@@ -143,7 +144,7 @@ def _rows(file: Path) -> list[_Row]:
         raise ValueError(f"{str(file)!r} has the columns {shown}: {_NO_FRAMES}")
     if not rows:
         raise ValueError(f"{str(file)!r} has a header only: expected a row per tracklet")
-    return [_Row(line, values, columns) for line, values in rows]
+    return [_Row(line, values, columns, len(header)) for line, values in rows]
 
 
 def _key(cell: str) -> str:
@@ -182,6 +183,9 @@ def _part(row: _Row) -> str:
 
 
 def _mistake(row: _Row) -> str:
+    if any(map(str.strip, row.values[row.width :])):
+        has = f"it has {len(row.values)} cells, the header {row.width}"
+        return f"{has}: expected quotation marks around a cell that holds the separator"
     for needed in _NEEDED:
         if not row(needed):
             return f"no {needed}"
@@ -191,6 +195,10 @@ def _mistake(row: _Row) -> str:
         return f"the role is {excerpt(row('role'))!r}, expected {listed(_ROLES)}"
     if _part(row) == "query" and row("role").lower() not in ("", "person"):
         return f"the role of a query is {row('role').lower()}, expected person"
+    if row("video") and row("frames"):
+        return "it has frames and a video, expected one of them"
+    if row("frames") and any(map(row, _BOX[1:])):
+        return "it has a box in frames, expected the box in a video: the folder of the frames in column 'video'"
     if not row("video"):
         return "" if row("frames") else "no frames and no video"
     if not any(map(row, _BOX)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_nonlocal._common.text import counted, listed
-from torch_nonlocal.data.tracklets.faults import FEWEST_IDENTITIES
+from torch_nonlocal.data.tracklets.faults import FEWEST_IDENTITIES, lines_of
 from torch_nonlocal.data.tracklets.files import FileTracklets
 from torch_nonlocal.data.tracklets.find import find_tracklets
 from torch_nonlocal.data.tracklets.tracklet import (
@@ -137,7 +137,7 @@ def training_of(found: TrackletData, settings: ReidSettings, split: int, data: P
         of = f"of {counted(identities, 'identity', 'identities')}"
         raise ValueError(
             f"{data} ({found.layout}): {counted(len(kept), 'training tracklet')} with frames {of}, expected training "
-            "tracklets of two identities or more"
+            f"tracklets of two identities or more{_first_problem(found)}"
         )
     validation = _validation(held_out, settings.size) if held_out else None
     of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
@@ -195,13 +195,20 @@ def retrieval_data(
         index = None
         everything, positions = [*gallery, *query], tuple(range(len(gallery), len(gallery) + len(query)))
     if not positions or not gallery:
-        raise ValueError(f"{data} ({found.layout}): no query or no gallery tracklets; expected both for a test")
-    notes = [*found.notes, *(f"{one.kind}: {one.name}: {one.reason}" for one in found.problems)]
+        expected = f"expected both for a test{_first_problem(found)}"
+        raise ValueError(f"{data} ({found.layout}): no query or no gallery tracklets; {expected}")
+    notes = [*found.notes, *lines_of(found.problems, most=_SHOWN)]
     if lost:
         notes.append(f"left out, without frames: {listed(lost, most=_SHOWN)}")
     retrieval = Retrieval(FileTracklets(everything, settings.size), positions, tuple(range(len(gallery))), index)
     of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
     return retrieval, [f"{data} ({found.layout}{of_several}): {_test_summary(retrieval)}", *notes]
+
+
+def _first_problem(found: TrackletData) -> str:
+    """The end of a message about data in which something is missing."""
+    line = next(iter(lines_of(found.problems, most=1)), "")
+    return f"; {counted(len(found.problems), 'problem')} of the data, the first: {line}" if line else ""
 
 
 def _test_summary(retrieval: Retrieval) -> str:

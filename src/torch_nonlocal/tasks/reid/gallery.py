@@ -63,6 +63,7 @@ def enrolled_set(
     """
     if data is None:
         return _built_in(part)
+    from torch_nonlocal.data.tracklets.faults import lines_of
     from torch_nonlocal.data.tracklets.files import FileTracklets
     from torch_nonlocal.data.tracklets.find import find_tracklets
 
@@ -72,7 +73,7 @@ def enrolled_set(
     notes = [f"{data} ({found.layout}): {counted(len(kept), 'tracklet')}", *found.notes]
     if len(kept) < len(chosen):
         notes.append(f"{len(chosen) - len(kept):,} junk, distractor or empty tracklets are left out")
-    notes += [f"{one.kind}: {one.name}: {one.reason}" for one in found.problems]
+    notes += lines_of(found.problems, most=3)
     if not kept:
         raise ValueError(f"{data} ({found.layout}) has no {part} tracklets of persons")
     root = found.root if found.root.is_dir() else found.root.parent

@@ -27,6 +27,7 @@ from torch_nonlocal.training.identity_sampler import IdentityBatches
 from torch_nonlocal.training.items import Items
 
 _WHITE = 255
+_SHOWN = 20  # problems of the data that are printed
 
 
 def train(
@@ -82,8 +83,10 @@ def check_data(
         FileNotFoundError, ValueError, ImportError: as `train` does before the first step.
     """
     found = training_data(data, settings, 0)
-    for line in (found.summary, *found.notes, *(f"problem: {one}" for one in found.problems)):
+    for line in (found.summary, *found.notes, *(f"problem: {one}" for one in found.problems[:_SHOWN])):
         log(line)
+    if len(found.problems) > _SHOWN:
+        log(f"problem: and {len(found.problems) - _SHOWN:,} more; nonlocal data check lists them")
     _ = TrainingClips(found.source, found.labels, settings, on_error=on_error)[0]
     without = settings if settings.weights != IMAGENET else replace(settings, weights=NONE)
     model = network(without, found.identities)
