@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from torch_nonlocal._common.optional import require
+from torch_nonlocal.gallery.parquet_pages import check_footer, check_pages
 from torch_nonlocal.gallery.parts import DamagedGalleryError, Part, check_part, write_part
 
 TEXTS = ("name", "identity", "camera", "root", "source", "picture")
 BOX = ("left", "top", "width", "height")
 _NUMBERS = ("frame", *BOX)
 _REPEATED = ("identity", "camera", "root")
-_ENCODINGS = {"PLAIN", "RLE", "RLE_DICTIONARY", "PLAIN_DICTIONARY", "BIT_PACKED"}
 _ROW_GROUP = 65_536
 
 
@@ -125,14 +125,20 @@ class Rows:
         """Write the table, see `parts.write_part`; column "row" holds the numbers of the rows."""
         parquet, pyarrow = require("pyarrow.parquet", extra="reid"), _pyarrow()
         numbered = self._table.add_column(0, "row", pyarrow.array(np.arange(len(self))))
-        options = {"compression": "none", "row_group_size": _ROW_GROUP, "use_dictionary": list(_REPEATED)}
+        options = {
+            "compression": "none",
+            "row_group_size": _ROW_GROUP,
+            "use_dictionary": list(_REPEATED),
+            "write_statistics": False,
+        }
         return write_part(folder, name, len(self), lambda file: parquet.write_table(numbered, file, **options))
 
 
 def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
     """Read a table.
 
-    Compression and encodings that repeat text are refused, so that memory is bounded by the size of the file.
+    Compression and encodings that repeat text are refused, so that memory is bounded by the size of the file; see
+    `parquet_pages`.
 
     Raises:
         DamagedGalleryError: the file is missing, damaged, or not such a table.
@@ -140,33 +146,31 @@ def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
     parquet, pyarrow = require("pyarrow.parquet", extra="reid"), _pyarrow()
     path = check_part(folder, part, verify=verify)
     try:
-        _check(parquet.read_metadata(path), part.rows)
-        with parquet.ParquetFile(path, read_dictionary=list(_REPEATED)) as file:
-            table = file.read(columns=[*TEXTS, *_NUMBERS])
+        with path.open("rb") as pages:
+            check_footer(pages, part.rows)
+            about = parquet.read_metadata(pages)
+            _check(about, part.rows)
+            check_pages(pages, about, _REPEATED)
+            with parquet.ParquetFile(pages, metadata=about, read_dictionary=list(_REPEATED)) as file:
+                table = file.read(columns=[*TEXTS, *_NUMBERS])
         table = table.select([*TEXTS, *_NUMBERS]).cast(_schema()).unify_dictionaries().combine_chunks()
         table.validate(full=True)
+        if len(table) != part.rows:
+            raise ValueError(f"it holds {len(table):,} rows, gallery.json expects {part.rows:,}")
         if any(table[name].null_count for name in TEXTS):
             raise ValueError("a text is missing")
-    except (pyarrow.ArrowException, ValueError, KeyError, OSError) as error:
+    except (pyarrow.ArrowException, ValueError, LookupError, OSError) as error:
         raise DamagedGalleryError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from error
     return Rows(table)
 
 
 def _check(about: Any, rows: int) -> None:
-    """Check the metadata of a Parquet file."""
+    """Check the number of rows and the names of the columns."""
     if about.num_rows != rows:
         raise ValueError(f"it has {about.num_rows:,} rows, gallery.json expects {rows:,}")
     names = about.schema.to_arrow_schema().names
     if names != ["row", *TEXTS, *_NUMBERS]:
         raise ValueError(f"columns {', '.join(names)[:200]}; expected row, {', '.join(TEXTS + _NUMBERS)}")
-    for group in range(about.num_row_groups):
-        for column in range(about.num_columns):
-            chunk = about.row_group(group).column(column)
-            if chunk.compression != "UNCOMPRESSED" or not set(chunk.encodings) <= _ENCODINGS:
-                raise ValueError(
-                    f"column {chunk.path_in_schema}: {chunk.compression}, {', '.join(chunk.encodings)}; "
-                    "expected no compression and plain or dictionary encoding"
-                )
 
 
 def _schema() -> Any:

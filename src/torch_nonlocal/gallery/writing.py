@@ -28,7 +28,7 @@ from torch_nonlocal.gallery.manifest import (
     Unfinished,
     read_manifest,
 )
-from torch_nonlocal.gallery.parts import is_part, open_array, remove_others, write_array
+from torch_nonlocal.gallery.parts import DamagedGalleryError, is_part, open_array, remove_others, write_array
 from torch_nonlocal.gallery.persons import person_vectors
 from torch_nonlocal.gallery.store import Gallery, check_model
 from torch_nonlocal.gallery.table import Entry, Rows, read_rows
@@ -304,10 +304,11 @@ def _writing(folder: Path, *, new: bool = False) -> Iterator[tuple[Manifest | No
             yield None, None
             return
         manifest = read_manifest(folder)
-        rows = Rows.of([]) if manifest.table is None else read_rows(folder, manifest.table)
-        if len(rows) != manifest.rows:
-            raise ValueError(f"{folder} is damaged: {manifest.rows:,} vectors, {len(rows):,} rows")
-        yield manifest, rows
+        _vectors(folder, manifest, verify=False)  # first: the size of a table is judged by the number of vectors
+        found = 0 if manifest.table is None else manifest.table.rows
+        if found != manifest.rows:
+            raise DamagedGalleryError(f"{folder} is damaged: {manifest.rows:,} vectors, {found:,} rows")
+        yield manifest, Rows.of([]) if manifest.table is None else read_rows(folder, manifest.table)
 
 
 def _check_unfinished(
@@ -373,6 +374,6 @@ def _thresholds(vectors: Vectors, rows: Rows, persons: np.ndarray, rate: float) 
     return {by: threshold for by, threshold in found.items() if threshold is not None}
 
 
-def _vectors(folder: Path, manifest: Manifest) -> Vectors:
+def _vectors(folder: Path, manifest: Manifest, *, verify: bool = True) -> Vectors:
     size = manifest.dimension
-    return Vectors([open_array(folder, part, size) for part in manifest.vectors], size)
+    return Vectors([open_array(folder, part, size, verify=verify) for part in manifest.vectors], size)
