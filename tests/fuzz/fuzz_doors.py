@@ -3,20 +3,25 @@
 import contextlib
 import copy
 import io
+import re
 import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from fuzz_harness import Door
 from torch import nn
 
 import torch_nonlocal as nl
+from torch_nonlocal import gallery
 from torch_nonlocal.cli import main
 from torch_nonlocal.cli.app import parse
 from torch_nonlocal.data import available_splits, check_clips, find_clips, train_and_test
 from torch_nonlocal.data.tracklets.check import check_tracklets
 from torch_nonlocal.data.tracklets.find import find_tracklets
+from torch_nonlocal.gallery import manifest as gallery_files
+from torch_nonlocal.gallery.parts import digest_of
 from torch_nonlocal.media import probe, read_clip, read_sampled
 from torch_nonlocal.media.inspect import inspect_video
 from torch_nonlocal.models.hub import HubModel
@@ -34,14 +39,15 @@ _TIME_LIMIT = 5.0
 def preload() -> None:
     """Import what doors import when they are called, so that no child process counts it as memory of a file."""
     import av
-    import numpy
+    import faiss
     import PIL.Image
+    import pyarrow.parquet
     import safetensors.torch
     import torchvision.transforms.v2  # noqa: F401
 
-    assert all((av, numpy, PIL.Image, safetensors.torch))
+    assert all((av, faiss, PIL.Image, pyarrow.parquet, safetensors.torch))
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
-        for command in ("convert", "data check"):
+        for command in ("convert", "data check", "gallery calibrate", "gallery delete"):
             parse([*command.split(), "--help"])
 
 
@@ -102,6 +108,41 @@ def _table(path: Path) -> None:
         find_tracklets(path)
 
 
+def _renewed(path: Path, out: Path) -> Path:
+    """A copy of a gallery whose digests are those of its files, as a stranger would write them."""
+    folder = out / "gallery"
+    folder.mkdir(exist_ok=True)
+    for one in (*folder.iterdir(), *path.parent.iterdir()):
+        (folder / one.name).unlink(missing_ok=True)
+        if one.parent == path.parent:
+            (folder / one.name).write_bytes(one.read_bytes())
+    text = (folder / gallery_files.FILE).read_text(encoding="utf-8", errors="surrogateescape")
+    for one in folder.iterdir():
+        digest = r'("file": "' + re.escape(one.name) + r'",\s*"rows": [^,]*,\s*"sha256": ")[^"]*'
+        text = re.sub(digest, lambda found, one=one: found[1] + digest_of(one), text)
+    (folder / gallery_files.FILE).write_text(text, encoding="utf-8", errors="surrogateescape")
+    return folder
+
+
+def _search(folder: Path) -> None:
+    opened = gallery.open_gallery(folder)
+    queries = np.random.default_rng(0).standard_normal((3, opened.dimension))
+    bys: tuple[gallery.By, ...] = ("tracklet", "person")
+    for by in bys:
+        for answer in opened.search(queries, 20, by=by):
+            assert answer.matches[0].entry.identity == answer.matches[0].identity
+            assert answer.is_known in (None, True, False)
+
+
+def _change(folder: Path) -> None:
+    recorded = gallery_files.read_manifest(folder)
+    vectors = np.random.default_rng(0).standard_normal((2, recorded.dimension))
+    new = [gallery.Entry(f"new{number:05d}", f"person {100 + number}", "") for number in range(2)]
+    gallery.add(folder, new, lambda chosen: (vectors[list(chosen)], chosen), recorded.model)
+    gallery.delete(folder, identities=["person 101"])
+    gallery.recalibrate(folder, 0.3)
+
+
 TENSORS = (
     Door("read_weights", lambda path, out: nl.read_weights(path)),
     Door("load_weights", lambda path, out: nl.load_weights(copy.deepcopy(_network()), path)),
@@ -148,6 +189,13 @@ TRACKLETS = (
     Door("find_tracklets", lambda path, out: _tracklets(path)),
     Door("find_tracklets of the table", lambda path, out: _table(path)),
 )
+GALLERY = (
+    Door("open_gallery", lambda path, out: _search(path.parent)),
+    Door("open_gallery, digests renewed", lambda path, out: _search(_renewed(path, out))),
+    Door("add, delete and recalibrate", lambda path, out: _change(_renewed(path, out))),
+    Door("calibrate", lambda path, out: command("gallery", "calibrate", str(_renewed(path, out)), "--rate", "0.5")),
+    Door("delete", lambda path, out: command("gallery", "delete", str(_renewed(path, out)), "--tracklet", "t00001")),
+)
 OF_KIND: dict[str, tuple[Door, ...]] = {
     "tensors": TENSORS,
     "trained": TRAINED,
@@ -158,4 +206,5 @@ OF_KIND: dict[str, tuple[Door, ...]] = {
     "video": VIDEO,
     "picture": PICTURE,
     "tracklets": TRACKLETS,
+    "gallery": GALLERY,
 }

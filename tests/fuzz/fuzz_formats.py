@@ -1,4 +1,4 @@
-"""Mutations that keep a format valid in part: zip, pickle, safetensors, JSON, lists, MP4, RIFF and PNG."""
+"""Mutations that keep a format valid in part: zip, pickle, safetensors, JSON, lists, MP4, RIFF, PNG, Parquet, npy."""
 
 import io
 import itertools
@@ -12,6 +12,7 @@ import zlib
 from typing import Any
 
 from fuzz_mutations import BOUNDARIES, OF_BYTES, Mutation, integer
+from fuzz_tables import npy_header, parquet_footer, parquet_page
 
 _FOLDERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"udta", b"moof", b"traf", b"dinf"}
 _RAW = "\ue000{}\ue000"  # a JSON text that is replaced by a value that json.dumps does not write
@@ -343,5 +344,7 @@ OF_FORMATS: dict[str, tuple[Mutation, ...]] = {
     "mp4": (mp4_boxes,),
     "riff": (riff_chunks,),
     "png": (png_chunks,),
+    "parquet": (parquet_footer, parquet_page),
+    "npy": (npy_header,),
     "bytes": (),
 }

@@ -1,16 +1,18 @@
 """Small valid files of every kind that doors read, and a few hostile ones, as starting points of mutations."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import av
 import numpy as np
@@ -18,14 +20,17 @@ import torch
 from PIL import Image
 
 import torch_nonlocal as nl
+from torch_nonlocal import gallery
+from torch_nonlocal.gallery import index
 from torch_nonlocal.media import write_gif, write_mp4
 from torch_nonlocal.tasks.action.network import network
 from torch_nonlocal.tasks.action.settings import DIGITS, ActionSettings
 from torch_nonlocal.training import TrainConfig
 from torch_nonlocal.training.run_folder import RunFolder
 
-for _folder in ("training", "weights", "data/tracklets"):
+for _folder in ("training", "weights", "data/tracklets", "gallery"):
     sys.path.insert(0, str(Path(__file__).parents[1] / _folder))
+import galleries  # noqa: E402
 import miniatures  # noqa: E402
 import tiny_training  # noqa: E402
 from foreign_layouts import caffe2_blobs, named_as, random_parts  # noqa: E402
@@ -53,7 +58,8 @@ class Seed:
 def seeds() -> list[Seed]:
     """All starting points; the same bytes in every process on one machine."""
     with tempfile.TemporaryDirectory() as folder:
-        return [*_tensors(Path(folder)), *_runs(Path(folder)), *_lists(), *_media(Path(folder)), *_sets(Path(folder))]
+        root = Path(folder)
+        return [*_tensors(root), *_runs(root), *_lists(), *_media(root), *_sets(root), *_galleries(root)]
 
 
 def _written(write: Callable[[Path], object], path: Path) -> bytes:
@@ -211,6 +217,30 @@ def _table_of_boxes(root: Path) -> None:
     rows = [("a", "ann", 1, "", "film", 0, 1, 1, 3, 4), ("b", "ann", 2, "film", "", "", "", "", "", "")]
     header = "tracklet,identity,camera,frames,video,frame,left,top,width,height"
     miniatures.table(root / "tracklets.csv", rows, header)
+
+
+def _galleries(folder: Path) -> Iterator[Seed]:
+    """The files of a gallery that is searched by codes, and of one that has deleted rows and an unfinished add."""
+    vectors, numbers = galleries.identities(12, 5, 4)
+    entries = galleries.entries(numbers)
+
+    def failing(chosen: Sequence[int]) -> tuple[np.ndarray, Sequence[int]]:
+        if min(chosen) >= 4:
+            raise RuntimeError("interrupted")
+        return vectors[list(chosen)], chosen
+
+    with mock.patch.object(index, "FLAT_BELOW", 40):
+        gallery.build(folder / "codes/gallery", entries, galleries.embed_from(vectors), galleries.MODEL)
+    gallery.build(folder / "unfinished/gallery", entries[:20], galleries.embed_from(vectors), galleries.MODEL, rate=0.2)
+    gallery.delete(folder / "unfinished/gallery", names=["t00002"], identities=["person 3"])
+    with contextlib.suppress(RuntimeError):
+        new = galleries.entries(numbers[:8], prefix="new")
+        gallery.add(folder / "unfinished/gallery", new, failing, galleries.MODEL, chunk=4, save_seconds=0)
+    for place in (folder / "codes", folder / "unfinished"):
+        files = {f"gallery/{one.name}": one.read_bytes() for one in (place / "gallery").iterdir()}
+        for name, data in sorted(files.items()):
+            form = Path(name).suffix.removeprefix(".")
+            yield Seed(name, data, "gallery", form, {one: other for one, other in files.items() if one != name})
 
 
 def _media(folder: Path) -> Iterator[Seed]:

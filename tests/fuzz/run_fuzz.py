@@ -41,6 +41,7 @@ _WEIGHTS = {
     "video": 5,
     "picture": 1,
     "tracklets": 3,
+    "gallery": 4,
 }
 
 

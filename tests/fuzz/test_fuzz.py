@@ -15,6 +15,8 @@ if not sys.platform.startswith("linux"):
 pytest.importorskip("av")
 pytest.importorskip("accelerate")
 pytest.importorskip("huggingface_hub")
+pytest.importorskip("faiss")
+pytest.importorskip("pyarrow")
 import run_fuzz
 from fuzz_doors import OF_KIND, command
 from fuzz_formats import OF_FORMATS

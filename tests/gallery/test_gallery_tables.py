@@ -77,6 +77,29 @@ def differences_of_equal_texts():
     return with_footer(data, footer)
 
 
+def unknown_compression():
+    """PyArrow aborts the process when it is asked for the name of it."""
+    data = written(table())
+    footer = read_footer(data)
+    chunks(footer)[1][3][1][4] = (5, 16)
+    return with_footer(data, footer)
+
+
+def columns_without_repetition():
+    """PyArrow aborts the process when it is asked for sizes of such a column."""
+    data = written(table())
+    footer = read_footer(data)
+    del footer[2][1][1][2][3]
+    return with_footer(data, footer)
+
+
+def another_file():
+    data = written(table())
+    footer = read_footer(data)
+    chunks(footer)[1][1] = (8, b"/etc/passwd")
+    return with_footer(data, footer)
+
+
 def larger_than_the_file():
     data = written(table())
     footer = read_footer(data)
@@ -112,9 +135,12 @@ def more_values_than_rows():
         (repeated_by_a_dictionary, "column name has too many pages, or repeats long texts"),
         (shared_by_all_rows, "column name is larger than the file, or shares bytes with another column"),
         (differences_of_equal_texts, "column name: a page of encoding DELTA_BYTE_ARRAY"),
+        (unknown_compression, "column name: compression 16, expected UNCOMPRESSED"),
+        (columns_without_repetition, "column name has another type than text"),
+        (another_file, "column name: it has no place in this file"),
         (larger_than_the_file, "column name is larger than the file"),
         (many_columns, r"its footer has 90\d,\d+ bytes, expected at most 262,154"),
-        (groups_without_columns, "0 columns of some rows, expected 12"),
+        (groups_without_columns, "0 columns of 0 rows, expected 12"),
         (more_values_than_rows, "column name: 41 values of 40 rows"),
     ],
 )
@@ -150,8 +176,9 @@ def test_headers_of_pages_are_read_as_parquet_reads_them(tmp_path, change, messa
         (b"\x05\xc8\x01\x0e", "its fields are repeated, unknown"),  # field 100
         (b"\x05\x0c\x80\x80\x80\x80\x80\x01", "a number that is too large"),  # a number of 36 bits
         (b"\x08\x0c\xff\xff\xff\xff\x07", "a page is cut off"),  # a text of 2 GB
-        (b"\x0c\x0c" + b"\x1c" * 5 + b"\0" * 6, "nested"),
-        (b"\x09\x0c\xf5\xff\xff\xff\xff\x07", "a field of type 9"),
+        (b"\x0c\x0c" + b"\x1c" * 9 + b"\0" * 10, "nested"),
+        (b"\x09\x0c\xf5\xff\xff\xff\xff\x07", "a page is cut off"),  # a list of 2^31
+        (b"\x0b\x0c\x00", "a field of type 11"),
     ],
 )
 def test_headers_that_readers_could_take_for_others_are_refused(tmp_path, field, message):

@@ -20,6 +20,10 @@ _NAME = re.compile(r"(vectors|tracklets|persons|codes|codebook|rotation)-\d{6,9}
 _TEMPORARY = re.compile(
     r"\.(vectors|tracklets|persons|codes|codebook|rotation|gallery)[-.].*\.part\.(npy|parquet|json)"
 )
+_HEADER = re.compile(
+    rb"\{'descr': '([<>|=][a-zA-Z]\d{0,9})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d{1,19}(?:, \d{1,19}){0,8},?)?)\), \}\s*"
+)
 
 
 class DamagedGalleryError(ValueError):
@@ -92,11 +96,8 @@ def open_array(folder: Path, part: Part, width: int, dtype: str = "<f4", *, veri
     path = check_part(folder, part, verify=verify)
     try:
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, fortran, found = read(file)
-            start = file.tell()
-    except (ValueError, KeyError, OSError) as error:
+            shape, fortran, found, start = _read_header(file)
+    except (ValueError, TypeError, OSError) as error:
         raise DamagedGalleryError(f"{path} is damaged: it is no array ({error})") from error
     if shape != (part.rows, width) or found != np.dtype(dtype) or fortran:
         raise DamagedGalleryError(
@@ -109,6 +110,24 @@ def open_array(folder: Path, part: Part, width: int, dtype: str = "<f4", *, veri
     if part.rows == 0:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype, "r", offset=start, shape=shape)
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, order, type and start of the values of an array.
+
+    NumPy's own reader evaluates the header as Python code would, with more kinds of errors than damage has.
+
+    Raises:
+        ValueError: it is no .npy file of version 1.
+        TypeError: there is no such type.
+    """
+    head = file.read(10)
+    size = int.from_bytes(head[8:], "little")
+    found = _HEADER.fullmatch(file.read(size))
+    if head[:8] != b"\x93NUMPY\x01\x00" or found is None:
+        raise ValueError("its header is not that of a .npy file of version 1")
+    kind, order, shape = (text.decode() for text in found.groups())
+    return tuple(map(int, shape.replace(",", " ").split())), order == "True", np.dtype(kind), 10 + size
 
 
 def check_part(folder: Path, part: Part, *, verify: bool = True) -> Path:

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.optional import require
-from torch_nonlocal.gallery.parquet_pages import check_footer, check_pages
+from torch_nonlocal.gallery.parquet_check import check_table
 from torch_nonlocal.gallery.parts import DamagedGalleryError, Part, check_part, write_part
 
 TEXTS = ("name", "identity", "camera", "root", "source", "picture")
 BOX = ("left", "top", "width", "height")
 _NUMBERS = ("frame", *BOX)
+_COLUMNS = {"row": "int64", **dict.fromkeys(TEXTS, "text"), **dict.fromkeys(_NUMBERS, "int32")}
 _REPEATED = ("identity", "camera", "root")
 _ROW_GROUP = 65_536
 
@@ -138,7 +140,7 @@ def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
     """Read a table.
 
     Compression and encodings that repeat text are refused, so that memory is bounded by the size of the file; see
-    `parquet_pages`.
+    `parquet_check`.
 
     Raises:
         DamagedGalleryError: the file is missing, damaged, or not such a table.
@@ -147,11 +149,8 @@ def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
     path = check_part(folder, part, verify=verify)
     try:
         with path.open("rb") as pages:
-            check_footer(pages, part.rows)
-            about = parquet.read_metadata(pages)
-            _check(about, part.rows)
-            check_pages(pages, about, _REPEATED)
-            with parquet.ParquetFile(pages, metadata=about, read_dictionary=list(_REPEATED)) as file:
+            check_table(pages, part.rows, _COLUMNS, _REPEATED)
+            with parquet.ParquetFile(pages, read_dictionary=list(_REPEATED)) as file:
                 table = file.read(columns=[*TEXTS, *_NUMBERS])
         table = table.select([*TEXTS, *_NUMBERS]).cast(_schema()).unify_dictionaries().combine_chunks()
         table.validate(full=True)
@@ -160,17 +159,8 @@ def read_rows(folder: Path, part: Part, *, verify: bool = True) -> Rows:
         if any(table[name].null_count for name in TEXTS):
             raise ValueError("a text is missing")
     except (pyarrow.ArrowException, ValueError, LookupError, OSError) as error:
-        raise DamagedGalleryError(f"{path} is damaged: {' '.join(str(error).split())[:300]}") from error
+        raise DamagedGalleryError(f"{path} is damaged: {printable(' '.join(str(error).split())[:300])}") from error
     return Rows(table)
-
-
-def _check(about: Any, rows: int) -> None:
-    """Check the number of rows and the names of the columns."""
-    if about.num_rows != rows:
-        raise ValueError(f"it has {about.num_rows:,} rows, gallery.json expects {rows:,}")
-    names = about.schema.to_arrow_schema().names
-    if names != ["row", *TEXTS, *_NUMBERS]:
-        raise ValueError(f"columns {', '.join(names)[:200]}; expected row, {', '.join(TEXTS + _NUMBERS)}")
 
 
 def _schema() -> Any:
