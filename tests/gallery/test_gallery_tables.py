@@ -93,6 +93,14 @@ def columns_without_repetition():
     return with_footer(data, footer)
 
 
+def lists_of_another_type():
+    """Readers take the type of a list that they know for granted, and would go on elsewhere."""
+    data = written(table())
+    footer = read_footer(data)
+    footer[5] = (LIST, (5, [1, 2]))
+    return with_footer(data, footer)
+
+
 def another_file():
     data = written(table())
     footer = read_footer(data)
@@ -137,6 +145,7 @@ def more_values_than_rows():
         (differences_of_equal_texts, "column name: a page of encoding DELTA_BYTE_ARRAY"),
         (unknown_compression, "column name: compression 16, expected UNCOMPRESSED"),
         (columns_without_repetition, "column name has another type than text"),
+        (lists_of_another_type, "field 5 is missing, or of another type"),
         (another_file, "column name: it has no place in this file"),
         (larger_than_the_file, "column name is larger than the file"),
         (many_columns, r"its footer has 90\d,\d+ bytes, expected at most 262,154"),

@@ -14,7 +14,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
-from torch_nonlocal.gallery.thrift import BINARY, INT32, INT64, LIST, STRUCT, Fields, read_struct, value, values
+from torch_nonlocal.gallery.thrift import BINARY, INT32, INT64, STRUCT, Fields, read_struct, value, values
 
 MOST_EXPANDED = 2**26
 """Bytes that dictionaries of texts may expand to, in columns that are not read as dictionaries."""
@@ -29,7 +29,9 @@ _ENCODINGS = {
     6: "DELTA_LENGTH_BYTE_ARRAY", 7: "DELTA_BYTE_ARRAY", 8: "RLE_DICTIONARY", 9: "BYTE_STREAM_SPLIT",
 }  # fmt: skip
 _CODECS = ("UNCOMPRESSED", "SNAPPY", "GZIP", "LZO", "BROTLI", "LZ4", "ZSTD", "LZ4_RAW")
-_LISTS = {2: INT32, 3: BINARY, 8: STRUCT, 13: STRUCT}  # of the metadata of a column; readers take their types as given
+# Readers do not check the types of elements of lists that they know.
+_LISTS_OF_FOOTER, _LISTS_OF_GROUP = {2: STRUCT, 4: STRUCT, 5: STRUCT, 7: STRUCT}, {1: STRUCT, 4: STRUCT}
+_LISTS_OF_COLUMN = {2: INT32, 3: BINARY, 8: STRUCT, 13: STRUCT}
 
 
 class _Chunk(NamedTuple):
@@ -104,10 +106,12 @@ def _chunks(footer: Fields, rows: int, columns: Mapping[str, str]) -> list[_Chun
             raise ValueError(f"column {name} has another type than {kind}")
     if value(footer, 3, INT64) != rows:
         raise ValueError(f"it has {value(footer, 3, INT64)} rows, gallery.json expects {rows:,}")
-    if 8 in footer or 9 in footer or value(footer, 5, LIST) not in (None, (STRUCT, value(footer, 5, LIST)[1])):
-        raise ValueError("its footer is encrypted or damaged")
+    if 8 in footer or 9 in footer:
+        raise ValueError("its footer is encrypted")
+    _check_lists(footer, _LISTS_OF_FOOTER)
     chunks, total = [], 0
     for group in values(footer, 4, STRUCT):
+        _check_lists(group, _LISTS_OF_GROUP)
         found, held = value(group, 3, INT64), values(group, 1, STRUCT)
         if not isinstance(found, int) or found < 0 or len(held) != len(columns):
             raise ValueError(f"{len(held)} columns of {found} rows, expected {len(columns)}")
@@ -118,13 +122,17 @@ def _chunks(footer: Fields, rows: int, columns: Mapping[str, str]) -> list[_Chun
     return chunks
 
 
+def _check_lists(fields: Fields, known: Mapping[int, int]) -> None:
+    for number, kind in known.items():
+        if number in fields:
+            values(fields, number, kind)
+
+
 def _chunk(column: Fields, name: str, kind: str, rows: int) -> _Chunk:
     about = value(column, 3, STRUCT) or {}
     codec, count, size = value(about, 4, INT32), value(about, 5, INT64), value(about, 7, INT64)
     pages, dictionary = value(about, 9, INT64), value(about, 11, INT64)
-    for number, of in _LISTS.items():
-        if number in about:
-            values(about, number, of)
+    _check_lists(about, _LISTS_OF_COLUMN)
     if codec != 0:
         shown = _CODECS[codec] if isinstance(codec, int) and 0 <= codec < len(_CODECS) else codec
         raise ValueError(f"column {name}: compression {shown}, expected UNCOMPRESSED")
