@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("tyro", reason="pip install 'torch-nonlocal[cli]'")
 pytest.importorskip("rich", reason="pip install 'torch-nonlocal[cli]'")
 
-from torch_nonlocal._common.text import near_path
+from torch_nonlocal._common.text import elided, near_path
 from torch_nonlocal.cli import app
 from torch_nonlocal.cli.entry import main
 from torch_nonlocal.training.errors import NonFiniteLossError
@@ -165,3 +165,8 @@ def test_test_and_predict_take_the_batch_size_by_its_former_name_too(name, capsy
         with pytest.raises(SystemExit):
             main([*words, f"{name}=0"])
         assert "--batch-size 0: expected 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("most", "text"), [(9, "anna-door"), (8, "anna\u2026oor"), (3, "a\u2026r"), (1, "a\u2026r")])
+def test_long_names_lose_their_middle(most, text):
+    assert elided("anna-door", most) == text

@@ -66,6 +66,14 @@ def excerpt(text: str, *, most: int = 200) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
+def elided(text: str, most: int) -> str:
+    """A text of at most `most` characters, at least 3; of a longer one the middle is left out."""
+    if len(text) <= most:
+        return text
+    kept = max(most - 1, 2)
+    return f"{text[: (kept + 1) // 2]}\u2026{text[len(text) - kept // 2 :]}"
+
+
 def megabytes(count: float) -> str:
     """Bytes as text, such as "39 MB"."""
     return f"{count / 2**20:,.0f} MB" if count >= 2**20 else f"{count / 2**10:,.0f} kB"

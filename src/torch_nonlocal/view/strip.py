@@ -23,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
 from torch_nonlocal._common.files import printable
-from torch_nonlocal._common.text import counted
+from torch_nonlocal._common.text import counted, elided
 from torch_nonlocal.view.colors import Scale
 
 _SHEET = 7.5  # inches, the text width of a two-column paper
@@ -279,18 +279,10 @@ def _wrapped(text: str, letters: float) -> list[str]:
     return [part for line in text.splitlines() for part in textwrap.wrap(printable(line), int(letters))]
 
 
-def _elided(text: str, letters: int) -> str:
-    """Return the text, without its middle if it has more letters."""
-    if len(text) <= letters:
-        return text
-    kept = max(letters - 1, 2)
-    return f"{text[: (kept + 1) // 2]}\u2026{text[len(text) - kept // 2 :]}"
-
-
 def _draw_strip(sheet: Sheet, strip: Strip, plan: _Plan, left: float, top: float) -> None:
     width, height = plan.frame
     if strip.title:
-        name = _elided(printable(strip.title), int((plan.width if plan.across > 1 else plan.sheet_width) / _LETTER))
+        name = elided(printable(strip.title), int((plan.width if plan.across > 1 else plan.sheet_width) / _LETTER))
         _write(sheet.axes, left, top + 0.6 * plan.strip_title, name, fontsize=_TEXT, weight="bold")
     top += plan.strip_title
     boxes = {}
@@ -302,7 +294,7 @@ def _draw_strip(sheet: Sheet, strip: Strip, plan: _Plan, left: float, top: float
         _draw_frame(sheet.axes, frame, boxes[number])
         is_below = plan.last_below and line == plan.lines_of_frames - 1
         middle = upper + height + 0.5 * plan.label if is_below else upper - 0.5 * plan.label
-        name = _elided(strip.labels[number], int(plan.slot / _SMALL_LETTER))
+        name = elided(strip.labels[number], int(plan.slot / _SMALL_LETTER))
         artist = _write(sheet.axes, across + width / 2, middle, name, fontsize=_SMALL_TEXT, ha="center")
         if artist is not None:
             start = left + column * (plan.slot + _GAP)

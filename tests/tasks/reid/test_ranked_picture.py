@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from torch_nonlocal.tasks.attention_picture import rendered
-from torch_nonlocal.tasks.reid.ranked_picture import RIGHT, WRONG, RankedList, Shown, ranked_picture
+from torch_nonlocal.tasks.reid.ranked_picture import RIGHT, WRONG, RankedList, Shown, camera_text, ranked_picture
 
 GRAY = np.full((16, 8, 3), 128, np.uint8)
 
@@ -57,6 +57,14 @@ def test_pictures_and_names_of_any_kind_are_drawn():
     assert all("\x1b" not in text and "\n" not in text and len(text) < 200 for text in texts(figure))
     assert texts(figure).count("not readable") == 2
     assert len(sys.modules["matplotlib.pyplot"].get_fignums()) == 0 if "matplotlib.pyplot" in sys.modules else True
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("1", "camera 1"), ("door", "camera door"), ("camera2", "camera2"), ("Cam_a", "Cam_a"), ("", "")],
+)
+def test_cameras_are_named_as_cameras(name, text):
+    assert camera_text(name) == text
 
 
 def test_wrong_input_is_named():

@@ -47,6 +47,7 @@ def test_at_most_twenty_identities_are_colored_and_the_others_counted():
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend[:2] == ["$x_<b>", "p00"]
     assert len(legend) == 20 + 8
+    assert legend[20] == "camera c00"
     assert legend[-1] == "other cameras"
     assert "6 other identities" in figure.axes[0].get_title()
     assert f"{points.shares[0]:.1%}" in figure.axes[0].get_xlabel()

@@ -157,7 +157,7 @@ def _training_notes(found: Sequence[Tracklet], kept: Sequence[Tracklet], unmet: 
         notes.append(f"left out, without frames: {listed(empty, most=_SHOWN)}")
     single = sum(len(seen_by) == 1 for seen_by in cameras.values())
     if single and len({one.camera for one in kept}) > 1:
-        notes.append(f"{counted(single, 'identity', 'identities')} in one camera only; these are trained on too")
+        notes.append(f"{counted(single, 'identity', 'identities')} in one camera only, also trained on")
     return notes
 
 

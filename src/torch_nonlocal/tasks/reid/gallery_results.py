@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch_nonlocal._common.files import encodable, printable, replacing, write_json
-from torch_nonlocal._common.text import counted
+from torch_nonlocal._common.text import counted, elided
 from torch_nonlocal.gallery import Answer, By, Entry, Gallery, Match
 from torch_nonlocal.tasks.reid.gallery import frame_of
-from torch_nonlocal.tasks.reid.ranked_picture import RankedList, Shown, ranked_picture
+from torch_nonlocal.tasks.reid.ranked_picture import RankedList, Shown, camera_text, ranked_picture
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ MOST_DRAWN = 20
 _MOST_QUERIES = 50  # in a table
 _MOST_MATCHES = 10  # of a query, in the picture
 _FRAME = (256, 128)  # height and width of what is drawn, in pixels
-_TEXT = 16  # characters of a name
+_LETTERS = 16  # of a name
 
 
 def gallery_lines(gallery: Gallery) -> list[str]:
@@ -144,7 +144,7 @@ def draw_search(path: Path, queries: Sequence[Entry], answers: Sequence[Answer])
                 match.entry,
                 f"similarity {match.similarity:.3f}",
                 match.identity,
-                f"camera {match.entry.camera}" if match.entry.camera.isdecimal() else match.entry.camera,
+                camera_text(match.entry.camera),
                 *(["below the threshold"] if is_below(match, answer) else []),
                 pale=is_below(match, answer),
             )
@@ -177,9 +177,4 @@ def _threshold_line(gallery: Gallery, by: By) -> str:
 def _verdict(answer: Answer) -> str:
     if answer.is_known is None:
         return "no threshold"
-    return _short(answer.matches[0].identity) if answer.is_known else "unknown"
-
-
-def _short(name: str) -> str:
-    text = printable(name)
-    return text if len(text) <= _TEXT else "..." + text[3 - _TEXT :]
+    return elided(printable(answer.matches[0].identity), _LETTERS) if answer.is_known else "unknown"

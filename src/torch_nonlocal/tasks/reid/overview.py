@@ -10,14 +10,16 @@ import torch
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.optional import require
-from torch_nonlocal._common.text import counted
+from torch_nonlocal._common.text import counted, elided
 from torch_nonlocal.tasks.reid.labels import Array
+from torch_nonlocal.tasks.reid.ranked_picture import camera_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLORED = 20  # identities
 _MARKERS = "os^DvP*X"
+_LETTERS = 22  # of a name
 _ROUNDING = 4 * torch.finfo(torch.float64).eps
 
 
@@ -107,10 +109,11 @@ def overview_picture(components: Components, identities: Sequence[str], cameras:
             axes.scatter(
                 *points[here].T, marker=marker, s=46, color=[color], edgecolors="#1a1a1a", linewidths=0.6, zorder=3
             )
-        legend.append(lines.Line2D([], [], color=color, linewidth=3, label=_short(name)))
+        legend.append(lines.Line2D([], [], color=color, linewidth=3, label=elided(printable(name), _LETTERS)))
     gray = len({name for name in identities if name} - set(colored))
     for camera in known[: len(_MARKERS)]:
-        label = _short(camera) if len(known) <= len(_MARKERS) or camera != known[len(_MARKERS) - 1] else "other cameras"
+        is_shared = len(known) > len(_MARKERS) and camera == known[len(_MARKERS) - 1]
+        label = "other cameras" if is_shared else elided(printable(camera_text(camera)), _LETTERS)
         style = {"color": "#1a1a1a", "markerfacecolor": "none", "linestyle": "none"}
         legend.append(lines.Line2D([], [], marker=markers[camera], label=label, **style))
     for at, axis in enumerate((axes.xaxis, axes.yaxis)):
@@ -133,8 +136,3 @@ def most_frequent(names: Sequence[str], most: int) -> list[str]:
         if name:
             counts[name] = counts.get(name, 0) + 1
     return sorted(sorted(counts), key=lambda name: -counts[name])[:most]
-
-
-def _short(text: str) -> str:
-    name = printable(text)
-    return name if len(name) <= 22 else f"{name[:11]}\u2026{name[-10:]}"

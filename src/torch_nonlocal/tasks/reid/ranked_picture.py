@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.optional import require
+from torch_nonlocal._common.text import elided
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +62,11 @@ class RankedList:
     title: str = ""
     verdict: str = ""
     ranks: Sequence[int] = ()
+
+
+def camera_text(camera: str) -> str:
+    """The name of a camera in a caption: "camera 1", "camera door", "cam_a"; "" if it is not known."""
+    return camera if "cam" in camera.lower() or not camera else f"camera {camera}"
 
 
 def ranked_picture(lists: Sequence[RankedList]) -> Figure:
@@ -157,9 +163,6 @@ def _draw(axes: Axes, one: Shown, head: str, left: float, top: float, tall: floa
 
 
 def _write(axes: Axes, left: float, middle: float, text: str, room: float, *, size: float, **style: Any) -> None:
-    letters = int(room / (_LETTER * size / _TEXT))
-    name = printable(text)
-    if len(name) > letters:
-        name = f"{name[: letters // 2]}\u2026{name[len(name) - (letters - 1) // 2 :]}"
+    name = elided(printable(text), int(room / (_LETTER * size / _TEXT)))
     # parse_math=False: a dollar sign in a name does not start a formula
     axes.text(left, middle, name, size=size, color=PLAIN, va="center", parse_math=False, **style)

@@ -18,7 +18,7 @@ from torch_nonlocal.tasks.attention_picture import DOTS_PER_INCH, rendered
 from torch_nonlocal.tasks.reid.curves import cmc_picture, pairs_picture, roc_picture
 from torch_nonlocal.tasks.reid.match_links import ShownClip, match_picture, support
 from torch_nonlocal.tasks.reid.overview import overview_picture, principal_components
-from torch_nonlocal.tasks.reid.ranked_picture import RankedList, Shown, ranked_picture
+from torch_nonlocal.tasks.reid.ranked_picture import RankedList, Shown, camera_text, ranked_picture
 from torch_nonlocal.tasks.reid.rankings import Rankings
 from torch_nonlocal.tasks.reid.testing import Tested
 from torch_nonlocal.tasks.reid.verification import OperatingPoint, VerificationScores
@@ -126,9 +126,8 @@ class Drawing:
             picture = self._source.read(at, [one.length // 2])[:, 0].permute(1, 2, 0).numpy()
         except BrokenVideoError:
             picture = None
-        camera = one.camera if "cam" in one.camera.lower() else f"camera {one.camera}"
         identity = one.identity if one.role == "person" else one.role
-        return Shown(picture, [*lines, identity, camera, counted(one.length, "frame")], right)
+        return Shown(picture, [*lines, identity, camera_text(one.camera), counted(one.length, "frame")], right)
 
     def links(self, query: int, number: int) -> list[Picture]:
         """What supports the best right and the best wrong match of a query."""
