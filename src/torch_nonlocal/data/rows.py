@@ -94,13 +94,14 @@ def rows_of(file: Path, lines: Sequence[Line], delimiter: str) -> list[Row]:
 
     reader = csv.reader(texts(), delimiter=delimiter, skipinitialspace=True)
     rows: list[Row] = []
+    known: dict[str, str] = {}  # one object for equal cells: in a table of boxes, most are those of other rows
     start = 0
     try:
         for row in reader:
             start, place = reader.line_num, start
             if place == len(lines) and row == [_END]:
                 return rows
-            rows.append((lines[place][0], row))
+            rows.append((lines[place][0], [known.setdefault(cell, cell) for cell in row]))
     except csv.Error as error:
         raise ValueError(f"{str(file)!r} is not a list: {error}") from error
     raise ValueError(f"{file}:{rows[-1][0]}: a quotation mark is not closed")

@@ -265,6 +265,16 @@ def test_an_empty_list_of_tracklets_is_named(folder):
         model.embed([])
 
 
+def test_data_of_the_other_use_are_named(tmp_path):
+    for name in ("a", "b"):
+        miniatures.picture(tmp_path / f"{name}.png", ord(name))
+    header = "tracklet,identity,camera,frames,split"
+    for use, read, other in (("train", retrieval_data, "training"), ("test", training_data, "test")):
+        rows = [(name, "ann", name, f"{name}.png", use) for name in ("a", "b")]
+        with pytest.raises(ValueError, match=f"; all tracklets are {other} data: there is nothing to"):
+            read(miniatures.table(tmp_path / f"{use}.csv", rows, header), ReidSettings(), 0)
+
+
 def test_what_was_left_out_is_told_in_a_few_lines_and_named_if_nothing_is_left(tmp_path, capsys):
     root = miniatures.market1501(tmp_path / "market")
     for number in range(30):

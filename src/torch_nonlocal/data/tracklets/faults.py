@@ -50,7 +50,7 @@ def unusable(data: TrackletData) -> list[Problem]:
 
 def doubtful(data: TrackletData) -> list[Problem]:
     """What may be a fault: a set without one of its parts, identities of one camera, names that are nearly the same."""
-    return [*_one_part(data), *_one_camera(data), *_similar_names(data)]
+    return [*missing_part(data), *_one_camera(data), *_similar_names(data)]
 
 
 def _shared_identities(data: TrackletData) -> list[Problem]:
@@ -95,7 +95,8 @@ def _without_matches(data: TrackletData) -> list[Problem]:
     return [Problem("no match", data.layout, reason)]
 
 
-def _one_part(data: TrackletData) -> Iterator[Problem]:
+def missing_part(data: TrackletData) -> Iterator[Problem]:
+    """A remark about a set that has only training data, or only test data."""
     if not data.train and data.splits == 1:
         yield Problem("no training data", data.layout, "all tracklets are test data: there is nothing to train on")
     if not data.gallery and not data.query:

@@ -125,7 +125,9 @@ class Reader:
             full = os.path.join(folder, last)
             if self._inside[folder] and (not os.path.islink(full) or self._is_below(os.path.realpath(full))):
                 return Path(full)
-        self.problem("outside", name, f"{path!r} leaves the folder {str(self.root)!r}: expected a path below it")
+        self.problem(
+            "outside", name, f"{path!r} leaves the folder {str(self.root)!r}: expected a relative path below it"
+        )
         return None
 
     def from_pictures(

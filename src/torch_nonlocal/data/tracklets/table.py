@@ -5,10 +5,12 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, cast
 
+from torch_nonlocal._common.collector import paused_collector
 from torch_nonlocal._common.files import printable
 from torch_nonlocal._common.text import did_you_mean, excerpt, listed
 from torch_nonlocal.data.rows import DELIMITERS, table_rows
@@ -58,17 +60,17 @@ _HEAD = 2**12  # bytes that hold a header
 
 
 class _Row(NamedTuple):
-    """A row, the meaning of its columns, and how many columns the table has."""
+    """A row, as many cells as the header has or more, and the places of the columns by their meaning."""
 
     line: int
-    values: list[str]
+    cells: list[str]
     columns: dict[str, int]
     width: int
 
     def __call__(self, meaning: str) -> str:
         """The cell of a meaning; "" without one."""
-        place = self.columns.get(meaning, len(self.values))
-        return self.values[place].strip() if place < len(self.values) else ""
+        place = self.columns.get(meaning)
+        return "" if place is None else self.cells[place]
 
 
 def table_in(folder: Path) -> Path | None:
@@ -101,11 +103,12 @@ def _read(file: Path, split: int) -> TrackletData:
     file = own_file(file, *_USUAL) or file
     if not file.is_file():
         raise ValueError(f"there is no table {str(file)!r}")
-    rows = _rows(file)
     reader = Reader(file.parent)
     parts: dict[str, list[Tracklet]] = {"train": [], "query": [], "gallery": [], "test": []}
-    for part, one in _tracklets(reader, rows):
-        parts[part].append(one)
+    with paused_collector():
+        rows = _rows(file)
+        for part, one in _tracklets(reader, rows):
+            parts[part].append(one)
     notes: list[str] = []
     if "split" not in rows[0].columns:
         notes.append(f"{file.name} has no column 'split': all its tracklets are test data")
@@ -144,7 +147,11 @@ def _rows(file: Path) -> list[_Row]:
         raise ValueError(f"{str(file)!r} has the columns {shown}: {_NO_FRAMES}")
     if not rows:
         raise ValueError(f"{str(file)!r} has a header only: expected a row per tracklet")
-    return [_Row(line, values, columns, len(header)) for line, values in rows]
+    width = len(header)
+    return [
+        _Row(line, [cell.strip() for cell in cells] + [""] * (width - len(cells)), columns, width)
+        for line, cells in rows
+    ]
 
 
 def _key(cell: str) -> str:
@@ -183,8 +190,8 @@ def _part(row: _Row) -> str:
 
 
 def _mistake(row: _Row) -> str:
-    if any(map(str.strip, row.values[row.width :])):
-        has = f"it has {len(row.values)} cells, the header {row.width}"
+    if any(row.cells[row.width :]):
+        has = f"it has {len(row.cells)} cells, the header {row.width}"
         return f"{has}: expected quotation marks around a cell that holds the separator"
     for needed in _NEEDED:
         if not row(needed):
@@ -214,6 +221,7 @@ def _mistake(row: _Row) -> str:
     return f"frame is {frame}, expected 0 or more" if frame is None or frame < 0 else ""
 
 
+@lru_cache(maxsize=2**16)
 def _rounded(text: str) -> int | None:
     """A number, rounded, as trackers write boxes; None for other text."""
     return round(float(text)) if _NUMBER.fullmatch(text) else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_nonlocal._common.text import counted, listed
-from torch_nonlocal.data.tracklets.faults import FEWEST_IDENTITIES, lines_of
+from torch_nonlocal.data.tracklets.faults import FEWEST_IDENTITIES, lines_of, missing_part
 from torch_nonlocal.data.tracklets.files import FileTracklets
 from torch_nonlocal.data.tracklets.find import find_tracklets
 from torch_nonlocal.data.tracklets.tracklet import (
@@ -208,7 +208,8 @@ def retrieval_data(
 def _first_problem(found: TrackletData) -> str:
     """The end of a message about data in which something is missing."""
     line = next(iter(lines_of(found.problems, most=1)), "")
-    return f"; {counted(len(found.problems), 'problem')} of the data, the first: {line}" if line else ""
+    problem = f"; {counted(len(found.problems), 'problem')} of the data, the first: {line}" if line else ""
+    return "".join(f"; {one.reason}" for one in missing_part(found)) + problem
 
 
 def _test_summary(retrieval: Retrieval) -> str:
