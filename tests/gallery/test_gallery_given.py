@@ -88,6 +88,16 @@ def test_rates_lie_between_0_and_1(small, rate):
         recalibrate(small[0], rate)
 
 
+def test_a_new_rate_removes_what_a_killed_process_left_behind(small):
+    for name in (".gallery.19217-458a451c.part.json", "vectors-000009-0.npy", ".vectors-000009-0.1-ab.part.npy"):
+        (small[0] / name).touch()
+    (small[0] / "notes.txt").touch()
+    recalibrate(small[0], 0.5)
+    kinds = {path.name.partition("-")[0] for path in small[0].iterdir()}
+    assert kinds == {"gallery.json", "notes.txt", "persons", "tracklets", "vectors"}
+    assert len([path for path in small[0].iterdir() if path.name.startswith("vectors")]) == 1
+
+
 def test_numbers_of_numpy_are_accepted(small):
     folder, vectors = small
     assert recalibrate(folder, np.float32(0.5)).thresholds["tracklet"].rate == 0.5

@@ -81,6 +81,12 @@ def test_another_command_does_not_finish_an_interrupted_add(added, write):
     assert len(add(added, others, embed_from(VECTORS), MODEL)) == 34
 
 
+def test_a_build_with_nothing_new_leaves_an_interrupted_add_as_it_is(added):
+    before = open_gallery(added).manifest
+    assert len(build(added, entries(NUMBERS), embed_from(VECTORS), MODEL)) == 12
+    assert open_gallery(added).manifest == before
+
+
 def test_an_add_does_not_finish_an_interrupted_build(tmp_path):
     interrupted(build, tmp_path / "g", NEW, MORE)
     with pytest.raises(ValueError, match="has 8 tracklets of an interrupted build"):

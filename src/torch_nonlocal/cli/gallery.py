@@ -15,7 +15,7 @@ from torch_nonlocal.cli import needs
 from torch_nonlocal.cli.threads import use_free_cores
 
 if TYPE_CHECKING:
-    from torch_nonlocal.gallery import Gallery
+    from torch_nonlocal.gallery import Entry, Gallery
     from torch_nonlocal.tasks.reid.gallery import Enrolled
     from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
 
@@ -134,25 +134,30 @@ def delete(
     *,
     tracklet: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
     identity: tyro.conf.UseAppendAction[tuple[str, ...]] = (),
+    yes: bool = False,
 ) -> None:
     """Delete tracklets or persons from a gallery, and their vectors from all its files.
 
-    Prints what was deleted. If a name is not in the gallery, nothing is deleted. This cannot be undone.
+    In a terminal, lists what will be deleted and asks first; elsewhere, prints what was deleted. If a name is not in
+    the gallery, nothing is deleted. This cannot be undone.
 
-    Example: nonlocal gallery delete people --identity anna
+    Example: nonlocal gallery delete people --identity anna --identity bo
 
     Args:
         gallery: folder of the gallery.
-        tracklet: name of a tracklet. Repeat it for several.
-        identity: name of a person, who is deleted with all tracklets. Repeat it for several.
+        tracklet: name of a tracklet, as a search prints it. Repeat the option for several.
+        identity: name of a person, who is deleted with all tracklets. Repeat the option for several.
+        yes: do not ask.
     """
     needs.check("gallery")
     from torch_nonlocal.gallery import delete as delete_from
 
-    deleted = delete_from(gallery, names=tracklet, identities=identity, log=print_lines)
-    _print_some([f"deleted: {one.name} ({one.identity}, camera {one.camera or 'unknown'})" for one in deleted])
-    persons = counted(len({one.identity for one in deleted}), "person")
-    print_lines(f"{counted(len(deleted), 'tracklet')} of {persons} deleted from {gallery}")
+    asks = not yes and sys.stdin is not None and sys.stdin.isatty()
+    confirm = _confirm_deletion if asks else None
+    deleted = delete_from(gallery, names=tracklet, identities=identity, confirm=confirm, log=print_lines)
+    if not asks:
+        _print_some([f"deleted: {_described(one)}" for one in deleted])
+    print_lines(f"{_counts(deleted)} deleted from {gallery}" if deleted else f"nothing deleted from {gallery}")
 
 
 def search(
@@ -243,6 +248,23 @@ def calibrate(gallery: _Folder, *, rate: float) -> None:
     from torch_nonlocal.gallery import recalibrate
 
     _print_gallery(recalibrate(gallery, rate))
+
+
+def _confirm_deletion(entries: "Sequence[Entry]") -> bool:
+    _print_some([f"to be deleted: {_described(one)}" for one in entries])
+    try:
+        answer = input(f"Delete {_counts(entries)}? This cannot be undone. [y/N] ")
+    except EOFError:
+        answer = ""
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _described(one: "Entry") -> str:
+    return f"{one.name} ({one.identity}, camera {one.camera or 'unknown'})"
+
+
+def _counts(entries: "Sequence[Entry]") -> str:
+    return f"{counted(len(entries), 'tracklet')} of {counted(len({one.identity for one in entries}), 'person')}"
 
 
 def _embedder(checkpoint: Path, network: str, views: int, batch_size: int) -> "TrackletEmbedder":

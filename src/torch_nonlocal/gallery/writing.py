@@ -90,7 +90,6 @@ def build(
     with _writing(folder, new=True) as (manifest, rows):
         if manifest is not None and rows is not None:
             check_model(folder, manifest.model, model)
-            _check_unfinished(folder, manifest, rows, entries, "build")
             missing = missing_from(rows, entries)
             if len(missing) < len(entries):
                 log(f"{counted(len(entries) - len(missing), 'tracklet')} of {len(entries):,} already in {folder}")
@@ -100,8 +99,11 @@ def build(
                 log(f"{gone} not stored again, since deleted; `nonlocal gallery add` stores them")
         else:
             new = list(range(len(entries)))
-        if manifest is not None and manifest.unfinished is None and not new and rate in (None, manifest.rate):
-            return Gallery(folder, manifest, verify=False)
+        if manifest is not None and rows is not None:
+            is_other = _is_other(manifest, rows, entries, "build")
+            if not new and rate in (None, manifest.rate) and (manifest.unfinished is None or is_other):
+                return Gallery(folder, manifest, verify=False)
+            _check_unfinished(folder, manifest, rows, entries, "build")
         start = manifest or Manifest(0, model, RATE)
         start = replace(start, rate=start.rate if rate is None else rate)
         unfinished = start.unfinished or Unfinished("build", start.rows)
@@ -158,6 +160,7 @@ def delete(
     *,
     names: Sequence[str] = (),
     identities: Sequence[str] = (),
+    confirm: Callable[[list[Entry]], bool] | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> list[Entry]:
     """Delete tracklets, in one atomic step. Their vectors are removed from all files of the gallery.
@@ -169,6 +172,7 @@ def delete(
         folder: of the gallery.
         names: tracklets.
         identities: persons or animals, with all their tracklets.
+        confirm: called with the tracklets before they are deleted; nothing is deleted if it returns False.
         log: receives lines about what is done.
 
     Returns:
@@ -185,6 +189,8 @@ def delete(
             raise ValueError(f"no gallery in {folder}")
         wanted = rows_of(rows, names, identities, folder)
         deleted = [rows.entry(row) for row in np.flatnonzero(wanted).tolist()]
+        if confirm is not None and not confirm(deleted):
+            return []
         revision = manifest.revision + 1
         vectors, first = [], 0
         for number, part in enumerate(manifest.vectors):
@@ -228,6 +234,7 @@ def recalibrate(
         thresholds = _thresholds(vectors, rows, persons, rate)
         manifest = replace(manifest, rate=rate, thresholds=thresholds, revision=manifest.revision + 1)
         manifest.write(folder)
+        remove_others(folder, manifest.files)
         return Gallery(folder, manifest, verify=False)
 
 
@@ -311,19 +318,25 @@ def _writing(folder: Path, *, new: bool = False) -> Iterator[tuple[Manifest | No
         yield manifest, Rows.of([]) if manifest.table is None else read_rows(folder, manifest.table)
 
 
+def _is_other(manifest: Manifest, rows: Rows, entries: Sequence[Entry], command: Literal["build", "add"]) -> bool:
+    """Whether a command is another than the interrupted one: it has none of the tracklets that the latter stored."""
+    unfinished = manifest.unfinished
+    if unfinished is None or unfinished.command == command == "build":  # a build can be repeated with other tracklets
+        return False
+    return not {one.name for one in entries}.intersection(rows.names[unfinished.first_row :])
+
+
 def _check_unfinished(
     folder: Path, manifest: Manifest, rows: Rows, entries: Sequence[Entry], command: Literal["build", "add"]
 ) -> None:
-    """Check that a command is the one that was interrupted: another would finish what it left half done.
+    """Check that a command is the one that was interrupted, if any: another would finish what it left half done.
 
     Raises:
-        ValueError: none of the tracklets that the interrupted command stored is among the entries.
+        ValueError: it is another one.
     """
     unfinished = manifest.unfinished
-    if unfinished is None or unfinished.command == command == "build":  # a build can be repeated with other tracklets
-        return
-    stored = rows.names[unfinished.first_row :]
-    if not {one.name for one in entries}.intersection(stored):
+    if unfinished is not None and _is_other(manifest, rows, entries, command):
+        stored = rows.names[unfinished.first_row :]
         raise ValueError(
             f"the gallery in {folder} has {counted(len(stored), 'tracklet')} of an interrupted {unfinished.command}, "
             f"such as {printable(stored[0])}; rerun that command first, or delete them"

@@ -145,6 +145,30 @@ def test_a_person_is_added_by_a_video_and_deleted(colors, capsys):
     assert len(open_gallery(colors / "people")) == 23
 
 
+def test_a_terminal_lists_what_will_be_deleted_and_asks(colors, capsys, monkeypatch):
+    run(*BUILD, capsys=capsys)
+    asked, answers = [], iter(["", "n", EOFError, "y"])
+
+    def answer(prompt):
+        asked.append((prompt, len(open_gallery("people"))))
+        found = next(answers)
+        if found is EOFError:
+            raise EOFError
+        return found
+
+    monkeypatch.setattr("builtins.input", answer)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    words = ("delete", "people", "--identity", "person 3", "--identity", "person 4")
+    for _ in range(3):
+        printed = run(*words, capsys=capsys)
+        assert "to be deleted: t3-1 (person 3, camera 1)\n" in printed
+        assert "nothing deleted from people" in printed
+    assert "4 tracklets of 2 persons deleted from people" in run(*words, capsys=capsys)
+    assert asked == [("Delete 4 tracklets of 2 persons? This cannot be undone. [y/N] ", 24)] * 4
+    assert "deleted: t5-1" in run("delete", "people", "--tracklet", "t5-1", "--yes", capsys=capsys)
+    assert len(open_gallery("people")) == 19
+
+
 def test_missing_pictures_are_drawn_as_gray_tiles(colors, capsys):
     run(*BUILD, capsys=capsys)
     for path in (colors / "set" / "3-1").iterdir():
