@@ -1,12 +1,16 @@
 """Recipes of re-identification: their networks are built, and exported with the same embeddings."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-for package in ("numpy", "timm", "torchvision"):
+for package in ("numpy", "PIL.Image", "timm", "torchvision"):
     pytest.importorskip(package, reason="pip install 'torch-nonlocal[reid]'")
+
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import torch_nonlocal as nl  # noqa: E402
 from torch_nonlocal.cli.recipes import recipe_lines  # noqa: E402
@@ -66,3 +70,24 @@ def test_networks_of_recipes_are_exported_to_onnx(name, tmp_path):
     assert found.output == "embeddings"
     assert found.difference <= 1e-4 * max(found.largest, 1)
     assert found.shape == ("batch", 3, "frames", *settings.size)
+
+
+@pytest.mark.extended
+def test_the_documented_program_embeds_folders_as_the_network_does(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="pip install 'torch-nonlocal[export]'")
+    page = (Path(__file__).parents[3] / "docs/reid.md").read_text("utf-8")
+    program = next(block for block in page.split("```python\n")[1:] if "onnxruntime" in block).split("```")[0]
+    model, settings = built("reid")
+    embedder = TrackletEmbedder(model, settings, "digest").eval()
+    export(embedder, tmp_path / "reid.onnx", format="onnx")
+    rng = np.random.default_rng(0)
+    for name in ("walk", "other"):
+        (tmp_path / name).mkdir()
+        for number, frame in enumerate(rng.integers(0, 256, (19, 3, 2, 3), dtype=np.uint8)):
+            Image.fromarray(np.kron(frame, np.ones((20, 15, 1), np.uint8))).save(tmp_path / f"{name}/{number:03}.png")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(program, "docs/reid.md", "exec"), names)
+    found, expected = torch.from_numpy(names["embed"]("walk")), embedder.embed("walk")
+    torch.testing.assert_close(found, expected, atol=5e-4, rtol=0)  # another program rounds resized pixels
+    assert (embedder.embed("other") - expected).abs().max() > 0.01
