@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import torch_nonlocal as nl
+from torch_nonlocal.insertion.targets import separated
 
 
 class Residual(nn.Module):
@@ -186,3 +187,21 @@ def test_a_block_stored_twice_is_loaded_once_if_both_are_equal(tmp_path):
         else:
             with pytest.raises(ValueError, match=problem):
                 nl.load_blocks(net(None), tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("layer3", ["layer3"]),
+        ("features.6,features.13", ["features.6", "features.13"]),
+        ("layer[2,3].*,nvan", ["layer[2,3].*", "nvan"]),
+        ("a,[b", ["a", "[b"]),
+    ],
+)
+def test_places_in_a_text_are_separated_by_commas_outside_brackets(text, places):
+    assert separated(text) == places
+
+
+def test_a_text_of_many_places_is_refused():
+    with pytest.raises(ValueError, match="a place of 100,000 characters, expected at most 1,000"):
+        separated("a," * 50_000)

@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,11 +43,6 @@ def listed(names: Iterable[str], *, most: int = 5) -> str:
     all_names = list(names)
     shown = ", ".join(all_names[:most])
     return shown if len(all_names) <= most else f"{shown} and {len(all_names) - most} more"
-
-
-def separated(text: str) -> list[str]:
-    """The parts between commas; commas in brackets, as in the glob "layer[2,3].*", do not separate."""
-    return re.split(r",(?![^\[]*\])", text)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

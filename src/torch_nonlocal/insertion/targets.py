@@ -52,6 +52,16 @@ def find_targets(model: nn.Module, at: Places) -> dict[str, nn.Module]:
     return {name: module for name, module in names.first.items() if module in chosen}
 
 
+def separated(text: str) -> list[str]:
+    """The places in a text, separated by commas; commas in brackets, as in the glob "layer[2,3].*", do not separate.
+
+    Raises:
+        ValueError: the text is longer than a place may be.
+    """
+    _check_length(text)
+    return re.split(r",(?![^\[]*\])", text)
+
+
 def preset_targets(model: nn.Module, at: Places) -> set[str]:
     """Return the names of the places that only a preset in `at` chooses, none if `at` has no preset."""
     given = [at] if isinstance(at, str) else list(at) if isinstance(at, Collection) else []
@@ -88,8 +98,7 @@ class Names:
             return [(name, known) for name, known in self.first.items() if known is module]
         if not isinstance(one, str):
             raise TypeError(f"at: expected names, globs or modules, got {type(one).__name__}")
-        if len(one) > _MAX_PLACE:
-            raise ValueError(f"at: a place of {len(one):,} characters, expected at most {_MAX_PLACE:,}")
+        _check_length(one)
         found = _matching(self.places, one)
         if not found:  # the name may be the one that PyTorch gives, with the segments of wrappers
             found = _matching(self._outside_blocks(wrappers.names_with_wrappers(self._model)), one)
@@ -99,6 +108,11 @@ class Names:
 
     def _outside_blocks(self, names: Iterable[tuple[str, nn.Module]]) -> dict[str, nn.Module]:
         return {name: module for name, module in names if module in self._known}
+
+
+def _check_length(place: str) -> None:
+    if len(place) > _MAX_PLACE:
+        raise ValueError(f"at: a place of {len(place):,} characters, expected at most {_MAX_PLACE:,}")
 
 
 def nearest_name(given: str, names: Iterable[str]) -> str | None:

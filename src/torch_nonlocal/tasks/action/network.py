@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torch_nonlocal._common.text import separated
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
+from torch_nonlocal.insertion.targets import separated
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.layers.registry import NON_LOCAL
 from torch_nonlocal.models.build import build

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from torch_nonlocal._common.tensor_files import read_weights
-from torch_nonlocal._common.text import listed, separated
+from torch_nonlocal._common.text import listed
 from torch_nonlocal.inflation.inflate import inflate
 from torch_nonlocal.insertion import blocks, insert
 from torch_nonlocal.insertion.attachment import attach
+from torch_nonlocal.insertion.targets import separated
 from torch_nonlocal.layers import BlockOptions
 from torch_nonlocal.layers.registry import NON_LOCAL
 from torch_nonlocal.models.backbone_weights import for_maps, modules_in_maps
