@@ -65,6 +65,7 @@ def heatmap(
     caption: str | None = None,
     labels: Sequence[str] | None = None,
     quantity: str = "weight",
+    signed: bool | None = None,
 ) -> Picture:
     """Draw the weights of one query as colors over frames side by side, with frame numbers and the color scale.
 
@@ -85,13 +86,14 @@ def heatmap(
         caption: lines of text below the frames. Default: the position of the query.
         labels: text above each frame of the clip. Default: its number; nothing for an image.
         quantity: what the color scale shows, in a word.
+        signed: use diverging colors. Default: if a weight is negative.
 
     Raises:
         ValueError: an invalid clip, row, query, frame or option.
     """
     return _strips(
         clip, {"": row}, query=query, frames=frames, alpha=alpha, cmap=cmap, vmax=vmax, scale_bar=scale_bar,
-        interpolation=interpolation, title=title, caption=caption, labels=labels, quantity=quantity,
+        interpolation=interpolation, title=title, caption=caption, labels=labels, quantity=quantity, signed=signed,
     )  # fmt: skip
 
 
@@ -157,7 +159,13 @@ def paint(
 
 
 def scale_around(
-    row_THW: np.ndarray, query: Point | None, clip_THWC: np.ndarray, *, cmap: str, vmax: float | None
+    row_THW: np.ndarray,
+    query: Point | None,
+    clip_THWC: np.ndarray,
+    *,
+    cmap: str,
+    vmax: float | None,
+    signed: bool | None = None,
 ) -> Scale:
     """Return the color scale of a row; without `vmax`, the weight of the query on itself does not set it."""
     if vmax is None and query is not None and row_THW.size > 1:
@@ -167,7 +175,7 @@ def scale_around(
         ]
         own = (temporal_cell(query[0], len(clip_THWC), len(row_THW)), max(cells[0], 0), max(cells[1], 0))
         vmax = brightest(row_THW, own)
-    return scale_of(row_THW, cmap=cmap, vmax=vmax)
+    return scale_of(row_THW, cmap=cmap, vmax=vmax, signed=signed)
 
 
 def _strips(
@@ -185,6 +193,7 @@ def _strips(
     caption: str | None,
     labels: Sequence[str] | None,
     quantity: str = "weight",
+    signed: bool | None = None,
 ) -> Picture:
     clip_THWC = as_clip(clip)
     grids = {name: as_row(row, clip_THWC) for name, row in rows.items()}
@@ -194,7 +203,7 @@ def _strips(
     strips = []
     for name, row_THW in grids.items():
         most = vmax.get(name) if isinstance(vmax, Mapping) else vmax
-        scale = scale_around(row_THW, point, clip_THWC, cmap=cmap, vmax=most)
+        scale = scale_around(row_THW, point, clip_THWC, cmap=cmap, vmax=most, signed=signed)
         painted = [paint(clip_THWC, row_THW, number, scale, alpha, interpolation) for number in numbers]
         strips.append(Strip(painted, numbers, scale if scale_bar else None, name, names, quantity))
     if caption is None:

@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 import torch_nonlocal as nl
 from torch_nonlocal.models.tracklet_net import TrackletNet
-from torch_nonlocal.tasks.reid.match_links import ShownClip, contributions, match_picture, support
+from torch_nonlocal.tasks.reid.match_links import ShownClip, Support, contributions, match_picture, support
 
 
 def net(pooling="average", *, block=None):
@@ -90,3 +90,15 @@ def test_picture_is_drawn_with_links_and_long_clips():
     found = support(net(), query, match)
     assert with_links.mode == "RGB"
     assert with_links.height > match_picture(shown[0], shown[1], found, ["a", "b"]).height
+
+
+def test_contributions_have_the_same_colors_whether_or_not_some_are_negative():
+    parts = torch.linspace(0.0, 1.0, 8, dtype=torch.float64).reshape(1, 4, 2)
+    with_negative = parts.clone()
+    with_negative[0, 0, 0] = -0.05
+    shown = ShownClip(np.zeros((1, 32, 16, 3), np.uint8), [0])
+    images = [
+        np.asarray(match_picture(shown, shown, Support(0.5, query, parts, None, ""), ["a", "b"]), np.int16)
+        for query in (parts, with_negative)
+    ]
+    assert np.abs(images[0] - images[1]).max() <= 20

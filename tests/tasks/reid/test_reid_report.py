@@ -22,6 +22,7 @@ from torch_nonlocal.tasks.reid.metrics import PROTOCOLS, evaluate_blocks
 from torch_nonlocal.tasks.reid.open_set import identify_embeddings
 from torch_nonlocal.tasks.reid.rankings import rank_matches
 from torch_nonlocal.tasks.reid.report import chosen_queries, threshold_text, write_report
+from torch_nonlocal.tasks.reid.report_pictures import Drawing
 from torch_nonlocal.tasks.reid.settings import ReidSettings, ReidTestOptions
 from torch_nonlocal.tasks.reid.trained import TrackletEmbedder
 from torch_nonlocal.tasks.reid.verification import verify_embeddings
@@ -113,6 +114,14 @@ def test_without_pictures_the_page_has_tables_and_earlier_pictures_are_removed(t
     assert "<img" not in page
     assert "Retrieval" in page
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["mine.png"]
+
+
+def test_a_report_that_fails_leaves_no_earlier_page_without_its_pictures(tested, tmp_path, monkeypatch):
+    written(tested, tmp_path)
+    monkeypatch.setattr(Drawing, "overview", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        written(tested, tmp_path)
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_tracklets_that_are_gone_leave_gaps(tested, tmp_path):

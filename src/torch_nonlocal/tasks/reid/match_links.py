@@ -101,7 +101,7 @@ def match_picture(query: ShownClip, match: ShownClip, found: Support, lines: Seq
     """Draw what supports a match: where the similarity comes from in both clips, and the links within the query.
 
     Colors show contributions times their number: the mean over all cells is the similarity. Both clips have one color
-    scale.
+    scale: red is positive, blue negative.
 
     Args:
         query: the clip of the query.
@@ -122,7 +122,8 @@ def match_picture(query: ShownClip, match: ShownClip, found: Support, lines: Seq
     figures = []
     for name, one, part in (("query", query, parts[0]), ("match", match, parts[1])):
         options = {**_options(one), "title": f"{name}: contribution of each position to the similarity", "caption": ""}
-        figures.append(view.heatmap(one.clip, part, vmax=most, alpha=_ALPHA, quantity="contribution", **options).figure)
+        style: dict[str, Any] = {"vmax": most, "signed": True, "alpha": _ALPHA, "quantity": "contribution"}
+        figures.append(view.heatmap(one.clip, part, **style, **options).figure)
     if found.look is not None:
         links = shown_links(found.look)[0]
         title = f"query: strongest links of block {found.look.record.name} to {ends_of(found.look)}"

@@ -25,7 +25,7 @@ _BEST, _LINKED = 3, 2  # queries
 def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[str, str]) -> Path:
     """Write report.html and its pictures, in the folder pictures beside it.
 
-    Pictures of an earlier report in the folder are removed.
+    An earlier report in the folder and its pictures are removed first.
 
     Args:
         tested: the outcome of the test.
@@ -40,6 +40,7 @@ def write_report(tested: Tested, out: Path, rankings: Rankings, *, about: dict[s
         ImportError: a package is not installed.
     """
     template = _template()
+    (out / PAGE).unlink(missing_ok=True)  # otherwise a page without its pictures is left if drawing fails
     forget_pictures(out / FOLDER)
     options, verification = tested.options, tested.verification
     chosen = None if verification is None else verification.at_false_accept_rate(options.false_accept)

@@ -22,8 +22,8 @@ class ReidSpec(TaskSpec[ReidSettings]):
     details = (
         "--data is a folder in the layout of MARS, iLIDS-VID, PRID2011, LS-VID, Market-1501 or another set of "
         "docs/tracklets.md, or a table of tracklets. Without --data, generated persons made of handwritten digits are "
-        "the data. Re-identification can be used to follow people without their consent: docs/reid.md says what data "
-        "need."
+        "the data. Re-identification can be used to follow people without their consent: see docs/reid.md before you "
+        "use it."
     )
     settings = ReidSettings
     test_options = ReidTestOptions
