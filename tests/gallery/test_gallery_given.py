@@ -129,3 +129,16 @@ def test_an_empty_gallery_is_named_by_a_search(small):
     assert len(emptied) == 0
     with pytest.raises(ValueError, match="is empty; `nonlocal gallery add` adds tracklets"):
         emptied.search(vectors[:1])
+
+
+def test_gallery_json_does_not_grow_with_deletions(small):
+    """Its size is limited: a gallery of which half a million tracklets were deleted could not be opened."""
+    folder, vectors = small
+    delete(folder, names=["t00000"])
+    size = (folder / "gallery.json").stat().st_size
+    delete(folder, names=[f"t{place:05d}" for place in (1, 3, 4, 6, 7, 9, 10)])
+    assert abs((folder / "gallery.json").stat().st_size - size) < 60
+    stored = entries(np.repeat(range(4), 3))
+    assert build(folder, stored, embed_from(vectors), MODEL).rows.names == ["t00002", "t00005", "t00008", "t00011"]
+    delete(folder, names=["t00005"])
+    assert build(folder, stored, embed_from(vectors), MODEL).rows.names == ["t00002", "t00008", "t00011"]

@@ -18,7 +18,7 @@ By = Literal["tracklet", "person"]
 
 FILE = "gallery.json"
 FORMAT, VERSION = "torch-nonlocal gallery", 1
-_MOST_BYTES = 16 * 2**20
+_MOST_BYTES = 4 * 2**20
 
 
 class OtherModelError(ValueError):
@@ -120,7 +120,7 @@ class Manifest:
         persons: file with one vector for each identity, in sorted order of their names.
         indexes: by what is searched.
         thresholds: by what is searched; none if there are fewer than two identities.
-        deleted: sorted digests of what was deleted; see `deleted`.
+        deleted: file of digests of what was deleted, see `deleted`; None if nothing was.
     """
 
     dimension: int
@@ -133,7 +133,7 @@ class Manifest:
     persons: Part | None = None
     indexes: dict[By, IndexInfo] = field(default_factory=dict)
     thresholds: dict[By, Threshold] = field(default_factory=dict)
-    deleted: tuple[str, ...] = ()
+    deleted: Part | None = None
 
     @property
     def rows(self) -> int:
@@ -144,7 +144,7 @@ class Manifest:
     def parts(self) -> list[Part]:
         """All files."""
         more = [part for index in self.indexes.values() for part in (index.codes, index.codebook, index.rotation)]
-        return [part for part in (*self.vectors, self.table, self.persons, *more) if part is not None]
+        return [part for part in (*self.vectors, self.table, self.persons, self.deleted, *more) if part is not None]
 
     @property
     def files(self) -> set[str]:
@@ -195,7 +195,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
         persons=None if values["persons"] is None else Part.read(values["persons"]),
         indexes={name: _index(values["indexes"][name]) for name in by if name in values["indexes"]},
         thresholds={name: _threshold(values["thresholds"][name]) for name in by if name in values["thresholds"]},
-        deleted=tuple(map(_text, values["deleted"])),
+        deleted=Part.read(values["deleted"]) if values["deleted"] else None,
     )
     if manifest.unfinished is not None and manifest.unfinished.first_row > manifest.rows:
         raise ValueError("the rows of an interrupted command begin after the last row")

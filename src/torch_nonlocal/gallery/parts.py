@@ -16,9 +16,9 @@ import numpy as np
 
 from torch_nonlocal._common.files import write_bytes
 
-_NAME = re.compile(r"(vectors|tracklets|persons|codes|codebook|rotation)-\d{6,9}-\d{1,6}\.(npy|parquet)")
+_NAME = re.compile(r"(vectors|tracklets|persons|codes|codebook|rotation|deleted)-\d{6,9}-\d{1,6}\.(npy|parquet)")
 _TEMPORARY = re.compile(
-    r"\.(vectors|tracklets|persons|codes|codebook|rotation|gallery)[-.].*\.part\.(npy|parquet|json)"
+    r"\.(vectors|tracklets|persons|codes|codebook|rotation|deleted|gallery)[-.].*\.part\.(npy|parquet|json)"
 )
 _HEADER = re.compile(
     rb"\{'descr': '([<>|=][a-zA-Z]\d{0,9})', 'fortran_order': (True|False), "

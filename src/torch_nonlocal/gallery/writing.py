@@ -15,7 +15,7 @@ import numpy as np
 from torch_nonlocal._common.files import check_folder, printable
 from torch_nonlocal._common.locks import locked
 from torch_nonlocal._common.text import counted, listed
-from torch_nonlocal.gallery.deleted import of_identities, of_names, positions_kept, without
+from torch_nonlocal.gallery.deleted import of_identities, of_names, positions_kept, read_deleted, without, write_deleted
 from torch_nonlocal.gallery.given import checked_entries, checked_names, checked_positions, missing_from, rows_of
 from torch_nonlocal.gallery.index import build_index
 from torch_nonlocal.gallery.manifest import (
@@ -93,7 +93,7 @@ def build(
             missing = missing_from(rows, entries)
             if len(missing) < len(entries):
                 log(f"{counted(len(entries) - len(missing), 'tracklet')} of {len(entries):,} already in {folder}")
-            new = positions_kept(entries, missing, manifest.deleted)
+            new = positions_kept(entries, missing, read_deleted(folder, manifest.deleted))
             if len(new) < len(missing):
                 gone = counted(len(missing) - len(new), "tracklet")
                 log(f"{gone} not stored again, since deleted; `nonlocal gallery add` stores them")
@@ -148,10 +148,10 @@ def add(
         new = missing_from(rows, entries)
         if len(new) < len(entries):
             log(f"{counted(len(entries) - len(new), 'tracklet')} of an interrupted add already in {folder}")
-        manifest = replace(manifest, deleted=without(manifest.deleted, entries))
+        deleted = without(read_deleted(folder, manifest.deleted), entries)
         writer = _Appender(folder, manifest, rows, unfinished, save_seconds)
         writer.append(entries, new, embed, chunk, on_progress)
-        manifest = _finish(folder, replace(writer.manifest, unfinished=None), writer.rows, log)
+        manifest = _finish(folder, replace(writer.manifest, unfinished=None), writer.rows, log, deleted)
         return Gallery(folder, manifest, verify=False)
 
 
@@ -203,15 +203,16 @@ def delete(
                 vectors.append(write_array(folder, f"vectors-{revision:06d}-{number}.npy", kept))
         left = rows.kept(~wanted)
         table = left.write(folder, f"tracklets-{revision:06d}-0.parquet")
-        gone = {*manifest.deleted, *of_names(one.name for one in deleted), *of_identities(identities)}
+        gone = (
+            read_deleted(folder, manifest.deleted) | of_names(one.name for one in deleted) | of_identities(identities)
+        )
         changed = replace(
             manifest,
             vectors=tuple(vectors),
             table=table,
-            deleted=tuple(sorted(gone)),
             unfinished=_unfinished_of(manifest, wanted),
         )
-        _finish(folder, changed, left, log)
+        _finish(folder, changed, left, log, gone)
         return deleted
 
 
@@ -351,9 +352,16 @@ def _unfinished_of(manifest: Manifest, deleted: np.ndarray) -> Unfinished | None
     return replace(unfinished, first_row=int((~deleted[: unfinished.first_row]).sum()))
 
 
-def _finish(folder: Path, manifest: Manifest, rows: Rows, log: Callable[[str], None]) -> Manifest:
-    """Compute and write what searches need. Rows of an unfinished command are left out."""
+def _finish(
+    folder: Path, manifest: Manifest, rows: Rows, log: Callable[[str], None], deleted: set[bytes] | None = None
+) -> Manifest:
+    """Compute and write what searches need, and digests of what was deleted if they changed.
+
+    Rows of an unfinished command are left out.
+    """
     revision = manifest.revision + 1
+    if deleted is not None:
+        manifest = replace(manifest, deleted=write_deleted(folder, f"deleted-{revision:06d}-0.npy", deleted))
     manifest = replace(manifest, revision=revision, persons=None, indexes={}, thresholds={})
     if manifest.unfinished is not None:
         rows = rows.first(manifest.unfinished.first_row)
