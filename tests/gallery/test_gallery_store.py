@@ -1,5 +1,6 @@
 """Building, adding, deleting and searching, against plain inner products."""
 
+import errno
 import json
 import os
 import signal
@@ -424,6 +425,23 @@ def test_a_full_disk_leaves_the_gallery_as_it_was(small, monkeypatch):
     after = content(folder)
     np.testing.assert_array_equal(before[0], after[0])
     assert before[1] == after[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_a_disk_that_fills_up_within_an_array_is_named(tmp_path):
+    """A limit of the size of files stands for a full disk; NumPy only says how much it wrote."""
+    resource = pytest.importorskip("resource")
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"vectors-000001-0.npy could not be written: .*File too large") as raised:
+            build(tmp_path / "g", entries(range(100)), embed_from(np.ones((100, 100))), MODEL)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert raised.value.errno == errno.EFBIG
+    assert not (tmp_path / "g").exists()
 
 
 def changed(path, change):

@@ -111,6 +111,20 @@ def test_children_of_a_killed_training_do_not_keep_its_lock(tmp_path):
     os.killpg(holder, signal.SIGKILL)
 
 
+def test_a_full_disk_does_not_prevent_a_lock(tmp_path, monkeypatch):
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with locked(tmp_path / "run.lock", "training"):
+        monkeypatch.undo()
+        with (
+            pytest.raises(FolderInUseError, match="a process that has just started"),
+            locked(tmp_path / "run.lock", "x"),
+        ):
+            pass
+
+
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "folder"])
 def test_what_is_no_lock_file_is_refused_and_a_link_is_not_followed(tmp_path, kind):
     other, path = tmp_path / "other.txt", tmp_path / "run" / "run.lock"

@@ -71,9 +71,9 @@ def _acquire(path: Path, use: str) -> IO[str]:
                 )
             if _is_same(file, path):
                 me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
-                file.truncate(0)
-                file.write(json.dumps(me) + "\n")
-                file.flush()
+                with suppress(OSError):  # a full disk: the lock is held, others only learn less about the holder
+                    file.truncate(0)
+                    os.write(file.fileno(), f"{json.dumps(me)}\n".encode())
                 return file
         except BaseException:
             file.close()

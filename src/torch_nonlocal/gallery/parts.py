@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -75,9 +76,12 @@ def write_part(folder: Path, name: str, rows: int, fill: Callable[[BinaryIO], ob
 def write_array(folder: Path, name: str, array: np.ndarray) -> Part:
     """Write an array atomically as .npy without pickle; see `write_part`."""
     contiguous = np.ascontiguousarray(array)
-    return write_part(
-        folder, name, len(contiguous), lambda file: np.lib.format.write_array(file, contiguous, allow_pickle=False)
-    )
+
+    def fill(file: BinaryIO) -> None:
+        unnamed: Any = SimpleNamespace(write=file.write)  # NumPy's own writing to files hides why it failed
+        np.lib.format.write_array(unnamed, contiguous, allow_pickle=False)
+
+    return write_part(folder, name, len(contiguous), fill)
 
 
 def open_array(folder: Path, part: Part, width: int, dtype: str = "<f4", *, verify: bool = True) -> np.ndarray:
