@@ -197,7 +197,7 @@ def _train(vectors: Vectors, subspaces: int, width: int) -> Codes:
     faiss = _faiss()
     sample = vectors.take(_sample(len(vectors), _TRAINING_ROWS))
     if not np.isfinite(sample).all():
-        raise DamagedGalleryError("stored vectors are damaged: they contain NaN or infinite values")
+        raise DamagedGalleryError(f"{vectors.where} is damaged: a stored vector contains NaN or infinite values")
     total = subspaces * width
     square = np.random.default_rng(0).standard_normal((total, total))
     turn = np.linalg.qr(square)[0][: vectors.dimension].astype(np.float32)

@@ -29,7 +29,7 @@ def person_vectors(vectors: Vectors, codes: np.ndarray, count: int) -> np.ndarra
         present, first = np.unique(own[order], return_index=True)
         sums[present] += np.add.reduceat(block[order], first, axis=0)
     if not np.isfinite(sums).all():
-        raise DamagedGalleryError("stored vectors are damaged: they contain NaN or infinite values")
+        raise DamagedGalleryError(f"{vectors.where} is damaged: a stored vector contains NaN or infinite values")
     lengths = np.linalg.norm(sums, axis=1)
     for number in np.flatnonzero(lengths < 1e-6):
         sums[number] = vectors.take(np.flatnonzero(codes == number)[:1])[0]

@@ -81,7 +81,7 @@ class Gallery:
         self.folder, self.manifest = folder, manifest
         size = manifest.dimension
         parts = [open_array(folder, part, size, verify=verify) for part in manifest.vectors]
-        self.vectors = Vectors(parts, size)
+        self.vectors = Vectors(parts, size, folder)
         if manifest.table is None or manifest.table.rows != len(self.vectors):
             raise DamagedGalleryError(f"{folder / FILE} is damaged: it has another number of vectors than of rows")
         self.rows: Rows = read_rows(folder, manifest.table, verify=verify)
@@ -94,7 +94,7 @@ class Gallery:
         if manifest.persons is not None:
             if manifest.persons.rows != len(self.rows.identities.names):
                 raise DamagedGalleryError(f"{folder / manifest.persons.file} is damaged: it has other identities")
-            self._persons = Vectors([open_array(folder, manifest.persons, size, verify=verify)], size)
+            self._persons = Vectors([open_array(folder, manifest.persons, size, verify=verify)], size, folder)
         self._codes: dict[By, Codes | None] = {}
         for by, info in manifest.indexes.items():
             try:

@@ -18,9 +18,11 @@ class Vectors:
     Args:
         parts: arrays (rows, dimension), float32, usually memory-mapped.
         dimension: number of columns.
+        where: what is damaged if they contain NaN, for messages.
     """
 
-    def __init__(self, parts: Sequence[np.ndarray], dimension: int) -> None:
+    def __init__(self, parts: Sequence[np.ndarray], dimension: int, where: object = "the gallery") -> None:
+        self.where = where
         self._parts = [part for part in parts if len(part)]
         self._ends = np.cumsum([len(part) for part in self._parts], dtype=np.int64)
         self.dimension = dimension
@@ -32,7 +34,7 @@ class Vectors:
         """The first rows."""
         starts = [int(end) - len(part) for end, part in zip(self._ends, self._parts, strict=True)]
         parts = [part[: max(0, count - start)] for start, part in zip(starts, self._parts, strict=True)]
-        return Vectors(parts, self.dimension)
+        return Vectors(parts, self.dimension, self.where)
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Copies of rows, (len(rows), dimension), in the order of `rows`."""

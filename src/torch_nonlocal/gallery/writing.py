@@ -397,4 +397,4 @@ def _thresholds(vectors: Vectors, rows: Rows, persons: np.ndarray, rate: float) 
 
 def _vectors(folder: Path, manifest: Manifest, *, verify: bool = True) -> Vectors:
     size = manifest.dimension
-    return Vectors([open_array(folder, part, size, verify=verify) for part in manifest.vectors], size)
+    return Vectors([open_array(folder, part, size, verify=verify) for part in manifest.vectors], size, folder)
