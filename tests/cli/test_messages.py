@@ -19,6 +19,20 @@ Original Traceback (most recent call last):
   File "worker.py", line 1, in fetch
 torch_nonlocal.media.broken.BrokenVideoError: 'a.mp4' is damaged: frame 3 cannot be decoded
 """
+WITH_NOTE = """Caught BrokenVideoError in DataLoader worker process 0.
+Original Traceback (most recent call last):
+  File "picture.py", line 9, in open
+PIL.UnidentifiedImageError: cannot identify image file
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "worker.py", line 1, in fetch
+    read(path)
+    ^^^^^^^^^^
+torch_nonlocal.media.broken.BrokenVideoError: 'a.png' cannot be read: cannot identify image file
+while reading item 2 of the training data
+"""
 KNOWN = "demo, plan, replace, train, test, predict, view, export, denoise, convert, data, gallery, bench"
 
 
@@ -109,10 +123,14 @@ def test_a_missing_path_is_answered_with_the_nearest_one(path, near, tmp_path, m
         (ValueError("crop=-3: expected 1 to 4,096 pixels"), "crop=-3: expected 1 to 4,096 pixels"),
         (ValueError("first line\n  second line"), "first line second line"),
         (ValueError(WORKER), "'a.mp4' is damaged: frame 3 cannot be decoded"),
+        (
+            ValueError(WITH_NOTE),
+            "'a.png' cannot be read: cannot identify image file while reading item 2 of the training data",
+        ),
         (FileExistsError(17, "File exists", "afile"), "afile: File exists"),
         (NonFiniteLossError("the loss is nan in step 2", step=2, items=[]), "the loss is nan in step 2"),
     ],
-    ids=["a value", "two lines", "in a worker", "a file", "a loss"],
+    ids=["a value", "two lines", "in a worker", "in a worker, with its item", "a file", "a loss"],
 )
 def test_errors_of_input_and_environment_end_in_one_line(error, message, monkeypatch, capsys):
     def fail(arguments):

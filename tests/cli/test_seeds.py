@@ -46,6 +46,7 @@ class Toy(TaskSpec[Settings]):
         assert run_dir == Path("runs/toy") / f"seed-{config.seed}"
         assert settings == Settings(3)
         run_dir.mkdir(parents=True)
+        (run_dir / "config.json").write_text("{}")
         self.seeds.append(config.seed)
         best = {"metric": self.metric, "value": VALUES[config.seed], "step": config.seed}
         status = "stopped" if config.seed == self.stop_at else "finished"
@@ -104,6 +105,14 @@ def test_what_does_not_fit_is_refused_before_training(toy, capsys, count, messag
         main([*COMMAND, count])
     assert message in capsys.readouterr().err
     assert toy.seeds == []
+
+
+def test_a_single_run_is_not_mixed_with_those_of_several_seeds(toy, capsys):
+    main([*COMMAND, "2"])
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "1"])
+    assert "runs/toy holds the runs of several seeds: expected --seeds, or another folder" in capsys.readouterr().err
+    assert toy.seeds == [5, 6]
 
 
 def test_runs_without_a_metric_cannot_be_compared(toy, capsys):

@@ -70,7 +70,9 @@ def message_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
     if "Original Traceback" in text:
-        text = text.strip().splitlines()[-1].partition(": ")[2] or text
+        lines = text.rstrip().splitlines()
+        after = max(number for number, line in enumerate(lines) if line.startswith((" ", "Original"))) + 1
+        text = " ".join(lines[after:]).partition(": ")[2] or text  # the message, and notes such as the item
     return printable(" ".join(text.split()))
 
 

@@ -23,13 +23,17 @@ class SeedRun(NamedTuple):
 
 
 def seed_folders(out: Path, first: int, count: int) -> dict[int, Path]:
-    """The folder of each seed's run.
+    """The folder of each seed's run; none for a single run, whose folder is `out`.
 
     Raises:
-        ValueError: `count` is below 1, or `out` is the folder of a single run.
+        ValueError: `count` is below 1, or `out` is the folder of a single run, or of several for a single one.
     """
     if count < 1:
         raise ValueError(f"--seeds {count}: expected 1 or more runs")
+    if count == 1:
+        if any(out.glob("seed-*/config.json")):
+            raise ValueError(f"{out} holds the runs of several seeds: expected --seeds, or another folder: --out")
+        return {}
     if (out / "config.json").exists():
         raise ValueError(f"--seeds {count}: {out} holds a single run; expected another folder: --out")
     return {seed: out / f"seed-{seed}" for seed in range(first, first + count)}

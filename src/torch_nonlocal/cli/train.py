@@ -111,7 +111,7 @@ def _command(
         if recipe == LIST:
             print_lines("\n".join(recipe_lines(spec.recipes())))
             return
-        folders = seed_folders(out, config.seed, seeds) if seeds != 1 else {}
+        folders = seed_folders(out, config.seed, seeds)
         if not dry_run:
             check_folder(out)
             _check_recipe(name, recipe_, settings, data)

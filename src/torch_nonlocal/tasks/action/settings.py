@@ -194,7 +194,7 @@ def settings_of_file(values: Mapping[str, Any], network: str = "") -> ActionSett
     if settings.network not in (SMALL, DIGITS, PACKAGED) and not _PLAIN_NAME.fullmatch(settings.network):
         raise ValueError(
             f"network={settings.network!r}: a file can only name a network of this library, torchvision or timm; "
-            "if you trust it, name it yourself: --network"
+            "if you trust it, name it yourself: --network, or --model of nonlocal view"
         )
     return settings
 
