@@ -270,6 +270,9 @@ def test_a_set_with_random_splits_is_stored_for_the_split_of_the_training(tmp_pa
     stored = []
     for words in ([], ["--split", "1"], ["--split", "0"]):
         name = f"gallery{len(stored)}"
-        run("build", name, "net.pt", ".", *words, capsys=capsys)
+        printed = run("build", name, "net.pt", ".", *words, capsys=capsys)
+        assert (
+            f"(prid450s, split {0 if words == ['--split', '0'] else 1} of 10, counted from 0): 4 tracklets" in printed
+        )
         stored.append(open_gallery(name).identities)
     assert stored[0] == stored[1] != stored[2]

@@ -140,8 +140,7 @@ def training_of(found: TrackletData, settings: ReidSettings, split: int, data: P
             f"tracklets of two identities or more{_first_problem(found)}"
         )
     validation = _validation(held_out, settings.size) if held_out else None
-    of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
-    training = _training(FileTracklets(kept, settings.size), validation, split, f"{data} ({found.layout}{of_several})")
+    training = _training(FileTracklets(kept, settings.size), validation, split, set_name(data, found, split))
     problems = [f"{one.kind}: {one.name}: {one.reason}" for one in found.problems]
     notes = [*found.notes, *_training_notes(found.train, kept, settings.held_out if not held_out else 0)]
     return replace(training, notes=tuple(notes), problems=tuple(problems))
@@ -201,8 +200,7 @@ def retrieval_data(
     if lost:
         notes.append(f"left out, without frames: {listed(lost, most=_SHOWN)}")
     retrieval = Retrieval(FileTracklets(everything, settings.size), positions, tuple(range(len(gallery))), index)
-    of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
-    return retrieval, [f"{data} ({found.layout}{of_several}): {_test_summary(retrieval)}", *notes]
+    return retrieval, [f"{set_name(data, found, split)}: {_test_summary(retrieval)}", *notes]
 
 
 def _first_problem(found: TrackletData) -> str:
@@ -210,6 +208,12 @@ def _first_problem(found: TrackletData) -> str:
     line = next(iter(lines_of(found.problems, most=1)), "")
     problem = f"; {counted(len(found.problems), 'problem')} of the data, the first: {line}" if line else ""
     return "".join(f"; {one.reason}" for one in missing_part(found)) + problem
+
+
+def set_name(data: Path, found: TrackletData, split: int) -> str:
+    """The set with its layout and, if it has several, its split."""
+    of_several = f", split {split} of {found.splits}, counted from 0" if found.splits > 1 else ""
+    return f"{data} ({found.layout}{of_several})"
 
 
 def _test_summary(retrieval: Retrieval) -> str:

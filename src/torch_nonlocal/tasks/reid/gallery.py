@@ -15,7 +15,7 @@ from torch_nonlocal.data.broken import BrokenClips
 from torch_nonlocal.data.tracklets.tracklet import Box, Tracklet, TrackletData, TrackletSource
 from torch_nonlocal.gallery import EmbeddingModel, Entry
 from torch_nonlocal.media.broken import BrokenVideoError
-from torch_nonlocal.tasks.reid.data import found_for_any
+from torch_nonlocal.tasks.reid.data import found_for_any, set_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,15 +67,19 @@ def enrolled_set(
     from torch_nonlocal.data.tracklets.files import FileTracklets
     from torch_nonlocal.data.tracklets.find import find_tracklets
 
-    found = found_for_any(data, layout, trained)[0] if split is None else find_tracklets(data, layout, split)
+    if split is None:
+        found, split = found_for_any(data, layout, trained)
+    else:
+        found = find_tracklets(data, layout, split)
+    name = set_name(data, found, split)
     chosen = _part(found, part)
     kept = [one for one in chosen if one.role == "person" and one.length]
-    notes = [f"{data} ({found.layout}): {counted(len(kept), 'tracklet')}", *found.notes]
+    notes = [f"{name}: {counted(len(kept), 'tracklet')}", *found.notes]
     if len(kept) < len(chosen):
-        notes.append(f"{len(chosen) - len(kept):,} junk, distractor or empty tracklets are left out")
+        notes.append(f"left out, junk, distractor or empty: {counted(len(chosen) - len(kept), 'tracklet')}")
     notes += lines_of(found.problems, most=3)
     if not kept:
-        raise ValueError(f"{data} ({found.layout}) has no {part} tracklets of persons")
+        raise ValueError(f"{name} has no {part} tracklets of persons")
     root = found.root if found.root.is_dir() else found.root.parent
     return Enrolled(FileTracklets(kept, size), tuple(entry_of(one, root) for one in kept), tuple(notes))
 

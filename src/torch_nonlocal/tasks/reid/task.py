@@ -80,7 +80,8 @@ def check_data(
     Weights that would be downloaded are not loaded.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: as `train` does before the first step.
+        FileNotFoundError, ValueError, ImportError: as `training_data`, `network` and `start_from`. The batch size, a
+            training option, is checked by `train`.
     """
     found = training_data(data, settings, 0)
     for line in (found.summary, *found.notes, *(f"problem: {one}" for one in found.problems[:_SHOWN])):
