@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from torch_nonlocal._common.files import check_folder, check_new_file
+from torch_nonlocal._common.files import check_folder, check_new_file, printable
 from torch_nonlocal._common.progress import ProgressBar
 from torch_nonlocal._common.terminal import print_errors, print_lines, terminal
 from torch_nonlocal._common.text import counted, listed
@@ -260,7 +260,7 @@ def _confirm_deletion(entries: "Sequence[Entry]") -> bool:
 
 
 def _described(one: "Entry") -> str:
-    return f"{one.name} ({one.identity}, camera {one.camera or 'unknown'})"
+    return printable(f"{one.name} ({one.identity}, camera {one.camera or 'unknown'})")
 
 
 def _counts(entries: "Sequence[Entry]") -> str:

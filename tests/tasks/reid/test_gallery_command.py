@@ -15,7 +15,7 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from torch_nonlocal.cli.entry import main  # noqa: E402
-from torch_nonlocal.gallery import open_gallery  # noqa: E402
+from torch_nonlocal.gallery import EmbeddingModel, Entry, build, open_gallery  # noqa: E402
 from torch_nonlocal.media import write_mp4  # noqa: E402
 from torch_nonlocal.media.broken import BrokenVideoError  # noqa: E402
 from torch_nonlocal.tasks.reid import trained  # noqa: E402
@@ -167,6 +167,16 @@ def test_a_terminal_lists_what_will_be_deleted_and_asks(colors, capsys, monkeypa
     assert asked == [("Delete 4 tracklets of 2 persons? This cannot be undone. [y/N] ", 24)] * 4
     assert "deleted: t5-1" in run("delete", "people", "--tracklet", "t5-1", "--yes", capsys=capsys)
     assert len(open_gallery("people")) == 19
+
+
+def test_line_breaks_of_names_and_of_a_strangers_gallery_are_printed_as_escapes(colors, capsys):
+    names = [Entry("a\nb", "x\n1 tracklet of 1 person deleted", ""), Entry("c", "d", "e")]
+    build("people", names, lambda chosen: (np.eye(2)[list(chosen)], chosen), EmbeddingModel("model", "colors"))
+    text = (colors / "people/gallery.json").read_text()
+    (colors / "people/gallery.json").write_text(text.replace("exact search, fewer", "exact\\nsearch, fewer"))
+    assert "search by tracklet: exact\\nsearch, fewer" in run("calibrate", "people", "--rate", "0.5", capsys=capsys)
+    printed = run("delete", "people", "--tracklet", "a\nb", capsys=capsys)
+    assert "deleted: a\\nb (x\\n1 tracklet of 1 person deleted, camera unknown)\n" in printed
 
 
 def test_missing_pictures_are_drawn_as_gray_tiles(colors, capsys):

@@ -31,7 +31,7 @@ def gallery_lines(gallery: Gallery) -> list[str]:
     """What a gallery holds, how it is searched, and its thresholds."""
     persons = counted(len(gallery.identities), "person")
     lines = [f"{gallery.folder}: {counted(len(gallery), 'tracklet')} of {persons}, {gallery.dimension} dimensions"]
-    lines += [f"search by {by}: {index.reason}" for by, index in gallery.indexes.items()]
+    lines += [f"search by {by}: {printable(index.reason)}" for by, index in gallery.indexes.items()]
     return lines + [_threshold_line(gallery, by) for by in gallery.indexes]
 
 
