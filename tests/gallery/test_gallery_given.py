@@ -98,6 +98,19 @@ def test_a_new_rate_removes_what_a_killed_process_left_behind(small):
     assert len([path for path in small[0].iterdir() if path.name.startswith("vectors")]) == 1
 
 
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_new_rate_repairs_vectors_of_persons(small, damage):
+    folder, vectors = small
+    before = open_gallery(folder).nearest(vectors[:3], 4, by="person")
+    path = next(folder.glob("persons-*"))
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-8])
+    recalibrate(folder, 0.5)
+    np.testing.assert_array_equal(open_gallery(folder).nearest(vectors[:3], 4, by="person"), before)
+
+
 def test_numbers_of_numpy_are_accepted(small):
     folder, vectors = small
     assert recalibrate(folder, np.float32(0.5)).thresholds["tracklet"].rate == 0.5

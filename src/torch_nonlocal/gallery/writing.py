@@ -219,7 +219,7 @@ def delete(
 def recalibrate(
     folder: str | os.PathLike[str], rate: float, *, log: Callable[[str], None] = lambda line: None
 ) -> Gallery:
-    """Choose the thresholds of a gallery again, at another false-accept rate.
+    """Choose the thresholds of a gallery again, at another false-accept rate, from new vectors of persons.
 
     Raises:
         ValueError: there is no gallery, it is empty or unfinished, or the rate is not between 0 and 1.
@@ -233,7 +233,9 @@ def recalibrate(
         vectors = _vectors(folder, manifest)
         persons = person_vectors(vectors, rows.identities.codes, len(rows.identities.names))
         thresholds = _thresholds(vectors, rows, persons, rate)
-        manifest = replace(manifest, rate=rate, thresholds=thresholds, revision=manifest.revision + 1)
+        revision = manifest.revision + 1
+        stored = write_array(folder, f"persons-{revision:06d}-0.npy", persons)
+        manifest = replace(manifest, rate=rate, thresholds=thresholds, persons=stored, revision=revision)
         manifest.write(folder)
         remove_others(folder, manifest.files)
         return Gallery(folder, manifest, verify=False)
