@@ -109,18 +109,17 @@ def rows_of(rows: Rows, names: Sequence[str], identities: Sequence[str], folder:
 
 
 def _checked(one: Entry) -> Entry:
-    for field in TEXTS:
-        if not isinstance(value := getattr(one, field), str):
-            raise TypeError(f"{field} of tracklet {one.name!r:.80} is {value!r:.80}: expected a text")
+    given = {field: getattr(one, field) for field in TEXTS}
+    for field, text in given.items():
+        if not isinstance(text, str):
+            raise TypeError(f"{field} of tracklet {one.name!r:.80} is {text!r:.80}: expected a text")
     if not one.name or not one.identity:
         raise ValueError(f"tracklet {one.name!r} of identity {one.identity!r}: expected a name and an identity")
     if one.frame is not None and not _is_integer(one.frame):
-        raise TypeError(
-            f"frame of tracklet {one.name!r:.80} is {one.frame!r:.80}: expected an integer of 32 bits, or None"
-        )
+        raise TypeError(f"frame of tracklet {one.name!r:.80} is {one.frame!r:.80}: expected an integer of 32 bits")
     if one.box is not None and not (len(one.box) == len(BOX) and all(map(_is_integer, one.box))):
-        raise TypeError(f"box of tracklet {one.name!r:.80} is {one.box!r:.80}: expected 4 integers of 32 bits, or None")
-    texts = {field: text for field in TEXTS if (text := encodable(getattr(one, field))) != getattr(one, field)}
+        raise TypeError(f"box of tracklet {one.name!r:.80} is {one.box!r:.80}: expected 4 integers of 32 bits")
+    texts = {field: encodable(text) for field, text in given.items() if not text.isascii()}
     return replace(one, **texts) if texts else one
 
 
