@@ -190,7 +190,7 @@ def polar_bears(root: Path, *, folds: bool = True) -> Path:
         for tracklet in range(4):
             stem = f"{animal:03d}C{1 + tracklet % 2:02d}T{tracklet:03d}"
             for frame in range(8, 11):
-                picture(root / f"{animal:03d}/{stem}F{frame:03d}.jpg", animal, frame)
+                picture(root / f"{animal:03d}/{stem}F{frame:03d}.jpg", animal, 10 * tracklet + frame)
     table(root / "animal_db.csv", [(0, "Anna", "Berlin"), (1, "Bo", "Berlin"), (2, "Cy", "Nuremberg")], "id,name,zoo")
     for fold in range(1, 6) if folds else ():
         rows = [(animal, 1 + tracklet % 2, tracklet, 8, 10) for animal in range(3) for tracklet in (0, 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ SPLITS = 10
 """Random splits of the sets that are tested on several halves of their identities."""
 
 AUTOMATIC_QUERIES = (
-    "no list of queries: the first tracklet of each identity and camera is a query, for identities of several cameras"
+    "no list of queries: the first tracklet of each identity and camera is a query, as long as each query keeps a match"
 )
 
 
@@ -279,22 +280,35 @@ def first_place(root: Path, *places: str) -> Path:
 def with_queries(test: Sequence[Tracklet]) -> tuple[tuple[Tracklet, ...], tuple[int, ...]]:
     """Choose the queries of a gallery without a list of queries.
 
-    A query is the first tracklet of each identity and camera; identities of one camera, which cannot be matched in
-    another, have none. In data of a single camera, every tracklet counts as a camera of its own.
+    A query is the first tracklet of each identity and camera, in their order, as long as every query of the identity
+    keeps a match that is not a query: a tracklet of another camera. Identities of one camera, which cannot be matched
+    in another, have none. In data of a single camera, every tracklet counts as a camera of its own.
 
     Returns:
         The queries, and their rows in `test`.
     """
     numbers = camera_numbers(test)
-    cameras: dict[str, set[int]] = {}
-    for one, number in zip(test, numbers, strict=True):
-        cameras.setdefault(one.identity, set()).add(number)
-    rows: dict[tuple[str, int], int] = {}
-    for row, (one, number) in enumerate(zip(test, numbers, strict=True)):
-        if one.role == "person" and len(cameras[one.identity]) > 1:
-            rows.setdefault((one.identity, number), row)
-    index = tuple(rows.values())
+    rows_of: dict[str, list[int]] = {}
+    for row, one in enumerate(test):
+        if one.role == "person":
+            rows_of.setdefault(one.identity, []).append(row)
+    index = tuple(sorted(row for rows in rows_of.values() for row in _queries_of_one(rows, numbers)))
     return tuple(test[row] for row in index), index
+
+
+def _queries_of_one(rows: Sequence[int], numbers: Sequence[int]) -> list[int]:
+    """The rows of an identity's queries, from all its rows and the camera of each row of the test set."""
+    left = Counter(numbers[row] for row in rows)  # tracklets per camera that are not queries
+    first: dict[int, int] = {}
+    for row in rows:
+        first.setdefault(numbers[row], row)
+    queries: list[int] = []
+    most, total = 0, len(rows)  # the most that are left in the camera of a query; all that are left
+    for camera, row in first.items():
+        if total - 1 > max(most, left[camera] - 1):
+            most, total = max(most, left[camera] - 1), total - 1
+            queries.append(row)
+    return queries
 
 
 def own_cameras(
