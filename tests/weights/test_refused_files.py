@@ -6,7 +6,9 @@ import pickle
 import pytest
 import torch
 from foreign_layouts import caffe2_blobs, named_as, random_parts, save_pickle
+from torch import nn
 
+import torch_nonlocal as nl
 from torch_nonlocal.weights import convert_weights
 
 numpy = pytest.importorskip("numpy")
@@ -322,3 +324,23 @@ def test_control_characters_of_a_hostile_name_are_escaped(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"cos\x1b[2J\nsystem\n(tR.")
     with pytest.raises(ValueError, match=r"asks for os\\x1b\[2J\.system"):
         convert_weights(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize(
+    ("content", "use"),
+    [
+        ({"format": "torch-nonlocal weights 1", "model": "ours", "about": {}}, "nl.load reads it"),
+        ({"format": "torch-nonlocal training state 2", "model": "ours"}, "training resumes from it"),
+        ("ours", "insert blocks with nl.insert at the same places, then nl.load_weights"),
+    ],
+)
+def test_files_of_this_library_are_named(tmp_path, content, use):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3))
+    state = nl.insert(model, "0", torch.zeros(1, 3, 8, 8)).state_dict()
+    content = state if content == "ours" else {**content, "model": state}
+    torch.save(content, tmp_path / "own.pt")
+    with pytest.raises(ValueError, match=f"own.pt: is a file of this library, expected one of another project; {use}"):
+        convert_weights(tmp_path / "own.pt")
+    nl.save_blocks(model, tmp_path / "blocks.pt")
+    with pytest.raises(ValueError, match=r"nl\.load_blocks reads it"):
+        convert_weights(tmp_path / "blocks.pt")

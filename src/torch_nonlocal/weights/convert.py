@@ -23,6 +23,13 @@ from torch_nonlocal.weights.whole_network import Network, network_keys, whole_ne
 NETWORK_FORMAT = "torch-nonlocal network 1"
 _MAX_BLOCKS = 200  # finding the place of a block compares it with all names
 _MIN_NETWORK_TENSORS = 50  # fewer matching names do not identify a network
+_OWN_USES = {
+    "blocks": "nl.load_blocks reads it",
+    "network": "nl.create_model(..., weights=...) reads it",
+    "training state": "training resumes from it, and best.pt in its folder holds the weights",
+    "weights": "nl.load reads it, and nl.save_blocks writes the blocks of the network that it returns",
+    "state dict": "insert blocks with nl.insert at the same places, then nl.load_weights(model, ...) reads it",
+}
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,11 @@ def _convert(
     file: WeightsFile, wanted: str | None, overrides: Overrides, places: dict[str, str], frames: int | None
 ) -> Converted:
     tensors = file.tensors
+    if own := _own_use(file):
+        raise ValueError(f"is a file of this library, expected one of another project; {own}")
     if other := other_kind(tensors):
         kind, name = other
-        raise ValueError(f"{name!r} is {kind.name}, which has no equivalent in torch-nonlocal: {kind.reason}")
+        raise ValueError(f"{name!r} is {kind.name}, which no non-local block of torch-nonlocal computes: {kind.reason}")
     source, found = _found(tensors, wanted)
     if len(found) > _MAX_BLOCKS:
         raise ValueError(f"{len(found):,} blocks, expected at most {_MAX_BLOCKS}")
@@ -179,6 +188,13 @@ def _convert(
         + notes
         + (_frames_as_images(assembled, [tensors[key] for key in left_over]) if frames is None else []),
     )
+
+
+def _own_use(file: WeightsFile) -> str:
+    """How to load a file of this library; "" for the file of another project."""
+    values = [name for name in file.tensors if name.endswith(f"{CHILD}.g.weight")]
+    has_own = any(f"{name.removesuffix('g.weight')}out.weight" in file.tensors for name in values)
+    return _OWN_USES[file.kind] if has_own or file.kind in ("blocks", "network") else ""
 
 
 def _found(tensors: dict[str, Tensor], wanted: str | None) -> tuple[Source, list[FoundBlock]]:
