@@ -127,6 +127,11 @@ class TestTrain:
         main(["train", "toy", "--clip-grad", word])
         assert toy.calls[0].config.clip_grad is None
 
+    def test_a_path_may_be_called_none(self, toy):
+        main(["train", "toy", "--data", "none"])
+        main(["train", "toy", "--data", "None", "--out", "other"])
+        assert [call.data for call in toy.calls] == [Path("none"), None]
+
     def test_weights_without_a_metric_are_not_called_the_best(self, toy, capsys, monkeypatch):
         monkeypatch.setattr(toy, "best", {"metric": "step", "value": 10.0})
         main(["train", "toy", "--out", "here"])

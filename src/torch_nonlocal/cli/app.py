@@ -7,7 +7,8 @@ import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -76,7 +77,10 @@ def parse(arguments: Sequence[str]) -> Callable[[], None]:
 
 
 def _registry() -> ConstructorRegistry:
-    """Values of options as this command prints and documents them: none, beside tyro's None."""
+    """Values of options as this command prints and documents them: none, beside tyro's None.
+
+    Paths and texts are left as they are: a folder may be called none.
+    """
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -90,6 +94,19 @@ def _registry() -> ConstructorRegistry:
             is_instance=lambda value: value is None,
             str_from_instance=lambda value: ["None"],
             choices=("none", "None"),
+        )
+
+    @registry.primitive_rule
+    def text_or_none(type_info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path | str | None] | None:
+        kinds = [kind for kind in (Path, str) if set(get_args(type_info.type)) == {kind, type(None)}]
+        if not kinds:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{{None}}|{kinds[0].__name__.upper()}",
+            instance_from_str=lambda words: None if words[0] == "None" else kinds[0](words[0]),
+            is_instance=lambda value: value is None or isinstance(value, kinds[0]),
+            str_from_instance=lambda value: [str(value)],
         )
 
     return registry
