@@ -184,6 +184,7 @@ def _run(job: Job, bounds: Bounds, writing: int) -> None:
             send(door=current[0].name, outcome="problem", message=f"does what no reader may do: {event}")
             os._exit(1)
 
+        sys.dont_write_bytecode = True  # in a fresh clone, modules that are imported here first would be cached
         _watch(job, current, forbidden)
         for one in job.doors:
             current[0] = one
