@@ -41,9 +41,9 @@ def test_names_that_are_stored_alike_are_given_twice(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"name": 3}, "name of tracklet 3 is 3: expected a text"),
-        ({"identity": 3}, "identity of tracklet 'a' is 3: expected a text"),
-        ({"camera": None}, "camera of tracklet 'a' is None: expected a text"),
+        ({"name": 3}, "name of tracklet 3 is 3: expected a string"),
+        ({"identity": 3}, "identity of tracklet 'a' is 3: expected a string"),
+        ({"camera": None}, "camera of tracklet 'a' is None: expected a string"),
         ({"frame": 1.5}, "frame of tracklet 'a' is 1.5: expected an integer"),
         ({"frame": 2**31}, "frame of tracklet 'a' is 2147483648: expected an integer of 32 bits"),
         ({"box": (0, 0, 2.5, 1)}, "box of tracklet 'a' is .*: expected 4 integers"),
@@ -72,7 +72,7 @@ def test_a_network_returns_positions_that_it_was_asked_for_each_once(tmp_path, p
 
 
 def test_networks_are_recorded_as_texts():
-    with pytest.raises(TypeError, match="digest of a network is None: expected a text"):
+    with pytest.raises(TypeError, match="digest of a network is None: expected a string"):
         EmbeddingModel(None, "a network")  # pyright: ignore[reportArgumentType]
 
 
@@ -119,7 +119,7 @@ def test_numbers_of_numpy_are_accepted(small):
 
 @pytest.mark.parametrize("given", [{"names": "t00001"}, {"identities": "person 1"}, {"identities": [1]}])
 def test_a_text_or_number_instead_of_a_list_of_names_deletes_nothing(small, given):
-    with pytest.raises(TypeError, match="expected a list of texts"):
+    with pytest.raises(TypeError, match="expected a list of strings"):
         delete(small[0], **given)
     assert len(open_gallery(small[0])) == 12
 

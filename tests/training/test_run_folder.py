@@ -138,7 +138,7 @@ def test_what_is_no_lock_file_is_refused_and_a_link_is_not_followed(tmp_path, ki
     if kind != "link to nothing":
         other.write_text("unchanged")
     with (
-        pytest.raises(ValueError, match=r"run\.lock is no plain file: expected a lock file, or none"),
+        pytest.raises(ValueError, match=r"run\.lock is not a regular file: expected a lock file, or none"),
         locked(path, "run"),
     ):
         pass

@@ -58,7 +58,7 @@ def _acquire(path: Path, use: str) -> IO[str]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = _open_plain(path)
+            file = _open_regular(path)
         except (FileNotFoundError, FileExistsError):
             if os.path.lexists(path.parent) and not path.parent.is_dir():
                 raise
@@ -81,23 +81,23 @@ def _acquire(path: Path, use: str) -> IO[str]:
         file.close()  # the holder before removed this file in the meantime
 
 
-def _open_plain(path: Path) -> IO[str]:
+def _open_regular(path: Path) -> IO[str]:
     """Open or create the lock file. Links are not followed: a folder from a stranger could name any file by one."""
     safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe does not block
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | safe, 0o666)
     except OSError:
         if path.is_symlink() or path.is_dir():
-            raise _not_plain(path) from None
+            raise _not_regular(path) from None
         raise
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise _not_plain(path)
+        raise _not_regular(path)
     return os.fdopen(handle, "a+")
 
 
-def _not_plain(path: Path) -> ValueError:
-    return ValueError(f"{path} is no plain file: expected a lock file, or none; remove it if nothing needs it")
+def _not_regular(path: Path) -> ValueError:
+    return ValueError(f"{path} is not a regular file: expected a lock file, or none; remove it if it is not needed")
 
 
 def _lock(file: IO[str]) -> bool:

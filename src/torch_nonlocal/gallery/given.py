@@ -39,10 +39,10 @@ def checked_names(kind: str, given: Sequence[str]) -> list[str]:
     """Names of tracklets or identities as they are stored.
 
     Raises:
-        TypeError: a text instead of a list of texts, or something that is no text.
+        TypeError: a string instead of a list of strings, or a value that is not a string.
     """
     if isinstance(given, str) or not all(isinstance(one, str) for one in given):
-        raise TypeError(f"{kind} is {given!r:.80}: expected a list of texts")
+        raise TypeError(f"{kind} is {given!r:.80}: expected a list of strings")
     return [encodable(one) for one in given]
 
 
@@ -112,7 +112,7 @@ def _checked(one: Entry) -> Entry:
     given = {field: getattr(one, field) for field in TEXTS}
     for field, text in given.items():
         if not isinstance(text, str):
-            raise TypeError(f"{field} of tracklet {one.name!r:.80} is {text!r:.80}: expected a text")
+            raise TypeError(f"{field} of tracklet {one.name!r:.80} is {text!r:.80}: expected a string")
     if not one.name or not one.identity:
         raise ValueError(f"tracklet {one.name!r} of identity {one.identity!r}: expected a name and an identity")
     if one.frame is not None and not _is_integer(one.frame):

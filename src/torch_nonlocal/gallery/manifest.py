@@ -34,7 +34,7 @@ class EmbeddingModel:
         description: one line for messages, such as the recipe and the file.
 
     Raises:
-        TypeError: one of them is no text.
+        TypeError: one of them is not a string.
     """
 
     digest: str
@@ -43,7 +43,7 @@ class EmbeddingModel:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not isinstance(value, str):
-                raise TypeError(f"{name} of a network is {value!r:.80}: expected a text")
+                raise TypeError(f"{name} of a network is {value!r:.80}: expected a string")
 
     def __str__(self) -> str:
         return printable(f"{self.description} (digest {self.digest[:12]})")
@@ -250,5 +250,5 @@ def _number(value: Any, name: str, least: float, most: float) -> float:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected a text, got {str(value)[:40]}")
+        raise ValueError(f"expected a string, got {str(value)[:40]}")
     return value

@@ -84,7 +84,7 @@ def _footer(file: BinaryIO, rows: int) -> Fields:
     end = file.read(8)
     footer = int.from_bytes(end[:4], "little")
     if end[4:] != b"PAR1" or footer + 8 > size:
-        raise ValueError("it is no Parquet file")
+        raise ValueError("it is not a Parquet file")
     most = _MOST_FOOTER + rows // _ROWS_PER_BYTE  # readers take hundreds of times as much memory
     if footer > most:
         raise ValueError(f"its footer has {footer:,} bytes, expected at most {most:,}")
